@@ -1,0 +1,3 @@
+"""drivefs: a cloud drive that is a real directory."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,296 @@
+"""Requests and replies of the sync API, one struct each; `wire` turns them into bytes and back.
+
+Owns shapes and their bounds. All replies may gain fields: decoders ignore unknown ones.
+"""
+
+import enum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from drivefs.protocol.changes import Mutation, OpResult
+from drivefs.protocol.ids import (
+    AccountId,
+    BlockId,
+    CommitId,
+    DeviceId,
+    Epoch,
+    Incarnation,
+    InodeId,
+    OpNumber,
+    RevisionNumber,
+    Seq,
+    UserId,
+    WorkspaceId,
+)
+from drivefs.protocol.model import DentryState, InodeState
+
+MAX_BATCH_MUTATIONS = 1000
+MAX_BATCH_BLOCKS = 20_000
+MAX_BATCH_BYTES = 4 * 2**20
+MAX_BLOCKS_PER_REQUEST = 4096
+MAX_TRANSFER_BYTES = 64 * 2**20
+"""Upper bound of one framed body of blocks; senders aim at 8 MiB."""
+MAX_PAGE_ENTRIES = 5000
+MAX_WAIT_SECONDS = 300.0
+
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Page = Annotated[int, Meta(ge=1, le=MAX_PAGE_ENTRIES)]
+
+
+class Message(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """Base of all messages: maps with field names on the wire, defaults left out."""
+
+
+class Problem(Message, kw_only=True):
+    """The body of every reply that is not 2xx."""
+
+    code: str
+    message: str
+
+
+class Health(Message, kw_only=True):
+    """The reply of `/healthz` (JSON): how a client tells a drivefs server from anything else."""
+
+    service: str
+    protocol: int
+    status: str
+
+
+class LoginRequest(Message, kw_only=True):
+    """Exchange a password for a device's own token."""
+
+    user: Annotated[str, Meta(min_length=1, max_length=256)]
+    password: Annotated[str, Meta(max_length=1024)]
+    device: Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class LoginReply(Message, kw_only=True):
+    """The token is shown this once only; the backend keeps its hash."""
+
+    token: str
+    user: UserId
+    device: DeviceId
+
+
+class Cursor(Message, kw_only=True):
+    """A place in the history of a workspace: the last seq applied and that commit's id."""
+
+    incarnation: Incarnation
+    seq: Seq
+    commit: CommitId = CommitId(b"")
+
+
+class WorkspaceInfo(Message, kw_only=True):
+    """A workspace that the device may see. `head` is its newest commit at the time of the reply."""
+
+    workspace: WorkspaceId
+    account: AccountId
+    kind: str
+    root: InodeId
+    role: str
+    head: Cursor
+
+
+class Limits(Message, kw_only=True):
+    """What the deployment allows this account."""
+
+    file_bytes: int
+    quota_bytes: int
+
+
+class Usage(Message, kw_only=True):
+    """How much of the quota is used: unique stored bytes, and bytes uploaded but not yet named by a revision."""
+
+    stored_bytes: int = 0
+    pinned_bytes: int = 0
+
+
+class SessionRequest(Message, kw_only=True):
+    """Begin a mount: swap the nonce of the last one for a new one.
+
+    `epoch` 0 asks for a first epoch. A nonce that is not the one last stored means a cloned or rolled-back device: the
+    reply then carries a new epoch.
+    """
+
+    epoch: Epoch = Epoch(0)
+    last_nonce: Annotated[bytes, Meta(max_length=32)] = b""
+    next_nonce: Annotated[bytes, Meta(min_length=16, max_length=32)]
+
+
+class SessionReply(Message, kw_only=True):
+    """Who the device is and what it may see; `epoch` differs from the one sent if the device has to start a new one."""
+
+    epoch: Epoch
+    incarnation: Incarnation
+    user: UserId
+    user_name: str
+    device: DeviceId
+    device_name: str
+    workspaces: list[WorkspaceInfo]
+    limits: Limits
+    usage: Usage
+
+
+class IdRangesRequest(Message, kw_only=True):
+    """Ask for ranges of inode ids, bound to the device's epoch."""
+
+    epoch: Epoch
+    count: Annotated[int, Meta(ge=1, le=8)] = 1
+
+
+class IdRangesReply(Message, kw_only=True):
+    """The first id of each range; each holds `ids.ID_RANGE_LENGTH` ids."""
+
+    starts: list[InodeId]
+
+
+class ListRequest(Message, kw_only=True):
+    """List a directory as of `as_of` (0: the head), `limit` entries with names after `after` in byte order."""
+
+    directory: InodeId
+    as_of: Seq = Seq(0)
+    after: Annotated[bytes, Meta(max_length=255)] = b""
+    limit: Page = 2000
+
+
+class Entry(Message, kw_only=True):
+    """A name and the whole state of what it leads to."""
+
+    name: bytes
+    inode: InodeState
+
+
+class ListReply(Message, kw_only=True):
+    """`seq` is the state listed; `more` says that names after the last one exist."""
+
+    directory: InodeState
+    entries: list[Entry]
+    seq: Seq
+    more: bool = False
+
+
+class InodesRequest(Message, kw_only=True):
+    """States of single inodes as of a seq; unknown ones are left out of the reply."""
+
+    inodes: Annotated[list[InodeId], Meta(max_length=1000)]
+    as_of: Seq = Seq(0)
+
+
+class InodesReply(Message, kw_only=True):
+    """The states asked for."""
+
+    inodes: list[InodeState]
+
+
+class ContentRequest(Message, kw_only=True):
+    """The block list of one revision of an inode."""
+
+    inode: InodeId
+    revision: RevisionNumber
+
+
+class ContentReply(Message, kw_only=True):
+    """The packed block list."""
+
+    size: int
+    blocks: bytes
+
+
+class MissingRequest(Message, kw_only=True):
+    """Which of these blocks the backend lacks; those that it has are pinned for this device."""
+
+    blocks: Annotated[
+        list[Annotated[BlockId, Meta(min_length=32, max_length=32)]], Meta(max_length=MAX_BLOCKS_PER_REQUEST)
+    ]
+
+
+class MissingReply(Message, kw_only=True):
+    """The blocks to send."""
+
+    missing: list[BlockId]
+
+
+class PutReply(Message, kw_only=True):
+    """All blocks of the body are stored durably and pinned for this device."""
+
+    stored_count: int
+
+
+class BlocksRequest(Message, kw_only=True):
+    """Fetch blocks; the reply's body is framed, in the order asked for (`blocks.frame`)."""
+
+    blocks: Annotated[
+        list[Annotated[BlockId, Meta(min_length=32, max_length=32)]],
+        Meta(min_length=1, max_length=MAX_BLOCKS_PER_REQUEST),
+    ]
+
+
+class CommitRequest(Message, kw_only=True):
+    """A batch of mutations in journal order; `watermark` is the device's lowest unsettled op number."""
+
+    epoch: Epoch
+    watermark: OpNumber
+    mutations: Annotated[list[Mutation], Meta(min_length=1, max_length=MAX_BATCH_MUTATIONS)]
+
+
+class CommitReply(Message, kw_only=True):
+    """One result for each mutation, in their order; `head` is the workspace's newest commit."""
+
+    results: list[OpResult]
+    head: Cursor
+    usage: Usage
+
+
+class WorkspaceCursor(Message, kw_only=True):
+    """Where a device stands in one workspace."""
+
+    workspace: WorkspaceId
+    cursor: Cursor
+
+
+class ChangesRequest(Message, kw_only=True):
+    """The long poll: answered at once when a workspace is ahead of its cursor, else within `wait_seconds`."""
+
+    cursors: Annotated[list[WorkspaceCursor], Meta(max_length=1000)]
+    wait_seconds: Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)] = 0.0
+    limit: Page = 2000
+
+
+class FeedStatus(enum.StrEnum):
+    """What a page holds; `expired` and `diverged` mean that the device bootstraps again."""
+
+    CHANGES = "changes"
+    EXPIRED = "expired"
+    DIVERGED = "diverged"
+    GONE = "gone"
+
+
+class FeedPage(Message, kw_only=True):
+    """Changes of one workspace up to `cursor`: the state, as of `cursor`, of all that changed since the cursor sent.
+
+    Whole commits only. Inodes without a name left have `nlink` 0. Applying a page twice does no harm.
+    """
+
+    workspace: WorkspaceId
+    status: FeedStatus
+    cursor: Cursor
+    inodes: list[InodeState] = []
+    dentries: list[DentryState] = []
+    more: bool = False
+
+
+class ChangesReply(Message, kw_only=True):
+    """Pages of those workspaces that are ahead of their cursor; none when the wait ran out."""
+
+    pages: list[FeedPage]
+    retry_seconds: float = 0.0
+    """The server's wish for how long to wait before the next poll."""
+
+
+class UsageReply(Message, kw_only=True):
+    """The account's figures."""
+
+    usage: Usage
+    limits: Limits
