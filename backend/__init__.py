@@ -1,0 +1,1 @@
+"""The backend: metadata, blocks and the APIs that serve them."""

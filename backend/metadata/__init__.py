@@ -1,0 +1,1 @@
+"""Where the metadata lies: tables, transactions and migrations; no rules."""

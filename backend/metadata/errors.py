@@ -1,0 +1,18 @@
+"""Why the metadata cannot be used.
+
+MetadataError
+ +-- LibraryTooOld   the SQLite library has a known bug that loses data
+ +-- NewerSchema     the database was written by a newer drivefs-server
+"""
+
+
+class MetadataError(Exception):
+    """The metadata database cannot be opened; nothing in it was changed."""
+
+
+class LibraryTooOld(MetadataError):
+    """The SQLite library has a known bug that can lose commits."""
+
+
+class NewerSchema(MetadataError):
+    """The database has a schema that this program does not know."""

@@ -1,0 +1,125 @@
+"""The embedded metadata database: one SQLite file, opened by one process.
+
+Owns connections and transactions; knows no table. Reads run side by side, each in a snapshot; writes run one at a
+time, in the order they came. Invariants: a writing transaction begins IMMEDIATE, so it never fails half way for want
+of the lock; `synchronous=FULL`, so what is committed survives power loss; whoever waits for a connection waits
+asynchronously and holds no thread.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import anyio
+import pysqlite3.dbapi2 as sqlite_library
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.pool import QueuePool
+
+from backend.metadata import errors
+from drivefs.protocol.ground import Offload
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+OLDEST_LIBRARY = (3, 51, 3)
+"""Earlier libraries can lose commits when a WAL is reset (fixed in this one)."""
+MAX_READERS = 4
+BUSY_MILLISECONDS = 10_000
+"""How long a write waits for another process, such as an administrator's command."""
+
+PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    f"PRAGMA busy_timeout={BUSY_MILLISECONDS}",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA temp_store=MEMORY",
+    "PRAGMA cache_size=-16384",
+)
+
+
+class Database:
+    """The metadata, open. `read` and `write` run a function of a connection in one transaction each."""
+
+    def __init__(self, path: Path, offload: Offload) -> None:
+        self.path = path
+        self._offload = offload
+        self._readers = _engine(path, begin="BEGIN", connection_count=MAX_READERS)
+        self._writer = _engine(path, begin="BEGIN IMMEDIATE", connection_count=1)
+        self._reading = anyio.Semaphore(MAX_READERS)
+        self._writing = anyio.Lock()
+
+    @classmethod
+    async def open(cls, path: Path, offload: Offload) -> "Database":
+        """Open the database, made new where there is none and brought up to this program's schema.
+
+        Raises:
+            MetadataError: it cannot be used; nothing in it was changed.
+        """
+        await offload(_prepare, path)
+        return cls(path, offload)
+
+    async def read(self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run `work(connection, …)` in a thread, on a snapshot of the database; it must not write."""
+        async with self._reading:
+            return await self._offload(_run, self._readers, work, args, kwargs)
+
+    async def write(self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run `work(connection, …)` in a thread and commit; an exception rolls everything back.
+
+        Durable on return. Cancellation while waiting for the turn leaves nothing; once begun it runs to its end.
+        """
+        async with self._writing:
+            with anyio.CancelScope(shield=True):
+                result = await self._offload(_run, self._writer, work, args, kwargs)
+        return result
+
+    def close(self) -> None:
+        """Close all connections; no call may be under way."""
+        self._readers.dispose()
+        self._writer.dispose()
+
+
+def _run(engine: Engine, work: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+    with engine.begin() as connection:
+        return work(connection, *args, **kwargs)
+
+
+def _prepare(path: Path) -> None:
+    if sqlite_library.sqlite_version_info < OLDEST_LIBRARY:
+        wanted = ".".join(map(str, OLDEST_LIBRARY))
+        raise errors.LibraryTooOld(
+            f"SQLite {sqlite_library.sqlite_version} can lose commits; nothing was opened. "
+            f"Install a pysqlite3 that brings SQLite {wanted} or newer."
+        )
+    engine = _engine(path, begin="BEGIN IMMEDIATE", connection_count=1)
+    try:
+        from backend.metadata import schema
+
+        with engine.begin() as connection:
+            schema.metadata.create_all(connection)
+    finally:
+        engine.dispose()
+
+
+def _engine(path: Path, *, begin: str, connection_count: int) -> Engine:
+    """An engine whose transactions start with `begin`, and not when the driver thinks fit."""
+    engine = create_engine(
+        f"sqlite:///{path}",
+        module=sqlite_library,
+        poolclass=QueuePool,
+        pool_size=connection_count,
+        max_overflow=0,
+        connect_args={"isolation_level": None, "check_same_thread": False},
+        query_cache_size=2000,
+    )
+
+    @event.listens_for(engine, "connect")
+    def set_pragmas(connection: Any, _record: Any) -> None:
+        for pragma in PRAGMAS:
+            connection.execute(pragma)
+
+    @event.listens_for(engine, "begin")
+    def start(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
