@@ -61,7 +61,8 @@ class Database:
     async def read(self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run `work(connection, …)` in a thread, on a snapshot of the database; it must not write."""
         async with self._reading:
-            return await self._offload(_run, self._readers, work, args, kwargs)
+            result: R = await self._offload(_run, self._readers, work, args, kwargs)
+        return result
 
     async def write(self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run `work(connection, …)` in a thread and commit; an exception rolls everything back.
@@ -70,7 +71,7 @@ class Database:
         """
         async with self._writing:
             with anyio.CancelScope(shield=True):
-                result = await self._offload(_run, self._writer, work, args, kwargs)
+                result: R = await self._offload(_run, self._writer, work, args, kwargs)
         return result
 
     def close(self) -> None:

@@ -1,0 +1,57 @@
+"""New identifiers: the deployment's incarnation, ranges of inode ids, and random ids.
+
+Owns how ids are drawn. Inode ids are unique in the whole deployment, over all its restores: a range's number begins
+with the incarnation. Invariant: no range is handed out twice.
+"""
+
+from sqlalchemy import Connection, insert, select, update
+
+from backend.metadata.schema import deployment, id_ranges
+from drivefs.protocol.ground import RandomBytes
+from drivefs.protocol.ids import ID_RANGE_LENGTH, MAX_ID, DeviceId, Epoch, Incarnation, InodeId
+
+INCARNATION_BITS = 20
+RANGE_BITS = 23
+BACKEND_DEVICE = DeviceId(0)
+"""The device in whose name the backend itself commits and takes ids."""
+
+
+def random_id(random_bytes: RandomBytes) -> int:
+    """An unpredictable number from 1 to MAX_ID."""
+    return int.from_bytes(random_bytes(8), "big") % MAX_ID + 1
+
+
+def establish_deployment(connection: Connection, *, now_ns: int, random_bytes: RandomBytes) -> Incarnation:
+    """The incarnation of this deployment, which begins its life here if it has none yet."""
+    known = connection.execute(select(deployment.c.incarnation)).scalar_one_or_none()
+    if known is not None:
+        return Incarnation(known)
+    drawn = int.from_bytes(random_bytes(4), "big") % (2**INCARNATION_BITS - 1) + 1
+    row = {"deployment": 1, "incarnation": drawn, "next_range": 0, "next_inode": 0, "created_ns": now_ns}
+    connection.execute(insert(deployment), row)
+    return Incarnation(drawn)
+
+
+def incarnation(connection: Connection) -> Incarnation:
+    """The incarnation of a deployment that has been established."""
+    return Incarnation(connection.execute(select(deployment.c.incarnation)).scalar_one())
+
+
+def take_ranges(connection: Connection, device: DeviceId, epoch: Epoch, *, count: int) -> list[InodeId]:
+    """Hand `count` new ranges of `ID_RANGE_LENGTH` inode ids to a device's epoch; gives the first id of each."""
+    taken = update(deployment).values(next_range=deployment.c.next_range + count)
+    number, drawn = connection.execute(taken.returning(deployment.c.next_range, deployment.c.incarnation)).one()
+    starts = [(drawn << RANGE_BITS | each) * ID_RANGE_LENGTH for each in range(number - count, number)]
+    rows = [{"start": start, "device": device, "epoch": epoch} for start in starts]
+    connection.execute(insert(id_ranges), rows)
+    return [InodeId(start) for start in starts]
+
+
+def take_inode(connection: Connection) -> InodeId:
+    """The next inode id that the backend uses itself."""
+    inode = connection.execute(select(deployment.c.next_inode)).scalar_one()
+    if inode % ID_RANGE_LENGTH == 0:
+        # The first id of a range stands for "the last range is used up" and is not used itself.
+        inode = take_ranges(connection, BACKEND_DEVICE, Epoch(0), count=1)[0] + 1
+    connection.execute(update(deployment).values(next_inode=inode + 1))
+    return InodeId(inode)

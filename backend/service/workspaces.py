@@ -1,0 +1,146 @@
+"""Workspaces: how they come to be, and who may see them.
+
+Owns the birth of a user's own drive and the look-up of a workspace for a user; what happens inside is `commits`.
+Invariants: a workspace that the user is no member of is answered like one that does not exist; every workspace has at
+least one commit, its birth, so its head always has a commit id.
+"""
+
+import stat
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, insert, select
+
+from backend.metadata import schema
+from backend.metadata.schema import MemberState, Role
+from backend.service import ids
+from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.ground import RandomBytes
+from drivefs.protocol.ids import (
+    COMMIT_ID_BYTES,
+    AccountId,
+    CommitId,
+    Incarnation,
+    InodeId,
+    Seq,
+    UserId,
+    WorkspaceId,
+)
+from drivefs.protocol.messages import Cursor
+
+ROOT_MODE = 0o755
+FIRST_SEQ = Seq(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A user's own drive, just made."""
+
+    account: AccountId
+    workspace: WorkspaceId
+    root: InodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A workspace as one of its members sees it, with where its history stands."""
+
+    account: AccountId
+    workspace: WorkspaceId
+    kind: str
+    root: InodeId
+    role: Role
+    first_seq: Seq
+    head_seq: Seq
+    feed_floor: Seq
+    history_floor: Seq
+
+
+def create_home(connection: Connection, user: UserId, *, now_ns: int, random_bytes: RandomBytes) -> Home:
+    """Make the account and the own drive of a new user: an empty root directory, born by commit 1."""
+    ids.establish_deployment(connection, now_ns=now_ns, random_bytes=random_bytes)
+    account = AccountId(ids.random_id(random_bytes))
+    workspace = WorkspaceId(ids.random_id(random_bytes))
+    root = ids.take_inode(connection)
+    owned = {"account": account, "workspace": workspace}
+    connection.execute(
+        insert(schema.accounts), {"account": account, "owner": user, "stored_bytes": 0, "pinned_bytes": 0}
+    )
+    seqs = {"first_seq": FIRST_SEQ, "head_seq": FIRST_SEQ, "feed_floor": 0, "history_floor": FIRST_SEQ}
+    connection.execute(insert(schema.workspaces), {**owned, **seqs, "kind": "home", "root": root, "id_scheme": "plain"})
+    connection.execute(insert(schema.members), {**owned, "user": user, "role": Role.OWNER, "state": MemberState.ACTIVE})
+    connection.execute(insert(schema.user_workspaces), {"user": user, "workspace": workspace, "account": account})
+    connection.execute(insert(schema.inodes), {"account": account, **_root_inode(workspace, root, now_ns)})
+    commit_id = random_bytes(COMMIT_ID_BYTES)
+    by = {"user": user, "device": ids.BACKEND_DEVICE, "time_ns": now_ns, "commit_id": commit_id}
+    connection.execute(insert(schema.commits), {**owned, "seq": FIRST_SEQ, **by})
+    connection.execute(insert(schema.changes), {**owned, "seq": FIRST_SEQ, "n": 0, "kind": "create", "inode": root})
+    return Home(account, workspace, root)
+
+
+def _root_inode(workspace: WorkspaceId, root: InodeId, now_ns: int) -> dict[str, object]:
+    numbers = ("rdev", "size", "revision", "content_since", "last_number", "lineage")
+    return {
+        "inode": root,
+        "workspace": workspace,
+        "kind": stat.S_IFDIR,
+        "mode": ROOT_MODE,
+        "nlink": 2,
+        "blocks": b"",
+        "target": b"",
+        "from_seq": FIRST_SEQ,
+        **dict.fromkeys(("atime_ns", "mtime_ns", "ctime_ns"), now_ns),
+        **dict.fromkeys(numbers, 0),
+    }
+
+
+def _accesses(user: UserId) -> Select[Any]:
+    w, m, u = schema.workspaces, schema.members, schema.user_workspaces
+    same = and_(w.c.account == u.c.account, w.c.workspace == u.c.workspace)
+    member = and_(m.c.account == w.c.account, m.c.workspace == w.c.workspace, m.c.user == u.c.user)
+    seqs = (w.c.first_seq, w.c.head_seq, w.c.feed_floor, w.c.history_floor)
+    columns = select(w.c.account, w.c.workspace, w.c.kind, w.c.root, m.c.role, *seqs)
+    return columns.select_from(u.join(w, same).join(m, member)).where(u.c.user == user, m.c.state == MemberState.ACTIVE)
+
+
+def _access(row: Row[Any]) -> Access:
+    account, workspace, kind, root, role, *seqs = row
+    return Access(account, workspace, kind, root, Role(role), *seqs)
+
+
+def visible(connection: Connection, user: UserId) -> list[Access]:
+    """All workspaces that a user is a member of."""
+    statement = _accesses(user).order_by(schema.workspaces.c.workspace)
+    return [_access(row) for row in connection.execute(statement)]
+
+
+def find(connection: Connection, user: UserId, workspace: WorkspaceId) -> Access | None:
+    """One workspace as a user sees it; None if there is none, or not for this user."""
+    row = connection.execute(_accesses(user).where(schema.workspaces.c.workspace == workspace)).one_or_none()
+    return _access(row) if row is not None else None
+
+
+def require(connection: Connection, user: UserId, workspace: WorkspaceId) -> Access:
+    """One workspace as a user sees it.
+
+    Raises:
+        ProtocolError: `not_found`.
+    """
+    access = find(connection, user, workspace)
+    if access is None:
+        raise ProtocolError(Code.NOT_FOUND, "There is no such drive, or it is not shared with this user.")
+    return access
+
+
+def head_cursor(connection: Connection, access: Access, incarnation: Incarnation) -> Cursor:
+    """Where the workspace stands."""
+    return cursor_at(connection, access, incarnation, access.head_seq)
+
+
+def cursor_at(connection: Connection, access: Access, incarnation: Incarnation, seq: Seq) -> Cursor:
+    """The cursor of a commit that the workspace has."""
+    commits = schema.commits
+    statement = select(commits.c.commit_id).where(
+        commits.c.account == access.account, commits.c.workspace == access.workspace, commits.c.seq == seq
+    )
+    return Cursor(incarnation=incarnation, seq=seq, commit=CommitId(connection.execute(statement).scalar_one()))
