@@ -1,0 +1,127 @@
+"""Why a file-system call fails: each error carries the errno that the caller sees.
+
+Owns the tree and the table that turns errors of the local state into an errno. Errors of the network never come here:
+what fetches (`interfaces`) raises `Unavailable`.
+
+FileSystemError (errno)
+ +-- NotFound         ENOENT    the name or inode does not exist
+ +-- Exists           EEXIST    the name is taken
+ +-- NotDirectory     ENOTDIR
+ +-- IsDirectory      EISDIR
+ +-- NotEmpty         ENOTEMPTY
+ +-- Invalid          EINVAL
+ +-- NotPermitted     EPERM
+ +-- NameTooLong      ENAMETOOLONG
+ +-- TooLarge         EFBIG     past the limit of file size
+ +-- OverQuota        EDQUOT
+ +-- NoSpace          ENOSPC    refused before anything was accepted
+ +-- NoAttribute      ENODATA   no such extended attribute
+ +-- NotSupported     EOPNOTSUPP
+ +-- OutOfRange       ERANGE
+ +-- BadHandle        EBADF
+ +-- Unavailable      EIO       bytes or names that are not here and could not be fetched within the deadline
+"""
+
+import errno as codes
+
+
+class FileSystemError(Exception):
+    """A call that fails with `errno`."""
+
+    errno = codes.EIO
+
+
+class NotFound(FileSystemError):
+    """The name or the inode does not exist."""
+
+    errno = codes.ENOENT
+
+
+class Exists(FileSystemError):
+    """The name is taken."""
+
+    errno = codes.EEXIST
+
+
+class NotDirectory(FileSystemError):
+    """A directory was needed."""
+
+    errno = codes.ENOTDIR
+
+
+class IsDirectory(FileSystemError):
+    """Anything but a directory was needed."""
+
+    errno = codes.EISDIR
+
+
+class NotEmpty(FileSystemError):
+    """The directory still has entries."""
+
+    errno = codes.ENOTEMPTY
+
+
+class Invalid(FileSystemError):
+    """The arguments make no sense together."""
+
+    errno = codes.EINVAL
+
+
+class NotPermitted(FileSystemError):
+    """Nobody may do this."""
+
+    errno = codes.EPERM
+
+
+class NameTooLong(FileSystemError):
+    """A name over 255 bytes, or a link target over 4,095."""
+
+    errno = codes.ENAMETOOLONG
+
+
+class TooLarge(FileSystemError):
+    """The file would grow past the server's limit."""
+
+    errno = codes.EFBIG
+
+
+class OverQuota(FileSystemError):
+    """What is stored and what waits to be stored would exceed the account's quota."""
+
+    errno = codes.EDQUOT
+
+
+class NoSpace(FileSystemError):
+    """The local disk, the range of inode ids or the room for extended attributes is used up; nothing was accepted."""
+
+    errno = codes.ENOSPC
+
+
+class NoAttribute(FileSystemError):
+    """No extended attribute of that name."""
+
+    errno = codes.ENODATA
+
+
+class NotSupported(FileSystemError):
+    """This file system does not do that."""
+
+    errno = codes.EOPNOTSUPP
+
+
+class OutOfRange(FileSystemError):
+    """A name or value has a length that cannot be."""
+
+    errno = codes.ERANGE
+
+
+class BadHandle(FileSystemError):
+    """The descriptor is not open for this."""
+
+    errno = codes.EBADF
+
+
+class Unavailable(FileSystemError):
+    """What is asked for is not on this machine and could not be fetched within the deadline."""
+
+    errno = codes.EIO
