@@ -1,0 +1,116 @@
+"""Objects as files below one directory.
+
+Owns that directory: `objects/` with the objects, `incoming/` with those that are being written. An object is written
+under `incoming/`, synced, renamed to its name, and durable once its directory is synced (`settle`), so that objects of
+one request, which share a directory, share that sync. One process at a time uses the directory; whoever opens it for
+serving holds a lock on it, and clears what a crash has left in `incoming/`.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from backend.blockstore import errors
+
+_NAME = re.compile(r"[0-9a-z][0-9a-z.-]*(/[0-9a-z][0-9a-z.-]*)*")
+
+
+class LocalStore:
+    """An `ObjectStore` in a directory of a local disk."""
+
+    def __init__(self, root: Path) -> None:
+        self._objects = root / "objects"
+        self._incoming = root / "incoming"
+        self._numbers = itertools.count()
+        self._made: set[Path] = set()
+
+    def prepare(self) -> None:
+        """Make the directories and clear what a crash has left half written: only for the process that serves."""
+        for directory in (self._objects, self._incoming):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in self._incoming.iterdir():
+            left.unlink()
+        _sync_directory(self._objects.parent)
+        _sync_directory(self._objects.parent.parent)
+
+    def put(self, name: str, parts: Iterable[bytes]) -> None:
+        """Write, sync and rename; see `ObjectStore.put`."""
+        target = self._path(name)
+        self._make_directory(target.parent)
+        temporary = self._incoming / f"{os.getpid()}-{next(self._numbers)}"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                for part in parts:
+                    _write_all(descriptor, part)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.rename(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def settle(self, names: Iterable[str]) -> None:
+        """Sync the directories of these objects; see `ObjectStore.settle`."""
+        for directory in {self._path(name).parent for name in names}:
+            _sync_directory(directory)
+
+    def get(self, name: str, offset: int, length: int) -> bytes:
+        """Read; see `ObjectStore.get`."""
+        try:
+            descriptor = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise errors.ObjectMissing(f"object {name} is not in the store") from error
+        try:
+            data = os.pread(descriptor, length, offset)
+        finally:
+            os.close(descriptor)
+        if len(data) != length:
+            raise errors.ObjectMissing(f"object {name} ends {length - len(data)} bytes too early")
+        return data
+
+    def delete(self, name: str) -> None:
+        """Remove; see `ObjectStore.delete`."""
+        self._path(name).unlink(missing_ok=True)
+
+    def names(self) -> Iterator[str]:
+        """Walk all objects; see `ObjectStore.names`."""
+        for directory, _, files in os.walk(self._objects):
+            for file in files:
+                yield (Path(directory) / file).relative_to(self._objects).as_posix()
+
+    def _path(self, name: str) -> Path:
+        # Names come from the metadata database, never from a request; still, none may lead out of the directory.
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of an object")
+        return self._objects / name
+
+    def _make_directory(self, directory: Path) -> None:
+        if directory in self._made:
+            return
+        missing = []
+        place = directory
+        while not place.exists():
+            missing.append(place)
+            place = place.parent
+        for place in reversed(missing):
+            place.mkdir(mode=0o700, exist_ok=True)
+            _sync_directory(place.parent)
+        self._made.add(directory)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,40 @@
+"""What every store of objects offers: put, get, delete by name, all durable or refused.
+
+Owns the protocol only. An object is immutable bytes under a name that is used once; what lies in it (one sealed block,
+or many small ones one after another) is the caller's business. All calls block and are made through `offload()`.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+
+class ObjectStore(Protocol):
+    """Keeps objects; safe to call from several threads at once."""
+
+    def put(self, name: str, parts: Iterable[bytes]) -> None:
+        """Write an object as a whole; it may be found under its name only once `settle` has returned.
+
+        Raises:
+            OSError: nothing is under the name then.
+        """
+        ...
+
+    def settle(self, names: Iterable[str]) -> None:
+        """Make objects that `put` has written durable under their names: on return they survive power loss."""
+        ...
+
+    def get(self, name: str, offset: int, length: int) -> bytes:
+        """Read part of an object.
+
+        Raises:
+            ObjectMissing: there is no such object, or it ends before that part does.
+        """
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        ...
+
+    def names(self) -> Iterator[str]:
+        """Walk the names of all objects, in no order."""
+        ...

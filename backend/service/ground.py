@@ -1,0 +1,30 @@
+"""What every service stands on: the stores, the wake-ups, and the clock, randomness and threads that are passed in."""
+
+from dataclasses import dataclass
+
+from backend.blockstore.store import ObjectStore
+from backend.metadata.sqlite import Database
+from backend.notify.hub import Hub
+from drivefs.protocol.ground import NowNs, Offload, RandomBytes
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the deployment allows each account that has no limits of its own, and how long pins live."""
+
+    quota_bytes: int = 10 * 2**30
+    file_bytes: int = 10 * 10**9
+    pin_seconds: int = 72 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Made once by the composition root and handed to all services."""
+
+    database: Database
+    store: ObjectStore
+    hub: Hub
+    offload: Offload
+    now_ns: NowNs
+    random_bytes: RandomBytes
+    limits: Limits = Limits()
