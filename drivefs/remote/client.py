@@ -1,0 +1,238 @@
+"""The sync API as typed calls, one for each message, each with its deadline.
+
+Owns which call goes to which route, how long it may take and how often it is tried; knows nothing of what the answers
+are for. All calls may be made again without harm, and are, except `login`, which a person repeats, and `changes`, which
+the follower does. Invariant: every call ends, within its policy's `total_seconds`, in an answer or a `RemoteError`.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import httpx
+import msgspec
+import trio
+
+from drivefs.protocol import blocks as codec
+from drivefs.protocol import messages, routes, wire
+from drivefs.protocol.ids import BlockId, WorkspaceId
+from drivefs.remote import errors, retry, transport
+from drivefs.remote.transport import Exchange
+
+T = TypeVar("T")
+Arrived = Callable[[list[codec.Frame]], Awaitable[None]]
+"""Takes blocks as they arrive, in the order asked for; while it runs, no more is read."""
+
+ONCE = retry.Policy(attempts=1, attempt_seconds=30.0, total_seconds=30.0)
+QUICK = retry.Policy(attempts=3, attempt_seconds=15.0, total_seconds=30.0)
+"""Calls that someone waits for, with small answers."""
+THOROUGH = retry.Policy(attempts=3, attempt_seconds=60.0, total_seconds=120.0)
+"""Commits: up to 4 MiB go out, and the server may have queued others before."""
+LEAST_BYTES_PER_SECOND = 16 * 2**10
+"""A transfer of blocks may take as long as it would at this rate, past which the link is as good as none."""
+POLL_GRACE_SECONDS = 15.0
+"""How long past its own wait a long poll may take to be answered."""
+FETCH_FAILURES = 3
+"""How often in a row a download may break without bringing a single block."""
+
+
+class Remote:
+    """One server, as one device (`token`) or none. `jitter` gives random numbers from 0 to 1.
+
+    Opening one sends nothing. The `client` is `transport.open_client`'s, or one with a transport of a test's.
+
+    Raises:
+        errors.InsecureUrl: see `transport.check_url`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        client: httpx.AsyncClient,
+        jitter: retry.Jitter,
+        allow_insecure: bool = False,
+    ) -> None:
+        self.url = transport.check_url(url, allow_insecure=allow_insecure)
+        self._jitter = jitter
+        self._transport = transport.Transport(self.url, token, client)
+
+    async def health(self) -> messages.Health:
+        """Make sure that a drivefs server that this program can speak with is there.
+
+        Raises:
+            errors.NotDrivefs, errors.OtherProtocol, errors.UntrustedServer, errors.Offline
+        """
+        exchange = Exchange(routes.HEALTH, method="GET", expects="application/json")
+        body = await retry.call(lambda: self._transport.exchange(exchange), QUICK, self._jitter)
+        try:
+            health = msgspec.json.decode(body, type=messages.Health)
+        except msgspec.DecodeError as error:
+            raise errors.NotDrivefs(f"what answers at {self.url} is not a drivefs server") from error
+        if health.service != "drivefs":
+            raise errors.NotDrivefs(f"what answers at {self.url} is not a drivefs server but {health.service[:80]!r}")
+        if health.protocol != routes.PROTOCOL:
+            raise errors.OtherProtocol(
+                f"the server at {self.url} speaks version {health.protocol} of the protocol, this program "
+                f"{routes.PROTOCOL}: update the older of the two"
+            )
+        return health
+
+    async def login(self, request: messages.LoginRequest) -> messages.LoginReply:
+        """Exchange a password for a token of this device's own; tried once only.
+
+        Raises:
+            errors.Refused: `wrong_password`, `too_many_attempts`; errors.Offline and below
+        """
+        return await self._call(routes.LOGIN, request, messages.LoginReply, ONCE)
+
+    async def logout(self) -> None:
+        """Make the token worthless.
+
+        Raises:
+            errors.Refused: `unauthenticated`, `device_revoked`: it is so already; errors.Offline and below
+        """
+        await self._exchange(Exchange(routes.LOGOUT), QUICK)
+
+    async def session(self, request: messages.SessionRequest) -> messages.SessionReply:
+        """Begin a mount; the same request may be sent twice.
+
+        Raises:
+            errors.Refused, errors.Offline and below, as all calls that follow
+        """
+        return await self._call(routes.SESSION, request, messages.SessionReply)
+
+    async def id_ranges(self, request: messages.IdRangesRequest) -> messages.IdRangesReply:
+        """Take ranges of inode ids; a lost reply costs a range, of which there are enough."""
+        return await self._call(routes.ID_RANGES, request, messages.IdRangesReply)
+
+    async def usage(self) -> messages.UsageReply:
+        """The account's figures."""
+        return wire.decode(await self._exchange(Exchange(routes.USAGE), QUICK), messages.UsageReply)
+
+    async def list_directory(self, workspace: WorkspaceId, request: messages.ListRequest) -> messages.ListReply:
+        """One page of a directory."""
+        return await self._call(routes.LIST.format(workspace=workspace), request, messages.ListReply)
+
+    async def inodes(self, workspace: WorkspaceId, request: messages.InodesRequest) -> messages.InodesReply:
+        """States of single inodes."""
+        return await self._call(routes.INODES.format(workspace=workspace), request, messages.InodesReply)
+
+    async def content(self, workspace: WorkspaceId, request: messages.ContentRequest) -> messages.ContentReply:
+        """The block list of a revision."""
+        return await self._call(routes.CONTENT.format(workspace=workspace), request, messages.ContentReply)
+
+    async def commit(self, workspace: WorkspaceId, request: messages.CommitRequest) -> messages.CommitReply:
+        """Offer mutations; one answer for each, whatever became of it."""
+        path = routes.COMMIT.format(workspace=workspace)
+        return await self._call(path, request, messages.CommitReply, THOROUGH)
+
+    async def changes(self, request: messages.ChangesRequest) -> messages.ChangesReply:
+        """The long poll; tried once, and answered at the latest a little after `request.wait_seconds`."""
+        seconds = request.wait_seconds + POLL_GRACE_SECONDS
+        policy = retry.Policy(attempts=1, attempt_seconds=seconds, total_seconds=seconds)
+        exchange = Exchange(routes.CHANGES, (wire.encode(request),), stall_seconds=seconds)
+        return self._decode(await self._exchange(exchange, policy), messages.ChangesReply)
+
+    async def missing(self, workspace: WorkspaceId, blocks: Sequence[BlockId]) -> list[BlockId]:
+        """Which of these blocks the backend lacks, in their order; the others are pinned for this device."""
+        path, found = routes.MISSING.format(workspace=workspace), list[BlockId]()
+        for first in range(0, len(blocks), messages.MAX_BLOCKS_PER_REQUEST):
+            asked = list(blocks[first : first + messages.MAX_BLOCKS_PER_REQUEST])
+            reply = await self._call(path, messages.MissingRequest(blocks=asked), messages.MissingReply)
+            found += reply.missing
+        return found
+
+    async def put_blocks(self, workspace: WorkspaceId, payloads: Sequence[tuple[BlockId, bytes]]) -> None:
+        """Send payloads, together up to `messages.MAX_TRANSFER_BYTES`; on return they are durable there and pinned."""
+        body = tuple(part for block, payload in payloads for part in codec.frame(block, payload))
+        seconds = transfer_seconds(sum(map(len, body)))
+        policy = retry.Policy(attempts=3, attempt_seconds=seconds, total_seconds=2 * seconds)
+        exchange = Exchange(routes.PUT_BLOCKS.format(workspace=workspace), body, sends=routes.FRAMED)
+        reply = self._decode(await self._exchange(exchange, policy), messages.PutReply)
+        if reply.stored_count < len(payloads):
+            raise errors.Offline(f"the server took {reply.stored_count} of {len(payloads)} blocks only")
+
+    async def get_blocks(self, workspace: WorkspaceId, blocks: Sequence[BlockId], arrived: Arrived) -> None:
+        """Fetch blocks; `arrived` gets each once: its payload, not yet verified, or None if the backend lacks it.
+
+        When the connection breaks, only what has not arrived is asked for again. On return all have arrived. What
+        `arrived` raises ends the transfer and is passed on; cancellation likewise.
+        """
+        waiting = dict.fromkeys(blocks)
+        failures = 0
+        while waiting:
+            before = len(waiting)
+            try:
+                await self._get_once(workspace, waiting, arrived)
+                if len(waiting) == before:
+                    raise errors.Offline(f"the server at {self.url} sent none of the blocks asked for")
+            except errors.Offline as error:
+                failures = failures + 1 if len(waiting) == before else 1
+                if failures >= FETCH_FAILURES or not retry.is_worth_retrying(error):
+                    raise
+                await trio.sleep(retry.delay_seconds(failures, self._jitter))
+
+    async def _get_once(self, workspace: WorkspaceId, waiting: dict[BlockId, None], arrived: Arrived) -> None:
+        request = wire.encode(messages.BlocksRequest(blocks=list(waiting)[: messages.MAX_BLOCKS_PER_REQUEST]))
+        exchange = Exchange(routes.GET_BLOCKS.format(workspace=workspace), (request,), expects=routes.FRAMED)
+        pace = Pace(trio.current_time())
+        async with self._transport.stream(exchange) as pieces:
+            reader = codec.FrameReader()
+            async for piece in pieces:
+                pace.check(len(piece), trio.current_time())
+                with transport.translated(self.url):
+                    frames = reader.feed(piece)
+                if frames:
+                    await self._hand_over(frames, waiting, arrived)
+                    pace.resume(trio.current_time())
+            with transport.translated(self.url):
+                reader.close()
+
+    async def _hand_over(self, frames: list[codec.Frame], waiting: dict[BlockId, None], arrived: Arrived) -> None:
+        asked = [frame for frame in frames if frame.block in waiting]
+        if len(asked) < len(frames):
+            raise errors.NotDrivefs(f"the server at {self.url} sent blocks that were not asked for")
+        for frame in asked:
+            del waiting[frame.block]
+        await arrived(asked)
+
+    async def _call(self, path: str, request: messages.Message, kind: type[T], policy: retry.Policy = QUICK) -> T:
+        return self._decode(await self._exchange(Exchange(path, (wire.encode(request),)), policy), kind)
+
+    async def _exchange(self, exchange: Exchange, policy: retry.Policy) -> bytes:
+        return await retry.call(lambda: self._transport.exchange(exchange), policy, self._jitter)
+
+    def _decode(self, body: bytes, kind: type[T]) -> T:
+        with transport.translated(self.url):
+            return wire.decode(body, kind)
+
+
+def transfer_seconds(total_bytes: int) -> float:
+    """How long sending or receiving so much may take at most."""
+    return ONCE.total_seconds + total_bytes / LEAST_BYTES_PER_SECOND
+
+
+class Pace:
+    """Notices a download that trickles: bytes keep coming, but slower than `LEAST_BYTES_PER_SECOND` over all."""
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+        self._waited_seconds = 0.0
+        self._received_bytes = 0
+
+    def check(self, received_bytes: int, now: float) -> None:
+        """Count what has arrived by `now`.
+
+        Raises:
+            errors.Offline: it is too little for the time that was spent waiting for it.
+        """
+        self._waited_seconds += now - self._since
+        self._since = now
+        self._received_bytes += received_bytes
+        if self._waited_seconds > transfer_seconds(self._received_bytes):
+            raise errors.Offline("the download has become too slow to go on")
+
+    def resume(self, now: float) -> None:
+        """Waiting begins again: what went before was not the network's doing."""
+        self._since = now

@@ -1,0 +1,51 @@
+"""What can come of a call to the backend, other than its answer. Each message is a sentence for people.
+
+RemoteError
+ +-- Offline                 no answer that can be believed: the same call may be made again later, nothing is lost
+ |    +-- NotDrivefs         something else answered: a captive portal, a proxy, another service, a wrong URL
+ |    +-- UntrustedServer    its TLS certificate does not prove who it is
+ |    +-- OtherProtocol      a drivefs server, of a version that this program does not speak with
+ +-- Refused                 the backend's definite answer to this very request is no; `code` says why
+ +-- InsecureUrl             the URL would send the token and the content readable by anyone on the way, or is none
+
+Invariant: whoever catches `Offline` and `Refused` has caught all that a call on an open `Remote` can raise.
+"""
+
+from drivefs.protocol.errors import Code, ProtocolError
+
+
+class RemoteError(Exception):
+    """Anything that keeps a call from its answer."""
+
+
+class Offline(RemoteError):
+    """The backend was not reached, did not answer in time or could not serve; whether it acted is not known."""
+
+
+class NotDrivefs(Offline):
+    """What answered is not a drivefs server; nothing that it said is believed."""
+
+
+class UntrustedServer(Offline):
+    """The server's certificate does not prove that it is who the URL names."""
+
+
+class OtherProtocol(Offline):
+    """The server speaks another version of the protocol."""
+
+
+class Refused(RemoteError):
+    """The backend answered, and refuses this request."""
+
+    def __init__(self, refusal: ProtocolError) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+    @property
+    def code(self) -> Code:
+        """Why, for programs."""
+        return self.refusal.code
+
+
+class InsecureUrl(RemoteError):
+    """The URL is not one that a token may be sent to."""

@@ -1,0 +1,258 @@
+"""Bytes to the backend and bytes back: one HTTP exchange, its timeouts, and the translation of all that can go wrong.
+
+Owns the HTTP client's settings, what is believed of a reply, and the table from HTTP and socket errors to
+`remote.errors`; knows no message. Retrying is `retry`'s.
+
+Invariants: a reply is believed only if its status is 200 and its content type is the one that drivefs uses for that
+call, and a refusal only if it is a well-formed `Problem`; whatever else answers is not our server. No reply takes more
+memory than `MAX_REPLY_BYTES`. Redirects, proxies from the environment and compressed transfer are never followed.
+"""
+
+import ipaddress
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import certifi
+import httpx
+
+import drivefs
+from drivefs.protocol import messages, routes, wire
+from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.remote import errors
+
+MAX_REPLY_BYTES = 64 * 2**20
+MAX_PROBLEM_BYTES = 64 * 2**10
+WRITE_PIECE_BYTES = 256 * 2**10
+"""Bodies are written in pieces of at most this size, each with its own timeout, so that a slow link is no dead one."""
+
+MAX_CONNECTIONS = 16
+CONNECT_SECONDS = 5.0
+STALL_SECONDS = 15.0
+"""How long nothing at all may arrive, or one piece may take to leave, before the connection counts as dead."""
+IDLE_SECONDS = 30.0
+"""How long an unused connection is kept: past this, a suspended machine or a router may have dropped it."""
+
+
+def check_url(url: str, *, allow_insecure: bool) -> str:
+    """The server's URL without a trailing slash.
+
+    Raises:
+        errors.InsecureUrl: not http or https; or plain http to anything but this machine, unless `allow_insecure`.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise errors.InsecureUrl(
+            f"{url!r} is not a URL: {error}. It should look like https://drive.example.com"
+        ) from None
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or parts.username:
+        raise errors.InsecureUrl(f"{url!r} is not a server's URL. It should look like https://drive.example.com")
+    if parts.scheme == "http" and not is_loopback(host) and not allow_insecure:
+        raise errors.InsecureUrl(
+            f"{url} is not encrypted: your password and files could be read on the way to {host}. "
+            "Use https://, or allow plain HTTP explicitly if the network between is your own"
+        )
+    return url.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what is sent there never leaves this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def open_client(url: str) -> httpx.AsyncClient:
+    """An HTTP client with our settings for this server; the caller closes it (`async with`)."""
+    verify: ssl.SSLContext | bool = trusted_authorities() if url.startswith("https:") else False
+    return httpx.AsyncClient(
+        verify=verify,
+        trust_env=False,
+        follow_redirects=False,
+        timeout=httpx.Timeout(STALL_SECONDS, connect=CONNECT_SECONDS),
+        limits=httpx.Limits(
+            max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=IDLE_SECONDS
+        ),
+    )
+
+
+def trusted_authorities() -> ssl.SSLContext:
+    """The authorities of this machine, and the usual ones for machines that have none installed."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request: where it goes, what it carries, and what a believable reply is."""
+
+    path: str
+    body: tuple[bytes, ...] = ()
+    method: str = "POST"
+    sends: str = routes.MSGPACK
+    expects: str = routes.MSGPACK
+    stall_seconds: float = STALL_SECONDS
+
+
+class Transport:
+    """Exchanges with one server on behalf of one token, which may be empty (before login)."""
+
+    def __init__(self, url: str, token: str, client: httpx.AsyncClient) -> None:
+        self._url = url
+        self._client = client
+        self._headers = {"accept-encoding": "identity", "user-agent": f"drivefs/{drivefs.__version__}"}
+        if token:
+            self._headers["authorization"] = f"Bearer {token}"
+
+    async def exchange(self, exchange: Exchange) -> bytes:
+        """Send a request and read its whole reply. Cancellation drops the connection.
+
+        Raises:
+            errors.Offline, errors.NotDrivefs, errors.UntrustedServer, errors.Refused
+        """
+        async with self.stream(exchange) as pieces:
+            return await read_all(pieces, MAX_REPLY_BYTES)
+
+    @asynccontextmanager
+    async def stream(self, exchange: Exchange) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Send a request; gives the body of a believable reply piece by piece. Leaving early drops the connection.
+
+        Raises:
+            as `exchange`, on entering and from the iterator; what the block itself raises is left as it is.
+        """
+        request = self._client.build_request(
+            exchange.method,
+            self._url + exchange.path,
+            content=_pieces(exchange.body) if exchange.body else None,
+            headers=self._headers | _describe(exchange),
+            timeout=httpx.Timeout(exchange.stall_seconds, connect=CONNECT_SECONDS),
+        )
+        with translated(self._url):
+            response = await self._client.send(request, stream=True)
+        try:
+            async with aclosing(self._received(response)) as pieces:
+                await self._believe(response, pieces, exchange.expects)
+                yield pieces
+        finally:
+            await response.aclose()
+
+    async def _received(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
+        with translated(self._url):
+            async for piece in response.aiter_raw():
+                yield piece
+
+    async def _believe(self, response: httpx.Response, body: AsyncIterator[bytes], expects: str) -> None:
+        """Return if the body to come is the answer; raise what it is otherwise."""
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if response.status_code == httpx.codes.OK:
+            if kind != expects:
+                raise errors.NotDrivefs(_not_drivefs(self._url, f"it answered with {kind or 'no type of content'}"))
+            return
+        if kind == routes.MSGPACK:
+            problem = await read_all(body, MAX_PROBLEM_BYTES)
+            with translated(self._url):
+                raise refusal(wire.decode(problem, messages.Problem))
+        if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise errors.Offline(f"the server at {self._url} cannot serve at the moment (HTTP {response.status_code})")
+        raise errors.NotDrivefs(_not_drivefs(self._url, f"it answered with HTTP {response.status_code}"))
+
+
+def refusal(problem: messages.Problem) -> errors.RemoteError:
+    """What a `Problem` means: the backend's no, or that it cannot say yes or no now."""
+    if problem.code not in Code.__members__.values():
+        return errors.OtherProtocol(
+            f"the server refused for a reason that this version does not know: {problem.message}"
+        )
+    code = Code(problem.code)
+    if code in (Code.UNAVAILABLE, Code.INTERNAL):
+        return errors.Offline(f"the server cannot serve at the moment: {problem.message}")
+    return errors.Refused(ProtocolError(code, problem.message))
+
+
+async def read_all(pieces: AsyncIterator[bytes], most_bytes: int) -> bytes:
+    """The whole body, if it is not longer than it may be.
+
+    Raises:
+        errors.NotDrivefs: it is.
+    """
+    parts: list[bytes] = []
+    total = 0
+    async for piece in pieces:
+        parts.append(piece)
+        total += len(piece)
+        if total > most_bytes:
+            raise errors.NotDrivefs("the server's answer is longer than any drivefs server's")
+    return b"".join(parts)
+
+
+@contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Turns what httpx, sockets, TLS and decoders raise into `errors`."""
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise errors.Offline(f"the server at {url} does not answer") from error
+    except (httpx.HTTPError, OSError) as error:
+        raise _network_error(url, error) from error
+    except ProtocolError as error:
+        raise errors.NotDrivefs(_not_drivefs(url, f"its answer is damaged: {error.message}")) from error
+
+
+def _network_error(url: str, error: Exception) -> errors.RemoteError:
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return errors.UntrustedServer(
+                f"the certificate of {url} is not to be trusted ({cause.verify_message}); nothing was sent. "
+                "If the server is yours, add its authority to this machine's trusted certificates"
+            )
+        if isinstance(cause, ssl.SSLError):
+            return errors.Offline(f"no secure connection to {url} ({cause.reason or cause})")
+    if isinstance(error, httpx.ConnectError):
+        return errors.Offline(f"the server at {url} cannot be reached ({_innermost(error)})")
+    return errors.Offline(f"the connection to {url} broke ({_innermost(error)})")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _innermost(error: Exception) -> str:
+    found = [cause for cause in _causes(error) if isinstance(cause, OSError) and cause.strerror]
+    return (found[-1].strerror if found else str(error)) or type(error).__name__
+
+
+def _not_drivefs(url: str, why: str) -> str:
+    return f"what answers at {url} is not a drivefs server: {why}"
+
+
+def _describe(exchange: Exchange) -> dict[str, str]:
+    """The headers of a body; its length is told, since a body in pieces would otherwise travel in a slower encoding."""
+    if not exchange.body:
+        return {}
+    return {"content-type": exchange.sends, "content-length": str(sum(map(len, exchange.body)))}
+
+
+async def _pieces(body: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """The parts of a body in pieces of `WRITE_PIECE_BYTES`: small ones joined, long ones sliced."""
+    small: list[bytes | memoryview] = []
+    small_bytes = 0
+    for part in body:
+        rest = memoryview(part)
+        while small_bytes + len(rest) >= WRITE_PIECE_BYTES:
+            lacking = WRITE_PIECE_BYTES - small_bytes
+            yield b"".join((*small, rest[:lacking]))
+            rest = rest[lacking:]
+            small, small_bytes = [], 0
+        if rest:
+            small.append(rest)
+            small_bytes += len(rest)
+    if small:
+        yield b"".join(small)
