@@ -1,0 +1,36 @@
+"""Entry of scripts/bench: makes the targets in a fresh directory, measures, reports, and removes what it made."""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import report, rounds, settings
+from benchmarks.drivefs_mount import DrivefsMount
+from benchmarks.juicefs import JuicefsRedis, JuicefsRedisWriteback, JuicefsSqlite, JuicefsSqliteWriteback
+from benchmarks.rclone import RcloneMount
+from benchmarks.s3ql import S3qlMount
+from benchmarks.sshfs import SshfsMount
+from benchmarks.targets import PlainDirectory, Target, TrivialMount
+
+OWN: tuple[type[Target], ...] = (PlainDirectory, TrivialMount, DrivefsMount)
+JUICEFS: tuple[type[Target], ...] = (JuicefsSqlite, JuicefsSqliteWriteback, JuicefsRedis, JuicefsRedisWriteback)
+TARGETS = {target.name: target for target in (*OWN, RcloneMount, *JUICEFS, SshfsMount, S3qlMount)}
+
+
+def main() -> int:
+    """Exit code 0 when all was measured, 1 when something failed."""
+    chosen = settings.parse(sys.argv[1:])
+    chosen.directory.mkdir(parents=True, exist_ok=True)
+    base = Path(tempfile.mkdtemp(prefix="run-", dir=chosen.directory))
+    try:
+        targets = [TARGETS[name](base / name) for name in chosen.targets]
+        results = rounds.measure(targets, chosen, base, lambda text: print(text, file=sys.stderr, flush=True))
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+    report.publish(results, chosen)
+    return 1 if results.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
