@@ -1,0 +1,135 @@
+"""Takes mutations from the journal to the backend and settles them by its answers.
+
+Owns the durable order of steps: mark as sent in the journal, barrier, send, settle in one journal transaction. A batch
+whose answer was lost is sent again as it was. Invariant: one commit of this device is under way at a time, and no
+mutation leaves the journal without a final answer.
+"""
+
+from collections.abc import Callable
+
+import trio
+from cache.journal import Journal, RowState
+from cache.workspace import LocalState
+
+from drivefs.protocol.changes import FINAL, Base, Mutation, OpResult, Status, Store
+from drivefs.protocol.ids import Epoch, InodeId, OpNumber, RevisionNumber, WorkspaceId
+from drivefs.protocol.messages import CommitReply, CommitRequest
+from drivefs.remote.client import Remote
+from drivefs.sync import planner
+from drivefs.sync.contents import Contents
+from drivefs.sync.publications import Publications
+from drivefs.sync.refusals import Refusals
+
+WINDOW_ROWS = 2500
+"""How far ahead of the oldest unsettled mutation a batch is looked for."""
+
+DEFER_SECONDS = {Status.BLOCKED: 0.2, Status.NEEDS_BLOCKS: 0.0, Status.OVER_QUOTA: 10.0}
+
+
+class Committer:
+    """Commits what the journal holds, batch by batch."""
+
+    def __init__(
+        self,
+        local: LocalState,
+        remote: Remote,
+        workspace: WorkspaceId,
+        *,
+        contents: Contents,
+        publications: Publications,
+        refusals: Refusals,
+        resend: Callable[[Store, OpResult], None],
+    ) -> None:
+        self._local = local
+        self._journal: Journal = local.journal
+        self._remote = remote
+        self._workspace = workspace
+        self._contents = contents
+        self._publications = publications
+        self._refusals = refusals
+        self._resend = resend
+        self._deferred: dict[OpNumber, float] = {}
+        self.over_quota = False
+
+    async def commit_next(self, epoch: Epoch) -> CommitReply | None:
+        """Commit one batch; None if there is nothing that can go now.
+
+        Cancellation or an error after sending leaves the batch marked as sent: it goes out again, unchanged.
+
+        Raises:
+            RemoteError: no answer, or none that can be believed.
+        """
+        batch = self._take_batch()
+        if not batch:
+            return None
+        await self._local.barrier()
+        request = CommitRequest(epoch=epoch, watermark=self._journal.watermark(), mutations=batch)
+        reply = await self._remote.commit(self._workspace, request)
+        self._settle(batch, reply.results)
+        return reply
+
+    def has_deferred(self) -> bool:
+        """Whether mutations wait that the backend could not take yet."""
+        return bool(self._deferred)
+
+    def _take_batch(self) -> list[Mutation]:
+        now = trio.current_time()
+        self._deferred = {n: until for n, until in self._deferred.items() if until > now}
+        rows = self._journal.unsettled(WINDOW_ROWS)
+        frozen = {row.n for row in rows if row.state is RowState.SENT}
+        plan = planner.plan(
+            (row.mutation for row in rows), self._waiting, frozen=frozen, deferred=self._deferred.keys()
+        )
+        with self._journal.transaction():
+            fresh = [mutation for mutation in plan.batch if mutation.n not in frozen]
+            for mutation in fresh:
+                self._journal.replace(mutation)
+            self._journal.mark_sent([mutation.n for mutation in fresh])
+        return plan.batch
+
+    def _waiting(self, inode: InodeId) -> planner.Waiting | None:
+        size = self._contents.unpublished_bytes(inode)
+        if size is None:
+            return None
+        return planner.Waiting(size, self._publications.is_on_its_way(inode))
+
+    def _settle(self, batch: list[Mutation], results: list[OpResult]) -> None:
+        by_number = {mutation.n: mutation for mutation in batch}
+        refused: list[tuple[Mutation, OpResult]] = []
+        self.over_quota = any(result.status is Status.OVER_QUOTA for result in results)
+        with self._journal.transaction():
+            for result in results:
+                mutation = by_number[result.n]
+                if result.status is Status.OK:
+                    self._settle_ok(mutation, result)
+                elif result.status in FINAL or result.status is Status.STALE:
+                    refused.append((mutation, result))
+                else:
+                    self._deferred[result.n] = trio.current_time() + DEFER_SECONDS[result.status]
+            self._refusals.handle(refused)
+        for result in results:
+            mutation = by_number[result.n]
+            if result.status is Status.NEEDS_BLOCKS and isinstance(mutation, Store):
+                self._deferred[result.n] = trio.current_time() + 3600.0
+                self._resend(mutation, result)
+            elif isinstance(mutation, Store) and result.status is Status.OK:
+                self._publications.arrived(mutation.inode)
+
+    def _settle_ok(self, mutation: Mutation, result: OpResult) -> None:
+        self._journal.settle(result.n, result.seq, result.revision)
+        if not isinstance(mutation, Store):
+            return
+        self._contents.published(mutation.inode, mutation.n, result.revision)
+        self._rebase(mutation, result.revision)
+
+    def _rebase(self, store: Store, revision: RevisionNumber) -> None:
+        """Unsent mutations made on what this store replaced are now made on its outcome."""
+        rows = [row for row in self._journal.touching(store.inode) if row.state is RowState.PENDING]
+        own = Base(revision=revision)
+        for old in (store.base, Base(revision_op=store.n)):
+            for mutation in planner.rebase((row.mutation for row in rows), inode=store.inode, old=old, new=own):
+                self._journal.replace(mutation)
+
+    def resent(self, n: OpNumber) -> None:
+        """The blocks that an op lacked are with the backend again: it may go out."""
+        self._deferred.pop(n, None)

@@ -1,0 +1,83 @@
+"""What synchronising needs of the file system: frozen contents to publish, and word of what became of them.
+
+Owns the declarations only; `fs` satisfies them, and `mount` brings the two together.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from drivefs.protocol.changes import Base
+from drivefs.protocol.ids import InodeId, OpNumber, RevisionNumber
+from drivefs.sync import uploader
+
+
+class Snapshot(uploader.Snapshot, Protocol):
+    """The frozen content of one file, with what its `Store` has to say."""
+
+    base: Base
+    mtime_ns: int
+
+
+class Contents(Protocol):
+    """The contents of files with changes that are not published."""
+
+    def unpublished_bytes(self, inode: InodeId) -> int | None:
+        """The size of the file if it has content that no `Store` carries yet, or is open for writing; else None."""
+        ...
+
+    async def snapshot(self, inode: InodeId) -> Snapshot | None:
+        """Freeze what has been written so far; None if there is nothing to publish or the inode has no name left.
+
+        Writes go on meanwhile, behind what is frozen. Nothing durable happens; a snapshot may simply be dropped.
+
+        Raises:
+            `remote.errors.RemoteError`: the base block list is not here and cannot be had.
+        """
+        ...
+
+    def storing(self, snapshot: Snapshot, op: OpNumber, blocks: bytes) -> bool:
+        """Note, in the caller's journal transaction, that `op` is the `Store` of this snapshot; `blocks` stays with it.
+
+        `blocks` is the packed block list of the whole content. False if the inode has lost its last name, or the
+        snapshot its meaning, in the meantime: append nothing then.
+        """
+        ...
+
+    def frozen(self, inode: InodeId) -> tuple[Snapshot, bytes] | None:
+        """The content and packed block list of the store on its way, as given to `storing`; after a crash too."""
+        ...
+
+    def published(self, inode: InodeId, op: OpNumber, revision: RevisionNumber) -> None:
+        """Note, in the caller's journal transaction, that the store is committed: the content's new base.
+
+        Records that the snapshot covered are dropped; later ones lie over the new base, and the inode is offered for
+        publication again.
+        """
+        ...
+
+    def moved(self, inode: InodeId, copy: InodeId) -> None:
+        """Note, in the caller's journal transaction, that unpublished content now belongs to the inode `copy`.
+
+        The whole draft, and the descriptors that wrote it, follow; `inode` shows again what the backend has.
+        """
+        ...
+
+
+class Views(Protocol):
+    """The caches in front of the local databases, and the kernel's behind them."""
+
+    def forget_cached(self, inodes: Iterable[InodeId], names: Iterable[tuple[InodeId, bytes]]) -> None:
+        """Drop what is cached of these inodes and (parent, name) pairs: the databases have something newer."""
+        ...
+
+
+class Invalidator(Protocol):
+    """Makes the kernel forget; never blocks and never called while a lock is held."""
+
+    def inode(self, inode: InodeId, *, content: bool) -> None:
+        """The attributes of an inode have changed, and its content if `content`."""
+        ...
+
+    def entry(self, parent: InodeId, name: bytes) -> None:
+        """What a name leads to has changed."""
+        ...

@@ -1,0 +1,139 @@
+"""Runs synchronisation: the tasks, when each works, and how they wait for each other.
+
+Owns the nursery of all background work on the network; what each task does is in `publisher`, `commits` and
+`follower`. Every task waits out an offline time, and goes on where it was. Invariant: a task that fails with anything
+but a `RemoteError` ends the mount: that is a defect, and the journal has everything.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+from cache.workspace import LocalState
+
+from drivefs.protocol.changes import OpResult, Store
+from drivefs.protocol.ground import NowNs
+from drivefs.protocol.ids import InodeId
+from drivefs.remote import errors
+from drivefs.sync.commits import Committer
+from drivefs.sync.connection import Connection
+from drivefs.sync.contents import Contents
+from drivefs.sync.follower import Follower
+from drivefs.sync.publications import Publications
+from drivefs.sync.publisher import Publisher
+from drivefs.sync.session import Session
+
+GATHER_SECONDS = 0.03
+"""How long a first change waits for others to go with it."""
+BARRIER_SECONDS = 1.0
+POLL_PAUSE_SECONDS = 0.02
+IDLE_SECONDS = 30.0
+ERROR_PAUSE_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the engine runs."""
+
+    local: LocalState
+    session: Session
+    contents: Contents
+    publications: Publications
+    publisher: Publisher
+    committer: Committer
+    follower: Follower
+
+
+class Engine:
+    """All background synchronisation of one mount."""
+
+    def __init__(self, parts: Parts, now_ns: NowNs, jitter: Callable[[], float]) -> None:
+        self._parts = parts
+        self.connection = Connection(parts.session.open, now_ns, jitter)
+        self._settled = trio.Event()
+        self._resends: list[tuple[Store, OpResult]] = []
+
+    async def run(self) -> None:
+        """Synchronise until cancelled; cancellation loses nothing, the journal has it all."""
+        for inode in self._parts.local.journal.draft_inodes():
+            self._parts.publications.closed(inode)
+        self._parts.publications.changed()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.connection.run)
+            nursery.start_soon(self._barriers)
+            nursery.start_soon(self._publish, nursery)
+            nursery.start_soon(self._commit)
+            nursery.start_soon(self._follow)
+
+    async def settle(self, inodes: list[InodeId]) -> None:
+        """Return when all that the journal and the drafts hold now is committed, open files included.
+
+        `inodes` are those with unpublished content. Gives no deadline of its own; cancellation changes nothing.
+        """
+        journal, publications = self._parts.local.journal, self._parts.publications
+        target = journal.last_op()
+        publications.forced(inodes)
+        self.connection.retry_now()
+        waiting = set(inodes)
+        while True:
+            waiting = {inode for inode in waiting if publications.is_on_its_way(inode)}
+            if not waiting and journal.watermark() > max(target, journal.last_store_of(inodes)):
+                return
+            self._settled = trio.Event()
+            with trio.move_on_after(1.0):
+                await self._settled.wait()
+
+    def resend(self, store: Store, result: OpResult) -> None:
+        """The backend lacks blocks of a store that is already sent: send them again, then the store."""
+        self._resends.append((store, result))
+        self._parts.publications.changed()
+
+    async def _barriers(self) -> None:
+        """What a system call returned for is durable within a second, asked for or not."""
+        while True:
+            await trio.sleep(BARRIER_SECONDS)
+            await self._parts.local.barrier()
+            await self._parts.local.checkpoint()
+
+    async def _publish(self, nursery: trio.Nursery) -> None:
+        while True:
+            await self._parts.publications.wait(IDLE_SECONDS)
+            await self.connection.wait_online()
+            await self._parts.publisher.publish_due(nursery, self.connection.lost)
+
+    async def _commit(self) -> None:
+        parts = self._parts
+        while True:
+            longest = 0.2 if parts.committer.has_deferred() else IDLE_SECONDS
+            await parts.publications.journal_changed.wait(longest)
+            await trio.sleep(GATHER_SECONDS)
+            await self.connection.wait_online()
+            await self._guarded(self._commit_all)
+
+    async def _commit_all(self) -> None:
+        while self._resends:
+            store, result = self._resends[0]
+            await self._parts.publisher.resend(store, result)
+            del self._resends[0]
+            self._parts.committer.resent(store.n)
+        while await self._parts.committer.commit_next(self._parts.session.epoch) is not None:
+            self._settled.set()
+            await self._parts.session.refill_ids()
+
+    async def _follow(self) -> None:
+        while True:
+            await self.connection.wait_online()
+            await self._guarded(self._poll)
+            await trio.sleep(POLL_PAUSE_SECONDS)
+
+    async def _poll(self) -> None:
+        await self._parts.follower.poll()
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what needs the backend; when it is gone, say so and go on later."""
+        try:
+            await work()
+        except errors.RemoteError as error:
+            self.connection.lost(error)
+            self._parts.publications.changed()
+            await trio.sleep(ERROR_PAUSE_SECONDS)

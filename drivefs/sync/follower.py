@@ -1,0 +1,124 @@
+"""Applies what happened on the backend: pages of the change feed, this device's own commits among them.
+
+Owns the order of steps: a page and its cursor are one transaction of the replica; then the overlay gives up what the
+replica now has, the caches in front forget what changed, and at last the kernel is told of what differs from what it
+was shown. Invariant: the cursor never moves without the page it belongs to.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cache.journal import MISSING
+from cache.workspace import LocalState
+
+from drivefs.protocol.ids import NO_INODE, InodeId, WorkspaceId
+from drivefs.protocol.messages import ChangesRequest, FeedPage, FeedStatus, WorkspaceCursor
+from drivefs.protocol.model import InodeState
+from drivefs.remote.client import Remote
+from drivefs.sync.contents import Invalidator, Views
+
+POLL_SECONDS = 50.0
+PAGE_CHANGES = 1000
+
+
+@dataclass(slots=True)
+class _Difference:
+    """What a page changes of what is shown here."""
+
+    attributes: list[InodeId] = field(default_factory=list)
+    contents: list[InodeId] = field(default_factory=list)
+    names: list[tuple[InodeId, bytes]] = field(default_factory=list)
+
+
+class Follower:
+    """Keeps the replica of one workspace up with the backend."""
+
+    def __init__(
+        self,
+        local: LocalState,
+        remote: Remote,
+        workspace: WorkspaceId,
+        *,
+        views: Views,
+        invalidator: Invalidator,
+        diverged: Callable[[], None],
+    ) -> None:
+        self._local = local
+        self._remote = remote
+        self._workspace = workspace
+        self._views = views
+        self._invalidator = invalidator
+        self._diverged = diverged
+
+    async def poll(self) -> bool:
+        """Ask once for changes, waiting for some if there are none; True if the cursor has moved.
+
+        Cancellation leaves the cursor where it was.
+
+        Raises:
+            RemoteError: no answer, or none that can be believed.
+        """
+        cursor = self._local.replica.cursor(self._workspace)
+        if cursor is None:
+            raise RuntimeError("a workspace is followed only after its first session")
+        request = ChangesRequest(
+            cursors=[WorkspaceCursor(workspace=self._workspace, cursor=cursor)],
+            wait_seconds=POLL_SECONDS,
+            limit=PAGE_CHANGES,
+        )
+        reply = await self._remote.changes(request)
+        for page in reply.pages:
+            if page.status is FeedStatus.CHANGES:
+                self.apply(page)
+            else:
+                self._diverged()
+        return bool(reply.pages)
+
+    def apply(self, page: FeedPage) -> None:
+        """Apply one page and tell everyone whom it concerns."""
+        difference = self._compare(page)
+        self._local.replica.apply_page(page)
+        inodes, names = self._local.journal.forget(page.cursor.seq)
+        self._views.forget_cached(
+            [state.inode for state in page.inodes] + inodes,
+            [(dentry.parent, dentry.name) for dentry in page.dentries] + names,
+        )
+        for inode in difference.attributes:
+            self._invalidator.inode(inode, content=False)
+        for inode in difference.contents:
+            self._invalidator.inode(inode, content=True)
+        for parent, name in difference.names:
+            self._invalidator.entry(parent, name)
+
+    def _compare(self, page: FeedPage) -> _Difference:
+        """Find what the page changes of what this device shows: where the overlay has something, it stays."""
+        journal, replica = self._local.journal, self._local.replica
+        found = _Difference()
+        for state in page.inodes:
+            if journal.inode(state.inode) is not None:
+                continue
+            before = replica.inode(state.inode)
+            if before is None or _looks_same(before, state):
+                continue
+            (found.contents if before.revision != state.revision else found.attributes).append(state.inode)
+        for dentry in page.dentries:
+            if journal.dentry(dentry.parent, dentry.name) is not MISSING:
+                continue
+            known = replica.dentry(dentry.parent, dentry.name)
+            if known is MISSING or (known or NO_INODE) != dentry.inode:
+                found.names.append((dentry.parent, dentry.name))
+        return found
+
+
+def _looks_same(before: InodeState, after: InodeState) -> bool:
+    """Whether nothing that a system call could show has changed."""
+    return (
+        before.size == after.size
+        and before.mtime_ns == after.mtime_ns
+        and before.ctime_ns == after.ctime_ns
+        and before.revision == after.revision
+        and before.mode == after.mode
+        and before.nlink == after.nlink
+        and (before.uid, before.gid) == (after.uid, after.gid)
+        and before.xattrs == after.xattrs
+    )

@@ -1,0 +1,219 @@
+"""Which mutations of the journal go into the next commit, and in what order; pure.
+
+Owns the order rules. It sees unsettled mutations in journal order and what is known of the unpublished content of the
+inodes that they name, and gives the next batch. It neither reads the journal nor sends anything.
+
+Rules:
+
+- Two mutations depend on each other when they write the same dentry or inode, or when one creates, removes or moves a
+  directory that the other names as parent. Sharing a parent alone is no dependency.
+- A file is created together with its first content: its `Create` waits until the content is stored as blocks, and the
+  `Store` stands directly behind it in the same batch, wherever it stands in the journal.
+- What waits, waits together with all that depends on it. If it waits for little content that is on its way, everything
+  later in the journal waits too, so that small files never arrive after what was written because of them. Content that
+  is large, or still being written, is overtaken.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, field
+
+import msgspec
+
+from drivefs.protocol import wire
+from drivefs.protocol.changes import (
+    Base,
+    Create,
+    Exchange,
+    Link,
+    Mutation,
+    Rename,
+    Restore,
+    SetAttributes,
+    SetXattr,
+    Store,
+    Unlink,
+)
+from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId, OpNumber
+from drivefs.protocol.messages import MAX_BATCH_BLOCKS, MAX_BATCH_BYTES, MAX_BATCH_MUTATIONS
+from drivefs.protocol.model import MAX_RUN_BLOCKS, PACKED_BLOCK_BYTES, InodeKind
+
+OVERTAKEN_ABOVE_BYTES = 8 * 2**20
+"""Content larger than this, that is still on its way to the backend, no longer holds up what follows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Content of an inode that is not yet stored as blocks: how much, and whether it is on its way."""
+
+    size_bytes: int
+    on_its_way: bool
+
+
+WaitingContent = Callable[[InodeId], Waiting | None]
+
+
+@dataclass(slots=True)
+class Plan:
+    """`batch` is what to commit now, ready to send; `held_count` mutations stay for later."""
+
+    batch: list[Mutation] = field(default_factory=list)
+    held_count: int = 0
+
+
+@dataclass(slots=True)
+class _Touched:
+    """The last op that wrote each inode and dentry, and that created, moved or removed each directory."""
+
+    inodes: dict[InodeId, OpNumber] = field(default_factory=dict)
+    dentries: dict[tuple[InodeId, bytes], OpNumber] = field(default_factory=dict)
+    directories: dict[InodeId, OpNumber] = field(default_factory=dict)
+    children: dict[InodeId, list[OpNumber]] = field(default_factory=dict)
+    stores: dict[InodeId, OpNumber] = field(default_factory=dict)
+
+
+def plan(
+    mutations: Iterable[Mutation], waiting: WaitingContent, *, frozen: Set[OpNumber], deferred: Set[OpNumber]
+) -> Plan:
+    """Choose the next batch from unsettled mutations in journal order.
+
+    `waiting` says of a created inode whether its content is still to be stored as blocks. `frozen` are ops that were
+    sent before: they go out exactly as they are. `deferred` are ops that have to wait, and all that depends on them.
+    The batch keeps the bounds of a commit. Each other mutation in it is given its predecessors, and as its base the
+    outcome of the device's own earlier store where there is one.
+    """
+    mutations = list(mutations)
+    stores = _first_stores(mutations)
+    attached = {store.n for store in stores.values()}
+    result, touched, held, room = Plan(), _Touched(), set(deferred), _Room()
+    for mutation in mutations:
+        if mutation.n in attached:
+            continue
+        group: list[Mutation] = [mutation]
+        waits = None
+        if isinstance(mutation, Create) and mutation.kind == InodeKind.FILE:
+            store = stores.get(mutation.inode)
+            group += [store] if store else []
+            waits = None if store else waiting(mutation.inode)
+        ready = [_with_predecessors(m, touched, frozen) for m in group]
+        if waits is not None or any(m.n in held or not held.isdisjoint(m.after) for m in ready):
+            held.update(m.n for m in group)
+            if waits is not None and waits.on_its_way and waits.size_bytes <= OVERTAKEN_ABOVE_BYTES:
+                break
+            continue
+        if not room.take(ready):
+            break
+        result.batch.extend(ready)
+    result.held_count = len(mutations) - len(result.batch)
+    return result
+
+
+def _first_stores(mutations: Sequence[Mutation]) -> dict[InodeId, Store]:
+    """The first `Store` of each file that these mutations create."""
+    created = {m.inode for m in mutations if isinstance(m, Create)}
+    stores: dict[InodeId, Store] = {}
+    for mutation in mutations:
+        if isinstance(mutation, Store) and mutation.inode in created:
+            stores.setdefault(mutation.inode, mutation)
+    return stores
+
+
+@dataclass(slots=True)
+class _Room:
+    """What is left of the bounds of one commit."""
+
+    mutations: int = MAX_BATCH_MUTATIONS
+    blocks: int = MAX_BATCH_BLOCKS
+    size_bytes: int = MAX_BATCH_BYTES - 4096
+
+    def take(self, group: Sequence[Mutation]) -> bool:
+        """Take the room that these need, if there is enough."""
+        blocks = sum(_block_count(m) for m in group)
+        size = sum(len(wire.encode(m)) for m in group)
+        if len(group) > self.mutations or blocks > self.blocks or size > self.size_bytes:
+            return False
+        self.mutations -= len(group)
+        self.blocks -= blocks
+        self.size_bytes -= size
+        return True
+
+
+def rebase(mutations: Iterable[Mutation], *, inode: InodeId, old: Base, new: Base) -> Iterator[Mutation]:
+    """Give those mutations that were made on the state `old` of an inode the base `new`: the device's own outcome."""
+    for mutation in mutations:
+        if isinstance(mutation, Store | Unlink | Rename) and replaced(mutation) == inode and mutation.base == old:
+            yield msgspec.structs.replace(mutation, base=new)
+
+
+def replaced(mutation: Store | Unlink | Rename) -> InodeId:
+    """The inode whose content or name the mutation takes away: what its base is about."""
+    return mutation.replaced if isinstance(mutation, Rename) else mutation.inode
+
+
+def _block_count(mutation: Mutation) -> int:
+    if not isinstance(mutation, Store):
+        return 0
+    new = sum(len(run) // PACKED_BLOCK_BYTES for run in mutation.new_runs)
+    kept = len(mutation.runs) - len(mutation.new_runs)
+    return new + min(kept, MAX_RUN_BLOCKS)
+
+
+def _with_predecessors(mutation: Mutation, touched: _Touched, frozen: Set[OpNumber]) -> Mutation:
+    """Note what the mutation touches; give it with the ops that must be settled before it, and its own base."""
+    inodes, names, parents, moved = _footprint(mutation)
+    after: set[OpNumber] = set()
+    for inode in inodes:
+        after.add(touched.inodes.get(inode, NO_OP))
+        touched.inodes[inode] = mutation.n
+    for name in names:
+        after.add(touched.dentries.get(name, NO_OP))
+        touched.dentries[name] = mutation.n
+    for parent in parents:
+        after.add(touched.directories.get(parent, NO_OP))
+        touched.children.setdefault(parent, []).append(mutation.n)
+    for directory in moved:
+        after.add(touched.directories.get(directory, NO_OP))
+        after.update(touched.children.pop(directory, ()))
+        touched.directories[directory] = mutation.n
+    after -= {NO_OP, mutation.n}
+    if isinstance(mutation, Store):
+        touched.stores[mutation.inode] = mutation.n
+    if mutation.n in frozen:
+        return mutation
+    if isinstance(mutation, Unlink | Rename) and (own := touched.stores.get(replaced(mutation))):
+        return msgspec.structs.replace(mutation, after=sorted(after), base=Base(revision_op=own))
+    return msgspec.structs.replace(mutation, after=sorted(after))
+
+
+_Footprint = tuple[Sequence[InodeId], Sequence[tuple[InodeId, bytes]], Sequence[InodeId], Sequence[InodeId]]
+
+
+def _footprint(mutation: Mutation) -> _Footprint:
+    """What a mutation writes: inodes, dentries, the directories it names, the directories it moves or ends."""
+    match mutation:
+        case Create():
+            moved = [mutation.inode] if mutation.kind == InodeKind.DIRECTORY else []
+            return [mutation.inode], [(mutation.parent, mutation.name)], [mutation.parent], moved
+        case Link() | Restore():
+            return [mutation.inode], [(mutation.parent, mutation.name)], [mutation.parent], []
+        case Unlink():
+            return [mutation.inode], [(mutation.parent, mutation.name)], [mutation.parent], [mutation.inode]
+        case Rename():
+            names = [(mutation.parent, mutation.name), (mutation.new_parent, mutation.new_name)]
+            inodes = [inode for inode in (mutation.inode, mutation.replaced) if inode != NO_INODE]
+            return inodes, names, [mutation.parent, mutation.new_parent], inodes
+        case Exchange():
+            names = [(mutation.parent, mutation.name), (mutation.other_parent, mutation.other_name)]
+            inodes = [mutation.inode, mutation.other]
+            return inodes, names, [mutation.parent, mutation.other_parent], inodes
+        case SetAttributes() | SetXattr() | Store():
+            return [mutation.inode], [], [], []
+
+
+def inodes_of(mutation: Mutation) -> Sequence[InodeId]:
+    """The inodes that a mutation writes."""
+    return _footprint(mutation)[0]
+
+
+def names_of(mutation: Mutation) -> Sequence[tuple[InodeId, bytes]]:
+    """The dentries that a mutation writes."""
+    return _footprint(mutation)[1]

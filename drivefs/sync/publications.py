@@ -1,0 +1,101 @@
+"""Which files have content to publish, and when.
+
+Owns the waiting list only: inodes, the moment from which each may be published, and which are on their way. Everything
+here is in memory; after a restart every draft in the journal is offered again. Invariant: an inode is never due while
+it is on its way, so there is one publication of a file at a time.
+
+A file is due a short quiet time after its last close, so that write-to-temporary and rename become one commit; a file
+that stays open is due after an fsync, at most once in `REPUBLISH_SECONDS`.
+"""
+
+from collections.abc import Iterable
+
+import trio
+
+from drivefs.protocol.ids import InodeId
+from drivefs.sync.signal import Signal
+
+QUIET_SECONDS = 0.1
+REPUBLISH_SECONDS = 5.0
+
+
+class Publications:
+    """The waiting list of inodes with unpublished content; satisfies what the file system tells of its writes."""
+
+    def __init__(self) -> None:
+        self._due: dict[InodeId, float] = {}
+        self._again: dict[InodeId, float] = {}
+        self._on_their_way: set[InodeId] = set()
+        self._published_at: dict[InodeId, float] = {}
+        self._offered = Signal()
+        self.journal_changed = Signal()
+
+    def changed(self) -> None:
+        """A mutation was added to the journal."""
+        self.journal_changed.raise_()
+
+    def closed(self, inode: InodeId) -> None:
+        """The last descriptor that could write to a changed file was closed."""
+        self._offer(inode, trio.current_time() + QUIET_SECONDS)
+
+    def synced(self, inode: InodeId) -> None:
+        """A changed file that stays open was fsynced."""
+        earliest = self._published_at.get(inode, 0.0) + REPUBLISH_SECONDS
+        self._offer(inode, max(trio.current_time() + QUIET_SECONDS, earliest))
+
+    def forced(self, inodes: Iterable[InodeId]) -> None:
+        """Someone waits for these: publish them now, open or not."""
+        now = trio.current_time()
+        for inode in inodes:
+            self._offer(inode, now)
+
+    def dropped(self, inode: InodeId) -> None:
+        """The inode has nothing to publish any more."""
+        self._due.pop(inode, None)
+        self._again.pop(inode, None)
+        self._published_at.pop(inode, None)
+
+    def _offer(self, inode: InodeId, due: float) -> None:
+        waiting = self._again if inode in self._on_their_way else self._due
+        waiting[inode] = due
+        self._offered.raise_()
+
+    def take_due(self, limit: int) -> list[InodeId]:
+        """Take up to `limit` inodes that are due; they are on their way until `arrived` or `returned`."""
+        now = trio.current_time()
+        due = [inode for inode, moment in self._due.items() if moment <= now][:limit]
+        for inode in due:
+            del self._due[inode]
+            self._on_their_way.add(inode)
+        return due
+
+    def arrived(self, inode: InodeId) -> None:
+        """The publication of an inode is committed; what was offered meanwhile is due in its turn."""
+        self._on_their_way.discard(inode)
+        if (again := self._again.pop(inode, None)) is not None:
+            self._due[inode] = again
+            self._published_at[inode] = trio.current_time()
+            self._offered.raise_()
+        else:
+            self._published_at.pop(inode, None)
+
+    def returned(self, inode: InodeId, delay_seconds: float) -> None:
+        """The publication of an inode did not work out: offer it again later."""
+        self._on_their_way.discard(inode)
+        self._again.pop(inode, None)
+        self._offer(inode, trio.current_time() + delay_seconds)
+
+    def is_on_its_way(self, inode: InodeId) -> bool:
+        """Whether the content of the inode is due or being published, rather than still being written."""
+        return inode in self._on_their_way or inode in self._due
+
+    def is_idle(self) -> bool:
+        """Whether nothing is due and nothing on its way."""
+        return not self._due and not self._on_their_way
+
+    async def wait(self, longest_seconds: float) -> None:
+        """Wait until something is offered or falls due, at most so long; cancellation changes nothing."""
+        if self._due:
+            next_due = min(self._due.values()) - trio.current_time()
+            longest_seconds = min(longest_seconds, max(next_due, 0.0))
+        await self._offered.wait(longest_seconds)

@@ -1,0 +1,159 @@
+"""Publishes files: freezes what is due, has it stored as blocks, and puts the `Store` into the journal.
+
+Owns the way of one publication from "due" to a `Store` in the journal; what comes after is the committer's. Small
+contents go together, large ones each in a task of its own, so that neither waits for the other. Invariant: a `Store` is
+appended only when all its blocks are with the backend.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import trio
+from cache.journal import Journal
+
+from drivefs.protocol.changes import OpResult, Store
+from drivefs.protocol.ground import NowNs
+from drivefs.protocol.ids import BlockId, InodeId, RunId
+from drivefs.protocol.model import BlockRef, cut_runs, pack_blocks, run_id, unpack_blocks
+from drivefs.remote import errors
+from drivefs.sync.contents import Contents, Snapshot
+from drivefs.sync.publications import Publications
+from drivefs.sync.uploader import SMALL_BYTES, Uploader
+
+GROUP_FILES = 1000
+GROUP_BYTES = 8 * 2**20
+PARALLEL_LARGE_FILES = 2
+RETRY_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class Upload:
+    """A large file on its way, for `status`."""
+
+    inode: InodeId
+    size_bytes: int
+    done_bytes: int = 0
+
+
+class Publisher:
+    """Takes due inodes from the waiting list and gets their content to the backend."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        contents: Contents,
+        publications: Publications,
+        uploader: Uploader,
+        now_ns: NowNs,
+    ) -> None:
+        self._journal = journal
+        self._contents = contents
+        self._publications = publications
+        self._uploader = uploader
+        self._now_ns = now_ns
+        self._large = trio.CapacityLimiter(PARALLEL_LARGE_FILES)
+        self.uploads: dict[InodeId, Upload] = {}
+
+    async def publish_due(self, nursery: trio.Nursery, failed: Callable[[errors.RemoteError], None]) -> None:
+        """Publish what is due now; large files go on in `nursery` after this returns.
+
+        What fails for lack of the backend is offered again later, and `failed` is told why. Cancellation leaves
+        everything unpublished and due again at the next start.
+        """
+        due = self._publications.take_due(GROUP_FILES)
+        group: list[Snapshot] = []
+        group_bytes = 0
+        for index, inode in enumerate(due):
+            try:
+                snapshot = await self._contents.snapshot(inode)
+            except errors.RemoteError as error:
+                failed(error)
+                for waiting in due[index:]:
+                    self._publications.returned(waiting, RETRY_SECONDS)
+                break
+            if snapshot is None:
+                self._publications.arrived(inode)
+            elif snapshot.size > SMALL_BYTES:
+                nursery.start_soon(self._publish_large, snapshot, failed)
+            else:
+                if group and group_bytes + snapshot.size > GROUP_BYTES:
+                    await self._publish_group(group, failed)
+                    group, group_bytes = [], 0
+                group.append(snapshot)
+                group_bytes += snapshot.size
+        if group:
+            await self._publish_group(group, failed)
+
+    async def _publish_group(self, group: list[Snapshot], failed: Callable[[errors.RemoteError], None]) -> None:
+        try:
+            contents = await self._uploader.store_small(group)
+        except errors.RemoteError as error:
+            failed(error)
+            for snapshot in group:
+                self._publications.returned(snapshot.inode, RETRY_SECONDS)
+            return
+        with self._journal.transaction():
+            for snapshot, blocks in zip(group, contents, strict=True):
+                self._append_store(snapshot, blocks)
+        self._publications.changed()
+
+    async def _publish_large(self, snapshot: Snapshot, failed: Callable[[errors.RemoteError], None]) -> None:
+        async with self._large:
+            upload = self.uploads[snapshot.inode] = Upload(snapshot.inode, snapshot.size)
+
+            def progress(done_bytes: int) -> None:
+                upload.done_bytes += done_bytes
+
+            try:
+                blocks = await self._uploader.store_large(snapshot, progress)
+            except errors.RemoteError as error:
+                failed(error)
+                self._publications.returned(snapshot.inode, RETRY_SECONDS)
+                return
+            finally:
+                del self.uploads[snapshot.inode]
+            with self._journal.transaction():
+                self._append_store(snapshot, blocks)
+            self._publications.changed()
+
+    def _append_store(self, snapshot: Snapshot, blocks: list[BlockRef]) -> None:
+        runs = list(cut_runs(blocks))
+        known = {run_id(run) for run in cut_runs(list(snapshot.base_blocks))}
+        ids = [run_id(run) for run in runs]
+        store = Store(
+            n=self._journal.next_op(),
+            time_ns=self._now_ns(),
+            inode=snapshot.inode,
+            base=snapshot.base,
+            size=snapshot.size,
+            runs=ids,
+            new_runs=_unknown(runs, ids, known),
+            mtime_ns=snapshot.mtime_ns,
+        )
+        if self._contents.storing(snapshot, store.n, pack_blocks(blocks)):
+            self._journal.append(store)
+        else:
+            self._publications.arrived(snapshot.inode)
+
+    async def resend(self, store: Store, result: OpResult) -> None:
+        """Send blocks again that the backend has lost since they were stored.
+
+        Raises:
+            RemoteError: the backend does not answer.
+        """
+        frozen = self._contents.frozen(store.inode)
+        if frozen is None:
+            return
+        snapshot, packed = frozen
+        wanted: set[BlockId] = set(result.blocks)
+        position = 0
+        for block, size in unpack_blocks(packed):
+            if block in wanted:
+                wanted.discard(block)
+                await self._uploader.store_again(block, await snapshot.read(position, size))
+            position += size
+
+
+def _unknown(runs: Iterable[bytes], ids: Iterable[RunId], known: set[RunId]) -> list[bytes]:
+    """The runs whose ids are not known yet, each once."""
+    return list({name: run for name, run in zip(ids, runs, strict=True) if name not in known}.values())

@@ -1,0 +1,163 @@
+"""Performs what the resolver decides about refused mutations: nothing that people wrote is lost by a refusal.
+
+Owns the changes to the journal and the overlay that follow from a refusal. All of one reply is one journal transaction
+of the caller. Invariant: when `handle` returns, each refused mutation has either been made again under a new op number
+or its effect here is undone, and it is no longer in the journal.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import msgspec
+from cache.journal import MISSING, Journal
+from cache.replica import Replica
+
+from drivefs.protocol.changes import Base, Create, Link, Mutation, OpResult, Rename, Restore, Status, Store
+from drivefs.protocol.ids import NO_INODE, InodeId
+from drivefs.protocol.model import InodeState, cut_runs, run_id, unpack_blocks
+from drivefs.sync import planner
+from drivefs.sync.contents import Contents, Invalidator, Views
+from drivefs.sync.resolver import Action, conflict_name, resolve
+
+Name = tuple[InodeId, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What conflict copies are called after: the device's name, and the date now as text."""
+
+    device: str
+    today: Callable[[], str]
+
+
+class Refusals:
+    """Keeps what the backend refused, under another name where it has to be."""
+
+    def __init__(
+        self, journal: Journal, replica: Replica, root: InodeId, *, contents: Contents, views: Views, labels: Labels
+    ) -> None:
+        self._journal = journal
+        self._replica = replica
+        self._root = root
+        self._contents = contents
+        self._views = views
+        self._labels = labels
+        self.invalidator: Invalidator | None = None
+
+    def handle(self, refused: Iterable[tuple[Mutation, OpResult]]) -> None:
+        """Deal with all refusals of one reply, in the order of the batch, within the caller's journal transaction."""
+        for mutation, result in refused:
+            self._journal.discard(mutation.n)
+            if result.status is Status.ID_TAKEN:
+                # The number, not the change, was refused: this journal's numbers were used before.
+                self._again(mutation)
+                continue
+            action = resolve(mutation, result.reason)
+            if action is Action.TRY_AGAIN:
+                self._again(mutation)
+            elif action is Action.COPY_CONTENT and isinstance(mutation, Store):
+                self._copy_content(mutation, result.reason)
+            elif action is Action.OTHER_NAME and isinstance(mutation, Create | Link | Restore | Rename):
+                self._other_name(mutation, result.reason)
+            else:
+                self._undo(mutation)
+
+    def _again(self, mutation: Mutation) -> None:
+        """Make the same change again, under a new op number; its effect here stands."""
+        again = msgspec.structs.replace(mutation, n=self._journal.next_op(), after=[])
+        self._journal.append(again)
+        for inode in planner.inodes_of(again):
+            if (state := self._journal.inode(inode)) is not None:
+                self._journal.put_inode(state, again.n)
+        for parent, name in planner.names_of(again):
+            if (target := self._journal.dentry(parent, name)) is not MISSING:
+                self._journal.put_dentry(parent, name, target or NO_INODE, again.n)
+
+    def _other_name(self, mutation: Create | Link | Restore | Rename, reason: str) -> None:
+        """Make the same change under a derived name, at the root if its directory is gone."""
+        old = (
+            (mutation.new_parent, mutation.new_name)
+            if isinstance(mutation, Rename)
+            else (mutation.parent, mutation.name)
+        )
+        parent, name = new = self._free_name(self._root if reason == "no_parent" else old[0], old[1])
+        fresh: Mutation
+        if isinstance(mutation, Rename):
+            fresh = msgspec.structs.replace(
+                mutation, new_parent=parent, new_name=name, replaced=NO_INODE, base=Base(), after=[]
+            )
+        else:
+            fresh = msgspec.structs.replace(mutation, parent=parent, name=name, after=[])
+        self._journal.drop_overlay_dentry(*old)
+        self._journal.put_dentry(parent, name, mutation.inode, mutation.n)
+        if isinstance(mutation, Rename) and mutation.replaced:
+            self._journal.drop_overlay_inode(mutation.replaced)
+            self._tell([mutation.replaced], [])
+        self._again(fresh)
+        self._tell([mutation.inode], [old, new])
+
+    def _copy_content(self, store: Store, reason: str) -> None:
+        """Give the stored blocks a file of their own: beside the old name, or under it if it has become free."""
+        state = self._journal.inode(store.inode) or self._replica.inode(store.inode)
+        names = self._journal.names_of(store.inode) or self._replica.names_of(store.inode)
+        parent, name = names[0] if names else (self._root, b"recovered-%d" % store.inode)
+        frozen = self._contents.frozen(store.inode)
+        if state is None or frozen is None:
+            return
+        copy = self._journal.allocate_inode()
+        if reason != "absent" or self._is_taken(parent, name):
+            parent, name = self._free_name(parent, name)
+        runs = list(cut_runs(unpack_blocks(frozen[1])))
+        create = Create(
+            n=self._journal.next_op(), time_ns=store.time_ns, inode=copy, parent=parent, name=name,
+            kind=state.kind, mode=state.mode, uid=state.uid, gid=state.gid,
+        )  # fmt: skip
+        self._journal.append(create)
+        self._contents.moved(store.inode, copy)
+        self._journal.drop_overlay_inode(store.inode)
+        self._journal.put_dentry(parent, name, copy, create.n)
+        again = Store(
+            n=self._journal.next_op(), time_ns=store.time_ns, inode=copy, base=Base(), size=store.size,
+            runs=[run_id(run) for run in runs], new_runs=runs, mtime_ns=store.mtime_ns,
+        )  # fmt: skip
+        self._journal.append(again)
+        fresh = InodeState(
+            inode=copy, kind=state.kind, mode=state.mode, uid=state.uid, gid=state.gid, atime_ns=state.atime_ns,
+            mtime_ns=store.mtime_ns, ctime_ns=store.time_ns, size=store.size, blocks=None,
+        )  # fmt: skip
+        self._journal.put_inode(fresh, again.n)
+        self._tell([store.inode, copy], [(parent, name)])
+
+    def _undo(self, mutation: Mutation) -> None:
+        """Let the backend's state show again, unless a later change of this device lies over it."""
+        inodes, names = planner.inodes_of(mutation), planner.names_of(mutation)
+        for inode in inodes:
+            if not self._journal.touching(inode):
+                self._journal.drop_overlay_inode(inode)
+        for parent, name in names:
+            target = self._journal.dentry(parent, name)
+            if target is not MISSING and not (target and self._journal.touching(target)):
+                self._journal.drop_overlay_dentry(parent, name)
+        self._tell(inodes, names)
+
+    def _free_name(self, parent: InodeId, name: bytes) -> Name:
+        taken = 0
+        while True:
+            derived = conflict_name(name, device=self._labels.device, date=self._labels.today(), taken=taken)
+            if not self._is_taken(parent, derived):
+                return parent, derived
+            taken += 1
+
+    def _is_taken(self, parent: InodeId, name: bytes) -> bool:
+        here = self._journal.dentry(parent, name)
+        there = self._replica.dentry(parent, name) if here is MISSING else here
+        return there is not MISSING and bool(there)
+
+    def _tell(self, inodes: Iterable[InodeId], names: Iterable[Name]) -> None:
+        inodes, names = list(inodes), list(names)
+        self._views.forget_cached(inodes, names)
+        if self.invalidator is not None:
+            for inode in inodes:
+                self.invalidator.inode(inode, content=True)
+            for parent, name in names:
+                self.invalidator.entry(parent, name)
