@@ -1,0 +1,179 @@
+"""The order rules of commits, on journals made by hand and at random."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drivefs.protocol import wire
+from drivefs.protocol.changes import Base, Create, Mutation, Rename, SetAttributes, SetXattr, Store, Unlink
+from drivefs.protocol.ids import InodeId, OpNumber, RevisionNumber
+from drivefs.protocol.messages import MAX_BATCH_BYTES, MAX_BATCH_MUTATIONS
+from drivefs.protocol.model import InodeKind
+from drivefs.sync.planner import OVERTAKEN_ABOVE_BYTES, Plan, Waiting, plan, rebase
+
+ROOT = InodeId(1)
+
+
+def create(n: int, inode: int, *, parent: int = 1, kind: InodeKind = InodeKind.FILE, name: bytes = b"") -> Create:
+    return Create(
+        n=OpNumber(n),
+        time_ns=n,
+        inode=InodeId(inode),
+        parent=InodeId(parent),
+        name=name or b"f%d" % inode,
+        kind=kind,
+        mode=0o644,
+    )
+
+
+def store(n: int, inode: int, base: Base | None = None) -> Store:
+    return Store(n=OpNumber(n), time_ns=n, inode=InodeId(inode), base=base or Base(), size=0, runs=[], mtime_ns=n)
+
+
+def attributes(n: int, inode: int) -> SetAttributes:
+    return SetAttributes(n=OpNumber(n), time_ns=n, inode=InodeId(inode), mode=0o600)
+
+
+def unlink(n: int, inode: int, *, parent: int = 1) -> Unlink:
+    return Unlink(n=OpNumber(n), time_ns=n, parent=InodeId(parent), name=b"f%d" % inode, inode=InodeId(inode))
+
+
+def planned(
+    mutations: list[Mutation],
+    waiting: dict[int, Waiting] | None = None,
+    *,
+    deferred: set[int] | None = None,
+    frozen: set[int] | None = None,
+) -> Plan:
+    return plan(
+        mutations,
+        lambda inode: (waiting or {}).get(inode),
+        frozen={OpNumber(n) for n in frozen or ()},
+        deferred={OpNumber(n) for n in deferred or ()},
+    )
+
+
+def numbers(result: Plan) -> list[int]:
+    return [mutation.n for mutation in result.batch]
+
+
+def test_store_stands_directly_behind_the_creation_of_its_file() -> None:
+    result = planned([create(1, 10), attributes(2, 10), create(3, 11), store(4, 10)])
+    assert numbers(result) == [1, 4, 2, 3]
+
+
+def test_file_waits_for_its_first_content_and_what_follows_waits_with_it() -> None:
+    waiting = {10: Waiting(100, on_its_way=True)}
+    result = planned([create(1, 9), create(2, 10), create(3, 11)], waiting)
+    assert numbers(result) == [1]
+    assert result.held_count == 2
+
+
+def test_large_content_is_overtaken_but_not_by_what_depends_on_it() -> None:
+    waiting = {10: Waiting(OVERTAKEN_ABOVE_BYTES + 1, on_its_way=True)}
+    rename = Rename(
+        n=OpNumber(2), time_ns=2, parent=ROOT, name=b"f10", new_parent=ROOT, new_name=b"done", inode=InodeId(10)
+    )
+    result = planned([create(1, 10), rename, create(3, 11), create(4, 12, name=b"done")], waiting)
+    assert numbers(result) == [3]
+
+
+def test_file_still_being_written_holds_up_nothing_else() -> None:
+    result = planned([create(1, 10), create(2, 11)], {10: Waiting(5, on_its_way=False)})
+    assert numbers(result) == [2]
+
+
+def test_child_names_the_creation_of_its_directory_as_predecessor() -> None:
+    result = planned([create(1, 5, kind=InodeKind.DIRECTORY), create(2, 6, parent=5, kind=InodeKind.SYMLINK)])
+    assert result.batch[1].after == [1]
+
+
+def test_removal_of_a_directory_follows_the_removal_of_its_children() -> None:
+    result = planned([unlink(1, 6, parent=5), unlink(2, 7, parent=5), unlink(3, 5)])
+    assert result.batch[2].after == [1, 2]
+
+
+def test_siblings_do_not_depend_on_each_other() -> None:
+    result = planned([create(1, 10, kind=InodeKind.SYMLINK), create(2, 11, kind=InodeKind.SYMLINK)])
+    assert [mutation.after for mutation in result.batch] == [[], []]
+
+
+def test_replacing_a_file_that_this_device_has_just_stored_is_based_on_that_store() -> None:
+    replace = Rename(
+        n=OpNumber(3), time_ns=3, parent=ROOT, name=b"tmp", new_parent=ROOT, new_name=b"f10", inode=InodeId(11),
+        replaced=InodeId(10), base=Base(revision=RevisionNumber(4)),
+    )  # fmt: skip
+    result = planned([store(1, 10, Base(revision=RevisionNumber(4))), replace])
+    assert result.batch[1].base == Base(revision_op=OpNumber(1))
+
+
+def test_sent_mutation_goes_out_again_as_it_was() -> None:
+    sent = unlink(2, 10)
+    result = planned([attributes(1, 10), sent], frozen={2})
+    assert result.batch[1] is sent
+
+
+def test_deferred_mutation_holds_what_depends_on_it_only() -> None:
+    result = planned([store(1, 10), attributes(2, 10), attributes(3, 11)], deferred={1})
+    assert numbers(result) == [3]
+    assert result.held_count == 2
+
+
+def test_rebase_moves_only_what_was_made_on_the_old_base() -> None:
+    old, new = Base(revision=RevisionNumber(1)), Base(revision=RevisionNumber(2))
+    other = Unlink(n=OpNumber(6), time_ns=6, parent=ROOT, name=b"x", inode=InodeId(11), base=old)
+    mine = Unlink(n=OpNumber(5), time_ns=5, parent=ROOT, name=b"f10", inode=InodeId(10), base=old)
+    moved = list(rebase([mine, other, store(7, 10, new)], inode=InodeId(10), old=old, new=new))
+    assert [(mutation.n, mutation.base) for mutation in moved] == [(5, new)]
+
+
+def test_batch_keeps_its_bounds() -> None:
+    many = planned([create(n, 100 + n, kind=InodeKind.SYMLINK) for n in range(1, 1501)])
+    assert len(many.batch) == MAX_BATCH_MUTATIONS
+    assert many.held_count == 500
+    heavy: list[Mutation] = [
+        SetXattr(n=OpNumber(n), time_ns=n, inode=InodeId(n), name=b"user.x", value=b"v" * 60_000) for n in range(1, 101)
+    ]
+    assert sum(len(wire.encode(mutation)) for mutation in planned(heavy).batch) <= MAX_BATCH_BYTES
+
+
+@st.composite
+def journals(draw: st.DrawFn) -> list[Mutation]:
+    """Journals that a file system could have made: creations before use, names and inodes few, so that they meet."""
+    kinds = draw(st.lists(st.sampled_from(["create", "mkdir", "attributes", "store", "unlink"]), max_size=40))
+    mutations: list[Mutation] = []
+    alive, directories, stored = list[int](), [1], set[int]()
+    parents = dict[int, int]()
+    for n, kind in enumerate(kinds, start=1):
+        inode = 100 + n
+        if kind in ("create", "mkdir"):
+            parent = draw(st.sampled_from(directories))
+            parents[inode] = parent
+            directory = kind == "mkdir"
+            mutations.append(create(n, inode, parent=parent, kind=InodeKind.DIRECTORY if directory else InodeKind.FILE))
+            (directories if directory else alive).append(inode)
+        elif alive:
+            victim = draw(st.sampled_from(alive))
+            if kind == "attributes":
+                mutations.append(attributes(n, victim))
+            elif kind == "store" and victim not in stored:
+                stored.add(victim)
+                mutations.append(store(n, victim))
+            elif kind == "unlink":
+                alive.remove(victim)
+                mutations.append(unlink(n, victim, parent=parents[victim]))
+    return mutations
+
+
+@given(journals(), st.sets(st.integers(101, 140)), st.booleans())
+def test_whatever_the_journal_nothing_goes_before_what_it_needs(
+    mutations: list[Mutation], unready: set[int], on_its_way: bool
+) -> None:
+    result = planned(mutations, dict.fromkeys(unready, Waiting(10, on_its_way)))
+    unsettled, gone = {mutation.n for mutation in mutations}, set[int]()
+    for mutation in result.batch:
+        assert unsettled.intersection(mutation.after) <= gone
+        gone.add(mutation.n)
+    for mutation in result.batch:
+        earlier = [m for m in mutations if m.n < mutation.n and getattr(m, "inode", 0) == getattr(mutation, "inode", 0)]
+        assert {m.n for m in earlier} <= gone
+    assert result.held_count + len(result.batch) == len(mutations)
