@@ -1,5 +1,6 @@
-"""What users would pick instead, and where its programs come from: Python packages in a virtual environment of their own,
-or Debian packages. Each peer lives in a module of its own; one that cannot be had is reported with the reason.
+"""Where the programs of the peers come from: Python packages in a virtual environment of their own, or Debian packages.
+
+Each peer has a module of its own; one that is not to be had is reported with the reason.
 """
 
 import shutil

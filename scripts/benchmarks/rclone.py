@@ -1,4 +1,4 @@
-"""rclone: a WebDAV server of its own and `rclone mount` with a full VFS cache, both with rclone's defaults otherwise."""
+"""rclone: a WebDAV server of its own and `rclone mount` with a full VFS cache, otherwise with its defaults."""
 
 import json
 import shutil

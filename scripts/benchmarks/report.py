@@ -12,12 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.rounds import Results
 from benchmarks.rows import ROWS, Row
 from benchmarks.settings import OWN_TARGETS, Settings
 
+WIDTH = 220  # where no terminal says otherwise
 CEILING = "trivial"
 SUBJECT = "drivefs"
 
@@ -100,9 +102,9 @@ def number(value: float) -> str:
 def figures_table(middle: dict[str, dict[str, float]], settings: Settings) -> Table:
     relative = ratios(middle, CEILING)
     table = Table(title=f"Medians of {settings.rounds} (in brackets: speed, {CEILING} = 1)")
-    table.add_column("what")
+    table.add_column("what", no_wrap=True)
     for target in settings.targets:
-        table.add_column(target, justify="right")
+        table.add_column(target.replace("-", "\n"), justify="right")
     for key, values in middle.items():
         cells = []
         for target in settings.targets:
@@ -131,8 +133,8 @@ def print_all(console: Console, results: Results, settings: Settings) -> None:
     ):
         if verdicts:
             console.print(verdict_table(title, verdicts))
-    for failure in results.failures:
-        console.print(f"[bold red]not measured[/]: {failure}", highlight=False)
+    for target, reason in results.failures:
+        console.print("[bold red]not measured[/]", f"{target}:", escape(reason), highlight=False)
 
 
 def machine() -> dict[str, object]:
@@ -163,7 +165,7 @@ def as_json(results: Results, settings: Settings) -> str:
 
 def publish(results: Results, settings: Settings) -> None:
     """Prints the tables, and the JSON where it was asked for; only one of them goes to standard output."""
-    console = Console(stderr=settings.json == "-", width=None if sys.stdout.isatty() else 160)
+    console = Console(stderr=settings.json == "-", width=None if sys.stdout.isatty() else WIDTH)
     print_all(console, results, settings)
     if settings.json == "-":
         sys.stdout.write(as_json(results, settings))

@@ -32,10 +32,10 @@ EXPECTED_FAILURES = (OSError, BenchmarkError, subprocess.SubprocessError, databa
 
 @dataclass(slots=True)
 class Results:
-    """All figures: row → target → one value per round; and what could not be measured, with the reason."""
+    """All figures: row → target → one value per round; and what could not be measured: (target, reason)."""
 
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, target: str, figures: Figures) -> None:
         for row, value in figures.items():
@@ -70,7 +70,7 @@ def start_all(targets: list[Target], stack: ExitStack, results: Results, say: Sa
         try:
             target.start()
         except EXPECTED_FAILURES as error:
-            note_failure(results, say, f"{target.name} could not be set up: {error}")
+            note_failure(results, say, target, f"could not be set up: {error}")
         else:
             running.append(target)
     return running
@@ -88,11 +88,11 @@ def measure_one(name: str, target: Target, round_: Round, results: Results, say:
         shutil.rmtree(place, ignore_errors=True)
         target.wait_synced()
     except EXPECTED_FAILURES as error:
-        note_failure(results, say, f"{name} on {target.name}: {type(error).__name__}: {error}")
+        note_failure(results, say, target, f"{name}: {type(error).__name__}: {error}")
     else:
         say(f"    {watch.seconds:.1f} s in all")
 
 
-def note_failure(results: Results, say: Say, message: str) -> None:
-    results.failures.append(message)
-    say(f"    failed: {message}")
+def note_failure(results: Results, say: Say, target: Target, reason: str) -> None:
+    results.failures.append((target.name, reason))
+    say(f"    failed: {target.name}: {reason}")

@@ -1,4 +1,4 @@
-"""S3QL over a local storage directory. Not on PyPI, and not in every Debian: measured where its programs are installed."""
+"""S3QL over a local storage directory. Not on PyPI and not in every Debian: measured where it is there."""
 
 import shutil
 from pathlib import Path
