@@ -1,0 +1,376 @@
+"""Real servers, devices and mounts, started through the command line as a person would start them.
+
+Owns the processes, directories and mountpoints it makes, and ends all of them in `Workbench.close()`. Does not know
+what is tested.
+Invariants: every wait has a deadline; whether something is mounted is read from /proc/self/mountinfo and never found
+out by touching the path; only processes started here are ever signalled.
+"""
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PASSWORD = "correct horse battery staple"
+READY_SECONDS = 30.0
+"""How long a server or a mount may take until it answers."""
+COMMAND_SECONDS = 120.0
+"""How long any one command may take."""
+LOG_TAIL_BYTES = 8000
+
+DRIVEFS = [sys.executable, "-m", "drivefs"]
+DRIVEFS_SERVER = [sys.executable, "-m", "backend"]
+
+
+def wait_until(what: str, is_so: Callable[[], bool], seconds: float = READY_SECONDS) -> None:
+    """Return as soon as `is_so()`; raise TimeoutError, naming `what`, after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.02)
+
+
+def fuse_connections() -> dict[Path, int]:
+    """Every mounted FUSE file system: mountpoint → connection number."""
+    found = {}
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        fields = line.split(" ")
+        kind = fields[fields.index("-") + 1]
+        if kind.startswith("fuse") and kind != "fusectl":
+            path = fields[4].encode("utf-8", "surrogateescape").decode("unicode_escape")
+            found[Path(path)] = int(fields[2].split(":")[1])
+    return found
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM, seconds: float = READY_SECONDS) -> int:
+    """Signal a process and wait for it; one that outlives the deadline is killed and reported as TimeoutError."""
+    if process.poll() is None:
+        process.send_signal(number)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise TimeoutError(f"{process.args} did not end within {seconds:.0f} s of signal {number}") from None
+
+
+def bare_environment() -> dict[str, str]:
+    """The environment of every process started here: nothing of the caller's own drives is seen by it."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "DRIVEFS_"))}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+class Server:
+    """A `drivefs-server` on a data directory and a port of its own; both stay the same over restarts."""
+
+    def __init__(self, home: Path, *flags: str) -> None:
+        self.data = home / "data"
+        self.log = home / "server.log"
+        self.address = f"127.0.0.1:{free_port()}"
+        self.url = f"http://{self.address}"
+        self.flags = list(flags)
+        self.process: subprocess.Popen[bytes] | None = None
+        home.mkdir(parents=True)
+
+    def start(self) -> None:
+        """Start it and wait until it says that it is healthy."""
+        command = [*DRIVEFS_SERVER, "run", "--data", str(self.data), "--listen", self.address, *self.flags]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=bare_environment(), cwd="/"
+            )
+        wait_until(f"{self.url}/healthz answers; see {self.log}", self.is_healthy)
+
+    def is_healthy(self) -> bool:
+        if self.process is None or self.process.poll() is not None:
+            raise RuntimeError(f"the server is not running; its log says:\n{tail(self.log)}")
+        try:
+            with urllib.request.urlopen(f"{self.url}/healthz", timeout=5) as reply:
+                return bool(reply.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def stop(self) -> None:
+        """Ask it to end, and wait."""
+        if self.process is not None:
+            end(self.process)
+            self.process = None
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        end(self.process, signal.SIGKILL)
+        self.process = None
+
+    def command(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run one of the other `drivefs-server` commands; its exit code is the caller's to judge."""
+        return subprocess.run(
+            [*DRIVEFS_SERVER, *arguments, "--data", str(self.data)],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            env=bare_environment(),
+            cwd="/",
+        )
+
+    def add_user(self, name: str) -> None:
+        done = self.command("user", "add", name, "--password-stdin", stdin=PASSWORD + "\n")
+        assert done.returncode == 0, done.stderr
+
+    def assert_sound(self) -> None:
+        """`drivefs-server check` finds every referenced block present, openable and right."""
+        done = self.command("check")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Watchdog:
+    """Kills the mounts of a test that hangs in a system call, so that it fails with ENOTCONN and does not hang.
+
+    A process, since the hanging one cannot help itself, and no thread, since tests fork.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._watched: set[int] = set()
+        self._reading, self._writing = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.close(self._writing)
+            _watch(self._reading)
+        os.close(self._reading)
+
+    def watch(self, process: int) -> None:
+        self._watched.add(process)
+        self.restart()
+
+    def unwatch(self, process: int) -> None:
+        self._watched.discard(process)
+        self.restart()
+
+    def restart(self) -> None:
+        """Something went on: give it all its seconds again."""
+        order = {"processes": sorted(self._watched), "seconds": self._seconds}
+        os.write(self._writing, json.dumps(order).encode() + b"\n")
+
+    def close(self) -> None:
+        os.close(self._writing)
+        os.waitpid(self._pid, 0)
+
+
+def _watch(orders: int) -> None:
+    processes: list[int] = []
+    seconds: float | None = None
+    while True:
+        ready, _, _ = select.select([orders], [], [], seconds)
+        if not ready:
+            for process in processes:
+                os.kill(process, signal.SIGKILL)
+            processes, seconds = [], None
+            continue
+        lines = os.read(orders, 65536).splitlines()
+        if not lines:
+            os._exit(0)
+        order = json.loads(lines[-1])
+        processes, seconds = order["processes"], order["seconds"]
+
+
+class Device:
+    """A device: XDG directories of its own, one profile, one mountpoint; logged in or not, mounted or not."""
+
+    def __init__(self, home: Path, server: Server, user: str, watchdog: Watchdog) -> None:
+        self.home = home
+        self.name = home.name
+        self.server = server
+        self.user = user
+        self.watchdog = watchdog
+        self.log = home / "mount.log"
+        self.mountpoint = home / "Drive"
+        self.directories = {
+            "XDG_CONFIG_HOME": home / "config",
+            "XDG_STATE_HOME": home / "state",
+            "XDG_CACHE_HOME": home / "cache",
+            "XDG_RUNTIME_DIR": home / "runtime",
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+        for directory in [home, self.mountpoint, *self.directories.values()]:
+            directory.mkdir(parents=True, exist_ok=True)
+        self.directories["XDG_RUNTIME_DIR"].chmod(0o700)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**bare_environment(), **{key: str(value) for key, value in self.directories.items()}}
+
+    def command(
+        self, *arguments: str, stdin: str = "", seconds: float = COMMAND_SECONDS
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a `drivefs` command as this device; its exit code is the caller's to judge."""
+        return subprocess.run(
+            [*DRIVEFS, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            env=self.environment,
+            cwd="/",
+        )
+
+    def run(self, *arguments: str, stdin: str = "") -> str:
+        """Run a `drivefs` command that must succeed; return what it printed."""
+        done = self.command(*arguments, stdin=stdin)
+        assert done.returncode == 0, f"drivefs {' '.join(arguments)}: {done.stdout}{done.stderr}\n{tail(self.log)}"
+        return done.stdout
+
+    def login(self) -> None:
+        self.run(
+            "login", self.server.url, "--user", self.user, "--device", self.name, "--password-stdin",
+            stdin=PASSWORD + "\n",
+        )  # fmt: skip
+
+    def start_mount(self, *options: str) -> None:
+        """Start `drivefs mount --foreground` without waiting for it."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*DRIVEFS, "mount", str(self.mountpoint), "--foreground", *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                cwd="/",
+            )
+        self.watchdog.watch(self.process.pid)
+
+    def ended(self) -> None:
+        """The mount process is known to have ended."""
+        assert self.process is not None
+        self.watchdog.unwatch(self.process.pid)
+        self.process = None
+
+    def mount(self, *options: str) -> Path:
+        """Mount in the foreground of a process of ours, wait until it answers, and return the mountpoint."""
+        self.start_mount(*options)
+        wait_until(f"{self.mountpoint} is mounted; see {self.log}", self.answers)
+        return self.mountpoint
+
+    def answers(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the mount ended with {self.process.returncode}; its log says:\n{tail(self.log)}")
+        if self.mountpoint not in fuse_connections():
+            return False
+        asked = subprocess.run(["stat", str(self.mountpoint)], capture_output=True, timeout=READY_SECONDS)
+        return asked.returncode == 0
+
+    def umount(self, *options: str) -> None:
+        """`drivefs umount`, which drains, and wait for the process to end with 0."""
+        self.run("umount", str(self.mountpoint), *options)
+        if self.process is not None:
+            code = self.process.wait(READY_SECONDS)
+            self.ended()
+            assert code == 0, f"the mount ended with {code} after umount:\n{tail(self.log)}"
+
+    def kill(self) -> None:
+        """kill -9 of the mount process; the mountpoint stays behind, dead, as after a crash."""
+        assert self.process is not None
+        end(self.process, signal.SIGKILL)
+        self.ended()
+
+    def sync(self) -> None:
+        """Wait until all that was written before is committed."""
+        self.run("sync", str(self.mountpoint), "--wait", "--timeout", str(int(COMMAND_SECONDS)))
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.run("status", str(self.mountpoint), "--json"))
+        return found
+
+    def assert_sound(self) -> None:
+        """`drivefs check`, the local fsck, finds nothing."""
+        self.run("check")
+
+    def clear(self) -> None:
+        """End what is left: the process, then the mountpoint, without touching its path."""
+        if self.process is not None:
+            end(self.process, signal.SIGKILL)
+            self.ended()
+        if self.mountpoint in fuse_connections():
+            subprocess.run(["fusermount3", "-uz", str(self.mountpoint)], check=False, timeout=READY_SECONDS)
+
+
+class Workbench:
+    """Makes servers and devices below one new directory that other users can enter, and ends them all."""
+
+    def __init__(self, watchdog: Watchdog) -> None:
+        self.watchdog = watchdog
+        self.home = Path(tempfile.mkdtemp(prefix="drivefs-"))
+        self.home.chmod(0o755)
+        self.servers: list[Server] = []
+        self.devices: list[Device] = []
+
+    def directory(self, name: str) -> Path:
+        made = self.home / name
+        made.mkdir()
+        return made
+
+    def server(self, *flags: str) -> Server:
+        """A running server with one user, ada."""
+        server = Server(self.home / f"server{len(self.servers)}", *flags)
+        self.servers.append(server)
+        server.start()
+        server.add_user("ada")
+        return server
+
+    def device(self, server: Server, user: str = "ada") -> Device:
+        """A device that is logged in and not mounted."""
+        device = self.new_device(server, user)
+        device.login()
+        return device
+
+    def new_device(self, server: Server, user: str = "ada") -> Device:
+        """A device that never logged in."""
+        name = f"device{len(self.devices)}"
+        device = Device(self.home / name, server, user, self.watchdog)
+        self.devices.append(device)
+        return device
+
+    def logs(self) -> list[tuple[str, str]]:
+        """The ends of all logs, each with a heading."""
+        paths = [each.log for each in self.servers] + [each.log for each in self.devices]
+        return [(str(path.relative_to(self.home)), tail(path)) for path in paths if path.exists()]
+
+    def close(self) -> None:
+        for device in self.devices:
+            device.clear()
+        for server in self.servers:
+            server.stop()
+        left = [path for path in fuse_connections() if path.is_relative_to(self.home)]
+        assert not left, f"still mounted: {left}"
+        shutil.rmtree(self.home)
+
+
+def tail(log: Path) -> str:
+    """The last few kilobytes of a log."""
+    if not log.exists():
+        return "(no log)"
+    with log.open("rb") as source:
+        source.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+        return source.read().decode(errors="replace")
