@@ -1,0 +1,203 @@
+"""Users, their devices and tokens: who comes in, and how often one may try.
+
+Owns the tables of users, devices and login attempts. Invariants: a token is known here by its hash only; login attempts
+are counted, durably, before a password is hashed, so that a flood of guesses costs the guesser and not this machine; a
+revoked device is told so, and nothing else.
+"""
+
+import base64
+from dataclasses import dataclass
+
+from blake3 import blake3
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from backend.metadata.schema import devices, login_attempts, user_workspaces, users, workspaces
+from backend.notify import hub
+from backend.service import ids
+from backend.service import workspaces as births
+from backend.service.caller import Caller
+from backend.service.ground import Ground
+from backend.service.passwords import Passwords
+from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.ids import AccountId, DeviceId, UserId
+from drivefs.protocol.messages import LoginReply, LoginRequest
+
+TOKEN_BYTES = 32
+MAX_NAME_LENGTH = 256
+MAX_PASSWORD_LENGTH = 1024
+
+WINDOW_SECONDS = 15 * 60
+MAX_ATTEMPTS_BY_NAME = 10
+MAX_ATTEMPTS_BY_ADDRESS = 100
+"""Failed logins within one window, after which even the right password has to wait for the next."""
+
+WRONG_PASSWORD = "The user name or the password is wrong. Nothing was changed; try again."
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user as an administrator sees it."""
+
+    user: UserId
+    name: str
+    created_ns: int
+    device_count: int
+
+
+class Accounts:
+    """Makes users, logs devices in and out, and recognises them."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._passwords = Passwords(ground.offload, ground.random_bytes)
+
+    async def add_user(self, name: str, password: str) -> UserId:
+        """Make a user with an account and an empty drive; all of it durable on return.
+
+        Raises:
+            ProtocolError: `malformed`: no name or password that can be used; `conflict`: the name is taken.
+        """
+        _check_name(name)
+        if not 0 < len(password) <= MAX_PASSWORD_LENGTH:
+            raise ProtocolError(Code.MALFORMED, f"A password has 1 to {MAX_PASSWORD_LENGTH} characters.")
+        await self._ground.database.read(_refuse_taken, name)
+        hashed = await self._passwords.hash(password)
+        return await self._ground.database.write(self._insert_user, name, hashed)
+
+    async def list_users(self) -> list[User]:
+        """All users, by name."""
+        return await self._ground.database.read(_list_users)
+
+    async def login(self, request: LoginRequest, address: str) -> LoginReply:
+        """Exchange a password for a new device with a token of its own.
+
+        Raises:
+            ProtocolError: `wrong_password`, for an unknown user too; `too_many_attempts`.
+        """
+        subjects = [f"name:{request.user}", f"address:{address}"]
+        known = await self._ground.database.write(self._begin_attempt, request.user, subjects)
+        if not await self._passwords.matches(request.password, known[1] if known else None) or known is None:
+            raise ProtocolError(Code.WRONG_PASSWORD, WRONG_PASSWORD)
+        token = base64.urlsafe_b64encode(self._ground.random_bytes(TOKEN_BYTES)).rstrip(b"=").decode()
+        device = await self._ground.database.write(self._admit, known[0], request.device, token, subjects)
+        return LoginReply(token=token, user=known[0], device=device)
+
+    async def authenticate(self, token: str) -> Caller:
+        """Recognise a device by its token.
+
+        Raises:
+            ProtocolError: `unauthenticated`; `device_revoked`.
+        """
+        return await self._ground.database.read(_recognise, hash_token(token))
+
+    async def logout(self, caller: Caller) -> None:
+        """Revoke the caller's own token."""
+        await self._ground.database.write(_revoke, caller.device, self._ground.now_ns())
+        self._ground.hub.wake(hub.of_device(caller.device))
+
+    def _insert_user(self, connection: Connection, name: str, hashed: str) -> UserId:
+        _refuse_taken(connection, name)
+        now_ns = self._ground.now_ns()
+        user = UserId(ids.random_id(self._ground.random_bytes))
+        row = {"user": user, "name": name, "password_hash": hashed, "created_ns": now_ns}
+        connection.execute(insert(users), row)
+        births.create_home(connection, user, now_ns=now_ns, random_bytes=self._ground.random_bytes)
+        return user
+
+    def _begin_attempt(self, connection: Connection, name: str, subjects: list[str]) -> tuple[UserId, str] | None:
+        """Count an attempt against all subjects, or refuse; gives the user and the password hash, if there is one."""
+        window = self._window()
+        connection.execute(delete(login_attempts).where(login_attempts.c.window < window))
+        for subject, most in zip(subjects, (MAX_ATTEMPTS_BY_NAME, MAX_ATTEMPTS_BY_ADDRESS), strict=True):
+            _count_attempt(connection, subject, window, most)
+        row = connection.execute(select(users.c.user, users.c.password_hash).where(users.c.name == name)).one_or_none()
+        return (UserId(row.user), row.password_hash) if row is not None else None
+
+    def _admit(self, connection: Connection, user: UserId, name: str, token: str, subjects: list[str]) -> DeviceId:
+        # An attempt that succeeded is taken back: limits are for guessing.
+        same = (login_attempts.c.subject.in_(subjects)) & (login_attempts.c.window == self._window())
+        fewer = update(login_attempts).where(same, login_attempts.c.attempts > 0)
+        connection.execute(fewer.values(attempts=login_attempts.c.attempts - 1))
+        device = DeviceId(ids.random_id(self._ground.random_bytes))
+        row = {
+            "device": device,
+            "user": user,
+            "name": name,
+            "token_hash": hash_token(token),
+            "epoch": 0,
+            "nonce": b"",
+            "created_ns": self._ground.now_ns(),
+        }
+        connection.execute(insert(devices), row)
+        return device
+
+    def _window(self) -> int:
+        length = WINDOW_SECONDS * 10**9
+        return self._ground.now_ns() // length * length
+
+
+def hash_token(token: str) -> bytes:
+    """What the database keeps of a token; tokens are random, so a plain hash does."""
+    return blake3(token.encode(), derive_key_context="drivefs device token v1").digest()
+
+
+def _check_name(name: str) -> None:
+    if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable() or name != name.strip():
+        raise ProtocolError(
+            Code.MALFORMED,
+            f"A user name has 1 to {MAX_NAME_LENGTH} printable characters, without spaces around it.",
+        )
+
+
+def _refuse_taken(connection: Connection, name: str) -> None:
+    if connection.execute(select(users.c.user).where(users.c.name == name)).one_or_none() is not None:
+        raise ProtocolError(Code.CONFLICT, f"There is a user {name} already. Nothing was changed.")
+
+
+def _list_users(connection: Connection) -> list[User]:
+    living = select(func.count()).where(devices.c.user == users.c.user, devices.c.revoked_ns.is_(None))
+    statement = select(users.c.user, users.c.name, users.c.created_ns, living.scalar_subquery()).order_by(users.c.name)
+    return [User(*row) for row in connection.execute(statement)]
+
+
+def _count_attempt(connection: Connection, subject: str, window: int, most: int) -> None:
+    same = (login_attempts.c.subject == subject) & (login_attempts.c.window == window)
+    attempts = connection.execute(select(login_attempts.c.attempts).where(same)).scalar_one_or_none()
+    if attempts is None:
+        connection.execute(insert(login_attempts), {"subject": subject, "window": window, "attempts": 1})
+    elif attempts >= most:
+        raise ProtocolError(
+            Code.TOO_MANY_ATTEMPTS,
+            f"Too many failed logins. Wait up to {WINDOW_SECONDS // 60} minutes, then try again; nothing is lost.",
+        )
+    else:
+        connection.execute(update(login_attempts).where(same).values(attempts=attempts + 1))
+
+
+def _recognise(connection: Connection, token_hash: bytes) -> Caller:
+    home = workspaces.c.kind == "home"
+    statement = (
+        select(devices.c.device, devices.c.user, devices.c.revoked_ns, workspaces.c.account)
+        .join(user_workspaces, user_workspaces.c.user == devices.c.user)
+        .join(
+            workspaces,
+            (workspaces.c.account == user_workspaces.c.account)
+            & (workspaces.c.workspace == user_workspaces.c.workspace)
+            & home,
+        )
+        .where(devices.c.token_hash == token_hash)
+    )
+    row = connection.execute(statement).one_or_none()
+    if row is None:
+        raise ProtocolError(Code.UNAUTHENTICATED, "This device is not logged in here. Log in again.")
+    if row.revoked_ns is not None:
+        raise ProtocolError(
+            Code.DEVICE_REVOKED,
+            "This device was logged out or revoked. What it has not sent yet stays on it; log in again to send it.",
+        )
+    return Caller(AccountId(row.account), UserId(row.user), DeviceId(row.device))
+
+
+def _revoke(connection: Connection, device: DeviceId, now_ns: int) -> None:
+    living = (devices.c.device == device) & (devices.c.revoked_ns.is_(None))
+    connection.execute(update(devices).where(living).values(revoked_ns=now_ns))

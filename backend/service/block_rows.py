@@ -1,0 +1,322 @@
+"""The rows of blocks, their copies and pins: what is known of a block, and how that changes.
+
+Owns the SQL of blocks; all functions run inside a transaction of the caller's, who has found out which account it is.
+Invariants: a block is here when its state is stored (or condemned, which a pin revives) and its copy is whole; the
+account's `pinned_bytes` is the sum of the sizes of all blocks without references that some device pins, each once.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from backend.metadata.schema import BlockState, CopyState, accounts, block_copies, blocks, pins
+from backend.service.ground import Limits
+from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.ids import AccountId, BlockId, DeviceId
+
+STORE = 1
+"""The one store of an embedded deployment."""
+FIRST_GENERATION = 1
+MAX_IN_QUERY = 500
+HERE = (BlockState.STORED, BlockState.CONDEMNED)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownBlock:
+    """A block that has a row: where it stands, and whether its bytes can be read."""
+
+    block: BlockId
+    state: BlockState
+    generation: int
+    size_bytes: int
+    refs: int
+    has_copy: bool
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it can be served and named by a revision."""
+        return self.state in HERE and self.has_copy
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPlace:
+    """Where the sealed bytes of a block lie, and which of the account's keys opens them."""
+
+    block: BlockId
+    generation: int
+    key: int
+    object: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """A block that has just become durable in the store."""
+
+    place: CopyPlace
+    size_bytes: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Who keeps blocks from being deleted, and until when; `is_proven`: it has sent the bytes itself."""
+
+    account: AccountId
+    device: DeviceId
+    now_ns: int
+    expires_ns: int
+    is_proven: bool
+
+
+def portions(ids: Collection[BlockId]) -> Iterator[list[BlockId]]:
+    """Cut a long list of ids into lists that fit into one query each."""
+    ordered = list(ids)
+    for start in range(0, len(ordered), MAX_IN_QUERY):
+        yield ordered[start : start + MAX_IN_QUERY]
+
+
+def known_blocks(connection: Connection, account: AccountId, ids: Collection[BlockId]) -> dict[BlockId, KnownBlock]:
+    """Load what is known of these blocks; those without a row are left out."""
+    found = {}
+    whole = (
+        (block_copies.c.account == blocks.c.account)
+        & (block_copies.c.block == blocks.c.block)
+        & (block_copies.c.generation == blocks.c.generation)
+        & (block_copies.c.store == STORE)
+        & (block_copies.c.state == CopyState.STORED)
+    )
+    columns = (blocks.c.block, blocks.c.state, blocks.c.generation, blocks.c.size_bytes, blocks.c.refs)
+    for some in portions(ids):
+        statement = (
+            select(*columns, block_copies.c.object.is_not(None))
+            .outerjoin(block_copies, whole)
+            .where(blocks.c.account == account, blocks.c.block.in_(some))
+        )
+        for block, state, *rest in connection.execute(statement):
+            found[BlockId(block)] = KnownBlock(BlockId(block), BlockState(state), *rest)
+    return found
+
+
+def places(connection: Connection, account: AccountId, ids: Collection[BlockId]) -> dict[BlockId, CopyPlace]:
+    """Where the copies of those blocks lie that are here; the others are left out."""
+    found = {}
+    columns = [block_copies.c[name] for name in ("block", "generation", "key", "object", "offset", "length")]
+    for some in portions(ids):
+        statement = (
+            select(*columns)
+            .join(
+                blocks,
+                (blocks.c.account == block_copies.c.account)
+                & (blocks.c.block == block_copies.c.block)
+                & (blocks.c.generation == block_copies.c.generation),
+            )
+            .where(
+                block_copies.c.account == account,
+                block_copies.c.block.in_(some),
+                block_copies.c.store == STORE,
+                block_copies.c.state == CopyState.STORED,
+                blocks.c.state.in_(HERE),
+            )
+        )
+        for row in connection.execute(statement):
+            place = CopyPlace(*row)
+            found[place.block] = place
+    return found
+
+
+def pin_present(connection: Connection, pin: Pin, ids: Collection[BlockId]) -> set[BlockId]:
+    """Pin those of these blocks that are here, and revive the condemned among them; gives which they are."""
+    _lock_account(connection, pin.account)
+    here = [known for known in known_blocks(connection, pin.account, ids).values() if known.is_here]
+    _pin(connection, pin, here)
+    return {known.block for known in here}
+
+
+def record(connection: Connection, pin: Pin, written: Sequence[StoredBlock], limits: Limits) -> set[str]:
+    """Make written blocks known as stored and pin them; gives the objects that are needed.
+
+    A block that someone else has stored meanwhile stays as it is, and is pinned.
+
+    Raises:
+        ProtocolError: `over_quota`: nothing is recorded.
+    """
+    _lock_account(connection, pin.account)
+    drop_expired_pins(connection, pin.account, pin.now_ns)
+    known = known_blocks(connection, pin.account, [each.place.block for each in written])
+    wanted = [each for each in written if _is_wanted(known.get(each.place.block), each)]
+    fresh = [each for each in wanted if each.place.block not in known]
+    _insert_blocks(connection, pin, fresh)
+    for each in wanted:
+        if each.place.block in known:
+            _store_again(connection, pin, each)
+            _drop_copy(connection, pin.account, each.place)
+    _insert_copies(connection, pin.account, wanted)
+    now = known_blocks(connection, pin.account, [each.place.block for each in written])
+    _pin(connection, pin, list(now.values()))
+    _refuse_over_quota(connection, pin.account, limits)
+    return {each.place.object for each in wanted}
+
+
+def mark_lost(connection: Connection, account: AccountId, place: CopyPlace) -> None:
+    """Note that a copy cannot be read, so that `missing` asks for the block; unless it was replaced meanwhile."""
+    same = (
+        (block_copies.c.account == account)
+        & (block_copies.c.block == place.block)
+        & (block_copies.c.generation == place.generation)
+        & (block_copies.c.store == STORE)
+        & (block_copies.c.object == place.object)
+        & (block_copies.c.offset == place.offset)
+    )
+    connection.execute(update(block_copies).where(same).values(state=CopyState.OWED))
+
+
+def drop_expired_pins(connection: Connection, account: AccountId, now_ns: int) -> None:
+    """Drop pins that have run out, a bounded number at a time, and give their bytes back to the quota."""
+    statement = select(pins.c.block, pins.c.device).where(pins.c.account == account, pins.c.expires_ns < now_ns)
+    expired = connection.execute(statement.limit(MAX_IN_QUERY)).all()
+    if not expired:
+        return
+    ids = {BlockId(row.block) for row in expired}
+    before = _pinned_without_refs(connection, account, ids)
+    of_block = (pins.c.account == account) & (pins.c.block.in_(ids)) & (pins.c.expires_ns < now_ns)
+    connection.execute(delete(pins).where(of_block))
+    _add_pinned_bytes(connection, account, _pinned_without_refs(connection, account, ids) - before)
+
+
+def room_bytes(connection: Connection, account: AccountId, limits: Limits) -> int:
+    """How much of the quota is free; negative when more is in use than is allowed now."""
+    columns = (accounts.c.quota_bytes, accounts.c.stored_bytes, accounts.c.pinned_bytes)
+    row = connection.execute(select(*columns).where(accounts.c.account == account)).one()
+    quota = limits.quota_bytes if row.quota_bytes is None else row.quota_bytes
+    return int(quota - row.stored_bytes - row.pinned_bytes)
+
+
+def over_quota() -> ProtocolError:
+    """What a device is told whose account is full."""
+    return ProtocolError(
+        Code.OVER_QUOTA,
+        "The account is full: this upload does not fit. What is stored stays; delete something, or ask for more room.",
+    )
+
+
+def _is_wanted(known: KnownBlock | None, written: StoredBlock) -> bool:
+    """Whether the freshly written copy is needed: there is none, or none that can be read, in this generation."""
+    return known is None or (not known.is_here and written.place.generation >= known.generation)
+
+
+def _lock_account(connection: Connection, account: AccountId) -> None:
+    connection.execute(select(accounts.c.account).where(accounts.c.account == account).with_for_update())
+
+
+def _refuse_over_quota(connection: Connection, account: AccountId, limits: Limits) -> None:
+    if room_bytes(connection, account, limits) < 0:
+        raise over_quota()
+
+
+def _insert_blocks(connection: Connection, pin: Pin, fresh: Iterable[StoredBlock]) -> None:
+    rows = [
+        {
+            "account": pin.account,
+            "block": each.place.block,
+            "state": BlockState.STORED,
+            "generation": each.place.generation,
+            "size_bytes": each.size_bytes,
+            "payload_bytes": each.payload_bytes,
+            "refs": 0,
+            "unreferenced_ns": pin.now_ns,
+            "verified": True,
+        }
+        for each in fresh
+    ]
+    if rows:
+        connection.execute(insert(blocks), rows)
+
+
+def _store_again(connection: Connection, pin: Pin, written: StoredBlock) -> None:
+    same = (blocks.c.account == pin.account) & (blocks.c.block == written.place.block)
+    values = {
+        "state": BlockState.STORED,
+        "generation": written.place.generation,
+        "payload_bytes": written.payload_bytes,
+        "verified": True,
+    }
+    connection.execute(update(blocks).where(same).values(values))
+
+
+def _insert_copies(connection: Connection, account: AccountId, wanted: Sequence[StoredBlock]) -> None:
+    rows = [
+        {
+            "account": account,
+            "block": each.place.block,
+            "generation": each.place.generation,
+            "store": STORE,
+            "key": each.place.key,
+            "object": each.place.object,
+            "offset": each.place.offset,
+            "length": each.place.length,
+            "state": CopyState.STORED,
+        }
+        for each in wanted
+    ]
+    if rows:
+        connection.execute(insert(block_copies), rows)
+
+
+def _drop_copy(connection: Connection, account: AccountId, place: CopyPlace) -> None:
+    """Forget the unreadable copy that a new one takes the place of."""
+    copy = block_copies.c
+    same = (copy.block == place.block, copy.generation == place.generation, copy.store == STORE)
+    connection.execute(delete(block_copies).where(copy.account == account, *same))
+
+
+def _pin(connection: Connection, pin: Pin, here: Sequence[KnownBlock]) -> None:
+    ids = [known.block for known in here]
+    pinned: set[BlockId] = set()
+    proven: set[BlockId] = set()
+    for some in portions(ids):
+        statement = select(pins.c.block, pins.c.device, pins.c.proven)
+        found = connection.execute(statement.where(pins.c.account == pin.account, pins.c.block.in_(some))).all()
+        pinned.update(row.block for row in found)
+        proven.update(row.block for row in found if row.device == pin.device and row.proven)
+        own = (pins.c.account == pin.account) & (pins.c.device == pin.device) & (pins.c.block.in_(some))
+        connection.execute(delete(pins).where(own))
+    rows = [
+        {
+            "account": pin.account,
+            "block": block,
+            "device": pin.device,
+            "expires_ns": pin.expires_ns,
+            "proven": pin.is_proven or block in proven,
+        }
+        for block in ids
+    ]
+    if rows:
+        connection.execute(insert(pins), rows)
+    _revive(connection, pin.account, [known for known in here if known.state is BlockState.CONDEMNED])
+    added = sum(known.size_bytes for known in here if known.refs == 0 and known.block not in pinned)
+    _add_pinned_bytes(connection, pin.account, added)
+
+
+def _revive(connection: Connection, account: AccountId, condemned: Sequence[KnownBlock]) -> None:
+    for some in portions([known.block for known in condemned]):
+        same = (blocks.c.account == account) & (blocks.c.block.in_(some)) & (blocks.c.state == BlockState.CONDEMNED)
+        connection.execute(update(blocks).where(same).values(state=BlockState.STORED))
+
+
+def _pinned_without_refs(connection: Connection, account: AccountId, ids: Collection[BlockId]) -> int:
+    pinned = select(pins.c.block).where(pins.c.account == account, pins.c.block.in_(ids))
+    statement = select(func.coalesce(func.sum(blocks.c.size_bytes), 0)).where(
+        blocks.c.account == account, blocks.c.refs == 0, blocks.c.block.in_(pinned)
+    )
+    total: Any = connection.execute(statement).scalar_one()
+    return int(total)
+
+
+def _add_pinned_bytes(connection: Connection, account: AccountId, count: int) -> None:
+    if count:
+        more = accounts.c.pinned_bytes + count
+        connection.execute(update(accounts).where(accounts.c.account == account).values(pinned_bytes=more))
