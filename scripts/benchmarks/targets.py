@@ -114,3 +114,6 @@ class TrivialMount(MountedTarget):
         backing = self.base / "backing"
         backing.mkdir(exist_ok=True)
         return [sys.executable, "-P", "-m", "benchmarks.trivial", self.directory, backing]
+
+    def mount_environment(self) -> dict[str, str]:
+        return {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
