@@ -1,0 +1,102 @@
+"""`drivefs cache`: shows and empties the store of fetched blocks. Never touches what the server does not have."""
+
+import argparse
+import os
+
+from drivefs import config
+from drivefs.cli import drives, local_state, output
+from drivefs.cli.command import Command, add_json, add_profile
+from drivefs.cli.errors import CommandError
+from drivefs.cli.exit_codes import ExitCode
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for name, action, summary in (
+        ("show", show, "how much is in the cache, and its limit"),
+        ("clear", clear, "delete all fetched blocks; what waits to be sent is not among them"),
+    ):
+        each = actions.add_parser(name, help=summary, description=summary.capitalize() + ".", allow_abbrev=False)
+        each.add_argument("mountpoint", nargs="?", metavar="MOUNTPOINT", help="the drive (default: the profile's)")
+        add_profile(each)
+        add_json(each)
+        each.set_defaults(action=action)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    code: int = arguments.action(arguments)
+    return code
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Show how much is in the cache."""
+    drive = _mounted(arguments)
+    _print(arguments, drive.call("cache_show") if drive else _at_rest(_places(arguments)))
+    return ExitCode.OK
+
+
+def clear(arguments: argparse.Namespace) -> int:
+    """Delete all fetched blocks."""
+    import trio
+
+    drive = _mounted(arguments)
+    if drive:
+        _print(arguments, drive.call("cache_clear", silence_seconds=120.0))
+        return ExitCode.OK
+    places, profile = _places(arguments)
+    trio.run(_clear_at_rest, places)
+    _print(arguments, _at_rest((places, profile)))
+    return ExitCode.OK
+
+
+async def _clear_at_rest(places: config.ProfilePlaces) -> None:
+    with local_state.opened(places) as local:
+        await local.blocks.clear()
+
+
+def _mounted(arguments: argparse.Namespace) -> drives.Drive | None:
+    try:
+        return drives.choose(drives.places(), arguments.mountpoint, arguments.profile)
+    except CommandError as error:
+        if error.exit_code != ExitCode.NOT_MOUNTED or arguments.mountpoint is not None:
+            raise
+        return None
+
+
+def _places(arguments: argparse.Namespace) -> tuple[config.ProfilePlaces, config.Profile]:
+    where = drives.places()
+    name = drives.profile_name(where, arguments.profile)
+    profile = config.read_profiles(where).get(name)
+    if profile is None:
+        raise config.NotLoggedIn(f"there is no profile {name!r}")
+    return where.of_profile(name), profile
+
+
+def _at_rest(of: tuple[config.ProfilePlaces, config.Profile]) -> dict[str, object]:
+    """The cache of a drive that is not mounted: what its files take on this disk."""
+    places, profile = of
+    used = 0
+    for directory, _, files in os.walk(places.cache):
+        used += sum(os.lstat(os.path.join(directory, file)).st_blocks * 512 for file in files)
+    return {"path": str(places.cache), "used_bytes": used, "limit_bytes": profile.cache_limit_bytes}
+
+
+def _print(arguments: argparse.Namespace, cache: dict[str, object]) -> None:
+    if arguments.json:
+        output.print_json(cache)
+    else:
+        used, limit = (output.in_units(int(str(cache[key]))) for key in ("used_bytes", "limit_bytes"))
+        print(f"{used} of {limit} in {cache['path']}")
+
+
+COMMAND = Command(
+    name="cache",
+    summary="show or clear the fetched blocks",
+    description="Show or clear the blocks that were fetched from the server and are kept for reading again. "
+    "Clearing costs only fetching again; what the server does not have is not in the cache.",
+    examples="  drivefs cache show\n  drivefs cache clear ~/Drive",
+    add_arguments=add_arguments,
+    run=run,
+)

@@ -1,0 +1,93 @@
+"""What a command is made of, and the command-line parser of all of them.
+
+Owns the look of `--help`. A command's module imports what it needs only when it runs, since every command pays for
+what all modules import.
+"""
+
+import argparse
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from drivefs import __version__
+from drivefs.cli.exit_codes import TABLE
+
+DESCRIPTION = """\
+A cloud drive that is a real directory. Log a device in once, mount, and work in the directory with any tool, with or
+without a network: what you write is kept on this device at once and travels to the server in the background."""
+
+EXAMPLES = """\
+  drivefs login https://drive.example.org --user ann --device laptop
+  drivefs mount ~/Drive
+  drivefs status
+  drivefs umount ~/Drive"""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: `examples` are lines as typed; `run` gives the exit code or raises `CommandError`."""
+
+    name: str
+    summary: str
+    description: str
+    examples: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def build_parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
+    """Make the parser; parsing sets `run` to the chosen command's and `parser` to the whole."""
+    parser = argparse.ArgumentParser(
+        prog="drivefs",
+        description=DESCRIPTION,
+        epilog=_epilog(EXAMPLES),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"drivefs {__version__}")
+    chosen = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in commands:
+        each = chosen.add_parser(
+            command.name,
+            help=command.summary,
+            description=textwrap.fill(command.description, 100),
+            epilog=_epilog(command.examples),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.add_arguments(each)
+        each.set_defaults(run=command.run, parser=parser)
+    return parser
+
+
+def add_profile(parser: argparse.ArgumentParser) -> None:
+    """Add `--profile`, as all commands have it."""
+    parser.add_argument(
+        "--profile",
+        metavar="P",
+        help="the drive's profile (default: $DRIVEFS_PROFILE, else the only one there is, else 'default')",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`, as all commands that report have it."""
+    parser.add_argument("--json", action="store_true", help="print JSON on standard output, and nothing else")
+
+
+def seconds(text: str) -> float:
+    """Read a time limit for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no positive number.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return value
+
+
+def _epilog(examples: str) -> str:
+    return f"examples:\n{examples}\n\n{TABLE}"

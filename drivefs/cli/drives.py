@@ -1,0 +1,146 @@
+"""Which drive a command is about: by mountpoint, by profile, or the only one that there is.
+
+Owns the choice and its refusals; never touches a mountpoint, which may hang.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drivefs import config
+from drivefs.cli.errors import CommandError
+from drivefs.cli.exit_codes import ExitCode
+from drivefs.control import client, errors, mounts
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """A mounted drive, and how to speak to the process that serves it."""
+
+    mounted: mounts.Mounted
+
+    @property
+    def profile(self) -> str:
+        """Its profile's name."""
+        return self.mounted.record.profile
+
+    @property
+    def mountpoint(self) -> str:
+        """Where it is mounted."""
+        return self.mounted.record.mountpoint
+
+    @property
+    def pid(self) -> int:
+        """The process that serves it."""
+        return self.mounted.record.pid
+
+    def call(
+        self,
+        command: str,
+        arguments: dict[str, Any] | None = None,
+        on_progress: Callable[[Any], None] | None = None,
+        *,
+        silence_seconds: float = 5.0,
+    ) -> Any:
+        """Ask the mount.
+
+        Raises:
+            CommandError: it has gone, does not answer, or refuses; in its own words.
+        """
+        try:
+            return client.call(
+                self.mounted.directory, command, arguments, silence_seconds=silence_seconds, on_progress=on_progress
+            )
+        except errors.NotRunning as error:
+            raise CommandError(f"{self.mountpoint} is no longer mounted", ExitCode.NOT_MOUNTED) from error
+        except errors.NoAnswer as error:
+            raise CommandError(
+                f"the mount at {self.mountpoint} (process {self.pid}) does not answer: {error}. "
+                f"What was written is in its journal. If it stays so, end it (kill {self.pid}) and mount again"
+            ) from error
+        except errors.Refused as error:
+            raise CommandError(error.message) from error
+        except errors.ControlError as error:
+            raise CommandError(str(error)) from error
+
+
+def places() -> config.Places:
+    """This user's directories."""
+    return config.Places.from_environment(os.environ, os.getuid())
+
+
+def all_mounted(where: config.Places) -> list[Drive]:
+    """All drives that are mounted, by mountpoint."""
+    return [Drive(each) for each in mounts.mounted(where.runtime)]
+
+
+def choose(where: config.Places, mountpoint: str | None, profile: str | None) -> Drive:
+    """The mounted drive that the user means.
+
+    Raises:
+        CommandError: there is none, or several and none is named.
+    """
+    drives = all_mounted(where)
+    if mountpoint is not None:
+        return _at(drives, mountpoint)
+    profile = profile or os.environ.get(config.PROFILE_VARIABLE)
+    if profile:
+        state = str(where.of_profile(config.check_profile_name(profile)).state)
+        for drive in drives:
+            if drive.profile == profile and drive.mounted.record.state == state:
+                return drive
+        raise CommandError(f"profile {profile!r} is not mounted", ExitCode.NOT_MOUNTED)
+    if not drives:
+        raise CommandError("no drive is mounted; drivefs mount DIRECTORY mounts one", ExitCode.NOT_MOUNTED)
+    if len(drives) > 1:
+        names = ", ".join(drive.mountpoint for drive in drives)
+        raise CommandError(f"several drives are mounted: name one of {names}", ExitCode.USAGE)
+    return drives[0]
+
+
+def holding(where: config.Places, path: Path) -> Drive:
+    """The drive in which a path lies.
+
+    Raises:
+        CommandError: it lies in none.
+    """
+    drives = {drive.mountpoint: drive for drive in all_mounted(where)}
+    for spelling in (path, path.parent.resolve() / path.name, path.resolve()):
+        for ancestor in (spelling, *spelling.parents):
+            if str(ancestor) in drives:
+                return drives[str(ancestor)]
+    raise CommandError(f"{path} is not in a mounted drive", ExitCode.NOT_MOUNTED)
+
+
+def profile_name(where: config.Places, profile: str | None) -> str:
+    """The profile that the user means: named, by environment, the only one, or `default`.
+
+    Raises:
+        ConfigError: the name or the configuration makes no sense.
+        CommandError: there are several, none named `default`.
+    """
+    named = profile or os.environ.get(config.PROFILE_VARIABLE)
+    if named:
+        return config.check_profile_name(named)
+    names = list(config.read_profiles(where))
+    if config.DEFAULT_PROFILE in names or not names:
+        return config.DEFAULT_PROFILE
+    if len(names) > 1:
+        raise CommandError(f"several profiles: choose one with --profile ({', '.join(names)})", ExitCode.USAGE)
+    return names[0]
+
+
+def _at(drives: list[Drive], mountpoint: str) -> Drive:
+    for spelling in (os.path.abspath(mountpoint), resolved(mountpoint)):
+        for drive in drives:
+            if drive.mountpoint == spelling:
+                return drive
+    raise CommandError(f"no drive is mounted at {mountpoint}", ExitCode.NOT_MOUNTED)
+
+
+def resolved(mountpoint: str) -> str:
+    """The absolute path of a mountpoint, without symbolic links on the way; never touches the mountpoint itself."""
+    absolute = os.path.abspath(mountpoint)
+    return os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))

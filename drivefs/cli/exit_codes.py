@@ -1,0 +1,26 @@
+"""The exit codes of all commands, defined once, and their table for `--help`."""
+
+import enum
+
+
+class ExitCode(enum.IntEnum):
+    """What a command's end means to a script."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNFINISHED = 3
+    NOT_MOUNTED = 4
+    REFUSED = 5
+
+
+MEANING: dict[ExitCode, str] = {
+    ExitCode.OK: "done",
+    ExitCode.FAILED: "failed; the message says why and what to do",
+    ExitCode.USAGE: "the command line makes no sense",
+    ExitCode.UNFINISHED: "offline or out of time: changes wait in the journal on this device",
+    ExitCode.NOT_MOUNTED: "no drive is mounted there",
+    ExitCode.REFUSED: "not logged in, or refused: password, revoked device, not a drivefs server, unsafe URL",
+}
+
+TABLE = "exit codes:\n" + "\n".join(f"  {int(code)}  {meaning}" for code, meaning in MEANING.items())

@@ -1,0 +1,66 @@
+"""`drivefs file-status`: whether one file is on the server. Shows what the mount says; decides nothing."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from drivefs.cli import drives, output
+from drivefs.cli.command import Command, add_json
+from drivefs.cli.errors import CommandError
+from drivefs.cli.exit_codes import ExitCode
+
+STATES = {
+    "synced": "on the server",
+    "pending": "changed here, not on the server yet",
+    "open": "being written; it travels when it is closed or synced",
+    "failed": "refused by the server",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("path", metavar="PATH", help="a file or directory in a mounted drive")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    path = Path(os.path.abspath(arguments.path))
+    drive = drives.holding(drives.places(), path)
+    try:
+        # An inode's number on the mount is its identity everywhere.
+        inode = path.lstat().st_ino
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}") from error
+    status = {"path": os.fsencode(path).decode(errors="replace"), **drive.call("file_status", {"inode": inode})}
+    if arguments.json:
+        output.print_json(status)
+    else:
+        print("\n".join(lines(status)))
+    return ExitCode.OK
+
+
+def lines(status: dict[str, Any]) -> list[str]:
+    """The status for people."""
+    shown = [f"{status['path']}: {STATES[status['state']]}"]
+    if status["reason"]:
+        shown.append(f"  reason    {status['reason']}")
+    if status["state"] != "synced":
+        shown.append(f"  pending   {output.pending_in_words(status['mutations'], status['bytes'])}")
+    shown.append(f"  revision  {status['revision'] or 'none yet'}")
+    if status["kind"] == "file":
+        cached = f"{output.in_units(status['cached_bytes'])} of {output.in_units(status['size'])}"
+        shown.append(f"  on this device  {cached}")
+    return shown
+
+
+COMMAND = Command(
+    name="file-status",
+    summary="whether one file is on the server",
+    description="Show whether a file or directory is on the server as it is here, its revision, and how much of "
+    "it is kept on this device.",
+    examples="  drivefs file-status ~/Drive/report.odt\n  drivefs file-status ~/Drive/photos --json",
+    add_arguments=add_arguments,
+    run=run,
+)

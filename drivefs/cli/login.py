@@ -1,0 +1,179 @@
+"""`drivefs login`: exchanges a password for a token of this device's own, and keeps what mounting needs.
+
+Owns the order of steps: whatever fails, an older login of the profile stays as it was, and a token that could not be
+kept is given back. After it, not even the first mount needs the server.
+"""
+
+import argparse
+import getpass
+import os
+import random
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from drivefs import config
+from drivefs.cli import drives, output
+from drivefs.cli.command import Command, add_profile
+from drivefs.cli.errors import CommandError
+from drivefs.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from drivefs.remote.client import Remote
+
+GIVE_BACK_SECONDS = 10.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("url", metavar="URL", help="the server, such as https://drive.example.org")
+    parser.add_argument("--user", required=True, metavar="U", help="the user's name there")
+    parser.add_argument("--device", metavar="D", help="what to call this device (default: the host's name)")
+    parser.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
+    parser.add_argument(
+        "--allow-insecure-http",
+        action="store_true",
+        help="accept http:// to another machine: password and files are then readable on the way",
+    )
+    add_profile(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    import trio
+
+    places = drives.places()
+    name = config.check_profile_name(
+        arguments.profile or os.environ.get(config.PROFILE_VARIABLE) or config.DEFAULT_PROFILE
+    )
+    profile = config.Profile(
+        name=name,
+        url=_checked_url(arguments.url, arguments.allow_insecure_http),
+        user=arguments.user,
+        device=arguments.device or socket.gethostname(),
+        allow_insecure_http=arguments.allow_insecure_http,
+    )
+    profile = _over_existing(places, profile)
+    password = _password(arguments.password_stdin, profile)
+    trio.run(_log_in, places, profile, password)
+    output.say(
+        f"{profile.device} is logged in to {profile.url} as {profile.user}. Next: drivefs mount ~/Drive"
+        + ("" if name == config.DEFAULT_PROFILE else f" --profile {name}")
+    )
+    return ExitCode.OK
+
+
+def _checked_url(url: str, allow_insecure: bool) -> str:
+    from drivefs.remote import errors, transport
+
+    try:
+        return transport.check_url(url, allow_insecure=allow_insecure)
+    except errors.InsecureUrl as error:
+        raise CommandError(f"{error} (--allow-insecure-http). Nothing was sent", ExitCode.REFUSED) from error
+
+
+def _over_existing(places: config.Places, profile: config.Profile) -> config.Profile:
+    """Check what the profile is now; its settings are kept when the same user logs in again."""
+    state = str(places.of_profile(profile.name).state)
+    for drive in drives.all_mounted(places):
+        if drive.mounted.record.state == state:
+            raise CommandError(f"profile {profile.name!r} is mounted at {drive.mountpoint}: unmount it first")
+    existing = config.read_profiles(places).get(profile.name)
+    if existing is None:
+        return profile
+    if (existing.url, existing.user) != (profile.url, profile.user):
+        raise CommandError(
+            f"profile {profile.name!r} is {existing.user} at {existing.url}. Choose another name for this one with "
+            f"--profile, or log the old one out: drivefs logout --profile {profile.name}"
+        )
+    return config.with_cache_limit(profile, existing.cache_limit_bytes)
+
+
+def _password(from_stdin: bool, profile: config.Profile) -> str:
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    if not sys.stdin.isatty():
+        raise CommandError("standard input is no terminal to ask at: use --password-stdin", ExitCode.USAGE)
+    return getpass.getpass(f"Password of {profile.user} at {profile.url}: ")
+
+
+async def _log_in(places: config.Places, profile: config.Profile, password: str) -> None:
+    from drivefs.protocol.messages import LoginRequest
+    from drivefs.remote import errors, transport
+    from drivefs.remote.client import Remote
+
+    async with transport.open_client(profile.url) as client:
+
+        def remote_as(token: str) -> Remote:
+            return Remote(
+                profile.url, token, client=client, jitter=random.random, allow_insecure=profile.allow_insecure_http
+            )
+
+        nobody = remote_as("")
+        try:
+            await nobody.health()
+            reply = await nobody.login(LoginRequest(user=profile.user, password=password, device=profile.device))
+            device = remote_as(reply.token)
+            try:
+                await _keep(places, profile, device, reply.token)
+            except BaseException:
+                await _give_back(device)
+                raise
+        except errors.Refused as error:
+            raise CommandError(f"{profile.url} refuses: {error}. Nothing was changed here", ExitCode.REFUSED) from error
+        except (errors.NotDrivefs, errors.OtherProtocol, errors.UntrustedServer) as error:
+            raise CommandError(f"{error}. Check the URL. Nothing was changed here", ExitCode.REFUSED) from error
+        except errors.Offline as error:
+            raise CommandError(f"{error}. Nothing was changed here; try again", ExitCode.UNFINISHED) from error
+
+
+async def _keep(places: config.Places, profile: config.Profile, device: "Remote", token: str) -> None:
+    """Open a first session and store all that mounting needs, the credentials last."""
+    from drivefs.cli import local_state
+    from drivefs.sync import session
+
+    of_profile = places.of_profile(profile.name)
+    with local_state.opened(of_profile, profile.cache_limit_bytes) as local:
+        reply = await session.exchange(local, device, os.urandom)
+        home = next(each for each in reply.workspaces if each.kind == "home")
+        standing = session.Session(local, device, home.workspace, random_bytes=os.urandom, opened=lambda reply: None)
+        await standing.open()
+    config.write_profile(places, profile)
+    config.write_credentials(
+        of_profile,
+        config.Credentials(
+            token=token,
+            user_id=reply.user,
+            device_id=reply.device,
+            account=home.account,
+            workspace=home.workspace,
+            root=home.root,
+        ),
+    )
+
+
+async def _give_back(device: "Remote") -> None:
+    """Make a token worthless that could not be kept."""
+    import trio
+
+    from drivefs.remote.errors import RemoteError
+
+    with trio.move_on_after(GIVE_BACK_SECONDS, shield=True):
+        try:
+            await device.logout()
+        except RemoteError as error:
+            output.say(f"the token just given could not be returned ({error}); it stays among the user's devices there")
+
+
+COMMAND = Command(
+    name="login",
+    summary="make this device one of a user's",
+    description="Exchange the user's password for a token of this device's own, which can be revoked without "
+    "changing the password. The password is not stored. Logging in again renews the token; changes "
+    "that wait to be sent stay.",
+    examples="  drivefs login https://drive.example.org --user ann --device laptop\n"
+    "  drivefs login http://127.0.0.1:8420 --user ann --password-stdin < password\n"
+    "  drivefs login https://work.example.org --user ann --profile work",
+    add_arguments=add_arguments,
+    run=run,
+)

@@ -1,0 +1,47 @@
+"""How results are shown: JSON for programs, sizes, times and words for people.
+
+Owns no decision about what is shown. Results go to standard output, everything else to standard error.
+"""
+
+import json
+import sys
+from typing import Any
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on standard output, and nothing else."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def say(message: str) -> None:
+    """Tell the user something beside the result."""
+    print(f"drivefs: {message}", file=sys.stderr)
+
+
+def in_units(size_bytes: float) -> str:
+    """Write a size for people: three digits and a unit of 1024."""
+    size = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1000 or unit == "TiB":
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Write a count with its noun: `1 change`, `2 changes`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def pending_in_words(mutations: int, size_bytes: int) -> str:
+    """Say how much the server does not have yet."""
+    if not mutations:
+        return "nothing"
+    return f"{count_of(mutations, 'change')} ({in_units(size_bytes)} of content)"
+
+
+def time_in_words(time_ns: int) -> str:
+    """Write a moment for people, in local time."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,112 @@
+"""`drivefs umount`: sends what waits, unmounts, and says how much is left.
+
+Owns the order of steps. Nothing is lost at any of them: what the server does not have yet stays in the journal, and
+travels after the next mount.
+"""
+
+import argparse
+import os
+import select
+import subprocess
+
+from drivefs.cli import drain, drives, mountpoints, output
+from drivefs.cli.command import Command, add_profile, seconds
+from drivefs.cli.drain import Outcome
+from drivefs.cli.drives import Drive
+from drivefs.cli.errors import CommandError
+from drivefs.cli.exit_codes import ExitCode
+
+END_SECONDS = 30.0
+"""How long the mount may take to close its files once the kernel has let go."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("mountpoint", nargs="?", metavar="MOUNTPOINT", help="the drive (default: the only one mounted)")
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        metavar="S",
+        help="send for this long at most, then unmount (default: as long as the server takes something)",
+    )
+    parser.add_argument("--now", action="store_true", help="unmount at once; what waits is sent after the next mount")
+    add_profile(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    try:
+        drive = drives.choose(drives.places(), arguments.mountpoint, arguments.profile)
+    except CommandError:
+        # A mount that died leaves its mountpoint behind: taking that away is what the user wants.
+        if arguments.mountpoint is None or not mountpoints.clear_dead(drives.resolved(arguments.mountpoint)):
+            raise
+        output.say(
+            f"{arguments.mountpoint} was left by a mount that died, and is cleared. What it had not sent is in "
+            "the journal and travels after the next mount"
+        )
+        return ExitCode.OK
+    outcome = _left(drive) if arguments.now else drain.drain(drive, arguments.timeout)
+    _end(drive)
+    return _report(drive, outcome, is_asked_for=arguments.now)
+
+
+def _left(drive: Drive) -> Outcome:
+    pending = drive.call("status")["pending"]
+    return Outcome(not pending["mutations"], "", pending["mutations"], pending["bytes"])
+
+
+def _end(drive: Drive) -> None:
+    """Unmount, and wait until the process is gone: then the state directory is free."""
+    try:
+        process = os.pidfd_open(drive.pid)
+    except ProcessLookupError:
+        process = None
+    try:
+        _unmount(drive)
+        if process is not None and not select.select([process], [], [], END_SECONDS)[0]:
+            raise CommandError(
+                f"{drive.mountpoint} is unmounted, but its process {drive.pid} still runs after {END_SECONDS:.0f} s. "
+                "What was written is in the journal; the log says what it waits for"
+            )
+    finally:
+        if process is not None:
+            os.close(process)
+
+
+def _unmount(drive: Drive) -> None:
+    command = ["fusermount3", "-u", "--", drive.mountpoint]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if ended.returncode == 0:
+        return
+    if "busy" in ended.stderr.lower():
+        raise CommandError(
+            f"{drive.mountpoint} is in use, so it stays mounted: leave it with every shell and close the files that "
+            f"are open there (fuser -vm {drive.mountpoint} names the programs), then try again"
+        )
+    raise CommandError(f"{drive.mountpoint} stays mounted: {ended.stderr.strip() or 'fusermount3 gave no reason'}")
+
+
+def _report(drive: Drive, outcome: Outcome, *, is_asked_for: bool) -> int:
+    if outcome.is_done:
+        output.say(f"{drive.mountpoint} is unmounted; the server has everything")
+        return ExitCode.OK
+    why = f" ({outcome.reason})" if outcome.reason else ""
+    left = output.pending_in_words(outcome.mutations, outcome.size_bytes)
+    output.say(
+        f"{drive.mountpoint} is unmounted. Not on the server yet{why}: {left}. It is kept in the journal of this "
+        "device and sent after the next mount"
+    )
+    return ExitCode.OK if is_asked_for else ExitCode.UNFINISHED
+
+
+COMMAND = Command(
+    name="umount",
+    summary="send what waits, then unmount",
+    description="Send all changes, with a progress bar on a terminal, then unmount. What the server does not take "
+    "in time is kept in the journal of this device and sent after the next mount; how much that is, "
+    "is said.",
+    examples="  drivefs umount ~/Drive\n  drivefs umount ~/Drive --timeout 60\n  drivefs umount ~/Drive --now",
+    add_arguments=add_arguments,
+    run=run,
+)
