@@ -1,0 +1,169 @@
+"""The command line itself: help, exit codes, choices of drives, and errors without tracebacks."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from drivefs.cli import main as program
+from drivefs.cli.exit_codes import MEANING, ExitCode
+from drivefs.cli.main import COMMANDS, main
+from drivefs.control import addresses, mounts
+
+NAMES = [command.name for command in COMMANDS]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for variable in [name for name in os.environ if name.startswith(("XDG_", "DRIVEFS_"))]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["", *NAMES])
+def test_help_has_examples_and_every_exit_code(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([*filter(None, [name]), "--help"])
+    shown = capsys.readouterr().out
+    assert end.value.code == 0
+    assert "examples:\n  " in shown
+    for code, meaning in MEANING.items():
+        assert f"  {int(code)}  {meaning}" in shown
+
+
+def test_all_commands_of_the_product_are_there() -> None:
+    assert {"login", "logout", "mount", "umount", "sync", "status", "file-status", "check", "cache"} < set(NAMES)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["fly"],
+        ["mount"],
+        ["umount", "--timeout", "-1"],
+        ["sync", "--timeout", "soon"],
+        ["cache"],
+        ["status", "--js"],
+    ],
+)
+def test_senseless_command_lines_exit_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == ExitCode.USAGE
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["sync", "--wait"], ["umount"]])
+def test_without_a_mount_commands_say_so_on_standard_error(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == ExitCode.NOT_MOUNTED
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "no drive is mounted" in shown.err
+
+
+def test_directory_that_is_no_mountpoint_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["umount", str(home)]) == ExitCode.NOT_MOUNTED
+    assert str(home) in capsys.readouterr().err
+
+
+def test_path_outside_of_all_drives_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["file-status", str(home / "x")]) == ExitCode.NOT_MOUNTED
+    assert "not in a mounted drive" in capsys.readouterr().err
+
+
+def test_mounting_without_a_login_says_how_to_log_in(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mount", str(home / "Drive")]) == ExitCode.REFUSED
+    assert "drivefs login" in capsys.readouterr().err
+
+
+def test_unexpected_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(runtime: Path) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(mounts, "mounted", fail)
+    assert main(["status"]) == ExitCode.FAILED
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1
+    assert "ZeroDivisionError: oh" in shown.err
+
+
+def test_unexpected_error_shows_its_place_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(runtime: Path) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(mounts, "mounted", fail)
+    monkeypatch.setenv(program.DEBUG_VARIABLE, "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["status"])
+
+
+def test_interrupt_ends_with_the_code_that_shells_expect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(runtime: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mounts, "mounted", interrupt)
+    assert main(["status"]) == 130
+    assert capsys.readouterr().err == "drivefs: interrupted\n"
+
+
+def pretend_mount(runtime: Path, profile: str, mountpoint: str) -> socket.socket:
+    """A socket that listens and never answers, with a record beside it."""
+    directory = runtime / "drivefs" / profile
+    directory.mkdir(parents=True)
+    listening = socket.socket(socket.AF_UNIX)
+    with addresses.short_address(directory) as address:
+        listening.bind(address)
+    listening.listen()
+    mounts.write_record(directory, mounts.MountRecord(profile, mountpoint, f"/state/{profile}", os.getpid()))
+    return listening
+
+
+def test_several_drives_have_to_be_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pretend_mount(home, "one", "/mnt/one"), pretend_mount(home, "two", "/mnt/two"):
+        assert main(["status"]) == ExitCode.USAGE
+    assert "/mnt/one, /mnt/two" in capsys.readouterr().err
+
+
+def test_record_of_a_dead_mount_does_not_count(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pretend_mount(home, "one", "/mnt/one").close()
+    assert main(["status"]) == ExitCode.NOT_MOUNTED
+    assert "no drive is mounted" in capsys.readouterr().err
+
+
+def test_second_mount_of_one_place_is_refused_by_process(home: Path) -> None:
+    with pretend_mount(home, "one", "/mnt/one"):
+        (found,) = mounts.mounted(home / "drivefs")
+    assert found.record.pid == os.getpid()
+
+
+def test_program_answers_fast_because_it_imports_little() -> None:
+    heavy = ["trio", "httpx", "pyfuse3", "apsw", "rich", "cache", "drivefs.remote", "drivefs.mount", "asyncio"]
+    script = (
+        "import sys, json\nfrom drivefs.cli.main import main\n"
+        "assert main(['status']) == 4\nprint(json.dumps(sorted(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(json.loads(ended.stdout))
+    assert not loaded & set(heavy)
+
+
+def test_module_runs_as_a_program() -> None:
+    command = [sys.executable, "-m", "drivefs", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("drivefs ")
+
+
+def test_output_to_a_reader_that_left_is_no_error(home: Path) -> None:
+    command = f"{sys.executable} -m drivefs completion bash | true; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")

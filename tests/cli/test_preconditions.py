@@ -1,0 +1,106 @@
+"""What is refused before a mount is started, and in which words."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from drivefs.cli import mount, preconditions
+from drivefs.cli.errors import CommandError
+from drivefs.fuse import connection
+
+
+def test_empty_directory_will_do(tmp_path: Path) -> None:
+    preconditions.check_mountpoint(tmp_path)
+
+
+def test_missing_directory_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="mkdir -p"):
+        preconditions.check_mountpoint(tmp_path / "missing")
+
+
+def test_directory_with_content_is_not_hidden(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CommandError, match="not empty"):
+        preconditions.check_mountpoint(tmp_path)
+
+
+def test_file_is_no_mountpoint(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CommandError, match="not a directory"):
+        preconditions.check_mountpoint(tmp_path / "file")
+
+
+def test_missing_device_says_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="modprobe fuse"):
+        preconditions.check_device(tmp_path / "fuse")
+
+
+def test_device_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
+    (tmp_path / "fuse").mkdir()
+    with pytest.raises(CommandError, match="cannot be opened"):
+        preconditions.check_device(tmp_path / "fuse")
+
+
+def test_directory_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CommandError, match=r"cache directory .* cannot be written to"):
+        preconditions.check_writable(tmp_path / "file" / "cache", "cache")
+
+
+def test_writable_check_leaves_nothing_behind(tmp_path: Path) -> None:
+    preconditions.check_writable(tmp_path / "cache", "cache")
+    assert os.listdir(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize("content", ["", "# user_allow_other\n", "mount_max = 1\n"])
+def test_allow_other_needs_the_line_in_fuse_conf(tmp_path: Path, content: str) -> None:
+    (tmp_path / "fuse.conf").write_text(content)
+    with pytest.raises(CommandError, match="user_allow_other"):
+        preconditions.check_allow_other(tmp_path / "fuse.conf")
+
+
+def test_allow_other_is_let_through_by_fuse_conf(tmp_path: Path) -> None:
+    (tmp_path / "fuse.conf").write_text("# more\nuser_allow_other # yes\n")
+    preconditions.check_allow_other(tmp_path / "fuse.conf")
+
+
+def test_mount_options_are_taken_apart() -> None:
+    assert mount.mount_options(["allow_other,ro", "nosuid"], read_only=False) == {"allow_other", "ro", "nosuid"}
+    assert mount.mount_options([], read_only=True) == {"ro"}
+
+
+def test_later_of_two_opposite_options_wins() -> None:
+    assert mount.mount_options(["ro,rw"], read_only=False) == frozenset()
+    assert mount.mount_options(["noexec,exec,nodev"], read_only=False) == {"exec", "nodev"}
+
+
+def test_unknown_mount_option_is_refused_by_name() -> None:
+    with pytest.raises(CommandError, match="-o speed=11"):
+        mount.mount_options(["ro,speed=11"], read_only=False)
+
+
+MOUNTINFO = r"""
+22 1 0:20 / /proc rw - proc proc rw
+90 22 0:50 / /mnt/my\040drive rw,nosuid - fuse.drivefs drivefs:default rw,user_id=0
+91 22 0:51 / /mnt/other rw - fuse.sshfs host: rw
+92 22 0:52 / /mnt/my\040drive rw,nosuid shared:5 master:1 - fuse.drivefs drivefs:work rw
+"""
+
+
+def test_mounts_are_found_without_touching_them() -> None:
+    mount = connection.topmost("/mnt/my drive", MOUNTINFO)
+    assert mount == connection.Mount("/mnt/my drive", "fuse.drivefs", "drivefs:work", 52)
+    assert mount.is_drivefs
+    other = connection.topmost("/mnt/other", MOUNTINFO)
+    assert other is not None
+    assert not other.is_drivefs
+    assert connection.topmost("/mnt", MOUNTINFO) is None
+
+
+def test_abort_goes_by_number(tmp_path: Path) -> None:
+    (tmp_path / "52").mkdir()
+    (tmp_path / "52" / "abort").touch()
+    assert connection.abort(52, tmp_path)
+    assert (tmp_path / "52" / "abort").read_text() == "1"
+    assert not connection.abort(53, tmp_path / "missing")
