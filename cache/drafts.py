@@ -1,0 +1,318 @@
+"""Drafts: content written on this device that no revision has yet, as records over a base.
+
+Owns the tables `drafts`, `bases`, `records` and `retired`. A record is one write (or a part of at most 4 KiB of it):
+where in the file, and its bytes, in the row or in staging. Invariants: records of one draft are ordered by id, and a
+later one covers earlier ones; ids of one draft are consecutive in the table, so no index is needed; a staging file that
+no record names any more is retired in the transaction that drops the last such record.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+
+from cache.counters import Counter
+from cache.database import Database
+from cache.errors import Corrupt
+from cache.sealing import digest, row_digest
+from cache.staging import StagedRange, Staging
+from drivefs.protocol import wire
+from drivefs.protocol.changes import Base
+from drivefs.protocol.ids import NO_OP, InodeId, OpNumber
+
+INLINE_BYTES = 4096
+PLACE_BITS = 28
+MAX_CACHED_PLACES = 4096
+
+
+class DraftRow(msgspec.Struct, frozen=True, array_like=True):
+    """The state of a draft.
+
+    Content = base bytes below `low_size` (the lowest size since the base; past it they read as zeros), covered by the
+    records, cut or extended to `size`. `frozen` is the last record that the publication in flight covers (0: none),
+    `frozen_op` its mutation. `opened`: created or truncated by a descriptor that is still open. `conflicting`: the
+    base was no longer the current revision when the first write came.
+    """
+
+    inode: InodeId
+    base: Base
+    base_size: int
+    low_size: int
+    size: int
+    mtime_ns: int
+    frozen: int = 0
+    frozen_op: OpNumber = NO_OP
+    opened: bool = False
+    conflicting: bool = False
+
+
+class Record(NamedTuple):
+    """One row of written bytes; `digest` is that of its bytes, `staged` None when they are in the row.
+
+    A record without bytes is a truncation: the content was cut or extended to `file_offset` bytes.
+    """
+
+    id: int
+    file_offset: int
+    length: int
+    staged: StagedRange | None
+    digest: int
+
+    @property
+    def is_truncation(self) -> bool:
+        """Whether this is a change of size, not bytes written."""
+        return self.length == 0
+
+
+class Place:
+    """Where a draft's records are: ids from `first` up; `next` is the one to use next."""
+
+    __slots__ = ("first", "next")
+
+    def __init__(self, first: int, next_id: int) -> None:
+        self.first = first
+        self.next = next_id
+
+    @property
+    def end(self) -> int:
+        return self.first + (1 << PLACE_BITS)
+
+
+class Drafts:
+    """All drafts of the device."""
+
+    def __init__(self, database: Database, staging: Staging) -> None:
+        self._database = database
+        self._staging = staging
+        self._places = Counter(database, "draft")
+        self._cached: dict[InodeId, Place] = {}
+        self.dropped: list[InodeId] = []
+        """Inodes whose draft was dropped in the open transaction; the journal looks whether they are still needed."""
+        self.retired: list[int] = []
+        """Staging files retired in the open transaction; handed to staging when it commits."""
+        self.record_bytes = self._count_bytes()
+        self._bytes_before = self.record_bytes
+
+    def _count_bytes(self) -> int:
+        row = self._database.row("SELECT coalesce(sum(length), 0) FROM records")
+        return row[0] if row else 0
+
+    def begin(self) -> None:
+        """Remember what a rollback goes back to."""
+        self._bytes_before = self.record_bytes
+
+    def committed(self) -> None:
+        """Let staging remove, after the next barrier, what this transaction retired."""
+        for file in self.retired:
+            self._staging.remove(file)
+        self.retired.clear()
+        self.dropped.clear()
+
+    def rolled_back(self) -> None:
+        """Go back to the state before the transaction."""
+        self.record_bytes = self._bytes_before
+        self.retired.clear()
+        self.dropped.clear()
+        self._cached.clear()
+        self._places.reread()
+
+    def draft(self, inode: InodeId) -> DraftRow | None:
+        """The draft of an inode, or None.
+
+        Raises:
+            Corrupt: the row does not verify.
+        """
+        row = self._database.row("SELECT place, state, digest FROM drafts WHERE inode = ?", (inode,))
+        if row is None:
+            return None
+        place, state, found = row
+        if row_digest(state, inode, place) != found:
+            raise Corrupt(f"the draft of inode {inode} does not match its checksum")
+        return wire.decode(state, DraftRow)
+
+    def put_draft(self, draft: DraftRow) -> None:
+        """Create a draft or change its state; records and base blocks stay."""
+        inode = draft.inode
+        place = self._find_place(inode) or self._new_place(inode)
+        state = wire.encode(draft)
+        number = place.first >> PLACE_BITS
+        self._database.write(
+            "INSERT INTO drafts VALUES (?, ?, ?, ?) ON CONFLICT (inode) DO UPDATE"
+            " SET place = excluded.place, state = excluded.state, digest = excluded.digest",
+            (inode, number, state, row_digest(state, inode, number)),
+        )
+
+    def drop_draft(self, inode: InodeId) -> None:
+        """Drop a draft with its records and base blocks; its staging files go after the next barrier."""
+        place = self._find_place(inode)
+        if place is None:
+            return
+        self._drop_range(place, place.end, keep=0)
+        self._database.write("DELETE FROM drafts WHERE inode = ?", (inode,))
+        self._database.write("DELETE FROM bases WHERE inode = ?", (inode,))
+        self._cached.pop(inode, None)
+        self.dropped.append(inode)
+
+    def dirty_inodes(self, limit: int, after: InodeId | int = 0) -> list[InodeId]:
+        """Inodes that have a draft, in order of id."""
+        rows = self._database.rows("SELECT inode FROM drafts WHERE inode > ? ORDER BY inode LIMIT ?", (after, limit))
+        return [row[0] for row in rows]
+
+    def base_blocks(self, inode: InodeId) -> bytes | None:
+        """The packed block list of the revision the draft stands on, or None if it is not known here yet.
+
+        Raises:
+            Corrupt: the row does not verify.
+        """
+        row = self._database.row("SELECT blocks, digest FROM bases WHERE inode = ?", (inode,))
+        if row is None:
+            return None
+        blocks: bytes = row[0]
+        if row_digest(blocks, inode) != row[1]:
+            raise Corrupt(f"the base of the draft of inode {inode} does not match its checksum")
+        return blocks
+
+    def put_base_blocks(self, inode: InodeId, blocks: bytes | None) -> None:
+        """Set the base's block list, or make it unknown."""
+        if blocks is None:
+            self._database.write("DELETE FROM bases WHERE inode = ?", (inode,))
+            return
+        self._database.write(
+            "INSERT OR REPLACE INTO bases VALUES (?, ?, ?)", (inode, blocks, row_digest(blocks, inode))
+        )
+
+    def add_record(
+        self, inode: InodeId, file_offset: int, data: bytes | memoryview, staged: StagedRange | None = None
+    ) -> int:
+        """Note that `data` was written at `file_offset`; gives the id of the (last) record.
+
+        Without `staged` the bytes go into rows of at most 4 KiB.
+
+        Raises:
+            KeyError: the inode has no draft.
+        """
+        place = self._cached.get(inode) or self._find_place(inode)
+        if place is None:
+            raise KeyError(inode)
+        if staged is not None or len(data) <= INLINE_BYTES:
+            self._add_row(place, file_offset, data, staged)
+            return place.next - 1
+        with self._database.transaction():
+            for start in range(0, len(data), INLINE_BYTES):
+                self._add_row(place, file_offset + start, data[start : start + INLINE_BYTES], None)
+        return place.next - 1
+
+    def add_truncate(self, inode: InodeId, size: int) -> int:
+        """Note that the content was cut or extended to `size` bytes; gives the id of the record.
+
+        Raises:
+            KeyError: the inode has no draft.
+        """
+        place = self._find_place(inode)
+        if place is None:
+            raise KeyError(inode)
+        self._add_row(place, size, b"", None)
+        return place.next - 1
+
+    def _add_row(
+        self, place: Place, file_offset: int, data: bytes | memoryview, staged: StagedRange | None
+    ) -> None:
+        record, length, content = place.next, len(data), digest(data)
+        if record >= place.end:
+            raise OverflowError(f"a draft cannot have more than {1 << PLACE_BITS} records")
+        file, offset, inline = (0, 0, data) if staged is None else (staged.file, staged.offset, None)
+        self._database.write(
+            "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                record, file_offset, length, file, offset, content,
+                row_digest(b"", record, file_offset, length, file, offset, content), inline,
+            ),
+        )  # fmt: skip
+        place.next = record + 1
+        self.record_bytes += length
+
+    def records(self, inode: InodeId, up_to: int | None = None) -> list[Record]:
+        """The records of a draft in order, all or those up to an id.
+
+        Raises:
+            Corrupt: a row does not verify.
+        """
+        place = self._find_place(inode)
+        if place is None:
+            return []
+        last = place.end - 1 if up_to is None else up_to
+        found = []
+        for row in self._database.rows(
+            "SELECT id, file_offset, length, staging_file, staging_offset, content, digest FROM records"
+            " WHERE id BETWEEN ? AND ? ORDER BY id",
+            (place.first, last),
+        ):
+            record, file_offset, length, file, offset, content, expected = row
+            if row_digest(b"", record, file_offset, length, file, offset, content) != expected:
+                raise Corrupt(f"a record of the draft of inode {inode} does not match its checksum")
+            staged = StagedRange(file, offset, length) if file else None
+            found.append(Record(record, file_offset, length, staged, content))
+        return found
+
+    def record_data(self, record: Record) -> bytes:
+        """The bytes of a record that is not staged.
+
+        Raises:
+            Corrupt: they do not match their checksum.
+        """
+        row = self._database.row("SELECT data FROM records WHERE id = ?", (record.id,))
+        data = row[0] if row else None
+        if data is None or len(data) != record.length or digest(data) != record.digest:
+            raise Corrupt(f"the bytes written at offset {record.file_offset} do not match their checksum")
+        found: bytes = data
+        return found
+
+    def drop_records(self, inode: InodeId, up_to: int) -> None:
+        """Drop the records up to an id: a revision has their bytes now."""
+        place = self._find_place(inode)
+        if place is not None:
+            self._drop_range(place, up_to + 1, keep=self._staging.current_file(inode))
+
+    def _drop_range(self, place: Place, end: int, *, keep: int) -> None:
+        """Drop records from the place's first up to `end`, and retire staging files, but `keep`, that none needs."""
+        with self._database.transaction():
+            gone = self._database.rows(
+                "SELECT staging_file, sum(length) FROM records WHERE id >= ? AND id < ? GROUP BY staging_file",
+                (place.first, end),
+            )
+            self._database.write("DELETE FROM records WHERE id >= ? AND id < ?", (place.first, end))
+            for file, length in gone:
+                self.record_bytes -= length
+                if file and file != keep and not self._is_needed(place, file):
+                    self._database.write("INSERT OR IGNORE INTO retired VALUES (?)", (file,))
+                    self.retired.append(file)
+
+    def _is_needed(self, place: Place, file: int) -> bool:
+        needed = self._database.row(
+            "SELECT 1 FROM records WHERE id BETWEEN ? AND ? AND staging_file = ? LIMIT 1",
+            (place.first, place.end - 1, file),
+        )
+        return needed is not None
+
+    def _find_place(self, inode: InodeId) -> Place | None:
+        place = self._cached.get(inode)
+        if place is not None:
+            return place
+        row = self._database.row("SELECT place, state FROM drafts WHERE inode = ?", (inode,))
+        if row is None:
+            return None
+        first = (row[0] << PLACE_BITS) + 1
+        last = self._database.row(
+            "SELECT max(id) FROM records WHERE id BETWEEN ? AND ?", (first, first + (1 << PLACE_BITS) - 1)
+        )
+        frozen = wire.decode(row[1], DraftRow).frozen
+        return self._remember(inode, Place(first, max(first, frozen + 1, (last[0] or 0) + 1 if last else 0)))
+
+    def _new_place(self, inode: InodeId) -> Place:
+        first = (self._places.take() << PLACE_BITS) + 1
+        return self._remember(inode, Place(first, first))
+
+    def _remember(self, inode: InodeId, place: Place) -> Place:
+        if len(self._cached) >= MAX_CACHED_PLACES:
+            del self._cached[next(iter(self._cached))]
+        self._cached[inode] = place
+        return place
