@@ -309,7 +309,7 @@ def _profile(name: str, table: Any, file: Path) -> Profile:
         raise ConfigError(f"{file}: [profiles.{name}] is not a table")
     for key in ("url", "user", "device"):
         if not isinstance(table.get(key), str):
-            raise ConfigError(f"{file}: [profiles.{name}] needs {key} = \"…\"; drivefs login writes it")
+            raise ConfigError(f'{file}: [profiles.{name}] needs {key} = "…"; drivefs login writes it')
     try:
         limit = parse_cache_size(str(table["cache_size"])) if "cache_size" in table else DEFAULT_CACHE_BYTES
         return Profile(

@@ -115,7 +115,7 @@ def test_configuration_without_sense_is_refused_by_file_name(tmp_path: Path, tex
     places = places_in(tmp_path)
     places.config.mkdir(parents=True)
     places.config_file.write_text(text)
-    with pytest.raises(config.ConfigError, match="config.toml"):
+    with pytest.raises(config.ConfigError, match=r"config\.toml"):
         config.read_profiles(places)
 
 
@@ -134,7 +134,7 @@ def test_credentials_are_for_their_owner_alone(tmp_path: Path) -> None:
 
 
 def test_missing_credentials_say_how_to_log_in(tmp_path: Path) -> None:
-    with pytest.raises(config.NotLoggedIn, match="drivefs login .* --profile work"):
+    with pytest.raises(config.NotLoggedIn, match=r"drivefs login .* --profile work"):
         config.read_credentials(places_in(tmp_path).of_profile("work"), "work")
 
 
