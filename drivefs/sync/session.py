@@ -7,7 +7,6 @@ nonce to come is durable here before it is offered, so that a lost reply never l
 from collections.abc import Callable
 
 from cache.workspace import LocalState
-
 from drivefs.protocol.ground import RandomBytes
 from drivefs.protocol.ids import ID_RANGE_LENGTH, Epoch, WorkspaceId
 from drivefs.protocol.messages import IdRangesRequest, SessionReply, SessionRequest
@@ -16,6 +15,29 @@ from drivefs.remote.client import Remote
 
 NONCE_BYTES = 16
 RESERVE_RANGES = 2
+
+
+async def exchange(local: LocalState, remote: Remote, random_bytes: RandomBytes) -> SessionReply:
+    """Swap nonces, and take a new epoch if the backend demands one; durable on return.
+
+    Raises:
+        RemoteError: no session.
+    """
+    journal = local.journal
+    next_nonce = journal.meta("next_nonce")
+    if next_nonce is None:
+        next_nonce = random_bytes(NONCE_BYTES)
+        journal.set_meta("next_nonce", next_nonce)
+        await local.barrier()
+    request = SessionRequest(epoch=journal.epoch, last_nonce=journal.meta("nonce") or b"", next_nonce=next_nonce)
+    reply = await remote.session(request)
+    with journal.transaction():
+        journal.set_meta("nonce", next_nonce)
+        journal.set_meta("next_nonce", None)
+        if reply.epoch != journal.epoch:
+            journal.begin_epoch(reply.epoch)
+    await local.barrier()
+    return reply
 
 
 class Session:
@@ -39,7 +61,8 @@ class Session:
     @property
     def epoch(self) -> Epoch:
         """The epoch of the journal; 0 before the first session."""
-        return self._local.journal.epoch
+        stored = self._local.journal.meta("epoch")
+        return Epoch(int.from_bytes(stored or b"", "big"))
 
     async def open(self) -> None:
         """Swap nonces, take a new epoch if the backend demands one, and see that there are inode ids in reserve.
@@ -47,19 +70,7 @@ class Session:
         Raises:
             RemoteError: no session.
         """
-        journal = self._local.journal
-        next_nonce = journal.meta("next_nonce")
-        if next_nonce is None:
-            next_nonce = self._random_bytes(NONCE_BYTES)
-            journal.set_meta("next_nonce", next_nonce)
-            await self._local.barrier()
-        request = SessionRequest(epoch=self.epoch, last_nonce=journal.meta("nonce") or b"", next_nonce=next_nonce)
-        reply = await self._remote.session(request)
-        with journal.transaction():
-            journal.set_meta("nonce", next_nonce)
-            journal.set_meta("next_nonce", None)
-            if reply.epoch != self.epoch:
-                journal.begin_epoch(reply.epoch)
+        reply = await exchange(self._local, self._remote, self._random_bytes)
         self._set_cursor(reply)
         await self.refill_ids()
         await self._local.barrier()
