@@ -6,6 +6,7 @@ later one covers earlier ones; ids of one draft are consecutive in the table, so
 no record names any more is retired in the transaction that drops the last such record.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -17,11 +18,12 @@ from cache.sealing import digest, row_digest
 from cache.staging import StagedRange, Staging
 from drivefs.protocol import wire
 from drivefs.protocol.changes import Base
-from drivefs.protocol.ids import NO_OP, InodeId, OpNumber
+from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId, OpNumber
 
 INLINE_BYTES = 4096
 PLACE_BITS = 28
 MAX_CACHED_PLACES = 4096
+PAGE_ROWS = 500
 
 
 class DraftRow(msgspec.Struct, frozen=True, array_like=True):
@@ -152,10 +154,16 @@ class Drafts:
         self._cached.pop(inode, None)
         self.dropped.append(inode)
 
-    def dirty_inodes(self, limit: int, after: InodeId | int = 0) -> list[InodeId]:
-        """Inodes that have a draft, in order of id."""
-        rows = self._database.rows("SELECT inode FROM drafts WHERE inode > ? ORDER BY inode LIMIT ?", (after, limit))
-        return [row[0] for row in rows]
+    def draft_inodes(self, after: InodeId = NO_INODE) -> Iterator[InodeId]:
+        """Inodes above `after` that have a draft, in order of id; read by pages, so drafts may come and go."""
+        while True:
+            rows = self._database.rows(
+                "SELECT inode FROM drafts WHERE inode > ? ORDER BY inode LIMIT ?", (after, PAGE_ROWS)
+            )
+            for (after,) in rows:
+                yield after
+            if len(rows) < PAGE_ROWS:
+                return
 
     def base_blocks(self, inode: InodeId) -> bytes | None:
         """The packed block list of the revision the draft stands on, or None if it is not known here yet.
@@ -183,16 +191,16 @@ class Drafts:
     def add_record(
         self, inode: InodeId, file_offset: int, data: bytes | memoryview, staged: StagedRange | None = None
     ) -> int:
-        """Note that `data` was written at `file_offset`; gives the id of the (last) record.
+        """Note that `data`, at least one byte, was written at `file_offset`; gives the id of the (last) record.
 
         Without `staged` the bytes go into rows of at most 4 KiB.
 
         Raises:
             KeyError: the inode has no draft.
         """
-        place = self._cached.get(inode) or self._find_place(inode)
-        if place is None:
-            raise KeyError(inode)
+        place = self._place_of(inode)
+        if not data:
+            raise ValueError("a record of no bytes would be a truncation")
         if staged is not None or len(data) <= INLINE_BYTES:
             self._add_row(place, file_offset, data, staged)
             return place.next - 1
@@ -202,16 +210,20 @@ class Drafts:
         return place.next - 1
 
     def add_truncate(self, inode: InodeId, size: int) -> int:
-        """Note that the content was cut or extended to `size` bytes; gives the id of the record.
+        """Note that the file was cut or extended to `size` bytes; gives the id of the record.
 
         Raises:
             KeyError: the inode has no draft.
         """
-        place = self._find_place(inode)
-        if place is None:
-            raise KeyError(inode)
+        place = self._place_of(inode)
         self._add_row(place, size, b"", None)
         return place.next - 1
+
+    def _place_of(self, inode: InodeId) -> Place:
+        place = self._cached.get(inode) or self._find_place(inode)
+        if place is None:
+            raise KeyError(inode)
+        return place
 
     def _add_row(
         self, place: Place, file_offset: int, data: bytes | memoryview, staged: StagedRange | None

@@ -8,9 +8,9 @@ mutation leaves the journal without a final answer.
 from collections.abc import Callable
 
 import trio
+
 from cache.journal import Journal, RowState
 from cache.workspace import LocalState
-
 from drivefs.protocol.changes import FINAL, Base, Mutation, OpResult, Status, Store
 from drivefs.protocol.ids import Epoch, InodeId, OpNumber, RevisionNumber, WorkspaceId
 from drivefs.protocol.messages import CommitReply, CommitRequest
@@ -62,7 +62,7 @@ class Committer:
         batch = self._take_batch()
         if not batch:
             return None
-        await self._local.barrier()
+        await self._local.journal.barrier()
         request = CommitRequest(epoch=epoch, watermark=self._journal.watermark(), mutations=batch)
         reply = await self._remote.commit(self._workspace, request)
         self._settle(batch, reply.results)
@@ -103,6 +103,7 @@ class Committer:
                 if result.status is Status.OK:
                     self._settle_ok(mutation, result)
                 elif result.status in FINAL or result.status is Status.STALE:
+                    self._journal.fail(result.n, result.status, result.reason)
                     refused.append((mutation, result))
                 else:
                     self._deferred[result.n] = trio.current_time() + DEFER_SECONDS[result.status]
@@ -112,7 +113,7 @@ class Committer:
             if result.status is Status.NEEDS_BLOCKS and isinstance(mutation, Store):
                 self._deferred[result.n] = trio.current_time() + 3600.0
                 self._resend(mutation, result)
-            elif isinstance(mutation, Store) and result.status is Status.OK:
+            elif isinstance(mutation, Store) and result.n not in self._deferred:
                 self._publications.arrived(mutation.inode)
 
     def _settle_ok(self, mutation: Mutation, result: OpResult) -> None:

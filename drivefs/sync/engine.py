@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import trio
-from cache.workspace import LocalState
 
+from cache.workspace import LocalState
 from drivefs.protocol.changes import OpResult, Store
 from drivefs.protocol.ground import NowNs
 from drivefs.protocol.ids import InodeId
@@ -55,9 +55,8 @@ class Engine:
 
     async def run(self) -> None:
         """Synchronise until cancelled; cancellation loses nothing, the journal has it all."""
-        for inode in self._parts.local.journal.draft_inodes():
-            self._parts.publications.closed(inode)
-        self._parts.publications.changed()
+        self._offer_drafts()
+        await self._parts.follower.let_go()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.connection.run)
             nursery.start_soon(self._barriers)
@@ -65,19 +64,25 @@ class Engine:
             nursery.start_soon(self._commit)
             nursery.start_soon(self._follow)
 
+    def _offer_drafts(self) -> None:
+        """What an earlier mount left unpublished is due; nothing is open yet."""
+        for inode in self._parts.local.journal.drafts.draft_inodes():
+            self._parts.publications.closed(inode)
+        self._parts.publications.changed()
+
     async def settle(self, inodes: list[InodeId]) -> None:
         """Return when all that the journal and the drafts hold now is committed, open files included.
 
         `inodes` are those with unpublished content. Gives no deadline of its own; cancellation changes nothing.
         """
         journal, publications = self._parts.local.journal, self._parts.publications
-        target = journal.last_op()
+        target = journal.next_op()
         publications.forced(inodes)
         self.connection.retry_now()
         waiting = set(inodes)
         while True:
             waiting = {inode for inode in waiting if publications.is_on_its_way(inode)}
-            if not waiting and journal.watermark() > max(target, journal.last_store_of(inodes)):
+            if not waiting and journal.watermark() >= target:
                 return
             self._settled = trio.Event()
             with trio.move_on_after(1.0):
@@ -92,7 +97,7 @@ class Engine:
         """What a system call returned for is durable within a second, asked for or not."""
         while True:
             await trio.sleep(BARRIER_SECONDS)
-            await self._parts.local.barrier()
+            await self._parts.local.journal.barrier()
             await self._parts.local.checkpoint()
 
     async def _publish(self, nursery: trio.Nursery) -> None:

@@ -8,9 +8,10 @@ was shown. Invariant: the cursor never moves without the page it belongs to.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cache.journal import MISSING
-from cache.workspace import LocalState
+import trio
 
+from cache.overlay import MISSING
+from cache.workspace import LocalState
 from drivefs.protocol.ids import NO_INODE, InodeId, WorkspaceId
 from drivefs.protocol.messages import ChangesRequest, FeedPage, FeedStatus, WorkspaceCursor
 from drivefs.protocol.model import InodeState
@@ -69,19 +70,17 @@ class Follower:
         reply = await self._remote.changes(request)
         for page in reply.pages:
             if page.status is FeedStatus.CHANGES:
-                self.apply(page)
+                await self.apply(page)
             else:
                 self._diverged()
         return bool(reply.pages)
 
-    def apply(self, page: FeedPage) -> None:
+    async def apply(self, page: FeedPage) -> None:
         """Apply one page and tell everyone whom it concerns."""
         difference = self._compare(page)
         self._local.replica.apply_page(page)
-        inodes, names = self._local.journal.forget(page.cursor.seq)
         self._views.forget_cached(
-            [state.inode for state in page.inodes] + inodes,
-            [(dentry.parent, dentry.name) for dentry in page.dentries] + names,
+            [state.inode for state in page.inodes], [(dentry.parent, dentry.name) for dentry in page.dentries]
         )
         for inode in difference.attributes:
             self._invalidator.inode(inode, content=False)
@@ -89,20 +88,34 @@ class Follower:
             self._invalidator.inode(inode, content=True)
         for parent, name in difference.names:
             self._invalidator.entry(parent, name)
+        await self.let_go()
+
+    async def let_go(self) -> None:
+        """Drop from the overlay what the replica has durably taken over; cancellation leaves the rest for later."""
+        replica = self._local.replica
+        await replica.sync()
+        more = True
+        while more:
+            forgotten = self._local.journal.forget(replica.synced_seq(self._workspace))
+            for directory in forgotten.made:
+                replica.mark_complete(directory)
+            self._views.forget_cached(forgotten.inodes, forgotten.names)
+            more = forgotten.more
+            await trio.lowlevel.checkpoint()
 
     def _compare(self, page: FeedPage) -> _Difference:
         """Find what the page changes of what this device shows: where the overlay has something, it stays."""
         journal, replica = self._local.journal, self._local.replica
         found = _Difference()
         for state in page.inodes:
-            if journal.inode(state.inode) is not None:
+            if journal.overlay.inode(state.inode) is not None:
                 continue
             before = replica.inode(state.inode)
             if before is None or _looks_same(before, state):
                 continue
             (found.contents if before.revision != state.revision else found.attributes).append(state.inode)
         for dentry in page.dentries:
-            if journal.dentry(dentry.parent, dentry.name) is not MISSING:
+            if journal.overlay.dentry(dentry.parent, dentry.name) is not MISSING:
                 continue
             known = replica.dentry(dentry.parent, dentry.name)
             if known is MISSING or (known or NO_INODE) != dentry.inode:

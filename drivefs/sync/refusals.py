@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
-from cache.journal import MISSING, Journal
-from cache.replica import Replica
 
+from cache.journal import Journal
+from cache.overlay import MISSING
+from cache.replica import Replica
 from drivefs.protocol.changes import Base, Create, Link, Mutation, OpResult, Rename, Restore, Status, Store
 from drivefs.protocol.ids import NO_INODE, InodeId
 from drivefs.protocol.model import InodeState, cut_runs, run_id, unpack_blocks
@@ -47,31 +48,28 @@ class Refusals:
     def handle(self, refused: Iterable[tuple[Mutation, OpResult]]) -> None:
         """Deal with all refusals of one reply, in the order of the batch, within the caller's journal transaction."""
         for mutation, result in refused:
-            self._journal.discard(mutation.n)
-            if result.status is Status.ID_TAKEN:
-                # The number, not the change, was refused: this journal's numbers were used before.
-                self._again(mutation)
-                continue
-            action = resolve(mutation, result.reason)
+            # A number that is taken or stale was refused as a number, not as a change.
+            renumber = result.status in (Status.ID_TAKEN, Status.STALE)
+            action = Action.TRY_AGAIN if renumber else resolve(mutation, result.reason)
             if action is Action.TRY_AGAIN:
                 self._again(mutation)
             elif action is Action.COPY_CONTENT and isinstance(mutation, Store):
                 self._copy_content(mutation, result.reason)
             elif action is Action.OTHER_NAME and isinstance(mutation, Create | Link | Restore | Rename):
                 self._other_name(mutation, result.reason)
-            else:
-                self._undo(mutation)
+            self._journal.remove(mutation.n)
+            self._tell(planner.inodes_of(mutation), planner.names_of(mutation))
 
     def _again(self, mutation: Mutation) -> None:
         """Make the same change again, under a new op number; its effect here stands."""
         again = msgspec.structs.replace(mutation, n=self._journal.next_op(), after=[])
         self._journal.append(again)
         for inode in planner.inodes_of(again):
-            if (state := self._journal.inode(inode)) is not None:
-                self._journal.put_inode(state, again.n)
+            if (state := self._journal.overlay.inode(inode)) is not None:
+                self._journal.overlay.put_inode(state, again.n)
         for parent, name in planner.names_of(again):
-            if (target := self._journal.dentry(parent, name)) is not MISSING:
-                self._journal.put_dentry(parent, name, target or NO_INODE, again.n)
+            if (target := self._journal.overlay.dentry(parent, name)) is not MISSING:
+                self._journal.overlay.put_dentry(parent, name, target or NO_INODE, again.n)
 
     def _other_name(self, mutation: Create | Link | Restore | Rename, reason: str) -> None:
         """Make the same change under a derived name, at the root if its directory is gone."""
@@ -88,18 +86,18 @@ class Refusals:
             )
         else:
             fresh = msgspec.structs.replace(mutation, parent=parent, name=name, after=[])
-        self._journal.drop_overlay_dentry(*old)
-        self._journal.put_dentry(parent, name, mutation.inode, mutation.n)
+        self._journal.overlay.drop_dentry(*old)
+        self._journal.overlay.put_dentry(parent, name, mutation.inode, mutation.n)
         if isinstance(mutation, Rename) and mutation.replaced:
-            self._journal.drop_overlay_inode(mutation.replaced)
+            self._journal.overlay.drop_inode(mutation.replaced)
             self._tell([mutation.replaced], [])
         self._again(fresh)
         self._tell([mutation.inode], [old, new])
 
     def _copy_content(self, store: Store, reason: str) -> None:
         """Give the stored blocks a file of their own: beside the old name, or under it if it has become free."""
-        state = self._journal.inode(store.inode) or self._replica.inode(store.inode)
-        names = self._journal.names_of(store.inode) or self._replica.names_of(store.inode)
+        state = self._journal.overlay.inode(store.inode) or self._replica.inode(store.inode)
+        names = self._journal.overlay.names_of(store.inode) or self._replica.names_of(store.inode)
         parent, name = names[0] if names else (self._root, b"recovered-%d" % store.inode)
         frozen = self._contents.frozen(store.inode)
         if state is None or frozen is None:
@@ -114,8 +112,8 @@ class Refusals:
         )  # fmt: skip
         self._journal.append(create)
         self._contents.moved(store.inode, copy)
-        self._journal.drop_overlay_inode(store.inode)
-        self._journal.put_dentry(parent, name, copy, create.n)
+        self._journal.overlay.drop_inode(store.inode)
+        self._journal.overlay.put_dentry(parent, name, copy, create.n)
         again = Store(
             n=self._journal.next_op(), time_ns=store.time_ns, inode=copy, base=Base(), size=store.size,
             runs=[run_id(run) for run in runs], new_runs=runs, mtime_ns=store.mtime_ns,
@@ -125,20 +123,8 @@ class Refusals:
             inode=copy, kind=state.kind, mode=state.mode, uid=state.uid, gid=state.gid, atime_ns=state.atime_ns,
             mtime_ns=store.mtime_ns, ctime_ns=store.time_ns, size=store.size, blocks=None,
         )  # fmt: skip
-        self._journal.put_inode(fresh, again.n)
+        self._journal.overlay.put_inode(fresh, again.n)
         self._tell([store.inode, copy], [(parent, name)])
-
-    def _undo(self, mutation: Mutation) -> None:
-        """Let the backend's state show again, unless a later change of this device lies over it."""
-        inodes, names = planner.inodes_of(mutation), planner.names_of(mutation)
-        for inode in inodes:
-            if not self._journal.touching(inode):
-                self._journal.drop_overlay_inode(inode)
-        for parent, name in names:
-            target = self._journal.dentry(parent, name)
-            if target is not MISSING and not (target and self._journal.touching(target)):
-                self._journal.drop_overlay_dentry(parent, name)
-        self._tell(inodes, names)
 
     def _free_name(self, parent: InodeId, name: bytes) -> Name:
         taken = 0
@@ -149,7 +135,7 @@ class Refusals:
             taken += 1
 
     def _is_taken(self, parent: InodeId, name: bytes) -> bool:
-        here = self._journal.dentry(parent, name)
+        here = self._journal.overlay.dentry(parent, name)
         there = self._replica.dentry(parent, name) if here is MISSING else here
         return there is not MISSING and bool(there)
 

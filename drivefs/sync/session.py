@@ -61,8 +61,7 @@ class Session:
     @property
     def epoch(self) -> Epoch:
         """The epoch of the journal; 0 before the first session."""
-        stored = self._local.journal.meta("epoch")
-        return Epoch(int.from_bytes(stored or b"", "big"))
+        return self._local.journal.epoch
 
     async def open(self) -> None:
         """Swap nonces, take a new epoch if the backend demands one, and see that there are inode ids in reserve.
@@ -73,7 +72,7 @@ class Session:
         reply = await exchange(self._local, self._remote, self._random_bytes)
         self._set_cursor(reply)
         await self.refill_ids()
-        await self._local.barrier()
+        await self._local.journal.barrier()
         self._opened(reply)
 
     def _set_cursor(self, reply: SessionReply) -> None:

@@ -1,0 +1,391 @@
+"""The journal: all mutations of this device that the replica does not show yet, in order, with their overlay.
+
+Owns the table `mutations` and, through its parts, the whole of `journal.db`: one connection, used by the event loop
+only. Invariants: a mutation and its effect on the overlay are one transaction; a body does not change once it was sent;
+a row goes only when the replica has durably passed its commit (`forget`), when it was never sent (`remove`), or when
+its refusal was dealt with (`remove`); op numbers are never used twice. Nothing may be awaited inside a transaction.
+"""
+
+import enum
+from typing import NamedTuple
+
+from cache.barrier import Barrier
+from cache.counters import Counter
+from cache.database import Database, Row, Transaction
+from cache.drafts import Drafts
+from cache.effects import entries, parents, subjects
+from cache.errors import Corrupt
+from cache.inode_ids import InodeIds
+from cache.overlay import Overlay
+from cache.reserve import Reserve
+from cache.sealing import row_digest
+from cache.staging import Staging
+from drivefs.protocol import wire
+from drivefs.protocol.changes import Create, Mutation, Status
+from drivefs.protocol.ground import Offload
+from drivefs.protocol.ids import NO_REVISION, Epoch, InodeId, OpNumber, RevisionNumber, Seq
+from drivefs.protocol.model import InodeKind
+
+_COLUMNS = "n, state, seq, revision, status, reason, body, digest, mark"
+
+
+class RowState(enum.IntEnum):
+    """Where a mutation stands."""
+
+    PENDING = 0
+    """Not sent yet: it may still be replaced or removed."""
+    SENT = 1
+    """The server may know it: its body is frozen."""
+    ACKED = 2
+    """Committed; the replica may not have it yet."""
+    FAILED = 3
+    """Refused for good; waits to be resolved."""
+
+
+class JournalRow(NamedTuple):
+    """A mutation and what became of it so far."""
+
+    n: OpNumber
+    state: RowState
+    mutation: Mutation
+    seq: Seq
+    revision: RevisionNumber
+    status: Status | None
+    reason: str
+
+
+class Forgotten(NamedTuple):
+    """Overlay rows that are gone, so that the replica's show; `more`: there is more to forget.
+
+    `made` are directories that this device created: all their names have come with the feed.
+    """
+
+    inodes: list[InodeId]
+    names: list[tuple[InodeId, bytes]]
+    made: list[InodeId]
+    more: bool
+
+
+def mark_of(n: OpNumber, state: RowState, seq: Seq, revision: RevisionNumber, answer: str = "") -> int:
+    """The checksum of what changes in a row."""
+    return row_digest(answer.encode(), n, state, seq, revision)
+
+
+class Journal:
+    """The journal of one device.
+
+    `pending_count` is how many mutations have no final answer yet, `pending_bytes` how many bytes of content no
+    revision has yet.
+    """
+
+    def __init__(self, database: Database, staging: Staging, *, reserve: Reserve, offload: Offload) -> None:
+        self._database = database
+        self._reserve = reserve
+        self._ops = Counter(database, "op")
+        self._ids = InodeIds(database)
+        self._barrier = Barrier(database, staging, offload)
+        self.overlay = Overlay(database)
+        self.drafts = Drafts(database, staging)
+        self.pending_count = self._count_pending()
+        self._pending_before = self.pending_count
+        self._settled_below = OpNumber(0)
+        self._removed: list[JournalRow] = []
+        database.on_begin = self._begin
+        database.on_commit = self._commit
+        database.on_committed = self.drafts.committed
+        database.on_rollback = self._rolled_back
+
+    # -- transactions ------------------------------------------------------------------------------------------------
+
+    def transaction(self) -> Transaction:
+        """A context manager; COMMIT survives the death of the process. A nested one joins the outer.
+
+        Raises:
+            Poisoned: the disk failed.
+            DiskFull: no room; nothing was changed.
+        """
+        return self._database.transaction()
+
+    def _begin(self) -> None:
+        self._reserve.look_now_and_then()
+        self._pending_before = self.pending_count
+        self.drafts.begin()
+
+    def _commit(self) -> None:
+        if self._removed or self.drafts.dropped:
+            loose = set(self.drafts.dropped)
+            for row in self._removed:
+                self._drop_entries(row)
+                loose.update(subjects(row.mutation), parents(row.mutation))
+            self._drop_needless(loose)
+            self._removed.clear()
+
+    def _rolled_back(self) -> None:
+        self._removed.clear()
+        self.pending_count = self._pending_before
+        self._settled_below = OpNumber(0)
+        self.drafts.rolled_back()
+        self._ops.reread()
+        self._ids.rolled_back()
+
+    def admit(self, byte_count: int) -> None:
+        """Accept something new of about so many bytes; what frees space is never asked for.
+
+        Raises:
+            DiskFull: there is no room.
+        """
+        self._reserve.admit(byte_count)
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether anything happened since the last barrier began."""
+        return self._barrier.is_needed
+
+    async def barrier(self) -> None:
+        """Durable on return: all that was committed or staged before the call.
+
+        Raises:
+            Poisoned: the disk failed.
+        """
+        await self._barrier.wait()
+
+    # -- mutations ---------------------------------------------------------------------------------------------------
+
+    def next_op(self) -> OpNumber:
+        """A number for a new mutation."""
+        return OpNumber(self._ops.take())
+
+    def last_op(self) -> OpNumber:
+        """The highest number that was given out."""
+        return OpNumber(self._ops.upcoming - 1)
+
+    def append(self, mutation: Mutation) -> None:
+        """Add a mutation; its number comes from `next_op`."""
+        first, second = subjects(mutation)
+        body = wire.encode(mutation)
+        n = mutation.n
+        self._database.write(
+            "INSERT INTO mutations VALUES (?, 0, ?, ?, 0, 0, '', '', ?, ?, ?)",
+            (n, first, second, body, row_digest(body, n), row_digest(b"", n, 0, 0, 0)),
+        )
+        self.pending_count += 1
+
+    def replace(self, mutation: Mutation) -> None:
+        """Put another mutation in the place of the unsent one with the same number.
+
+        Raises:
+            ValueError: it was sent, or is not there.
+        """
+        first, second = subjects(mutation)
+        body = wire.encode(mutation)
+        self._database.write(
+            "UPDATE mutations SET inode = ?, other = ?, body = ?, digest = ? WHERE n = ? AND state = ?",
+            (first, second, body, row_digest(body, mutation.n), mutation.n, RowState.PENDING),
+        )
+        if not self._database.changed_count():
+            raise ValueError(f"mutation {mutation.n} is not one that may still be replaced")
+
+    def remove(self, n: OpNumber) -> None:
+        """Take back an unsent mutation; overlay rows that only it needed go when the transaction commits.
+
+        Raises:
+            ValueError: it was sent, or is not there.
+        """
+        self._remove(n, {RowState.PENDING})
+
+    def discard(self, n: OpNumber) -> None:
+        """Drop a mutation that was refused, after what it carried was taken care of, in the same transaction.
+
+        Overlay rows that only it needed go when the transaction commits.
+
+        Raises:
+            ValueError: it is not there, or was accepted.
+        """
+        self._remove(n, {RowState.PENDING, RowState.SENT, RowState.FAILED})
+
+    def _remove(self, n: OpNumber, states: set[RowState]) -> None:
+        row = self.get(n)
+        if row is None or row.state not in states:
+            raise ValueError(f"mutation {n} is not one that may be removed")
+        with self._database.transaction():
+            self._database.write("DELETE FROM mutations WHERE n = ?", (n,))
+            self.pending_count -= row.state in (RowState.PENDING, RowState.SENT)
+            self._removed.append(row)
+
+    def get(self, n: OpNumber) -> JournalRow | None:
+        """One mutation, whatever its state."""
+        found = self._database.row(f"SELECT {_COLUMNS} FROM mutations WHERE n = ?", (n,))
+        return decoded(found) if found else None
+
+    def unsettled(self, limit: int, after_n: int = 0) -> list[JournalRow]:
+        """Mutations without a final answer, in order."""
+        lowest = max(after_n, self._settled_below - 1)
+        found = self._database.rows(
+            f"SELECT {_COLUMNS} FROM mutations WHERE n > ? AND state IN (0, 1) ORDER BY n LIMIT ?", (lowest, limit)
+        )
+        return [decoded(row) for row in found]
+
+    def failed(self, limit: int) -> list[JournalRow]:
+        """Mutations that were refused for good, in order."""
+        found = self._database.rows(f"SELECT {_COLUMNS} FROM mutations WHERE state = 3 ORDER BY n LIMIT ?", (limit,))
+        return [decoded(row) for row in found]
+
+    def touching(self, inode: InodeId) -> list[JournalRow]:
+        """Mutations, not acknowledged, that are about an inode (not those that only name it as a parent), in order."""
+        found = self._database.rows(
+            f"SELECT {_COLUMNS} FROM mutations WHERE inode = ?1 AND state != 2 UNION"
+            f" SELECT {_COLUMNS} FROM mutations WHERE other = ?1 AND other != 0 AND state != 2 ORDER BY n",
+            (inode,),
+        )
+        return [decoded(row) for row in found]
+
+    def mark_sent(self, numbers: list[OpNumber]) -> None:
+        """Freeze bodies: these are about to be sent, after a barrier."""
+        with self._database.transaction():
+            for n in numbers:
+                self._database.write(
+                    "UPDATE mutations SET state = 1, mark = ? WHERE n = ? AND state = 0",
+                    (row_digest(b"", n, 1, 0, 0), n),
+                )
+
+    def settle(self, n: OpNumber, seq: Seq, revision: RevisionNumber = NO_REVISION) -> None:
+        """A mutation was committed; it stays until `forget`."""
+        self._answer(n, RowState.ACKED, (seq, revision, "", ""))
+
+    def fail(self, n: OpNumber, status: Status, reason: str) -> None:
+        """A mutation was refused for good; it stays until `remove`."""
+        self._answer(n, RowState.FAILED, (Seq(0), NO_REVISION, status.value, reason))
+
+    def _answer(self, n: OpNumber, state: RowState, answer: tuple[Seq, RevisionNumber, str, str]) -> None:
+        seq, revision, status, reason = answer
+        with self._database.transaction():
+            self._database.write(
+                "UPDATE mutations SET state = ?, seq = ?, revision = ?, status = ?, reason = ?, mark = ?"
+                " WHERE n = ? AND state < 2",
+                (state, *answer, mark_of(n, state, seq, revision, status + reason), n),
+            )
+            if not self._database.changed_count():
+                raise ValueError(f"mutation {n} does not wait for an answer")
+            self.pending_count -= 1
+
+    def watermark(self) -> OpNumber:
+        """The lowest number without a final answer; all below are settled or were never sent."""
+        found = self._database.row(
+            "SELECT n FROM mutations WHERE n >= ? AND state IN (0, 1) ORDER BY n LIMIT 1", (self._settled_below,)
+        )
+        lowest = OpNumber(found[0] if found else self._ops.upcoming)
+        if not self._database.is_in_transaction:
+            self._settled_below = lowest
+        return lowest
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of content that no revision has yet."""
+        return self.drafts.record_bytes
+
+    def _count_pending(self) -> int:
+        row = self._database.row("SELECT count(*) FROM mutations WHERE state IN (0, 1)")
+        return row[0] if row else 0
+
+    # -- forgetting --------------------------------------------------------------------------------------------------
+
+    def forget(self, cursor_seq: Seq, limit: int = 128) -> Forgotten:
+        """Drop acknowledged mutations that the replica has durably passed, and the overlay rows that only they need.
+
+        At most `limit` mutations at a time, so that the event loop goes on.
+        """
+        found = self._database.rows(
+            f"SELECT {_COLUMNS} FROM mutations WHERE state = 2 AND seq <= ? ORDER BY seq LIMIT ?",
+            (cursor_seq, limit + 1),
+        )
+        names: list[tuple[InodeId, bytes]] = []
+        made: list[InodeId] = []
+        touched: set[InodeId] = set()
+        with self._database.transaction():
+            for row in map(decoded, found[:limit]):
+                if isinstance(row.mutation, Create) and row.mutation.kind is InodeKind.DIRECTORY:
+                    made.append(row.mutation.inode)
+                self._database.write("DELETE FROM mutations WHERE n = ?", (row.n,))
+                names += self._drop_entries(row)
+                touched.update(subjects(row.mutation), parents(row.mutation))
+            inodes = self._drop_needless(touched)
+        return Forgotten(inodes, names, made, len(found) > limit)
+
+    def _drop_entries(self, row: JournalRow) -> list[tuple[InodeId, bytes]]:
+        """Drop the overlay entries that this mutation was the last to touch."""
+        dropped = []
+        for parent, name in entries(row.mutation):
+            self._database.write("DELETE FROM dentries WHERE parent = ? AND name = ? AND op = ?", (parent, name, row.n))
+            if self._database.changed_count():
+                dropped.append((parent, name))
+        return dropped
+
+    def _drop_needless(self, inodes: set[InodeId]) -> list[InodeId]:
+        """Drop the rows of those inodes that no mutation, no draft and no entry of the overlay needs."""
+        dropped = []
+        for inode in inodes:
+            self._database.write(
+                "DELETE FROM inodes WHERE inode = ?1"
+                " AND NOT EXISTS (SELECT 1 FROM mutations WHERE inode = ?1)"
+                " AND NOT EXISTS (SELECT 1 FROM mutations WHERE other = ?1 AND other != 0)"
+                " AND NOT EXISTS (SELECT 1 FROM drafts WHERE inode = ?1)"
+                " AND NOT EXISTS (SELECT 1 FROM dentries WHERE parent = ?1)",
+                (inode,),
+            )
+            if self._database.changed_count():
+                dropped.append(inode)
+        return dropped
+
+    # -- facts of the device -----------------------------------------------------------------------------------------
+
+    def meta(self, key: str) -> bytes | None:
+        """A fact by name."""
+        row = self._database.row("SELECT value FROM meta WHERE key = ?", (key,))
+        return row[0] if row else None
+
+    def set_meta(self, key: str, value: bytes | None) -> None:
+        """Set a fact, or remove it."""
+        if value is None:
+            self._database.write("DELETE FROM meta WHERE key = ?", (key,))
+        else:
+            self._database.write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    @property
+    def epoch(self) -> Epoch:
+        """The epoch of this journal; 0 before the first session."""
+        return Epoch(int.from_bytes(self.meta("epoch") or b"", "big"))
+
+    def begin_epoch(self, epoch: Epoch) -> None:
+        """A new life of the journal: ids that were handed to the one before are not used any more."""
+        with self._database.transaction():
+            self.set_meta("epoch", epoch.to_bytes(8, "big"))
+            self._ids.drop_ranges()
+
+    def allocate_inode(self) -> InodeId:
+        """An id for a new inode.
+
+        Raises:
+            OutOfIds: the server has to hand out a range first.
+        """
+        return self._ids.allocate()
+
+    def add_id_range(self, start: InodeId) -> None:
+        """Take over a range of ids from the server."""
+        self._ids.add_range(start)
+
+    def ids_left(self) -> int:
+        """How many inode ids are left."""
+        return self._ids.left()
+
+
+def decoded(row: Row) -> JournalRow:
+    """A row of the table as a value, verified.
+
+    Raises:
+        Corrupt: it does not match its checksums.
+    """
+    n, state, seq, revision, status, reason, body, digest, mark = row
+    if row_digest(body, n) != digest or mark_of(n, state, seq, revision, status + reason) != mark:
+        raise Corrupt(f"mutation {n} of the journal does not match its checksum")
+    answer = Status(status) if status else None
+    return JournalRow(n, RowState(state), wire.decode_mutation(body), seq, revision, answer, reason)

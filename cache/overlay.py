@@ -1,0 +1,119 @@
+"""The tables that shadow the replica: inodes and dentries as this device's own pending changes make them.
+
+Owns their rows; what is forgotten when is the journal's decision. Invariants: a row stands for as long as a mutation
+that is not forgotten, or a draft, needs it; each row verifies when it is read.
+"""
+
+import enum
+from typing import Final
+
+from cache.database import Database
+from cache.errors import Corrupt
+from cache.sealing import row_digest
+from drivefs.protocol import wire
+from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId, OpNumber
+from drivefs.protocol.model import InodeState
+
+
+class Missing(enum.Enum):
+    """The type of `MISSING`."""
+
+    MISSING = "missing"
+
+
+MISSING: Final = Missing.MISSING
+"""Nothing is known of a name here: neither that it exists nor that it does not."""
+
+
+class Overlay:
+    """Rows of the overlay; every method is one statement or two."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def inode(self, inode: InodeId) -> InodeState | None:
+        """The state of an inode that local changes touched, or None; `nlink` 0 is a removed one.
+
+        Raises:
+            Corrupt: the row does not verify.
+        """
+        row = self._database.row("SELECT op, state, digest FROM inodes WHERE inode = ?", (inode,))
+        if row is None:
+            return None
+        op, state, digest = row
+        if row_digest(state, inode, op) != digest:
+            raise Corrupt(f"the local state of inode {inode} does not match its checksum")
+        return wire.decode(state, InodeState)
+
+    def put_inode(self, state: InodeState, op: OpNumber) -> None:
+        """Set the state of an inode; `op` is the mutation that made it so, or `NO_OP`: the row keeps its op."""
+        inode = state.inode
+        op = op or self._op_of(inode)
+        body = wire.encode(state)
+        self._database.write(
+            "INSERT INTO inodes VALUES (?, ?, ?, ?) ON CONFLICT (inode) DO UPDATE"
+            " SET op = excluded.op, state = excluded.state, digest = excluded.digest",
+            (inode, op, body, row_digest(body, inode, op)),
+        )
+
+    def drop_inode(self, inode: InodeId) -> None:
+        """Let the replica's state show again."""
+        self._database.write("DELETE FROM inodes WHERE inode = ?", (inode,))
+
+    def _op_of(self, inode: InodeId) -> OpNumber:
+        row = self._database.row("SELECT op FROM inodes WHERE inode = ?", (inode,))
+        return row[0] if row else NO_OP
+
+    def dentry(self, parent: InodeId, name: bytes) -> InodeId | None | Missing:
+        """What a name leads to: None says that it is gone, MISSING that local changes did not touch it.
+
+        Raises:
+            Corrupt: the row does not verify.
+        """
+        row = self._database.row(
+            "SELECT inode, op, digest FROM dentries WHERE parent = ? AND name = ?", (parent, name)
+        )
+        if row is None:
+            return MISSING
+        inode, op, digest = row
+        if row_digest(name, parent, inode, op) != digest:
+            raise Corrupt(f"the local entry {name!r} of directory {parent} does not match its checksum")
+        return inode or None
+
+    def put_dentry(self, parent: InodeId, name: bytes, inode: InodeId, op: OpNumber) -> None:
+        """Let a name lead to an inode, or to `NO_INODE`: it is gone."""
+        self._database.write(
+            "INSERT INTO dentries VALUES (?, ?, ?, ?, ?) ON CONFLICT (parent, name) DO UPDATE"
+            " SET inode = excluded.inode, op = excluded.op, digest = excluded.digest",
+            (parent, name, inode, op, row_digest(name, parent, inode, op)),
+        )
+
+    def drop_dentry(self, parent: InodeId, name: bytes) -> None:
+        """Let the replica's entry show again."""
+        self._database.write("DELETE FROM dentries WHERE parent = ? AND name = ?", (parent, name))
+
+    def children(self, parent: InodeId) -> list[tuple[bytes, InodeId]]:
+        """All touched names of a directory in byte order; `NO_INODE` is a tombstone.
+
+        Raises:
+            Corrupt: a row does not verify.
+        """
+        found = []
+        for name, inode, op, digest in self._database.rows(
+            "SELECT name, inode, op, digest FROM dentries WHERE parent = ? ORDER BY name", (parent,)
+        ):
+            if row_digest(name, parent, inode, op) != digest:
+                raise Corrupt(f"a local entry of directory {parent} does not match its checksum")
+            found.append((name, inode))
+        return found
+
+    def names_of(self, inode: InodeId) -> list[tuple[InodeId, bytes]]:
+        """The touched names that lead to an inode."""
+        if inode == NO_INODE:
+            return []
+        return [
+            (parent, name)
+            for parent, name in self._database.rows(
+                "SELECT parent, name FROM dentries WHERE inode = ? AND inode != 0 ORDER BY parent, name", (inode,)
+            )
+        ]
