@@ -1,0 +1,153 @@
+"""Where space ends: file size, quota, and the disk of the journal.
+
+Owns the section "Limits" of SEMANTICS.md.
+"""
+
+import errno
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mount.conftest import mount_options
+from tests.mount.oracle import Pair, write_file
+from tests.support.mounts import Device, Workbench
+
+MEBIBYTE = 2**20
+LARGEST = 10 * 10**9
+
+
+def test_files_end_at_ten_gigabytes(both: Pair) -> None:
+    """[efbig]"""
+    path = write_file(both.drive / "file", b"content")
+    descriptor = os.open(path, os.O_RDWR)
+    os.ftruncate(descriptor, LARGEST)
+    assert os.fstat(descriptor).st_size == LARGEST
+    for attempt in (
+        lambda: os.ftruncate(descriptor, LARGEST + 1),
+        lambda: os.truncate(path, 2**50),
+        lambda: os.pwrite(descriptor, b"x", LARGEST),
+        lambda: os.pwrite(descriptor, b"x", 2**45),
+    ):
+        with pytest.raises(OSError, match="File too large") as refused:
+            attempt()
+        assert refused.value.errno == errno.EFBIG
+    assert os.fstat(descriptor).st_size == LARGEST
+    assert os.pwrite(descriptor, b"end", LARGEST - 3) == 3
+    assert os.pread(descriptor, 10, LARGEST - 5) == b"\0\0end"
+    os.ftruncate(descriptor, 7)
+    os.close(descriptor)
+    assert path.read_bytes() == b"content"
+
+
+def write_until_refused(root: Path, most: int) -> tuple[dict[str, bytes], int]:
+    """Write files of 1 MiB until one is refused; those that were accepted whole, and the errno."""
+    accepted: dict[str, bytes] = {}
+    chance = random.Random(8)
+    for number in range(most):
+        content = chance.randbytes(MEBIBYTE)
+        try:
+            with open(root / f"file{number}", "xb", buffering=0) as file:
+                place = 0
+                while place < len(content):
+                    place += file.write(content[place : place + 65536]) or 0
+        except OSError as error:
+            return accepted, error.errno or 0
+        accepted[f"file{number}"] = content
+    return accepted, 0
+
+
+def assert_all_there(root: Path, accepted: dict[str, bytes]) -> None:
+    for name, content in accepted.items():
+        assert (root / name).read_bytes() == content, name
+
+
+def test_writes_over_quota_are_refused_and_nothing_is_lost(workbench: Workbench) -> None:
+    """[edquot] [statfs]"""
+    server = workbench.server("--quota", "20M")
+    device = workbench.device(server)
+    root = device.mount(*mount_options())
+    write_file(root / "first", b"x")
+    device.sync()
+    found = os.statvfs(root)
+    assert abs(found.f_blocks * found.f_frsize - 20 * MEBIBYTE) < found.f_frsize
+    accepted, number = write_until_refused(root, 40)
+    assert number == errno.EDQUOT
+    assert 10 <= len(accepted) <= 20
+    assert_all_there(root, accepted)
+    assert os.statvfs(root).f_bavail * os.statvfs(root).f_frsize < 2 * MEBIBYTE
+    os.unlink(root / f"file{len(accepted)}")
+    device.sync()
+    os.mkdir(root / "directory")
+    os.rename(root / "file0", root / "directory/file0")
+    accepted["directory/file0"] = accepted.pop("file0")
+    os.unlink(root / "file1")
+    del accepted["file1"]
+    device.umount()
+    device.assert_sound()
+    server.assert_sound()
+    second = workbench.device(server)
+    assert_all_there(second.mount(*mount_options()), accepted)
+    assert sorted(os.listdir(second.mountpoint / "directory")) == ["file0"]
+
+
+@pytest.fixture
+def device_on_small_disk(workbench: Workbench) -> Iterator[Device]:
+    """A mounted device whose state directory has 200 MiB."""
+    device = workbench.new_device(workbench.server())
+    state = device.directories["XDG_STATE_HOME"]
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m,mode=0700", "drivefs-test", state], check=True)
+    device.login()
+    device.mount(*mount_options())
+    yield device
+    device.clear()
+    subprocess.run(["umount", state], check=True)
+
+
+@pytest.mark.needs_root
+def test_full_journal_disk_refuses_before_it_accepts(device_on_small_disk: Device, workbench: Workbench) -> None:
+    """[enospc]"""
+    device = device_on_small_disk
+    root = device.mountpoint
+    write_file(root / "first", b"before")
+    device.sync()
+    device.server.stop()
+    accepted, number = write_until_refused(root, 300)
+    assert number == errno.ENOSPC
+    assert 20 <= len(accepted) < 200
+    assert_all_there(root, accepted)
+    # Removing, renaming and reading go on, offline and without room.
+    os.unlink(root / f"file{len(accepted)}")
+    os.unlink(root / "file0")
+    del accepted["file0"]
+    os.rename(root / "file1", root / "renamed")
+    accepted["renamed"] = accepted.pop("file1")
+    os.mkdir(root / "directory")
+    device.server.start()
+    device.sync()
+    assert_all_there(root, accepted)
+    write_file(root / "again", b"y" * MEBIBYTE)
+    accepted["again"] = b"y" * MEBIBYTE
+    device.umount()
+    device.assert_sound()
+    device.server.assert_sound()
+    second = workbench.device(device.server)
+    assert_all_there(second.mount(*mount_options()), accepted)
+
+
+@pytest.mark.needs_root
+def test_full_journal_disk_survives_a_kill(device_on_small_disk: Device) -> None:
+    """[enospc] [crash-write]"""
+    device = device_on_small_disk
+    device.server.stop()
+    accepted, number = write_until_refused(device.mountpoint, 300)
+    assert number == errno.ENOSPC
+    device.kill()
+    root = device.mount(*mount_options())
+    assert_all_there(root, accepted)
+    device.server.start()
+    device.sync()
+    assert_all_there(root, accepted)
