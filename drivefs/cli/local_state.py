@@ -3,7 +3,6 @@
 Owns the real clock, randomness and threads of those commands, and what to say when the state cannot be opened.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +32,6 @@ def opened(places: config.ProfilePlaces, cache_limit_bytes: int = config.DEFAULT
             places.state,
             places.cache,
             offload=trio.to_thread.run_sync,
-            random_bytes=os.urandom,
             now_ns=time.time_ns,
             cache_limit_bytes=cache_limit_bytes,
         ) as local:

@@ -131,6 +131,7 @@ async def _keep(places: config.Places, profile: config.Profile, device: "Remote"
     """Open a first session and store all that mounting needs, the credentials last."""
     from drivefs.cli import local_state
     from drivefs.sync import session
+    from drivefs.sync.lister import Lister
 
     of_profile = places.of_profile(profile.name)
     with local_state.opened(of_profile, profile.cache_limit_bytes) as local:
@@ -138,6 +139,8 @@ async def _keep(places: config.Places, profile: config.Profile, device: "Remote"
         home = next(each for each in reply.workspaces if each.kind == "home")
         standing = session.Session(local, device, home.workspace, random_bytes=os.urandom, opened=lambda reply: None)
         await standing.open()
+        # So that a first mount without a network shows the top of the drive.
+        await Lister(device, local.replica, home.workspace, failed=lambda error: None).list_directory(home.root)
     config.write_profile(places, profile)
     config.write_credentials(
         of_profile,
