@@ -86,11 +86,12 @@ def wait_for_mount(mountpoint: Path, process: subprocess.Popen[bytes], log: Path
 
 
 def unmount(mountpoint: Path) -> None:
-    if not is_mounted(mountpoint):
-        return
-    subprocess.run(["fusermount3", "-u", str(mountpoint)], check=False, capture_output=True)
+    """Raises: BenchmarkError when it stays mounted."""
+    for option in ("-u", "-uz"):
+        if is_mounted(mountpoint):
+            subprocess.run(["fusermount3", option, str(mountpoint)], check=False, capture_output=True)
     if is_mounted(mountpoint):
-        subprocess.run(["fusermount3", "-uz", str(mountpoint)], check=False, capture_output=True)
+        raise BenchmarkError(f"{mountpoint} cannot be unmounted")
 
 
 def free_port() -> int:
