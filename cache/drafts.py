@@ -225,9 +225,7 @@ class Drafts:
             raise KeyError(inode)
         return place
 
-    def _add_row(
-        self, place: Place, file_offset: int, data: bytes | memoryview, staged: StagedRange | None
-    ) -> None:
+    def _add_row(self, place: Place, file_offset: int, data: bytes | memoryview, staged: StagedRange | None) -> None:
         record, length, content = place.next, len(data), digest(data)
         if record >= place.end:
             raise OverflowError(f"a draft cannot have more than {1 << PLACE_BITS} records")

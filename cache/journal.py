@@ -186,30 +186,19 @@ class Journal:
             raise ValueError(f"mutation {mutation.n} is not one that may still be replaced")
 
     def remove(self, n: OpNumber) -> None:
-        """Take back an unsent mutation; overlay rows that only it needed go when the transaction commits.
+        """Take back an unsent mutation, or drop a refused one after what it carried was taken care of.
+
+        Overlay rows that nothing else needs go when the transaction commits.
 
         Raises:
-            ValueError: it was sent, or is not there.
+            ValueError: it was sent and has no answer, or is not there.
         """
-        self._remove(n, {RowState.PENDING})
-
-    def discard(self, n: OpNumber) -> None:
-        """Drop a mutation that was refused, after what it carried was taken care of, in the same transaction.
-
-        Overlay rows that only it needed go when the transaction commits.
-
-        Raises:
-            ValueError: it is not there, or was accepted.
-        """
-        self._remove(n, {RowState.PENDING, RowState.SENT, RowState.FAILED})
-
-    def _remove(self, n: OpNumber, states: set[RowState]) -> None:
         row = self.get(n)
-        if row is None or row.state not in states:
+        if row is None or row.state not in (RowState.PENDING, RowState.FAILED):
             raise ValueError(f"mutation {n} is not one that may be removed")
         with self._database.transaction():
             self._database.write("DELETE FROM mutations WHERE n = ?", (n,))
-            self.pending_count -= row.state in (RowState.PENDING, RowState.SENT)
+            self.pending_count -= row.state is RowState.PENDING
             self._removed.append(row)
 
     def get(self, n: OpNumber) -> JournalRow | None:

@@ -64,15 +64,13 @@ class Overlay:
         row = self._database.row("SELECT op FROM inodes WHERE inode = ?", (inode,))
         return row[0] if row else NO_OP
 
-    def dentry(self, parent: InodeId, name: bytes) -> InodeId | None | Missing:
+    def dentry(self, parent: InodeId, name: bytes) -> InodeId | Missing | None:
         """What a name leads to: None says that it is gone, MISSING that local changes did not touch it.
 
         Raises:
             Corrupt: the row does not verify.
         """
-        row = self._database.row(
-            "SELECT inode, op, digest FROM dentries WHERE parent = ? AND name = ?", (parent, name)
-        )
+        row = self._database.row("SELECT inode, op, digest FROM dentries WHERE parent = ? AND name = ?", (parent, name))
         if row is None:
             return MISSING
         inode, op, digest = row

@@ -1,0 +1,87 @@
+"""The durable barrier: what was committed before it began survives a power cut when it ends.
+
+Owns the order (staged bytes, then the WAL that names them, then removal of what was retired) and the grouping: one sync
+serves all who came before it began. Invariant: a sync that fails poisons the journal, all waiters get the error, and
+nothing is tried again, since the kernel may have dropped what it could not write.
+"""
+
+import trio
+
+from cache.database import Database
+from cache.errors import Poisoned
+from cache.staging import PendingSync, Staging, sync_path
+from drivefs.protocol.ground import Offload
+
+
+class Barrier:
+    """Syncs of one journal; at most one runs at a time."""
+
+    def __init__(self, database: Database, staging: Staging, offload: Offload) -> None:
+        self._database = database
+        self._staging = staging
+        self._offload = offload
+        self._begun_count = 0
+        self._ended_count = 0
+        self._covered_commits = -1
+        self._is_running = False
+        self._ended = trio.Event()
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anything was committed or staged since the last barrier began."""
+        return self._database.commit_count != self._covered_commits or self._staging.is_dirty
+
+    async def wait(self) -> None:
+        """Durable on return: all that was committed and staged before the call.
+
+        Cancellation leaves a sync that has begun to the others who wait for it.
+
+        Raises:
+            Poisoned: the disk failed, now or earlier.
+        """
+        target = self._begun_count + 1
+        while self._ended_count < target:
+            if self._database.poisoned:
+                raise Poisoned(*self._database.poisoned.args)
+            if self._is_running:
+                await self._ended.wait()
+            else:
+                await self._run()
+
+    async def _run(self) -> None:
+        self._is_running = True
+        self._begun_count += 1
+        number, covered = self._begun_count, self._covered_commits
+        self._covered_commits = self._database.commit_count
+        pending = self._staging.begin_sync()
+        try:
+            removed_bytes = await self._offload(self._sync, pending)
+        except OSError as error:
+            self._database.poisoned = Poisoned(
+                f"a sync of the journal failed ({error}); nothing more is accepted. Check the disk and mount again:"
+                " what is there is verified then."
+            )
+            raise Poisoned(*self._database.poisoned.args) from error
+        except BaseException:
+            self._staging.sync_cancelled(pending)
+            self._covered_commits = covered
+            raise
+        else:
+            self._ended_count = number
+            self._staging.sync_ended(pending, removed_bytes)
+            self._forget_retired(pending)
+        finally:
+            self._is_running = False
+            self._ended.set()
+            self._ended = trio.Event()
+
+    def _sync(self, pending: PendingSync) -> int:
+        pending.sync()
+        sync_path(self._database.wal_path)
+        return pending.remove_retired()
+
+    def _forget_retired(self, pending: PendingSync) -> None:
+        if pending.retired:
+            with self._database.transaction():
+                for file in pending.retired:
+                    self._database.write("DELETE FROM retired WHERE file = ?", (file,))

@@ -1,0 +1,302 @@
+"""One SQLite connection in WAL mode: pragmas, transactions, translation of errors.
+
+Owns the connection and the depth of its transactions. Does not own any table. Invariants: at most one transaction at
+a time, a nested one joins the outer; a nested one that failed dooms the outer, even if its exception was caught;
+COMMIT means that the change is in the WAL file (it survives the death of the process, not yet a power cut). Nothing
+may be awaited inside a transaction.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import apsw
+
+from cache import errors
+
+Row = tuple[Any, ...]
+Bindings = Sequence[int | float | str | bytes | memoryview | None]
+
+PAGE_BYTES = 2048
+"""Small pages: a created file dirties six of them, and each goes to the WAL whole."""
+
+BUSY_MILLISECONDS = 5000
+
+
+def _nothing() -> None:
+    return None
+
+
+class Database:
+    """A connection whose statements are short; used by one thread at a time.
+
+    Called for each outermost transaction: `on_begin` after it began, `on_commit` before it commits, `on_committed`
+    and `on_rollback` after it ended.
+    """
+
+    def __init__(self, path: Path, *, cache_kibibytes: int, corrupt: type[errors.Corrupt] = errors.Corrupt) -> None:
+        """Open or create the database at `path`.
+
+        Raises:
+            Corrupt: it is no database, or damaged.
+        """
+        self.path = path
+        self.wal_path = Path(f"{path}-wal")
+        self.wal_bytes = 0
+        self.commit_count = 0
+        self.poisoned: errors.Poisoned | None = None
+        self.on_begin: Callable[[], None] = _nothing
+        self.on_commit: Callable[[], None] = _nothing
+        self.on_committed: Callable[[], None] = _nothing
+        self.on_rollback: Callable[[], None] = _nothing
+        self._corrupt = corrupt
+        self._depth = 0
+        self._doomed = False
+        self._transaction = Transaction(self)
+        create_private(path)
+        try:
+            self._connection = apsw.Connection(str(path), statementcachesize=300)
+            self._execute = self._connection.cursor().execute
+            self._connection.set_busy_timeout(BUSY_MILLISECONDS)
+            for pragma in (
+                f"page_size = {PAGE_BYTES}",
+                "journal_mode = WAL",
+                "synchronous = NORMAL",
+                f"cache_size = -{cache_kibibytes}",
+                "temp_store = MEMORY",
+                "trusted_schema = OFF",
+            ):
+                self._execute(f"PRAGMA {pragma}").fetchall()
+        except apsw.Error as error:
+            raise self.translated(error) from error
+        self._connection.set_wal_hook(self._note_commit)
+
+    def _note_commit(self, _connection: apsw.Connection, _name: str, page_count: int) -> int:
+        self.wal_bytes = page_count * (PAGE_BYTES + 24)
+        self.commit_count += 1
+        return 0
+
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self._depth > 0
+
+    def transaction(self) -> "Transaction":
+        """A context manager: commits at the outermost exit, rolls all of it back on an exception.
+
+        Raises:
+            DiskFull: on commit; nothing was changed.
+            Corrupt: the database is damaged.
+            Poisoned: the write failed.
+        """
+        return self._transaction
+
+    def begin(self) -> None:
+        """Enter a transaction, or join the one that is open."""
+        if self._depth:
+            self._depth += 1
+            return
+        if self.poisoned:
+            raise errors.Poisoned(*self.poisoned.args)
+        try:
+            self._execute("BEGIN IMMEDIATE")
+        except apsw.Error as error:
+            raise self.translated(error) from error
+        self._depth = 1
+        self._doomed = False
+        try:
+            self.on_begin()
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def commit(self) -> None:
+        """Leave a transaction that went well; the outermost one is committed."""
+        if self._depth > 1:
+            self._depth -= 1
+            return
+        if self._doomed:
+            self._roll_back()
+            raise RuntimeError("a transaction went on after a part of it had failed; it was rolled back")
+        try:
+            self.on_commit()
+            self._execute("COMMIT")
+        except apsw.Error as error:
+            self._roll_back()
+            raise self.translated(error) from error
+        except BaseException:
+            self._roll_back()
+            raise
+        self._depth = 0
+        self.on_committed()
+
+    def abandon(self) -> None:
+        """Leave a transaction that failed; the outermost one is rolled back."""
+        self._doomed = True
+        if self._depth > 1:
+            self._depth -= 1
+        else:
+            self._roll_back()
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._execute("ROLLBACK")
+        self._depth = 0
+        self.on_rollback()
+
+    def write(self, sql: str, bindings: Bindings = ()) -> None:
+        """Run a statement that changes something, in a transaction of its own if none is open."""
+        if not self._depth:
+            with self._transaction:
+                self._execute(sql, bindings)
+            return
+        self._execute(sql, bindings)
+
+    def row(self, sql: str, bindings: Bindings = ()) -> Row | None:
+        """The first row of a query, or None."""
+        try:
+            rows = self._execute(sql, bindings).fetchall()
+        except apsw.Error as error:
+            raise self.translated(error) from error
+        return rows[0] if rows else None
+
+    def rows(self, sql: str, bindings: Bindings = ()) -> list[Row]:
+        """All rows of a query; the caller bounds them."""
+        try:
+            return self._execute(sql, bindings).fetchall()
+        except apsw.Error as error:
+            raise self.translated(error) from error
+
+    def changed_count(self) -> int:
+        """How many rows the last `write` changed."""
+        return self._connection.changes()
+
+    def execute_script(self, sql: str) -> None:
+        """Run several statements, as when the schema is created."""
+        try:
+            self._connection.cursor().execute(sql).fetchall()
+        except apsw.Error as error:
+            raise self.translated(error) from error
+
+    def translated(self, error: apsw.Error) -> errors.CacheError:
+        """Our error for one of SQLite's."""
+        name = self.path.name
+        if isinstance(error, apsw.FullError):
+            return errors.DiskFull(f"The disk that holds {name} is full; nothing was changed. Free some space.")
+        if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+            return self._corrupt(f"{name} is damaged: {error}")
+        poisoned = errors.Poisoned(
+            f"{name} could not be read or written ({error}); nothing more is accepted. Check the disk and mount again:"
+            " what is there is verified then."
+        )
+        if isinstance(error, apsw.IOError):
+            self.poisoned = poisoned
+        return poisoned
+
+    def checkpoint(self) -> None:
+        """Copy the WAL into the database as far as possible, on a connection of its own: for a thread.
+
+        Durable on return: all that was copied. Does not stop the writer.
+        """
+        try:
+            connection = apsw.Connection(str(self.path))
+            try:
+                connection.set_busy_timeout(0)
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            finally:
+                connection.close()
+        except apsw.BusyError:
+            return
+        except apsw.Error as error:
+            raise self.translated(error) from error
+
+    def finish_checkpoint(self) -> None:
+        """Copy the rest of the WAL here and now, so that the next write starts it afresh: short after `checkpoint`."""
+        try:
+            self._execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except apsw.Error as error:
+            raise self.translated(error) from error
+
+    def close(self) -> None:
+        """Close; the WAL is copied into the database and removed."""
+        self._connection.set_wal_hook(None)
+        self._connection.close()
+
+
+class Transaction:
+    """What `Database.transaction` gives."""
+
+    __slots__ = ("_database",)
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __enter__(self) -> None:
+        self._database.begin()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._database.commit()
+            return
+        self._database.abandon()
+        if isinstance(error, apsw.Error):
+            raise self._database.translated(error) from error
+
+
+def create_private(path: Path) -> None:
+    """Create an empty file for the owner only, unless it exists; SQLite gives its other files the same mode."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        os.chmod(path, 0o600)
+
+
+def refuse_newer(path: Path, version: int) -> None:
+    """Look into the header of a database that nobody has open, before SQLite touches it.
+
+    Raises:
+        NewerState: a newer drivefs made it.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except FileNotFoundError:
+        return
+    found = int.from_bytes(header[60:64], "big")
+    if header.startswith(b"SQLite format 3\0") and found > version:
+        raise newer(path, found, version)
+
+
+def newer(path: Path, found: int, version: int) -> errors.NewerState:
+    """What to say of a database that is too new for us."""
+    return errors.NewerState(
+        f"{path} was written by a newer drivefs (format {found}, this one knows {version}). Nothing was changed. Use"
+        " the newer drivefs."
+    )
+
+
+def create_tables(database: Database, tables: str, version: int) -> None:
+    """Create the tables in an empty database; all or nothing.
+
+    Raises:
+        NewerState: a newer drivefs made it.
+    """
+    row = database.row("PRAGMA user_version")
+    found = row[0] if row else 0
+    if found > version:
+        raise newer(database.path, found, version)
+    if not found:
+        with database.transaction():
+            database.execute_script(tables)
+            database.execute_script(f"PRAGMA user_version = {version}")
+        database.finish_checkpoint()  # so that the version stands in the header, where `refuse_newer` looks
+
+
+def remove_database(path: Path) -> None:
+    """Remove a database that nobody has open, with its WAL."""
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)

@@ -1,0 +1,43 @@
+"""What can go wrong with the local state, as one tree; `fs` gives each an errno.
+
+CacheError
+ +-- StateInUse        another process has this state directory open
+ +-- NewerState        a newer drivefs wrote this state; nothing was touched
+ +-- Poisoned          an fsync or a write of the journal failed: nothing more is accepted until a restart
+ +-- DiskFull          refused before acceptance; nothing was changed
+ +-- Corrupt           bytes on this disk do not verify
+ |    +-- ReplicaCorrupt    the replica: it can be reset and fetched again
+ +-- OutOfIds          no inode id is left; the server has to hand out a range
+"""
+
+
+class CacheError(Exception):
+    """Base of all errors of the local state."""
+
+
+class StateInUse(CacheError):
+    """Another process holds the lock of the state directory."""
+
+
+class NewerState(CacheError):
+    """The state was written by a newer version of drivefs."""
+
+
+class Poisoned(CacheError):
+    """A sync or a write of the journal failed; what it covered may not be on disk, so nothing more is accepted."""
+
+
+class DiskFull(CacheError):
+    """There is no room on the local disk; nothing was changed."""
+
+
+class Corrupt(CacheError):
+    """Bytes that exist only on this disk do not match their checksum; they are never sent."""
+
+
+class ReplicaCorrupt(Corrupt):
+    """The replica is damaged; everything in it can be fetched again after `Replica.reset`."""
+
+
+class OutOfIds(CacheError):
+    """All ranges of inode ids are used up."""

@@ -1,0 +1,255 @@
+"""Append-only files that hold written bytes until a revision has them.
+
+Owns the files below `staging/`, named by a number that is never given out twice; knows nothing of what their bytes
+mean (that is in the records). Invariants: bytes are only ever appended; a range that was handed out does not change
+until its file is removed; a file is removed only after a barrier that came after its retirement.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from cache.errors import CacheError, Corrupt, DiskFull, Poisoned
+from cache.reserve import Reserve
+from cache.sealing import digest
+from drivefs.protocol.ids import InodeId
+
+MAX_OPEN_FILES = 128
+
+
+class StagedRange(NamedTuple):
+    """So many bytes at an offset of a staging file."""
+
+    file: int
+    offset: int
+    length: int
+
+
+class StagedFile:
+    """An open staging file; `size` is where the next bytes go."""
+
+    __slots__ = ("descriptor", "number", "size")
+
+    def __init__(self, number: int, descriptor: int) -> None:
+        self.number = number
+        self.descriptor = descriptor
+        self.size = 0
+
+
+class Staging:
+    """The files of one device.
+
+    `used_bytes` counts all that were not removed yet.
+    """
+
+    def __init__(self, directory: Path, *, take_number: Callable[[], int], reserve: Reserve) -> None:
+        self._directory = directory
+        self._take_number = take_number
+        self._reserve = reserve
+        self._appending: dict[InodeId, StagedFile] = {}
+        self._reading: dict[int, int] = {}
+        self._dirty: set[int] = set()
+        self._has_new_names = False
+        self._retired: list[int] = []
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self.used_bytes = sum(each.stat().st_size for each in os.scandir(directory))
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether bytes or names wait for a sync."""
+        return bool(self._dirty) or self._has_new_names
+
+    def path(self, file: int) -> Path:
+        """Where a staging file lies."""
+        return self._directory / f"{file:016x}"
+
+    def current_file(self, inode: InodeId) -> int:
+        """The file that takes the next bytes of an inode; 0: a new one."""
+        found = self._appending.get(inode)
+        return found.number if found else 0
+
+    def append(self, inode: InodeId, data: bytes | memoryview) -> StagedRange:
+        """Append bytes for an inode; they survive the death of the process, and a power cut after the next barrier.
+
+        Raises:
+            DiskFull: no room; nothing was kept.
+            Poisoned: the disk failed.
+        """
+        self._reserve.admit(len(data))
+        file = self._appending.get(inode) or self._begin_file(inode)
+        try:
+            write_all(file.descriptor, data, file.size)
+        except OSError as error:
+            self.roll(inode)
+            raise refused(error) from error
+        staged = StagedRange(file.number, file.size, len(data))
+        file.size += len(data)
+        self.used_bytes += len(data)
+        self._dirty.add(file.number)
+        return staged
+
+    def _begin_file(self, inode: InodeId) -> StagedFile:
+        while True:
+            number = self._take_number()
+            try:
+                descriptor = os.open(self.path(number), os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise refused(error) from error
+            break
+        self._has_new_names = True
+        file = self._appending[inode] = StagedFile(number, descriptor)
+        if len(self._appending) > MAX_OPEN_FILES:
+            self.roll(next(iter(self._appending)))
+        return file
+
+    def roll(self, inode: InodeId) -> None:
+        """Let later bytes of an inode go to a new file, so that this one can be removed as a whole."""
+        file = self._appending.pop(inode, None)
+        if file is not None:
+            os.close(file.descriptor)
+
+    def read(self, staged: StagedRange, start: int, length: int) -> bytes:
+        """Bytes `start` to `start + length` of a range, as they are: for serving what was just written.
+
+        Raises:
+            Corrupt: the file is gone or shorter than the range.
+        """
+        length = min(length, staged.length - start)
+        descriptor = self._reading.get(staged.file)
+        if descriptor is None:
+            descriptor = self._open_for_reading(staged.file)
+        data = os.pread(descriptor, length, staged.offset + start)
+        if len(data) != length:
+            raise Corrupt(f"staging file {staged.file:016x} is shorter than what was written to it")
+        return data
+
+    def _open_for_reading(self, file: int) -> int:
+        try:
+            descriptor = os.open(self.path(file), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise Corrupt(f"staging file {file:016x} is gone") from error
+        self._reading[file] = descriptor
+        if len(self._reading) > MAX_OPEN_FILES:
+            os.close(self._reading.pop(next(iter(self._reading))))
+        return descriptor
+
+    def load(self, staged: StagedRange, content: int) -> bytes:
+        """The whole range, verified against its digest; uses no shared descriptor, so any thread may call it.
+
+        Raises:
+            Corrupt: the bytes are not those that were written.
+        """
+        data = read_range(self.path(staged.file), staged)
+        if data is None or digest(data) != content:
+            raise Corrupt(
+                f"bytes at offset {staged.offset} of staging file {staged.file:016x} do not match their checksum"
+            )
+        return data
+
+    def remove(self, file: int) -> None:
+        """Remove a file after the next barrier: until then a power cut could bring back records that need it."""
+        for inode, appended in self._appending.items():
+            if appended.number == file:
+                self.roll(inode)
+                break
+        self._retired.append(file)
+
+    def begin_sync(self) -> "PendingSync":
+        """What a barrier that begins now has to sync, and what it may remove then."""
+        pending = PendingSync(self._directory, self._dirty, self._has_new_names, self._retired)
+        self._dirty = set()
+        self._has_new_names = False
+        self._retired = []
+        return pending
+
+    def sync_ended(self, pending: "PendingSync", removed_bytes: int) -> None:
+        """The barrier went well."""
+        for file in pending.retired:
+            descriptor = self._reading.pop(file, None)
+            if descriptor is not None:
+                os.close(descriptor)
+        self.used_bytes -= removed_bytes
+        self._has_new_names |= bool(pending.retired)
+
+    def sync_cancelled(self, pending: "PendingSync") -> None:
+        """The barrier never ran: the next one has to do its work."""
+        self._dirty |= pending.files
+        self._has_new_names |= pending.has_new_names
+        self._retired = pending.retired + self._retired
+
+    def close(self) -> None:
+        """Close all descriptors; the files stay."""
+        for inode in list(self._appending):
+            self.roll(inode)
+        for descriptor in self._reading.values():
+            os.close(descriptor)
+        self._reading.clear()
+
+
+class PendingSync(NamedTuple):
+    """The part of a barrier that concerns staging; its methods are for a thread."""
+
+    directory: Path
+    files: set[int]
+    has_new_names: bool
+    retired: list[int]
+
+    def sync(self) -> None:
+        """Make all bytes and names durable; comes before the sync of the WAL, whose records name them."""
+        for file in sorted(self.files):
+            sync_path(self.directory / f"{file:016x}")
+        if self.has_new_names:
+            sync_path(self.directory)
+
+    def remove_retired(self) -> int:
+        """Remove what nothing needs any more, and give its size; comes after the sync of the WAL."""
+        removed_bytes = 0
+        for file in self.retired:
+            path = self.directory / f"{file:016x}"
+            if path.exists():
+                removed_bytes += path.stat().st_size
+                path.unlink()
+        return removed_bytes
+
+
+def refused(error: OSError) -> CacheError:
+    """Our error for a write that the disk refused."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE):
+        return DiskFull(f"Written bytes could not be kept: {error.strerror}. Nothing was changed. Free some space.")
+    return Poisoned(f"Written bytes could not be kept: {error.strerror}. Check the disk.")
+
+
+def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data` at an offset; a short write goes on or raises what stopped it."""
+    written = os.pwrite(descriptor, data, offset)
+    while written < len(data):
+        written += os.pwrite(descriptor, memoryview(data)[written:], offset + written)
+
+
+def read_range(path: Path, staged: StagedRange) -> bytes | None:
+    """The bytes of a range, or None if the file is gone or too short."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        data = os.pread(descriptor, staged.length, staged.offset)
+    finally:
+        os.close(descriptor)
+    return data if len(data) == staged.length else None
+
+
+def sync_path(path: Path) -> None:
+    """Make a file's bytes, or a directory's names, survive a power cut; a file that is gone needs none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

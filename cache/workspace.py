@@ -1,0 +1,144 @@
+"""Opens the local state of a device: its lock, journal, staging, replica and block cache; and closes it.
+
+Owns the layout of the two directories and the order of opening: lock, recovery, journal, replica, block cache.
+Invariants: one process at a time has a state directory open; everything in it is for its owner only; the cache
+directory may have been deleted since the last time.
+"""
+
+import fcntl
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cache.blocks import BlockCache
+from cache.counters import Counter
+from cache.database import Database, create_private, create_tables, refuse_newer
+from cache.errors import StateInUse
+from cache.findings import Finding
+from cache.journal import Journal
+from cache.replica import Replica
+from cache.reserve import Reserve
+from cache.schema import JOURNAL, JOURNAL_VERSION
+from cache.staging import Staging, sync_path
+from drivefs.protocol.ground import NowNs, Offload
+
+CACHE_KIBIBYTES = 8192
+
+CHECKPOINT_BYTES = 16 * 2**20
+"""A WAL of this size is copied into its database in the background."""
+
+FINISH_BYTES = 64 * 2**20
+"""A WAL of this size never ended while it was copied: the rest is copied on the loop, a few milliseconds."""
+
+
+class LocalState:
+    """The open state; a context manager that closes it.
+
+    `report` is what recovery found, for `status` and for people.
+    """
+
+    def __init__(self, state_dir: Path, cache_dir: Path, *, offload: Offload, cache_limit_bytes: int) -> None:
+        self._offload = offload
+        self._is_checkpointing = False
+        self.report: list[Finding] = []
+        with ExitStack() as opened:
+            make_private(state_dir)
+            opened.callback(os.close, take_lock(state_dir))
+            self._open_journal(state_dir, opened)
+            make_private(cache_dir)
+            self.replica = Replica(cache_dir / "replica.db", offload)
+            opened.callback(self.replica.close)
+            self.blocks = BlockCache(cache_dir / "blocks", offload=offload, limit_bytes=cache_limit_bytes)
+            opened.callback(self.blocks.close)
+            self._opened = opened.pop_all()
+
+    def _open_journal(self, state_dir: Path, opened: ExitStack) -> None:
+        path = state_dir / "journal.db"
+        refuse_newer(path, JOURNAL_VERSION)
+        self._database = Database(path, cache_kibibytes=CACHE_KIBIBYTES)
+        opened.callback(self._database.close)
+        create_tables(self._database, JOURNAL, JOURNAL_VERSION)
+        sync_path(state_dir)
+        reserve = Reserve(state_dir)
+        numbers = Counter(self._database, "file")
+        self.staging = Staging(state_dir / "staging", take_number=numbers.take, reserve=reserve)
+        opened.callback(self.staging.close)
+        self.journal = Journal(self._database, self.staging, reserve=reserve, offload=self._offload)
+
+    @classmethod
+    def open(cls, state_dir: Path, cache_dir: Path, *, offload: Offload, now_ns: NowNs, cache_limit_bytes: int) -> Self:
+        """Open, and after a crash recover, the state in two directories; blocks, since it reads what needs verifying.
+
+        Raises:
+            StateInUse: another process has it open.
+            NewerState: a newer drivefs wrote it; nothing was touched.
+            Corrupt: the journal cannot be read; it was left as it is.
+        """
+        return cls(state_dir, cache_dir, offload=offload, cache_limit_bytes=cache_limit_bytes)
+
+    @property
+    def dirty(self) -> bool:
+        """Whether anything was committed or staged since the last barrier began."""
+        return self.journal.is_dirty
+
+    async def barrier(self) -> None:
+        """Durable on return: all that was committed or staged before the call.
+
+        Raises:
+            Poisoned: the disk failed.
+        """
+        await self.journal.barrier()
+
+    async def checkpoint(self) -> None:
+        """Copy WALs that have grown into their databases; cheap when they have not."""
+        for database in (self._database, self.replica.database):
+            if database.wal_bytes < CHECKPOINT_BYTES or self._is_checkpointing:
+                continue
+            self._is_checkpointing = True
+            try:
+                await self._offload(database.checkpoint)
+                if database.wal_bytes > FINISH_BYTES:
+                    await self._offload(database.checkpoint)
+                    database.finish_checkpoint()
+            finally:
+                self._is_checkpointing = False
+
+    def close(self) -> None:
+        """Close everything; what is pending stays for the next time."""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def make_private(directory: Path) -> None:
+    """Create a directory for its owner only, or make it so."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)
+
+
+def take_lock(state_dir: Path) -> int:
+    """Lock a state directory for this process; the lock goes with the descriptor.
+
+    Raises:
+        StateInUse: another one has it.
+    """
+    path = state_dir / "lock"
+    create_private(path)
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise StateInUse(
+            f"{state_dir} is in use by another drivefs process: a drive can be mounted once at a time on a device."
+            " Unmount it there first."
+        ) from error
+    return descriptor
