@@ -84,6 +84,7 @@ class Server:
     """A `drivefs-server` on a data directory and a port of its own; both stay the same over restarts."""
 
     def __init__(self, home: Path, *flags: str) -> None:
+        self.home = home
         self.data = home / "data"
         self.log = home / "server.log"
         self.address = f"127.0.0.1:{free_port()}"
@@ -92,12 +93,17 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
         home.mkdir(parents=True)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Its master key is its own, and lies outside its data directory."""
+        return {**bare_environment(), "XDG_CONFIG_HOME": str(self.home / "config")}
+
     def start(self) -> None:
         """Start it and wait until it says that it is healthy."""
         command = [*DRIVEFS_SERVER, "run", "--data", str(self.data), "--listen", self.address, *self.flags]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=bare_environment(), cwd="/"
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, cwd="/"
             )
         wait_until(f"{self.url}/healthz answers; see {self.log}", self.is_healthy)
 
@@ -130,7 +136,7 @@ class Server:
             capture_output=True,
             text=True,
             timeout=COMMAND_SECONDS,
-            env=bare_environment(),
+            env=self.environment,
             cwd="/",
         )
 
