@@ -26,7 +26,7 @@ class DrivefsMount(MountedTarget):
         self.binaries = Path(sys.executable).parent
         self.environment = {
             f"XDG_{kind}_HOME": str(base / kind.lower()) for kind in ("CONFIG", "STATE", "CACHE", "DATA")
-        } | {"XDG_RUNTIME_DIR": str(base / "runtime")}
+        } | {"XDG_RUNTIME_DIR": str(base / "runtime"), "DRIVEFS_SERVER_QUOTA": "1T"}
 
     def command(self, *words: object, **options: object) -> str:
         return processes.run(self.binaries / "drivefs", *words, env=self.environment, **options)
@@ -41,11 +41,11 @@ class DrivefsMount(MountedTarget):
         (self.base / "runtime").mkdir(mode=0o700, exist_ok=True)
         data, port = self.base / "data", processes.free_port()
         server = self.binaries / "drivefs-server"
-        processes.run(server, "user", "add", USER, "--data", data, "--password-stdin", input=PASSWORD + "\n")
+        add_user = (server, "user", "add", USER, "--data", data, "--password-stdin")
+        processes.run(*add_user, env=self.environment, input=PASSWORD + "\n")
         url = f"http://127.0.0.1:{port}"
-        self.server = processes.start(
-            server, "run", "--data", data, "--listen", f"127.0.0.1:{port}", log=self.base / "server.log"
-        )
+        serve = (server, "run", "--data", data, "--listen", f"127.0.0.1:{port}")
+        self.server = processes.start(*serve, log=self.base / "server.log", env=self.environment)
         processes.wait_until(lambda: self.is_healthy(url), f"the server at {url}")
         self.command("login", url, "--user", USER, "--device", "bench", "--password-stdin", input=PASSWORD + "\n")
         self.mount()
