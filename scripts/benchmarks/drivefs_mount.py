@@ -24,9 +24,10 @@ class DrivefsMount(MountedTarget):
         super().__init__(base)
         self.server: subprocess.Popen[bytes] | None = None
         self.binaries = Path(sys.executable).parent
-        self.environment = {
-            f"XDG_{kind}_HOME": str(base / kind.lower()) for kind in ("CONFIG", "STATE", "CACHE", "DATA")
-        } | {"XDG_RUNTIME_DIR": str(base / "runtime"), "DRIVEFS_SERVER_QUOTA": "1T"}
+        self.environment = {f"XDG_{kind}_HOME": str(base / kind.lower()) for kind in ("CONFIG", "STATE", "CACHE")} | {
+            "XDG_RUNTIME_DIR": str(base / "runtime"),
+            "DRIVEFS_SERVER_QUOTA": "1T",
+        }
 
     def command(self, *words: object, **options: object) -> str:
         return processes.run(self.binaries / "drivefs", *words, env=self.environment, **options)
