@@ -1,26 +1,35 @@
 """What synchronisation is doing now, as plain values for the commands and the `.drivefs` tree.
 
-Owns the shape; gathering it is the engine's.
+Owns the shape and the gathering. Rates are over the last `WINDOW_SECONDS`, sampled once a second; nothing here waits for
+the network.
 """
 
+from collections import deque
+from collections.abc import Callable
+
 import msgspec
+import trio
+
+from cache.workspace import LocalState
+from drivefs.protocol.messages import Limits, Usage
+from drivefs.sync.connection import Connection
+
+WINDOW_SECONDS = 5
 
 
 class Transfer(msgspec.Struct, frozen=True):
-    """One file on its way; rates are the average since it began."""
+    """One direction since the mount began."""
 
-    inode: int
-    direction: str
-    size_bytes: int
-    done_bytes: int
+    bytes: int
+    bytes_per_second: float
 
 
 class SyncStatus(msgspec.Struct, frozen=True):
     """The state of one drive.
 
-    `since_ns` is when the present state, online or offline, began; `reason` says why it is offline. `pending_mutations`
-    counts changes that the backend has not acknowledged, `pending_bytes` the unpublished content. Rates are bytes per
-    second over the last seconds.
+    `since_ns` is when the present state, online or offline, began; `reason` says why it is offline, or why nothing is
+    accepted. `pending_mutations` counts changes that the backend has not acknowledged, and files with content that no
+    revision has; `pending_bytes` is that content. The quota is None until the backend has been reached.
     """
 
     online: bool
@@ -28,13 +37,69 @@ class SyncStatus(msgspec.Struct, frozen=True):
     reason: str
     pending_mutations: int
     pending_bytes: int
-    unpublished_files: int
-    over_quota: bool
-    uploads: list[Transfer]
-    sent_bytes: int
-    received_bytes: int
-    upload_rate: float
-    download_rate: float
-    quota_bytes: int
-    used_bytes: int
-    cursor: int
+    upload: Transfer
+    download: Transfer
+    quota_bytes: int | None
+    used_bytes: int | None
+
+
+class Meter:
+    """The rate of a counter that only grows."""
+
+    def __init__(self, read: Callable[[], int]) -> None:
+        self._read = read
+        self._samples = deque([read()], maxlen=WINDOW_SECONDS + 1)
+
+    def sample(self) -> None:
+        """Called once a second."""
+        self._samples.append(self._read())
+
+    def transfer(self) -> Transfer:
+        """The total and the rate."""
+        seconds = max(len(self._samples) - 1, 1)
+        return Transfer(bytes=self._read(), bytes_per_second=(self._samples[-1] - self._samples[0]) / seconds)
+
+
+class Reporter:
+    """Gathers the status of one drive."""
+
+    def __init__(self, local: LocalState, connection: Connection, *, sent: Meter, received: Meter) -> None:
+        self._local = local
+        self._connection = connection
+        self._sent = sent
+        self._received = received
+        self._limits: Limits | None = None
+        self._usage: Usage | None = None
+
+    async def run(self) -> None:
+        """Sample the rates until cancelled."""
+        while True:
+            await trio.sleep(1.0)
+            self._sent.sample()
+            self._received.sample()
+
+    def told(self, limits: Limits, usage: Usage) -> None:
+        """The backend has said what the account may use and does use."""
+        self._limits, self._usage = limits, usage
+
+    def status(self) -> SyncStatus:
+        """The state now."""
+        reach = self._connection.reach
+        mutations, size = self.pending()
+        used = None if self._usage is None else self._usage.stored_bytes + self._usage.pinned_bytes
+        return SyncStatus(
+            online=reach.online,
+            since_ns=reach.since_ns,
+            reason=reach.reason,
+            pending_mutations=mutations,
+            pending_bytes=size,
+            upload=self._sent.transfer(),
+            download=self._received.transfer(),
+            quota_bytes=None if self._limits is None else self._limits.quota_bytes,
+            used_bytes=used,
+        )
+
+    def pending(self) -> tuple[int, int]:
+        """What the backend does not have: changes, and bytes of content."""
+        journal = self._local.journal
+        return journal.pending_count + sum(1 for _ in journal.drafts.draft_inodes()), journal.pending_bytes

@@ -1,0 +1,154 @@
+"""What a mount answers to the commands: the table of handlers.
+
+Owns the shape of the answers; what they say is asked of the parts. Invariant: no answer waits for the network, but that
+of `sync`, which reports while it waits.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from cache.journal import RowState
+from cache.workspace import LocalState
+from drivefs.control.errors import Refused
+from drivefs.control.server import Handler, Report
+from drivefs.protocol.ids import InodeId
+from drivefs.protocol.model import InodeKind, InodeState, unpack_blocks
+from drivefs.sync.engine import Engine
+from drivefs.sync.status import Reporter
+
+REPORT_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """What the handlers ask.
+
+    `identity` is what `status` says first: profile, mountpoint, user and so on. `notices` gives sentences about what
+    people should know of the drive, now.
+    """
+
+    identity: dict[str, Any]
+    local: LocalState
+    engine: Engine
+    reporter: Reporter
+    notices: Callable[[], list[str]]
+
+
+class Handlers:
+    """The handlers of one mount; what outlives an answer runs in `nursery`."""
+
+    def __init__(self, drive: Drive, nursery: trio.Nursery) -> None:
+        self._drive = drive
+        self._nursery = nursery
+
+    def table(self) -> dict[str, Handler]:
+        """All commands that a mount answers."""
+        return {
+            "status": self.status,
+            "sync": self.sync,
+            "file_status": self.file_status,
+            "cache_show": self.cache_show,
+            "cache_clear": self.cache_clear,
+        }
+
+    async def status(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+        """Everything at once."""
+        status = self._drive.reporter.status()
+        is_known = status.quota_bytes is not None
+        return {
+            **self._drive.identity,
+            "online": status.online,
+            "since_ns": status.since_ns,
+            "reason": status.reason,
+            "pending": {"mutations": status.pending_mutations, "bytes": status.pending_bytes},
+            "transfers": {
+                "upload": {"bytes": status.upload.bytes, "bytes_per_second": status.upload.bytes_per_second},
+                "download": {"bytes": status.download.bytes, "bytes_per_second": status.download.bytes_per_second},
+            },
+            "cache": self._cache(),
+            "quota": {"used_bytes": status.used_bytes, "limit_bytes": status.quota_bytes} if is_known else None,
+            "attention": self._drive.notices(),
+        }
+
+    async def sync(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+        """Send everything, also of open files; with `wait`, return when the backend has what was there at the call."""
+        settled = trio.Event()
+        waiting = trio.CancelScope()
+
+        async def settle() -> None:
+            with waiting:
+                await self._drive.engine.settle(list(self._drive.local.journal.drafts.draft_inodes()))
+                settled.set()
+
+        self._nursery.start_soon(settle)
+        if arguments["wait"]:
+            try:
+                await self._report_until(settled, report)
+            finally:
+                waiting.cancel()
+        return self._left()
+
+    async def _report_until(self, settled: trio.Event, report: Report) -> None:
+        while not settled.is_set():
+            with trio.move_on_after(REPORT_SECONDS):
+                await settled.wait()
+            await report(self._left())
+
+    def _left(self) -> dict[str, Any]:
+        status = self._drive.reporter.status()
+        return {
+            "mutations": status.pending_mutations,
+            "bytes": status.pending_bytes,
+            "online": status.online,
+            "reason": status.reason,
+        }
+
+    async def file_status(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+        """How far one inode is; `inode` is its id."""
+        local, inode = self._drive.local, InodeId(arguments["inode"])
+        state = local.journal.overlay.inode(inode) or local.replica.inode(inode)
+        if state is None:
+            raise Refused("not_found", "nothing is known of this file on this device")
+        rows = [row for row in local.journal.touching(inode) if row.state is not RowState.ACKED]
+        refused = next((row for row in rows if row.state is RowState.FAILED), None)
+        draft = local.journal.drafts.draft(inode)
+        unsent = sum(record.length for record in local.journal.drafts.records(inode)) if draft else 0
+        waits = "open" if draft and draft.opened else "pending"
+        return {
+            "inode": inode,
+            "kind": InodeKind(state.kind).name.lower(),
+            "size": state.size,
+            "revision": state.revision,
+            "state": "failed" if refused else waits if rows or draft else "synced",
+            "reason": refused.reason if refused else "",
+            "mutations": len(rows) + (draft is not None),
+            "bytes": unsent,
+            "cached_bytes": self._cached_bytes(state),
+        }
+
+    def _cached_bytes(self, state: InodeState) -> int:
+        packed = state.blocks
+        if packed is None:
+            packed = self._drive.local.replica.content(state.inode, state.revision) or b""
+        blocks = self._drive.local.blocks
+        return sum(ref.size_bytes for ref in unpack_blocks(packed) if blocks.contains(ref.block))
+
+    async def cache_show(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+        """How much is in the block cache."""
+        return self._cache()
+
+    async def cache_clear(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+        """Delete all fetched blocks that nobody reads now."""
+        await self._drive.local.blocks.clear()
+        return self._cache()
+
+    def _cache(self) -> dict[str, Any]:
+        blocks = self._drive.local.blocks
+        return {
+            "path": self._drive.identity["cache"],
+            "used_bytes": blocks.used_bytes,
+            "limit_bytes": blocks.limit_bytes,
+        }
