@@ -99,24 +99,18 @@ class Blocks:
             except (ProtocolError, Disconnected) as error:
                 failure = error
             with anyio.CancelScope(shield=True):
-                count = await self._keep(self._pin(account, caller, is_proven=True), intake)
+                await self._keep(self._pin(account, caller, is_proven=True), intake)
             if failure is not None:
                 raise failure
-            return PutReply(stored_count=count)
+            return PutReply(stored_count=intake.frame_count)
 
     async def locate(self, caller: Caller, workspace: WorkspaceId, wanted: Sequence[BlockId]) -> Located:
-        """Find out where blocks lie before anything is sent.
+        """Find out where blocks lie before anything is sent; keeps of a list what fits into one body.
 
         Raises:
-            ProtocolError: `not_found`, `forbidden`; `too_large`: more than fits into one body.
+            ProtocolError: `not_found`, `forbidden`.
         """
-        located = await self._ground.database.read(_locate, caller, workspace, wanted)
-        total = sum(place.length for place in located.places.values())
-        if total > MAX_TRANSFER_BYTES:
-            raise ProtocolError(
-                Code.TOO_LARGE, f"These blocks have {total} bytes; ask for at most {MAX_TRANSFER_BYTES} at once."
-            )
-        return located
+        return await self._ground.database.read(_locate, caller, workspace, wanted)
 
     async def send(self, located: Located, send: Send) -> None:
         """Open blocks and hand them on as frames, in the order asked for; reads ahead while it sends.
@@ -167,7 +161,7 @@ class Blocks:
                 log.error("block %s of account %d cannot be read: %s", place.block.hex(), account, error)
         return payloads
 
-    async def _keep(self, pin: block_rows.Pin, intake: "_Intake") -> int:
+    async def _keep(self, pin: block_rows.Pin, intake: "_Intake") -> None:
         """Record what the intake has made durable; delete the objects that turn out not to be needed."""
         written = intake.written
         objects = {each.place.object for each in written}
@@ -183,7 +177,6 @@ class Blocks:
         finally:
             for name in objects - needed:
                 await self._ground.offload(self._ground.store.delete, name)
-        return len(written) + len(intake.known)
 
     def _pin(self, account: AccountId, caller: Caller, *, is_proven: bool) -> block_rows.Pin:
         now_ns = self._ground.now_ns()
@@ -210,6 +203,7 @@ class _Intake:
     def __init__(self, ground: Ground, sealer: _Sealer, writing: anyio.Semaphore) -> None:
         self.written: list[block_rows.StoredBlock] = []
         self.known: set[BlockId] = set()
+        self.frame_count = 0
         self._ground = ground
         self._sealer = sealer
         self._writing = writing
@@ -244,6 +238,7 @@ class _Intake:
     async def _sort(self, frame: codec.Frame, tasks: anyio.abc.TaskGroup) -> None:
         if frame.payload is None:
             raise ProtocolError(Code.BLOCK_INVALID, "A block was announced and not sent.")
+        self.frame_count += 1
         if frame.block in self._seen:
             return
         self._seen.add(frame.block)
@@ -259,11 +254,15 @@ class _Intake:
             self._small, self._small_bytes = [], 0
 
     async def _start(self, tasks: anyio.abc.TaskGroup, frames: list[codec.Frame]) -> None:
-        # The wait for a free place is what slows the sender down.
-        await self._writing.acquire()
-        tasks.start_soon(self._write, frames)
+        # Returns when the write has its place: that is what slows the sender down.
+        await tasks.start(self._write, frames)
 
-    async def _write(self, frames: list[codec.Frame]) -> None:
+    async def _write(self, frames: list[codec.Frame], *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        async with self._writing:
+            task_status.started()
+            await self._write_now(frames)
+
+    async def _write_now(self, frames: list[codec.Frame]) -> None:
         try:
             ids = [frame.block for frame in frames]
             known = await self._ground.database.read(block_rows.known_blocks, self._sealer.account, ids)
@@ -274,8 +273,6 @@ class _Intake:
             self._failure = self._failure or error
         except OSError as error:
             self._failure = self._failure or _unavailable(error)
-        finally:
-            self._writing.release()
 
     def _seal_and_write(
         self, frames: list[codec.Frame], known: dict[BlockId, block_rows.KnownBlock]
@@ -337,7 +334,13 @@ def _look_up(
 
 def _locate(connection: Connection, caller: Caller, workspace: WorkspaceId, wanted: Sequence[BlockId]) -> Located:
     account = _own_account(connection, caller, workspace)
-    return Located(account, wanted, block_rows.places(connection, account, set(wanted)))
+    places = block_rows.places(connection, account, set(wanted))
+    fitting = 0
+    for count, block in enumerate(wanted):
+        fitting += places[block].length if block in places else 0
+        if fitting > MAX_TRANSFER_BYTES:
+            return Located(account, wanted[:count], places)
+    return Located(account, wanted, places)
 
 
 def _portions(located: Located) -> list[list[BlockId]]:

@@ -43,9 +43,7 @@ class Passwords:
 
 def _hash(password: str, salt: bytes) -> str:
     secret = password.encode()
-    hashed = low_level.hash_secret(
-        secret, salt, TIME_COST, MEMORY_KIB, PARALLELISM, HASH_BYTES, low_level.Type.ID
-    )
+    hashed = low_level.hash_secret(secret, salt, TIME_COST, MEMORY_KIB, PARALLELISM, HASH_BYTES, low_level.Type.ID)
     return hashed.decode()
 
 

@@ -1,0 +1,5 @@
+"""`python -m backend` is `drivefs-server`."""
+
+from backend.cli import main
+
+main()

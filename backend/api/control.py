@@ -1,0 +1,188 @@
+"""The control socket: administrators' commands, handed to the process that serves.
+
+Owns the socket's protocol (one request per connection: a line of JSON, answered by lines of JSON, the last one with
+the result or the refusal) and both its ends. The socket lies in the data directory with mode 0600: whoever can open it
+could as well open the database. `perform` is also what the commands do themselves when no server runs.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import msgspec
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from backend.api.services import Services
+from drivefs.protocol.errors import Code, ProtocolError
+
+log = logging.getLogger(__name__)
+
+SOCKET_NAME = "control.sock"
+MAX_LINE_BYTES = 2**20
+
+Report = Callable[[int, int], Awaitable[None]]
+"""Told of progress: how much is done, of how much."""
+
+
+class AddUser(msgspec.Struct, tag="user_add"):
+    """Make a user."""
+
+    name: str
+    password: str
+
+
+class ListUsers(msgspec.Struct, tag="user_list"):
+    """List all users."""
+
+
+class Check(msgspec.Struct, tag="check"):
+    """Check all that is stored."""
+
+
+Command = AddUser | ListUsers | Check
+
+
+class UserInfo(msgspec.Struct):
+    """A user, as `user list` shows it."""
+
+    name: str
+    created_ns: int
+    device_count: int
+
+
+class FindingInfo(msgspec.Struct):
+    """A block that is not as it must be."""
+
+    account: int
+    block: str
+    problem: str
+    is_referenced: bool
+
+
+class CheckResult(msgspec.Struct):
+    """What a check found."""
+
+    block_count: int
+    byte_count: int
+    findings: list[FindingInfo]
+
+
+class Reply(msgspec.Struct, omit_defaults=True):
+    """One line of an answer: progress, or the end with a result or a refusal."""
+
+    done: int = 0
+    total: int = 0
+    is_last: bool = False
+    code: str = ""
+    message: str = ""
+    users: list[UserInfo] = []
+    check: CheckResult | None = None
+
+
+_encoder = msgspec.json.Encoder()
+_commands = msgspec.json.Decoder(Command)
+_replies = msgspec.json.Decoder(Reply)
+
+
+async def perform(services: Services, command: Command, report: Report) -> Reply:
+    """Do what a command says.
+
+    Raises:
+        ProtocolError: it is refused.
+    """
+    if isinstance(command, AddUser):
+        await services.accounts.add_user(command.name, command.password)
+        return Reply(is_last=True)
+    if isinstance(command, ListUsers):
+        listed = await services.accounts.list_users()
+        users = [UserInfo(each.name, each.created_ns, each.device_count) for each in listed]
+        return Reply(is_last=True, users=users)
+    found = await services.checks.check(report)
+    findings = [
+        FindingInfo(each.account, each.block.hex(), each.problem, each.is_referenced) for each in found.findings
+    ]
+    return Reply(is_last=True, check=CheckResult(found.block_count, found.byte_count, findings))
+
+
+@asynccontextmanager
+async def listening(data: Path) -> AsyncIterator[anyio.abc.SocketListener]:
+    """The socket, for the process that holds the lock on the data directory."""
+    (data / SOCKET_NAME).unlink(missing_ok=True)
+    with _short_path(data) as path:
+        listener = await anyio.create_unix_listener(path, mode=0o600)
+    async with listener:
+        yield listener
+    (data / SOCKET_NAME).unlink(missing_ok=True)
+
+
+async def serve(listener: anyio.abc.SocketListener, services: Services) -> None:
+    """Answer commands until cancelled."""
+
+    async def answer(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            try:
+                await _answer(stream, services)
+            except (anyio.BrokenResourceError, anyio.EndOfStream, anyio.DelimiterNotFound, anyio.IncompleteRead):
+                log.info("an administrator's command went away before it was answered")
+
+    await listener.serve(answer)
+
+
+async def _answer(stream: anyio.abc.SocketStream, services: Services) -> None:
+    line = await BufferedByteReceiveStream(stream).receive_until(b"\n", MAX_LINE_BYTES)
+
+    async def say(reply: Reply) -> None:
+        await stream.send(_encoder.encode(reply) + b"\n")
+
+    async def report(done: int, total: int) -> None:
+        await say(Reply(done=done, total=total))
+
+    try:
+        reply = await perform(services, _commands.decode(line), report)
+    except ProtocolError as error:
+        reply = Reply(is_last=True, code=error.code, message=error.message)
+    except msgspec.DecodeError as error:
+        reply = Reply(is_last=True, code=Code.MALFORMED, message=f"The server does not know this command ({error}).")
+    except anyio.BrokenResourceError:
+        raise
+    except Exception:
+        log.exception("an administrator's command failed")
+        reply = Reply(is_last=True, code=Code.INTERNAL, message="The server failed at this; its log says why.")
+    await say(reply)
+
+
+def ask(data: Path, command: Command, progress: Callable[[int, int], None]) -> Reply:
+    """Have the process that serves this data directory do a command; for programs without an event loop.
+
+    Raises:
+        OSError: nobody answers at the socket, or not to the end.
+        ProtocolError: the command is refused.
+    """
+    with _short_path(data) as path, socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        connection.sendall(_encoder.encode(command) + b"\n")
+        with connection.makefile("rb") as lines:
+            for line in lines:
+                reply = _replies.decode(line)
+                if not reply.is_last:
+                    progress(reply.done, reply.total)
+                elif reply.code:
+                    raise ProtocolError(Code(reply.code), reply.message)
+                else:
+                    return reply
+    raise ConnectionError("the server stopped before it had answered")
+
+
+@contextmanager
+def _short_path(data: Path) -> Iterator[str]:
+    """A path of the socket that is short enough for a socket's address, however deep the data directory lies."""
+    descriptor = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{SOCKET_NAME}"
+    finally:
+        os.close(descriptor)

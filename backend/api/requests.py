@@ -1,0 +1,90 @@
+"""What a request carries: its body within a limit, its message, its caller.
+
+Invariant: no more of a body is read than its limit allows, and none at all of one that says it is longer.
+"""
+
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+import anyio
+from starlette.requests import Request
+from starlette.types import Receive, Scope
+
+from backend.api.services import Services
+from backend.service.blocks import Disconnected
+from backend.service.caller import Caller
+from drivefs.protocol import wire
+from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.ids import MAX_ID, WorkspaceId
+
+M = TypeVar("M")
+
+MAX_MESSAGE_BYTES = 2**20
+BODY_IDLE_SECONDS = 60.0
+"""A body of which nothing more arrives for so long is taken to have broken off."""
+
+
+async def body(scope: Scope, receive: Receive, limit_bytes: int) -> AsyncIterator[bytes]:
+    """The body as it arrives.
+
+    Raises:
+        ProtocolError: `too_large`.
+        Disconnected: it broke off.
+    """
+    declared = Request(scope).headers.get("content-length", "0")
+    total = int(declared) if declared.isascii() and declared.isdigit() else 0
+    if total > limit_bytes:
+        raise _too_large(limit_bytes)
+    total = 0
+    more = True
+    while more:
+        with anyio.move_on_after(BODY_IDLE_SECONDS) as waiting:
+            message = await receive()
+        if waiting.cancelled_caught or message["type"] == "http.disconnect":
+            raise Disconnected
+        more = message.get("more_body", False)
+        data = message.get("body", b"")
+        total += len(data)
+        if total > limit_bytes:
+            raise _too_large(limit_bytes)
+        if data:
+            yield data
+
+
+async def message(scope: Scope, receive: Receive, kind: type[M], limit_bytes: int = MAX_MESSAGE_BYTES) -> M:
+    """The body as one message.
+
+    Raises:
+        ProtocolError: `too_large`, `malformed`.
+        Disconnected: it broke off.
+    """
+    parts = [part async for part in body(scope, receive, limit_bytes)]
+    return wire.decode(b"".join(parts), kind)
+
+
+async def caller(scope: Scope, services: Services) -> Caller:
+    """Who asks.
+
+    Raises:
+        ProtocolError: `unauthenticated`, `device_revoked`.
+    """
+    scheme, _, token = Request(scope).headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise ProtocolError(Code.UNAUTHENTICATED, "This device is not logged in here. Log in again.")
+    return await services.accounts.authenticate(token.strip())
+
+
+def workspace(scope: Scope) -> WorkspaceId:
+    """Which workspace the address names.
+
+    Raises:
+        ProtocolError: `not_found`: it cannot be one.
+    """
+    named = scope["path_params"]["workspace"]
+    if not (named.isascii() and named.isdigit()) or len(named) > 19 or int(named) > MAX_ID:
+        raise ProtocolError(Code.NOT_FOUND, "There is no such drive, or it is not shared with this user.")
+    return WorkspaceId(int(named))
+
+
+def _too_large(limit_bytes: int) -> ProtocolError:
+    return ProtocolError(Code.TOO_LARGE, f"This request is longer than the {limit_bytes} bytes that are allowed.")

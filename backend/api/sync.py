@@ -1,0 +1,123 @@
+"""The sync API: msgpack messages and framed blocks over POST, as `routes` and `messages` say.
+
+Owns the way from a request to a service call and back; no rules. Each route is an ASGI application of its own, so that
+bodies can be streamed both ways. The long poll is `poll`'s.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from backend.api import problems, requests
+from backend.api.services import Services
+from backend.service.blocks import Disconnected
+from backend.service.caller import Caller
+from drivefs.protocol import messages, routes, wire
+from drivefs.protocol.errors import ProtocolError
+from drivefs.protocol.ids import WorkspaceId
+
+MAX_LOGIN_BYTES = 16 * 2**10
+
+M = TypeVar("M")
+Handle = Callable[[Scope, Receive], Awaitable[Any]]
+
+
+class Empty(msgspec.Struct):
+    """A reply that says no more than that it was done."""
+
+
+class Endpoint:
+    """One route: `handle` gives the reply's message; what it raises becomes a `Problem`."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        try:
+            reply = await self._handle(scope, receive)
+            response = Response(wire.encode(reply), media_type=routes.MSGPACK)
+        except ProtocolError as error:
+            response = problems.response(error)
+        except Disconnected:
+            return
+        except Exception as error:
+            response = problems.unexpected(error)
+        await response(scope, receive, send)
+
+
+class BlockDownload:
+    """The route that streams blocks: refusals come before the first byte of the body, or not at all."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        blocks = self._services.blocks
+        try:
+            caller = await requests.caller(scope, self._services)
+            request = await requests.message(scope, receive, messages.BlocksRequest)
+            located = await blocks.locate(caller, requests.workspace(scope), request.blocks)
+        except ProtocolError as error:
+            await problems.response(error)(scope, receive, send)
+            return
+        except Disconnected:
+            return
+        except Exception as error:
+            await problems.unexpected(error)(scope, receive, send)
+            return
+        headers = [(b"content-type", routes.FRAMED.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+        async def send_parts(parts: list[bytes]) -> None:
+            await send({"type": "http.response.body", "body": b"".join(parts), "more_body": True})
+
+        await blocks.send(located, send_parts)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class SyncApi:
+    """Binds routes to services."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def routes(self) -> list[Route]:
+        """All routes of the sync API."""
+        found: dict[str, Any] = {
+            routes.LOGIN: Endpoint(self._login),
+            routes.LOGOUT: Endpoint(self._logout),
+            routes.MISSING: Endpoint(self._missing),
+            routes.PUT_BLOCKS: Endpoint(self._put_blocks),
+            routes.GET_BLOCKS: BlockDownload(self._services),
+        }
+        return [Route(path, endpoint, methods=["POST"]) for path, endpoint in found.items()]
+
+    async def _login(self, scope: Scope, receive: Receive) -> messages.LoginReply:
+        request = await requests.message(scope, receive, messages.LoginRequest, MAX_LOGIN_BYTES)
+        address = scope["client"][0] if scope.get("client") else ""
+        return await self._services.accounts.login(request, address)
+
+    async def _logout(self, scope: Scope, receive: Receive) -> Empty:
+        await self._services.accounts.logout(await requests.caller(scope, self._services))
+        return Empty()
+
+    async def _missing(self, scope: Scope, receive: Receive) -> messages.MissingReply:
+        caller, workspace, request = await self._asked(scope, receive, messages.MissingRequest)
+        return await self._services.blocks.missing(caller, workspace, request.blocks)
+
+    async def _put_blocks(self, scope: Scope, receive: Receive) -> messages.PutReply:
+        caller = await requests.caller(scope, self._services)
+        body = requests.body(scope, receive, messages.MAX_TRANSFER_BYTES)
+        return await self._services.blocks.put(caller, requests.workspace(scope), body)
+
+    async def _asked(self, scope: Scope, receive: Receive, kind: type[M]) -> tuple[Caller, WorkspaceId, M]:
+        """What a request about a workspace says: who asks, about which, and the message."""
+        caller = await requests.caller(scope, self._services)
+        workspace = requests.workspace(scope)
+        return caller, workspace, await requests.message(scope, receive, kind)

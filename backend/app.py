@@ -1,0 +1,255 @@
+"""The composition root of the backend: opens what there is in a data directory and puts the application together.
+
+Owns the data directory's lock, the master key's file, the threads, and the embedded HTTP server; knows no rule.
+Invariants: one process at a time uses a data directory; a data directory that has been sealed is never used without its
+master key, and never gets a new one. `make_app` itself runs on asyncio and trio alike.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+from starlette.routing import Mount, Router
+from starlette.types import ASGIApp
+
+from backend.api import control, problems
+from backend.api.public import make_public_api
+from backend.api.services import Lifecycle, Services
+from backend.api.sync import SyncApi
+from backend.blockstore import sealed
+from backend.blockstore.local import LocalStore
+from backend.config import Settings
+from backend.metadata.sqlite import Database
+from backend.notify.hub import InProcessHub
+from backend.service.accounts import Accounts
+from backend.service.blocks import Blocks
+from backend.service.checks import Checks
+from backend.service.ground import Ground, Limits
+from backend.service.keys import AccountKeys, MasterKey
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_THREADS = 24
+BACKLOG = 1024
+"""Connections that the kernel holds until they are accepted."""
+DATABASE_NAME = "metadata.db"
+LOCK_NAME = "lock"
+
+
+class CannotServe(Exception):
+    """The data directory or the address cannot be used; the text says why, and what to do."""
+
+
+class InUse(CannotServe):
+    """Another process has the data directory."""
+
+
+@contextmanager
+def locked(data: Path, *, create: bool) -> Iterator[None]:
+    """Hold the data directory for this process alone.
+
+    Raises:
+        InUse: another process holds it.
+        CannotServe: it is not there, or cannot be made or written.
+    """
+    try:
+        if create:
+            data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        elif not (data / DATABASE_NAME).exists():
+            raise CannotServe(f"There is no drivefs data in {data}. Is it the right directory?")
+        descriptor = os.open(data / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotServe(f"The data directory {data} cannot be used: {error.strerror}.") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InUse(f"Another drivefs-server uses {data}. Nothing was changed.") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def load_master_key(settings: Settings, *, is_new: bool) -> MasterKey:
+    """Read the master key; made, with mode 0600, where there is none and nothing has been sealed yet.
+
+    Raises:
+        CannotServe: it is missing though data exists, or not a key.
+    """
+    path = settings.master_key_path
+    try:
+        if is_new and not path.exists():
+            _write_master_key(path)
+        secret = bytes.fromhex(path.read_text())
+    except FileNotFoundError:
+        raise CannotServe(
+            f"The master key {path} is missing. Without it nothing in {settings.data} can be read. "
+            "Nothing was changed. Bring it back from where you keep a copy, or name its place with --master-key."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CannotServe(f"The master key {path} cannot be used: {error}. Nothing was changed.") from error
+    if len(secret) != sealed.KEY_BYTES:
+        raise CannotServe(
+            f"The master key {path} has {len(secret)} bytes, not {sealed.KEY_BYTES}. Nothing was changed."
+        )
+    return MasterKey(secret)
+
+
+def _write_master_key(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, os.urandom(sealed.KEY_BYTES).hex().encode() + b"\n")
+        os.fsync(descriptor)
+        # Another server of this user may make one at the same time: the first one stays.
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        os.close(descriptor)
+        temporary.unlink()
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Services]:
+    """All services over the data directory, which the caller has locked.
+
+    Raises:
+        CannotServe, WrongMasterKey, MetadataError: it cannot be used; nothing in it was changed.
+    """
+    threads = anyio.CapacityLimiter(MAX_THREADS)
+
+    async def offload(work: Callable[..., T], /, *args: Any) -> T:
+        return await anyio.to_thread.run_sync(work, *args, limiter=threads)
+
+    path = settings.data / DATABASE_NAME
+    master = load_master_key(settings, is_new=not path.exists())
+    database = await Database.open(path, offload)
+    try:
+        keys = AccountKeys(database, master, time.time_ns, os.urandom)
+        await keys.verify_master()
+        store = LocalStore(settings.data / "blocks")
+        await offload(store.prepare)
+        ground = Ground(
+            database=database,
+            store=store,
+            hub=InProcessHub(),
+            offload=offload,
+            now_ns=time.time_ns,
+            random_bytes=os.urandom,
+            limits=Limits(settings.quota, settings.file_limit, settings.pin_hours * 3600),
+        )
+        yield make_services(ground, keys, sealed.preferred_algorithm(_has_aes()))
+    finally:
+        database.close()
+
+
+def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm) -> Services:
+    """All services on one ground."""
+    return Services(
+        database=ground.database,
+        lifecycle=Lifecycle(ground.hub),
+        accounts=Accounts(ground),
+        blocks=Blocks(ground, keys, algorithm),
+        checks=Checks(ground, keys),
+    )
+
+
+def make_app(services: Services) -> ASGIApp:
+    """The whole application over these services."""
+    sync = [*SyncApi(services).routes(), Mount("/sync", problems.nothing_here)]
+    return Router([*sync, Mount("/", make_public_api(services))])
+
+
+async def serve(settings: Settings, say: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; open requests get `stop_seconds` to end.
+
+    Raises:
+        CannotServe, WrongMasterKey, MetadataError: nothing was started.
+    """
+    _refuse_taken_address(settings)
+    with locked(settings.data, create=True):
+        async with (
+            opened(settings) as services,
+            control.listening(settings.data) as listener,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(control.serve, listener, services)
+            say(f"drivefs-server keeps {settings.data} and listens at {settings.url}; SIGTERM or Ctrl-C stops it")
+            await _serve_http(settings, services)
+            tasks.cancel_scope.cancel()
+
+
+async def _serve_http(settings: Settings, services: Services) -> None:
+    server = Server(
+        make_app(services),
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(max_buffer_size=settings.http_buffer),
+        websockets=False,
+        backlog=BACKLOG,
+        backpressure=settings.max_requests,
+        ssl_cert=settings.tls_cert,
+        ssl_key=settings.tls_key,
+        log_enabled=False,
+    )
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    serving = asyncio.create_task(server.serve())
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    services.lifecycle.stop()
+    server.stop()
+    # A connection that does not end in time is left to the end of the process.
+    done, _ = await asyncio.wait({serving}, timeout=settings.stop_seconds)
+    for ended in done:
+        ended.result()
+
+
+def _refuse_taken_address(settings: Settings) -> None:
+    """Find out in time, and say in plain words, what the HTTP server would fail at later."""
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise CannotServe(
+            f"Cannot listen at {settings.listen}: {error.strerror or error}. Choose another address with --listen."
+        ) from error
+
+
+def _has_aes() -> bool:
+    """Whether the processor has AES instructions."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.lower().startswith(("flags", "features")):
+                return "aes" in line.split()
+    return False

@@ -1,0 +1,261 @@
+"""The command `drivefs-server`: run, user add, user list, check.
+
+Owns the command line: its words, what it prints and its exit codes. Commands other than `run` go through the control
+socket while a server runs on the data directory, and open the data directory themselves otherwise. With `--json`,
+standard output carries one JSON value and nothing else.
+"""
+
+import argparse
+import datetime
+import getpass
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import anyio
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from backend import app, config
+from backend.api import control
+from backend.metadata.errors import MetadataError
+from backend.service.keys import WrongMasterKey
+from drivefs.protocol.errors import ProtocolError
+
+DONE, FAILED, USAGE, DAMAGED = 0, 1, 2, 3
+START_SECONDS = 10.0
+"""How long a command waits for a server that has the data directory and does not answer yet."""
+RETRY_SECONDS = 0.2
+
+EXIT_CODES = """\
+exit codes:
+  0  done
+  1  refused or failed; the message says why, what it means for the data, and what to do
+  2  the command line or a setting is wrong; nothing was done
+  3  check: something that is stored is damaged or missing
+"""
+SETTINGS = """\
+settings:
+  Flags win over the environment, the environment over the settings file (server.toml in the data directory, or
+  --config FILE). The environment's names are DRIVEFS_SERVER_ and the setting in capitals: DRIVEFS_SERVER_QUOTA=50G.
+
+    listen        where to listen                                     127.0.0.1:8420
+    tls_cert      certificate, and those between it and the authority none: plain HTTP, which clients refuse
+    tls_key       its private key                                     except on loopback
+    master_key    the key that opens all others, 0600, made at the    $XDG_CONFIG_HOME/drivefs-server/master.key
+                  first start; without it the data is lost: keep a copy, and not beside a copy of the data directory
+    quota         bytes that each account may store                   10G
+    file_limit    bytes that one file may have                        10000000000
+    pin_hours     how long uploaded blocks wait for their commit      72
+    max_requests  requests open at once, idle polls among them        8192
+    http_buffer   bytes read from a connection at once                256K
+    stop_seconds  how long open requests may take to end at a stop    5
+"""
+FLAGS = ("listen", "tls_cert", "tls_key", "master_key", "quota", "file_limit", "stop_seconds")
+
+
+class Failure(Exception):
+    """A command that cannot be done; the text is for the person who gave it."""
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process."""
+    os.umask(0o077)
+    arguments = _parser().parse_args()
+    try:
+        code = arguments.run(arguments)
+    except config.ConfigError as error:
+        code = _complain(error, USAGE)
+    except (Failure, app.CannotServe, WrongMasterKey, MetadataError) as error:
+        code = _complain(error, FAILED)
+    except ProtocolError as error:
+        code = _complain(error, FAILED)
+    except KeyboardInterrupt:
+        code = _complain("interrupted", FAILED)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The HTTP server's threads outlive it: letting the interpreter take itself apart around them makes them panic.
+    os._exit(code)
+
+
+def _complain(error: object, code: int) -> int:
+    print(f"drivefs-server: {error}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="drivefs-server",
+        description="The backend of drivefs: keeps metadata in SQLite and blocks, encrypted, in one data directory.",
+        epilog=SETTINGS + "\n" + EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_run(commands)
+    user = commands.add_parser("user", help="make and list users", description="Make and list users.")
+    user_commands = user.add_subparsers(metavar="COMMAND", required=True)
+    _add_user_add(user_commands)
+    _add_user_list(user_commands)
+    _add_check(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run, config=None, **dict.fromkeys(FLAGS))
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the data directory")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (default: DIR/server.toml)")
+    parser.add_argument("--master-key", metavar="FILE", help="where the master key lies")
+    return parser
+
+
+def _add_run(commands: Any) -> None:
+    parser = _command(commands, "run", _run, "serve a data directory, which is made if it is not there")
+    parser.epilog = SETTINGS + "\n" + EXIT_CODES
+    parser.add_argument("--listen", metavar="HOST:PORT", help="where to listen (default: 127.0.0.1:8420)")
+    parser.add_argument("--tls-cert", metavar="FILE", help="certificate chain, PEM")
+    parser.add_argument("--tls-key", metavar="FILE", help="private key, PEM")
+    parser.add_argument("--quota", metavar="SIZE", help="what each account may store (default: 10G)")
+    parser.add_argument("--file-limit", metavar="SIZE", help="how long one file may be (default: 10000000000)")
+    parser.add_argument("--stop-seconds", metavar="N", help="how long a stop waits for open requests (default: 5)")
+
+
+def _add_user_add(commands: Any) -> None:
+    parser = _command(commands, "add", _user_add, "make a user with an empty drive; also while the server runs")
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument(
+        "--password-stdin", action="store_true", help="read the password from standard input, up to the end of the line"
+    )
+
+
+def _add_user_list(commands: Any) -> None:
+    parser = _command(commands, "list", _user_list, "list all users; also while the server runs")
+    parser.add_argument("--json", action="store_true", help="print an array of {name, created, devices}")
+
+
+def _add_check(commands: Any) -> None:
+    text = "read everything that is stored: each block is there, opens, and is what its name says; also while serving"
+    parser = _command(commands, "check", _check, text)
+    parser.add_argument("--json", action="store_true", help="print {sound, blocks, bytes, findings}")
+
+
+def _settings(arguments: argparse.Namespace) -> config.Settings:
+    flags = {name: getattr(arguments, name) for name in FLAGS}
+    return config.load(arguments.data, arguments.config, os.environ, flags)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    settings = _settings(arguments)
+    anyio.run(app.serve, settings, _say)
+    return DONE
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _user_add(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    password = _read_password(arguments.password_stdin)
+    _perform(settings, control.AddUser(arguments.name, password), _quiet, create=True)
+    _say(f"Made user {arguments.name}.")
+    return DONE
+
+
+def _read_password(from_stdin: bool) -> str:
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != password:
+        raise Failure("The two passwords differ. Nothing was changed.")
+    return password
+
+
+def _user_list(arguments: argparse.Namespace) -> int:
+    users = _perform(_settings(arguments), control.ListUsers(), _quiet).users
+    if arguments.json:
+        listed = [{"name": u.name, "created": _time(u.created_ns), "devices": u.device_count} for u in users]
+        print(json.dumps(listed, indent=2))
+        return DONE
+    table = Table("user", "since", "devices", box=None)
+    for user in users:
+        table.add_row(user.name, _time(user.created_ns), str(user.device_count))
+    Console(highlight=False).print(table)
+    return DONE
+
+
+def _time(time_ns: int) -> str:
+    return datetime.datetime.fromtimestamp(time_ns // 10**9, datetime.UTC).isoformat()
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    columns = (TextColumn("checking blocks"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task("check", total=None)
+        reply = _perform(
+            _settings(arguments), control.Check(), lambda done, total: bars.update(bar, completed=done, total=total)
+        )
+    found = reply.check
+    assert found is not None
+    is_sound = not found.findings
+    if arguments.json:
+        findings = msgspec.to_builtins(found.findings)
+        summary = {"sound": is_sound, "blocks": found.block_count, "bytes": found.byte_count, "findings": findings}
+        print(json.dumps(summary, indent=2))
+        return DONE if is_sound else DAMAGED
+    for each in found.findings:
+        needed = "a file needs it" if each.is_referenced else "no file needs it"
+        print(f"block {each.block} of account {each.account}: {each.problem} ({needed})")
+    print(f"{found.block_count} blocks, {found.byte_count} bytes checked: {len(found.findings)} damaged or missing.")
+    if not is_sound:
+        print("A device that still has such a block sends it again when it next uploads it. Nothing was changed.")
+    return DONE if is_sound else DAMAGED
+
+
+def _quiet(_done: int, _total: int) -> None:
+    pass
+
+
+def _perform(
+    settings: config.Settings, command: control.Command, progress: Callable[[int, int], None], *, create: bool = False
+) -> control.Reply:
+    """Have a command done: by the server that runs on the data directory, else by this process."""
+
+    async def report(done: int, total: int) -> None:
+        progress(done, total)
+
+    async def here() -> control.Reply:
+        async with app.opened(settings) as services:
+            return await control.perform(services, command, report)
+
+    waited = 0.0
+    while True:
+        try:
+            with app.locked(settings.data, create=create):
+                return anyio.run(here)
+        except app.InUse:
+            try:
+                return control.ask(settings.data, command, progress)
+            except OSError as error:
+                # It is starting or stopping: the lock is taken before the socket is there, and freed after it.
+                if waited >= START_SECONDS:
+                    raise Failure(
+                        f"A drivefs-server has {settings.data} and does not answer: {error}. Nothing is known to have "
+                        "changed. Look at its log, or stop it and try again."
+                    ) from error
+        time.sleep(RETRY_SECONDS)
+        waited += RETRY_SECONDS

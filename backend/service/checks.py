@@ -1,0 +1,173 @@
+"""The check of everything that is stored: each block that a revision needs is here, opens, and is what its id names.
+
+Owns the walk and its findings; it mends nothing, except that a copy found unreadable is noted, so that a device which
+has the block is asked for it. Works page by page in short reads, so that it can run beside the service.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, func, select, tuple_
+
+from backend.blockstore import errors
+from backend.blockstore.sealed import AccountKey
+from backend.metadata.schema import blocks, runs
+from backend.service import block_rows
+from backend.service.blocks import open_copy
+from backend.service.ground import Ground
+from backend.service.keys import AccountKeys, WrongMasterKey
+from drivefs.protocol import blocks as codec
+from drivefs.protocol import model
+from drivefs.protocol.errors import ProtocolError
+from drivefs.protocol.ids import AccountId, BlockId
+
+PAGE_BLOCKS = 64
+PAGE_RUNS = 64
+
+Progress = Callable[[int, int], Awaitable[None]]
+"""Told how many blocks are done and how many there are about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A block that is not as it must be."""
+
+    account: AccountId
+    block: BlockId
+    problem: str
+    is_referenced: bool
+
+
+@dataclass(slots=True)
+class Report:
+    """What a check has looked at and found."""
+
+    block_count: int = 0
+    byte_count: int = 0
+    run_count: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    account: AccountId
+    block: BlockId
+    size_bytes: int
+    refs: int
+
+
+class Checks:
+    """Checks all that is stored, of all accounts."""
+
+    def __init__(self, ground: Ground, keys: AccountKeys) -> None:
+        self._ground = ground
+        self._keys = keys
+
+    async def check(self, progress: Progress) -> Report:
+        """Look at every run and every block; the report names each one that is not as it must be."""
+        report = Report()
+        total = await self._ground.database.read(_count_blocks)
+        await progress(0, total)
+        after = (0, b"")
+        while rows := await self._ground.database.read(_page_of_blocks, after):
+            for row in rows:
+                await self._check_block(row, report)
+                report.block_count += 1
+                report.byte_count += row.size_bytes
+            after = (rows[-1].account, rows[-1].block)
+            await progress(report.block_count, max(total, report.block_count))
+        await self._check_runs(report)
+        return report
+
+    async def _check_block(self, row: _Row, report: Report) -> None:
+        problem, place = await self._problem(row)
+        if problem is None:
+            return
+        # While the service runs, a block may have been mended or deleted since its row was read.
+        again = await self._ground.database.read(_row, row.account, row.block)
+        if again is None:
+            return
+        problem, place = await self._problem(again)
+        if problem is None:
+            return
+        if place is not None:
+            await self._ground.database.write(block_rows.mark_lost, row.account, place)
+        report.findings.append(Finding(row.account, row.block, problem, again.refs > 0))
+
+    async def _problem(self, row: _Row) -> tuple[str | None, block_rows.CopyPlace | None]:
+        found = await self._ground.database.read(block_rows.places, row.account, [row.block])
+        place = found.get(row.block)
+        if place is None:
+            return "no copy of it can be read", None
+        try:
+            key = await self._keys.numbered(row.account, place.key)
+        except (LookupError, WrongMasterKey) as error:
+            return str(error), None
+        try:
+            size_bytes = await self._ground.offload(self._verify, row.account, place, key)
+        except (errors.StoreError, ProtocolError, OSError) as error:
+            return str(error), place
+        if size_bytes != row.size_bytes:
+            return f"it has {size_bytes} bytes, and is recorded with {row.size_bytes}", place
+        return None, None
+
+    def _verify(self, account: AccountId, place: block_rows.CopyPlace, key: AccountKey) -> int:
+        payload = open_copy(self._ground, account, place, key)
+        return len(codec.decode_payload(payload, place.block))
+
+    async def _check_runs(self, report: Report) -> None:
+        after = (0, b"")
+        while page := await self._ground.database.read(_page_of_runs, after):
+            for account, run, packed in page:
+                problems = await self._ground.database.read(_problems_of_run, account, packed)
+                report.findings += [Finding(account, block, problem, True) for block, problem in problems]
+                report.run_count += 1
+                after = (account, run)
+
+
+def _count_blocks(connection: Connection) -> int:
+    here = blocks.c.state.in_(block_rows.HERE)
+    return connection.execute(select(func.count()).select_from(blocks).where(here)).scalar_one()
+
+
+_COLUMNS = (blocks.c.account, blocks.c.block, blocks.c.size_bytes, blocks.c.refs)
+
+
+def _page_of_blocks(connection: Connection, after: tuple[int, bytes]) -> list[_Row]:
+    here = blocks.c.state.in_(block_rows.HERE)
+    key = tuple_(blocks.c.account, blocks.c.block)
+    statement = select(*_COLUMNS).where(here, key > after).order_by(blocks.c.account, blocks.c.block)
+    return [_Row(*row) for row in connection.execute(statement.limit(PAGE_BLOCKS))]
+
+
+def _row(connection: Connection, account: AccountId, block: BlockId) -> _Row | None:
+    same = (blocks.c.account == account) & (blocks.c.block == block) & blocks.c.state.in_(block_rows.HERE)
+    row = connection.execute(select(*_COLUMNS).where(same)).one_or_none()
+    return _Row(*row) if row is not None else None
+
+
+def _page_of_runs(connection: Connection, after: tuple[int, bytes]) -> Sequence[tuple[AccountId, bytes, bytes]]:
+    key = tuple_(runs.c.account, runs.c.run)
+    statement = select(runs.c.account, runs.c.run, runs.c.packed).where(runs.c.refs > 0, key > after)
+    rows = connection.execute(statement.order_by(runs.c.account, runs.c.run).limit(PAGE_RUNS))
+    return [(AccountId(account), run, packed) for account, run, packed in rows]
+
+
+def _problems_of_run(connection: Connection, account: AccountId, packed: bytes) -> list[tuple[BlockId, str]]:
+    """Blocks of a run that are not recorded as stored; whether they can be read is looked at block by block."""
+    problems = []
+    wanted = model.unpack_blocks(packed)
+    known = block_rows.known_blocks(connection, account, {ref.block for ref in wanted})
+    for ref in wanted:
+        found = known.get(ref.block)
+        if found is None or found.state not in block_rows.HERE:
+            problems.append((ref.block, "a revision needs it, and it is not stored"))
+        elif found.size_bytes != ref.size_bytes:
+            problem = f"a revision needs {ref.size_bytes} bytes of it, and it has {found.size_bytes}"
+            problems.append((ref.block, problem))
+    return problems
