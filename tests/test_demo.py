@@ -1,0 +1,116 @@
+"""scripts/demo from end to end, as a newcomer runs it, with directories and a port of its own.
+
+Owns no fixtures for others. Invariant: no demo of the user who runs the tests is touched.
+"""
+
+import os
+import socket
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Demo:
+    """One user's demo, below one directory."""
+
+    base: Path
+    port: int
+
+    @property
+    def home(self) -> Path:
+        return self.base / ".local/state/drivefs/demo-server"
+
+    @property
+    def mountpoint(self) -> Path:
+        return self.base / "Drive"
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "DRIVEFS_"))}
+        (self.base / "run").mkdir(mode=0o700, exist_ok=True)
+        env = kept | {"HOME": str(self.base), "XDG_RUNTIME_DIR": str(self.base / "run")}
+        env["DRIVEFS_DEMO_PORT"] = str(self.port)
+        command = [ROOT / "scripts/demo", *words]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+
+    def server_pid(self) -> str:
+        return (self.home / "server.pid").read_text()
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    made = Demo(tmp_path, free_port())
+    yield made
+    stopped = made.run("--stop")
+    assert stopped.returncode == 0, stopped.stderr
+    assert not os.path.ismount(made.mountpoint)
+
+
+def test_demo_starts_twice_keeps_files_and_stops_twice(demo: Demo) -> None:
+    first = demo.run()
+    assert first.returncode == 0, first.stderr
+    assert str(demo.mountpoint) in first.stdout
+    assert "scripts/demo --stop" in first.stdout
+    assert os.path.ismount(demo.mountpoint)
+    (demo.mountpoint / "kept").write_text("content")
+    server = demo.server_pid()
+
+    again = demo.run()
+    assert again.returncode == 0, again.stderr
+    assert demo.server_pid() == server
+    assert (demo.mountpoint / "kept").read_text() == "content"
+
+    assert stat.S_IMODE((demo.home / "password").stat().st_mode) == 0o600
+    for _ in range(2):
+        stopped = demo.run("--stop")
+        assert stopped.returncode == 0, stopped.stderr
+    assert list(demo.mountpoint.iterdir()) == []
+
+    third = demo.run()
+    assert third.returncode == 0, third.stderr
+    assert (demo.mountpoint / "kept").read_text() == "content"
+
+
+def test_demo_says_when_the_port_is_taken_and_starts_nothing(demo: Demo) -> None:
+    with closing(socket.socket()) as other:
+        other.bind(("127.0.0.1", demo.port))
+        other.listen()
+        refused = demo.run()
+    assert refused.returncode != 0
+    assert f"port {demo.port} is taken" in refused.stderr
+    assert "--port" in refused.stderr
+    assert not (demo.home / "server.pid").exists()
+
+
+def test_demo_moves_to_another_port_with_its_files(demo: Demo) -> None:
+    assert demo.run().returncode == 0
+    (demo.mountpoint / "kept").write_text("content")
+    assert demo.run("--stop").returncode == 0
+    moved = demo.run("--port", str(free_port()))
+    assert moved.returncode == 0, moved.stderr
+    assert (demo.mountpoint / "kept").read_text() == "content"
+
+
+def test_demo_help_tells_how_to_stop() -> None:
+    shown = subprocess.run([ROOT / "scripts/demo", "--help"], capture_output=True, text=True, check=True)
+    assert "scripts/demo --stop" in shown.stdout
+
+
+@pytest.mark.parametrize("words", [("--no-such-option",), ("one", "two"), ("--port", "http")])
+def test_demo_refuses_what_it_does_not_know(demo: Demo, words: tuple[str, ...]) -> None:
+    refused = demo.run(*words)
+    assert refused.returncode != 0
+    assert refused.stderr.startswith("drivefs demo: ")
