@@ -15,7 +15,9 @@ from benchmarks.targets import PlainDirectory, Target, TrivialMount
 
 OWN: tuple[type[Target], ...] = (PlainDirectory, TrivialMount, DrivefsMount)
 JUICEFS: tuple[type[Target], ...] = (JuicefsSqlite, JuicefsSqliteWriteback, JuicefsRedis, JuicefsRedisWriteback)
-TARGETS = {target.name: target for target in (*OWN, RcloneMount, *JUICEFS, SshfsMount, S3qlMount)}
+TARGETS: dict[str, type[Target]] = {
+    target.name: target for target in (*OWN, RcloneMount, *JUICEFS, SshfsMount, S3qlMount)
+}
 
 
 def main() -> int:

@@ -29,8 +29,8 @@ class DrivefsMount(MountedTarget):
             "DRIVEFS_SERVER_QUOTA": "1T",
         }
 
-    def command(self, *words: object, **options: object) -> str:
-        return processes.run(self.binaries / "drivefs", *words, env=self.environment, **options)
+    def command(self, *words: object, text: str = "") -> str:
+        return processes.run(self.binaries / "drivefs", *words, env=self.environment, text=text)
 
     def mount_command(self) -> list[object]:
         return [self.binaries / "drivefs", "mount", self.directory, "--foreground"]
@@ -43,12 +43,12 @@ class DrivefsMount(MountedTarget):
         data, port = self.base / "data", processes.free_port()
         server = self.binaries / "drivefs-server"
         add_user = (server, "user", "add", USER, "--data", data, "--password-stdin")
-        processes.run(*add_user, env=self.environment, input=PASSWORD + "\n")
+        processes.run(*add_user, env=self.environment, text=PASSWORD + "\n")
         url = f"http://127.0.0.1:{port}"
         serve = (server, "run", "--data", data, "--listen", f"127.0.0.1:{port}")
         self.server = processes.start(*serve, log=self.base / "server.log", env=self.environment)
         processes.wait_until(lambda: self.is_healthy(url), f"the server at {url}")
-        self.command("login", url, "--user", USER, "--device", "bench", "--password-stdin", input=PASSWORD + "\n")
+        self.command("login", url, "--user", USER, "--device", "bench", "--password-stdin", text=PASSWORD + "\n")
         self.mount()
 
     def is_healthy(self, url: str) -> bool:

@@ -19,15 +19,14 @@ class BenchmarkError(Exception):
     """Something could not be measured; the message says what and why."""
 
 
-def run(*command: object, env: Mapping[str, str] | None = None, **options: object) -> str:
-    """Runs a command to its end and returns its output.
+def run(*command: object, env: Mapping[str, str] | None = None, text: str = "") -> str:
+    """Runs a command to its end, gives it `text` to read, and returns its output.
 
     Raises: BenchmarkError with the command's own last words.
     """
     words = [str(word) for word in command]
     merged = {**os.environ, **(env or {})}
-    options.setdefault("stdin", subprocess.DEVNULL if "input" not in options else None)
-    done = subprocess.run(words, env=merged, text=True, capture_output=True, check=False, **options)
+    done = subprocess.run(words, env=merged, text=True, input=text, capture_output=True, check=False)
     if done.returncode:
         reason = " ".join((done.stderr or done.stdout).strip().splitlines()[-3:]) or f"exit code {done.returncode}"
         raise BenchmarkError(f"{Path(words[0]).name} {' '.join(words[1:3])} failed: {reason}")

@@ -57,7 +57,7 @@ class RcloneMount(MountedTarget):
         url = f"http://127.0.0.1:{self.control_port}"
         answer = processes.run(self.program, "rc", "--url", url, "vfs/stats", env=self.environment)
         cache = json.loads(answer)["diskCache"]
-        return cache["uploadsInProgress"] == 0 and cache["uploadsQueued"] == 0
+        return not cache["uploadsInProgress"] and not cache["uploadsQueued"]
 
     def forget_local(self) -> bool:
         self.unmount()

@@ -5,6 +5,7 @@ Owns the order, clean-up and what happens when something fails (it is reported; 
 
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -27,7 +28,7 @@ WORKLOADS: dict[str, Callable[[Work], Figures]] = {
     "huge": large_file.huge_file,
     "mount": mounting.mounting,
 }
-EXPECTED_FAILURES = (OSError, BenchmarkError, subprocess.SubprocessError, databases.sqlite3.Error)
+EXPECTED_FAILURES = (OSError, BenchmarkError, subprocess.SubprocessError, sqlite3.Error)
 
 
 @dataclass(slots=True)

@@ -3,14 +3,15 @@
 import argparse
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 STANDARD = ("small", "large", "tree", "git", "sqlite", "mount")
 HEAVY = ("many", "huge")
 OWN_TARGETS = ("plain", "trivial", "drivefs")
-PEERS = ("rclone", "juicefs-sqlite", "juicefs-sqlite-writeback", "juicefs-redis", "juicefs-redis-writeback")
-PEERS += ("sshfs", "s3ql")
+JUICEFS = ("juicefs-sqlite", "juicefs-sqlite-writeback", "juicefs-redis", "juicefs-redis-writeback")
+PEERS = ("rclone", *JUICEFS, "sshfs", "s3ql")
 MEBIBYTE = 1 << 20
 
 DESCRIPTION = """Measures drivefs against a plain directory, against a trivial pyfuse3 file system (the ceiling of this
@@ -49,7 +50,7 @@ class Settings:
         return (self.large_bytes, self.small_file_count) == (default.large_bytes, default.small_file_count)
 
 
-def names(known: tuple[str, ...]) -> object:
+def names(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
     def split(text: str) -> tuple[str, ...]:
         chosen = tuple(part.strip() for part in text.split(",") if part.strip())
         for name in chosen:

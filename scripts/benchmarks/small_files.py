@@ -25,9 +25,9 @@ def small_files(work: Work) -> Figures:
     figures["scandir"] = count / timed(lambda: scan(work.place))
     read(old)
     figures["small_read"] = count / timed(lambda: read(old))
-    figures["rename"] = count / timed(lambda: [os.rename(*pair) for pair in zip(old, new, strict=True)])
+    figures["rename"] = count / timed(lambda: rename(old, new))
     work.target.wait_synced()
-    figures["unlink"] = count / timed(lambda: [os.unlink(path) for path in new])
+    figures["unlink"] = count / timed(lambda: unlink(new))
     return figures
 
 
@@ -51,6 +51,16 @@ def read(paths: list[str]) -> None:
         os.close(descriptor)
         if len(content) != SMALL_BYTES:
             raise OSError(f"{path}: read {len(content)} bytes instead of {SMALL_BYTES}")
+
+
+def rename(old: list[str], new: list[str]) -> None:
+    for source, destination in zip(old, new, strict=True):
+        os.rename(source, destination)
+
+
+def unlink(paths: list[str]) -> None:
+    for path in paths:
+        os.unlink(path)
 
 
 def many_files(work: Work) -> Figures:
