@@ -10,13 +10,12 @@ from collections.abc import Callable
 import trio
 
 from cache.journal import Journal, RowState
-from cache.workspace import LocalState
 from drivefs.protocol.changes import FINAL, Base, Mutation, OpResult, Status, Store
-from drivefs.protocol.ids import Epoch, InodeId, OpNumber, RevisionNumber, WorkspaceId
+from drivefs.protocol.ids import Epoch, InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.messages import CommitReply, CommitRequest
-from drivefs.remote.client import Remote
 from drivefs.sync import planner
 from drivefs.sync.contents import Contents
+from drivefs.sync.ends import Ends
 from drivefs.sync.publications import Publications
 from drivefs.sync.refusals import Refusals
 
@@ -31,19 +30,16 @@ class Committer:
 
     def __init__(
         self,
-        local: LocalState,
-        remote: Remote,
-        workspace: WorkspaceId,
+        ends: Ends,
         *,
         contents: Contents,
         publications: Publications,
         refusals: Refusals,
         resend: Callable[[Store, OpResult], None],
     ) -> None:
-        self._local = local
-        self._journal: Journal = local.journal
-        self._remote = remote
-        self._workspace = workspace
+        self._journal: Journal = ends.local.journal
+        self._remote = ends.remote
+        self._workspace = ends.workspace
         self._contents = contents
         self._publications = publications
         self._refusals = refusals
@@ -62,7 +58,7 @@ class Committer:
         batch = self._take_batch()
         if not batch:
             return None
-        await self._local.journal.barrier()
+        await self._journal.barrier()
         request = CommitRequest(epoch=epoch, watermark=self._journal.watermark(), mutations=batch)
         reply = await self._remote.commit(self._workspace, request)
         self._settle(batch, reply.results)

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 import trio
 
 from cache.overlay import MISSING
-from cache.workspace import LocalState
-from drivefs.protocol.ids import NO_INODE, InodeId, WorkspaceId
+from drivefs.protocol.ids import NO_INODE, InodeId
 from drivefs.protocol.messages import ChangesRequest, FeedPage, FeedStatus, WorkspaceCursor
 from drivefs.protocol.model import InodeState
-from drivefs.remote.client import Remote
 from drivefs.sync.contents import Invalidator, Views
+from drivefs.sync.ends import Ends
 
 POLL_SECONDS = 50.0
 PAGE_CHANGES = 1000
@@ -36,17 +35,15 @@ class Follower:
 
     def __init__(
         self,
-        local: LocalState,
-        remote: Remote,
-        workspace: WorkspaceId,
+        ends: Ends,
         *,
         views: Views,
         invalidator: Invalidator,
         diverged: Callable[[], None],
     ) -> None:
-        self._local = local
-        self._remote = remote
-        self._workspace = workspace
+        self._local = ends.local
+        self._remote = ends.remote
+        self._workspace = ends.workspace
         self._views = views
         self._invalidator = invalidator
         self._diverged = diverged

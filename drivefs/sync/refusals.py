@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from cache.journal import Journal
 from cache.overlay import MISSING
-from cache.replica import Replica
+from cache.workspace import LocalState
 from drivefs.protocol.changes import Base, Create, Link, Mutation, OpResult, Rename, Restore, Status, Store
 from drivefs.protocol.ids import NO_INODE, InodeId
 from drivefs.protocol.model import InodeState, cut_runs, run_id, unpack_blocks
@@ -34,11 +33,9 @@ class Labels:
 class Refusals:
     """Keeps what the backend refused, under another name where it has to be."""
 
-    def __init__(
-        self, journal: Journal, replica: Replica, root: InodeId, *, contents: Contents, views: Views, labels: Labels
-    ) -> None:
-        self._journal = journal
-        self._replica = replica
+    def __init__(self, local: LocalState, root: InodeId, *, contents: Contents, views: Views, labels: Labels) -> None:
+        self._journal = local.journal
+        self._replica = local.replica
         self._root = root
         self._contents = contents
         self._views = views
