@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     except StateInUse as error:
         raise CommandError(f"profile {name!r} is mounted: unmount it first") from error
     except CacheError as error:
-        raise CommandError(f"the state in {places.state} cannot be checked: {error}") from error
+        raise CommandError(f"the state in {places.state} cannot be checked: {output.clause(error)}") from error
     if arguments.json:
         output.print_json(
             [

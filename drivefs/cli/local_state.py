@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from drivefs import config
+from drivefs.cli import output
 from drivefs.cli.errors import CommandError
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ def opened(places: config.ProfilePlaces, cache_limit_bytes: int = config.DEFAULT
         CommandError: a mount has it, a newer drivefs wrote it, or it is damaged.
     """
     import trio
-    from cache.workspace import LocalState
 
     from cache.errors import CacheError, StateInUse
+    from cache.workspace import LocalState
 
     try:
         with LocalState.open(
@@ -39,4 +40,4 @@ def opened(places: config.ProfilePlaces, cache_limit_bytes: int = config.DEFAULT
     except StateInUse as error:
         raise CommandError(f"{places.state} is in use by a mount: unmount it first") from error
     except CacheError as error:
-        raise CommandError(f"the state in {places.state} cannot be used: {error}") from error
+        raise CommandError(f"the state in {places.state} cannot be used: {output.clause(error)}") from error

@@ -69,7 +69,9 @@ def _checked_url(url: str, allow_insecure: bool) -> str:
     try:
         return transport.check_url(url, allow_insecure=allow_insecure)
     except errors.InsecureUrl as error:
-        raise CommandError(f"{error} (--allow-insecure-http). Nothing was sent", ExitCode.REFUSED) from error
+        raise CommandError(
+            f"{output.clause(error)} (--allow-insecure-http). Nothing was sent", ExitCode.REFUSED
+        ) from error
 
 
 def _over_existing(places: config.Places, profile: config.Profile) -> config.Profile:
@@ -120,11 +122,17 @@ async def _log_in(places: config.Places, profile: config.Profile, password: str)
                 await _give_back(device)
                 raise
         except errors.Refused as error:
-            raise CommandError(f"{profile.url} refuses: {error}. Nothing was changed here", ExitCode.REFUSED) from error
+            raise CommandError(
+                f"{profile.url} refuses: {output.clause(error)}. Nothing was changed here", ExitCode.REFUSED
+            ) from error
         except (errors.NotDrivefs, errors.OtherProtocol, errors.UntrustedServer) as error:
-            raise CommandError(f"{error}. Check the URL. Nothing was changed here", ExitCode.REFUSED) from error
+            raise CommandError(
+                f"{output.clause(error)}. Check the URL. Nothing was changed here", ExitCode.REFUSED
+            ) from error
         except errors.Offline as error:
-            raise CommandError(f"{error}. Nothing was changed here; try again", ExitCode.UNFINISHED) from error
+            raise CommandError(
+                f"{output.clause(error)}. Nothing was changed here; try again", ExitCode.UNFINISHED
+            ) from error
 
 
 async def _keep(places: config.Places, profile: config.Profile, device: "Remote", token: str) -> None:
@@ -165,7 +173,9 @@ async def _give_back(device: "Remote") -> None:
         try:
             await device.logout()
         except RemoteError as error:
-            output.say(f"the token just given could not be returned ({error}); it stays among the user's devices there")
+            output.say(
+                f"the token just given could not be returned ({output.clause(error)}); the device stays listed there"
+            )
 
 
 COMMAND = Command(

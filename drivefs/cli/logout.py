@@ -75,15 +75,17 @@ async def _revoke(profile: config.Profile, token: str, is_forced: bool) -> None:
         try:
             await remote.logout()
         except errors.Refused as error:
-            output.say(f"the token was worthless already: {error}")
+            output.say(f"the token was worthless already: {output.clause(error)}")
         except errors.Offline as error:
             if not is_forced:
                 raise CommandError(
-                    f"the server could not take the token back: {error}. Nothing was changed. Try again when it can be "
-                    "reached, or log out with --forget and revoke the device there",
+                    f"the server could not take the token back: {output.clause(error)}. Nothing was changed. Try again when "
+                    "it can be reached, or log out with --forget and revoke the device there",
                     ExitCode.UNFINISHED,
                 ) from error
-            output.say(f"the token stays valid until the device {profile.device!r} is revoked on the server: {error}")
+            output.say(
+                f"the token stays valid until {profile.device!r} is revoked on the server: {output.clause(error)}"
+            )
 
 
 def _delete(places: config.ProfilePlaces) -> None:

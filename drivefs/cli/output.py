@@ -18,6 +18,11 @@ def say(message: str) -> None:
     print(f"drivefs: {message}", file=sys.stderr)
 
 
+def clause(error: BaseException) -> str:
+    """An error's sentence without its full stop, to be put into one of ours."""
+    return str(error).rstrip(".")
+
+
 def in_units(size_bytes: float) -> str:
     """Write a size for people: three digits and a unit of 1024."""
     size = float(size_bytes)
