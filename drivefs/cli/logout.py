@@ -79,8 +79,8 @@ async def _revoke(profile: config.Profile, token: str, is_forced: bool) -> None:
         except errors.Offline as error:
             if not is_forced:
                 raise CommandError(
-                    f"the server could not take the token back: {output.clause(error)}. Nothing was changed. Try again when "
-                    "it can be reached, or log out with --forget and revoke the device there",
+                    f"the server could not take the token back: {output.clause(error)}. Nothing was changed. Try again "
+                    "when it can be reached, or log out with --forget and revoke the device there",
                     ExitCode.UNFINISHED,
                 ) from error
             output.say(
