@@ -1,17 +1,18 @@
 """Byte ranges of a file and where their bytes are: the arithmetic of drafts; pure.
 
-Owns `Layer`, what was written and cut off over something below it, and `resolve`, which looks through layers down to the
-base. A content is a base revision, over it the layer that a publication in flight covers (if any), and over that the
-layer of what came later.
+Owns `Layer`, what was written and cut off over something below it, and `resolve`, which looks through layers down to
+the base. A content is a base revision, over it the layer that a publication in flight covers (if any), and over that
+the layer of what came later.
 
-Invariants of a layer: extents are sorted, not empty, do not overlap, and two neighbours that continue each other in one
-source are one. `floor` is the lowest size since the layer began: what lies below the layer shows only before `floor`.
+Invariants of a layer: extents are sorted, not empty, do not overlap, and two neighbours that continue each other in
+one source are one. `length` is how many bytes they have. `floor` is the lowest size since the layer began: what lies
+below the layer shows only before `floor`.
 """
 
 import enum
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Extent(NamedTuple):
@@ -19,7 +20,7 @@ class Extent(NamedTuple):
 
     start: int
     end: int
-    source: object
+    source: Any
     offset: int
 
 
@@ -37,11 +38,12 @@ ZEROS = _Elsewhere.ZEROS
 class Layer:
     """What writes and truncations did to the content below; empty at first."""
 
-    __slots__ = ("_extents", "_starts", "floor")
+    __slots__ = ("_extents", "_starts", "floor", "length")
 
     def __init__(self, floor: int) -> None:
         """Begin over a content of `floor` bytes."""
         self.floor = floor
+        self.length = 0
         self._starts: list[int] = []
         self._extents: list[Extent] = []
 
@@ -74,8 +76,10 @@ class Layer:
         elif first:
             before = extents[first - 1]
             if before.end == start and before.source == source and before.offset + start - before.start == offset:
-                first -= 1
-                replaced = [Extent(before.start, end, source, before.offset)]
+                extents[first - 1] = Extent(before.start, end, source, before.offset)
+                self.length += end - start
+                return
+        self.length += _length(replaced) - _length(extents[first:last])
         extents[first:last] = replaced
         starts[first:last] = [each.start for each in replaced]
 
@@ -83,9 +87,18 @@ class Layer:
         """Cut off what lies at or behind `size`; what is written there later shows zeros around it."""
         self.floor = min(self.floor, size)
         keep = bisect_left(self._starts, size)
+        self.length -= _length(self._extents[keep:])
         del self._starts[keep:], self._extents[keep:]
         if keep and (last := self._extents[-1]).end > size:
             self._extents[-1] = Extent(last.start, size, last.source, last.offset)
+            self.length -= last.end - size
+
+    def copy(self) -> "Layer":
+        """Another layer that did the same so far."""
+        layer = Layer(self.floor)
+        layer.length = self.length
+        layer._starts, layer._extents = self._starts[:], self._extents[:]
+        return layer
 
     def cover(self, upper: "Layer") -> None:
         """Take over all that `upper`, a layer directly over this one, did."""
@@ -102,10 +115,16 @@ class Layer:
             index += 1
 
 
+def _length(extents: Sequence[Extent]) -> int:
+    return sum(each.end - each.start for each in extents)
+
+
 def resolve(layers: Sequence[Layer], start: int, end: int) -> list[Extent]:
     """Where the bytes `start` to `end` are, in order and without gaps; `layers` begins with the topmost."""
+    if start >= end:
+        return []
     if not layers:
-        return [Extent(start, end, BASE, start)] if start < end else []
+        return [Extent(start, end, BASE, start)]
     found: list[Extent] = []
     position = start
     for extent in layers[0].between(start, end):

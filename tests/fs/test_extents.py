@@ -1,6 +1,7 @@
 """Layers of extents against bytes that are really written and cut."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,9 +76,7 @@ def test_any_writes_and_truncations_read_back(base_size: int, done: list[tuple[s
 
 
 @given(st.integers(0, LONGEST), steps, st.integers(0, LONGEST), st.integers(0, LONGEST))
-def test_any_range_reads_back(
-    base_size: int, done: list[tuple[str, int, int, bool]], first: int, last: int
-) -> None:
+def test_any_range_reads_back(base_size: int, done: list[tuple[str, int, int, bool]], first: int, last: int) -> None:
     content = replay(base_size, done)
     end = min(max(first, last), len(content.expected))
     start = min(first, last, end)
@@ -98,9 +97,10 @@ def test_layers_joined_show_the_same(base_size: int, done: list[tuple[str, int, 
 def test_extents_stay_sorted_apart_and_joined(base_size: int, done: list[tuple[str, int, int, bool]]) -> None:
     for layer in replay(base_size, done).layers:
         found = list(layer)
-        for before, after in zip(found, found[1:], strict=False):
+        for before, after in pairwise(found):
             assert before.end <= after.start
         assert all(extent.start < extent.end for extent in found)
+        assert layer.length == sum(extent.end - extent.start for extent in found)
 
 
 @given(st.integers(0, LONGEST), steps)
@@ -123,3 +123,12 @@ def test_an_empty_write_leaves_nothing() -> None:
     layer = Layer(0)
     layer.write(Extent(5, 5, "staging", 0))
     assert list(layer) == []
+
+
+def test_a_range_that_is_empty_resolves_to_nothing() -> None:
+    lower, upper = Layer(0), Layer(3)
+    lower.write(Extent(0, 3, "staging", 0))
+    upper.truncate(1)
+    upper.write(Extent(0, 2, "staging", 3))
+    assert extents.resolve([upper, lower], 0, 2) == [Extent(0, 2, "staging", 3)]
+    assert extents.resolve([upper, lower], 2, 1) == []

@@ -1,0 +1,120 @@
+"""Changes of attributes: mode, owner, times, and size as far as it is one.
+
+Owns which attributes move which: a change of anything moves ctime, a change of size moves mtime too. Who may change
+what, and which bits a change of owner or content clears, the kernel has decided before it asks (`default_permissions`,
+without the `handle_killpriv` capabilities): it then sends the resulting mode.
+"""
+
+from dataclasses import dataclass
+
+from drivefs.fs import errors
+from drivefs.fs.contents import Contents
+from drivefs.fs.interfaces import Publisher
+from drivefs.fs.mutations import Mutations
+from drivefs.fs.ownership import Owner
+from drivefs.fs.view import View
+from drivefs.protocol.changes import SetAttributes
+from drivefs.protocol.ground import NowNs
+from drivefs.protocol.ids import NO_OP, InodeId
+from drivefs.protocol.model import InodeKind, InodeState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is to be changed; None stays. Times are in nanoseconds, `uid` and `gid` as the kernel knows them."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+
+    @property
+    def is_size_only(self) -> bool:
+        """Whether nothing but the size is to be changed."""
+        return (self.mode, self.uid, self.gid, self.atime_ns, self.mtime_ns) == (None,) * 5
+
+
+class Attributes:
+    """Sets attributes of inodes."""
+
+    def __init__(self, view: View, mutations: Mutations, contents: Contents, *, owner: Owner, now_ns: NowNs) -> None:
+        self._view = view
+        self._mutations = mutations
+        self._contents = contents
+        self._owner = owner
+        self._now_ns = now_ns
+
+    def set(self, inode: InodeId, wanted: Wanted, publisher: Publisher) -> InodeState:
+        """Change attributes; gives the new state.
+
+        Raises:
+            IsDirectory, Invalid: a size is set of what has none.
+            TooLarge, NotFound.
+        """
+        if wanted.size is not None:
+            self.resize(inode, wanted.size, publisher)
+        if not wanted.is_size_only:
+            self._set(inode, wanted)
+            publisher.changed()
+        return self._view.inode(inode)
+
+    def resize(self, inode: InodeId, size: int, publisher: Publisher) -> None:
+        """Cut or extend a file; mtime moves even if its size does not.
+
+        Raises:
+            IsDirectory, Invalid: it is no file.
+            TooLarge, NotFound.
+        """
+        state = self._view.inode(inode)
+        if state.kind is InodeKind.DIRECTORY:
+            raise errors.IsDirectory
+        if state.kind is not InodeKind.FILE:
+            raise errors.Invalid
+        content = self._contents.load(inode)
+        if size == state.size and not content.layers:
+            self._set(inode, Wanted(mtime_ns=self._now_ns()))
+            publisher.changed()
+            return
+        self._contents.truncate(content, size)
+        content.fresh = content.fresh or content.writers > 0
+        if not content.writers:
+            publisher.closed(inode)
+
+    def _set(self, inode: InodeId, wanted: Wanted) -> None:
+        state = self._view.draft_of(inode)
+        change = SetAttributes(
+            n=self._mutations.next_op(),
+            time_ns=self._now_ns(),
+            inode=inode,
+            mode=None if wanted.mode is None else wanted.mode & 0o7777,
+            atime_ns=wanted.atime_ns,
+            mtime_ns=wanted.mtime_ns,
+        )
+        if wanted.uid is not None:
+            change.uid = self._owner.stored_uid(wanted.uid)
+            change.own_uid = change.uid is None
+        if wanted.gid is not None:
+            change.gid = self._owner.stored_gid(wanted.gid)
+            change.own_gid = change.gid is None
+        apply(change, state)
+        self._mutations.admit()
+        with self._view.change():
+            op = self._mutations.set_attributes(change) if state.nlink else NO_OP
+            self._view.put_inode(state, op)
+
+
+def apply(change: SetAttributes, state: InodeState) -> None:
+    """Make a state what a change makes of it."""
+    if change.mode is not None:
+        state.mode = change.mode
+    if change.uid is not None or change.own_uid:
+        state.uid = change.uid
+    if change.gid is not None or change.own_gid:
+        state.gid = change.gid
+    if change.atime_ns is not None:
+        state.atime_ns = change.atime_ns
+    if change.mtime_ns is not None:
+        state.mtime_ns = change.mtime_ns
+    state.ctime_ns = change.time_ns

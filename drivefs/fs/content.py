@@ -1,0 +1,139 @@
+"""One file's content as this mount shows it: the blocks of a base revision, and layers of local changes over them.
+
+Owns the in-memory form and how it is rebuilt from a draft's records. It reads no bytes and writes nothing.
+
+Invariants: `layers` is empty if and only if there is no draft; it has two while something is frozen (the lower one is
+what is frozen; it is never changed any more), else one. The block list is known or `refs` is None; its sizes sum up
+to the size of the base.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from typing import NamedTuple
+
+from cache.drafts import DraftRow, Record
+from drivefs.fs.extents import Extent, Layer
+from drivefs.protocol.changes import Base
+from drivefs.protocol.ids import BlockId, InodeId
+from drivefs.protocol.model import BlockRef
+
+
+class Staged(NamedTuple):
+    """Source of extents whose bytes are in a staging file."""
+
+    file: int
+
+
+class Piece(NamedTuple):
+    """`length` bytes of a block, from `offset` on."""
+
+    block: BlockId
+    offset: int
+    length: int
+
+
+class Content:
+    """The content of one inode."""
+
+    __slots__ = (
+        "base", "fresh", "frozen", "handles", "inline_bytes", "inode", "last_record", "layers", "offsets", "refs",
+        "writers",
+    )  # fmt: skip
+
+    def __init__(self, inode: InodeId, base: Base, refs: list[BlockRef] | None) -> None:
+        self.inode = inode
+        self.base = base
+        self.refs: list[BlockRef] | None = None
+        self.offsets: list[int] = [0]
+        self.layers: list[Layer] = []
+        self.inline_bytes = 0
+        """Bytes in rows of the journal; never counted down while the draft lives."""
+        self.last_record = 0
+        self.frozen = 0
+        """The last record that the lower layer covers; 0: nothing is frozen."""
+        self.handles = 0
+        self.writers = 0
+        self.fresh = False
+        """Created or truncated through a descriptor, and not published since."""
+        if refs is not None:
+            self.know(refs)
+
+    def know(self, refs: list[BlockRef]) -> None:
+        """The block list of the base is known now."""
+        self.refs = refs
+        self.offsets = [0, *accumulate(ref.size_bytes for ref in refs)]
+
+    @property
+    def base_size(self) -> int:
+        """Bytes of the base; only right when its block list is known."""
+        return self.offsets[-1]
+
+    @property
+    def dirty_bytes(self) -> int:
+        """Bytes in the layers."""
+        return sum(layer.length for layer in self.layers)
+
+    def pieces(self, start: int, end: int) -> Iterator[Piece]:
+        """The parts of base blocks that make up a range of the base, in order."""
+        refs, offsets = self.refs or [], self.offsets
+        index = bisect_right(offsets, start) - 1
+        while start < end and index < len(refs):
+            last = min(end, offsets[index + 1])
+            yield Piece(refs[index].block, start - offsets[index], last - start)
+            start = last
+            index += 1
+
+    def begin_draft(self, base_size: int) -> None:
+        """Local changes begin, over a base of so many bytes."""
+        self.layers = [Layer(base_size)]
+        self.inline_bytes = 0
+
+    def freeze(self, size: int) -> None:
+        """What there is of changes, with `size` the content's, stays as it is from now on; later ones lie over it."""
+        self.thaw()
+        self.layers.insert(0, Layer(size))
+        self.frozen = self.last_record
+
+    def thaw(self) -> None:
+        """Nothing is frozen any more: all changes are one layer over the base."""
+        if len(self.layers) > 1:
+            lower = self.layers[1].copy()
+            lower.cover(self.layers[0])
+            self.layers = [lower]
+        self.frozen = 0
+
+    def replay(self, draft: DraftRow, records: Iterable[Record]) -> None:
+        """Rebuild the layers from what the journal has."""
+        self.begin_draft(draft.base_size)
+        self.last_record = self.frozen = 0
+        size = draft.base_size
+        for record in records:
+            if draft.frozen and not self.frozen and record.id > draft.frozen:
+                self.freeze(size)
+            size = self._apply(record, size)
+            self.last_record = record.id
+        if draft.frozen and not self.frozen:
+            self.freeze(size)
+
+    def _apply(self, record: Record, size: int) -> int:
+        """Apply one record to the topmost layer; gives the size after it."""
+        start, end = record.file_offset, record.file_offset + record.length
+        if record.staged is None and not record.length:
+            self.layers[0].truncate(start)
+            return start
+        if record.staged is not None:
+            self.layers[0].write(Extent(start, end, Staged(record.staged.file), record.staged.offset))
+        else:
+            self.layers[0].write(Extent(start, end, record, 0))
+            self.inline_bytes += record.length
+        return max(size, end)
+
+    def rebase(self, base: Base, refs: list[BlockRef], size: int) -> None:
+        """The frozen layer, or all there is, has become the base revision `base`; the content has `size` bytes."""
+        self.layers = self.layers[:-1]
+        self.base = base
+        self.frozen = 0
+        self.know(refs)
+        if self.layers and not len(self.layers[0]) and self.layers[0].floor == self.base_size == size:
+            self.layers = []

@@ -1,0 +1,249 @@
+"""The contents of all files in use: loading, reading, writing, truncating.
+
+Owns the in-memory contents of open files, and a bounded number of those that were open lately. What it accepts is in
+the journal (or in staging, with its record in the journal) before it returns, in one transaction with the new size
+and times; it survives the death of the process, and a power cut after the next barrier.
+
+Invariants: there is one `Content` for each inode; a file that is open keeps its content whether or not it has a name,
+and the draft of a nameless one goes with its last descriptor.
+"""
+
+from cache.drafts import INLINE_BYTES, DraftRow, Record
+from cache.sealing import digest
+from cache.workspace import LocalState
+from drivefs.fs.content import Content, Staged
+from drivefs.fs.extents import Extent
+from drivefs.fs.interfaces import Publisher
+from drivefs.fs.quota import Quota
+from drivefs.fs.reading import Reader
+from drivefs.fs.view import View, shrink
+from drivefs.protocol.changes import Base
+from drivefs.protocol.ground import NowNs
+from drivefs.protocol.ids import InodeId
+from drivefs.protocol.model import InodeState, pack_blocks, unpack_blocks
+
+MAX_INLINE_BYTES = 65_536
+"""Up to this much of a draft is kept in the journal database itself; what is written past it goes to staging."""
+
+MAX_IDLE_CONTENTS = 512
+MAX_IDLE_BLOCKS = 64
+"""Contents with longer block lists are not kept when they are closed."""
+
+
+class Contents:
+    """Contents of files, by inode."""
+
+    def __init__(self, local: LocalState, view: View, reader: Reader, quota: Quota, now_ns: NowNs) -> None:
+        self._journal = local.journal
+        self._drafts = local.journal.drafts
+        self._staging = local.staging
+        self._view = view
+        self.reader = reader
+        self._quota = quota
+        self._now_ns = now_ns
+        self._open: dict[InodeId, Content] = {}
+        self._idle: dict[InodeId, Content] = {}
+        view.keep_while(self._open.__contains__)
+
+    def peek(self, inode: InodeId) -> Content | None:
+        """The content of an inode if it is open."""
+        return self._open.get(inode)
+
+    def is_open(self, inode: InodeId) -> bool:
+        """Whether a descriptor of the inode exists."""
+        return inode in self._open
+
+    def load(self, inode: InodeId) -> Content:
+        """The content of a file, from the databases if it is not in use.
+
+        Raises:
+            NotFound: nothing is known of the inode.
+        """
+        content = self._open.get(inode) or self._idle.get(inode)
+        if content is not None:
+            return content
+        draft = self._drafts.draft(inode)
+        if draft is None:
+            content = self._load_clean(self._view.inode(inode))
+        else:
+            packed = self._drafts.base_blocks(inode)
+            content = Content(inode, draft.base, None if packed is None else unpack_blocks(packed))
+            if not draft.base_size:
+                content.know([])
+            content.replay(draft, self._drafts.records(inode))
+        self._keep_idle(content)
+        return content
+
+    def reload(self, content: Content) -> None:
+        """Rebuild the changes of a content from its draft."""
+        draft = self._drafts.draft(content.inode)
+        assert draft is not None, "a content is reloaded because its draft changed"
+        content.replay(draft, self._drafts.records(content.inode))
+
+    @staticmethod
+    def _load_clean(state: InodeState) -> Content:
+        refs = None if state.blocks is None else unpack_blocks(state.blocks)
+        return Content(state.inode, Base(revision=state.revision), refs)
+
+    def _keep_idle(self, content: Content) -> None:
+        if len(content.offsets) <= MAX_IDLE_BLOCKS:
+            self._idle[content.inode] = content
+            shrink(self._idle, MAX_IDLE_CONTENTS)
+
+    def forget(self, inode: InodeId) -> None:
+        """The databases have something newer: what is clean is read afresh from now on."""
+        content = self._open.get(inode)
+        if content is None:
+            self._idle.pop(inode, None)
+        elif not content.layers:
+            self._refresh(content)
+
+    def _refresh(self, content: Content) -> None:
+        fresh = self._load_clean(self._view.inode(content.inode))
+        if fresh.base.revision != content.base.revision:
+            content.base, content.refs, content.offsets = fresh.base, fresh.refs, fresh.offsets
+
+    def acquire(self, inode: InodeId, *, writing: bool) -> Content:
+        """A descriptor of the inode begins.
+
+        Raises:
+            NotFound: nothing is known of the inode.
+        """
+        content = self.load(inode)
+        self._idle.pop(inode, None)
+        self._open[inode] = content
+        content.handles += 1
+        content.writers += writing
+        return content
+
+    def release(self, content: Content, *, writing: bool, publisher: Publisher) -> None:
+        """A descriptor of the inode ends."""
+        content.handles -= 1
+        content.writers -= writing
+        inode = content.inode
+        state = self._view.inode(inode)
+        if not content.handles:
+            del self._open[inode]
+            if not state.nlink:
+                self._drop(content, publisher)
+                return
+            self._keep_idle(content)
+        if writing and not content.writers and (content.layers or content.fresh):
+            content.fresh = False
+            publisher.closed(inode)
+
+    def nameless(self, inode: InodeId, publisher: Publisher) -> None:
+        """The inode has lost its last name: its changes go, unless a descriptor still needs them."""
+        if inode not in self._open:
+            self._drop(self.load(inode), publisher)
+
+    def _drop(self, content: Content, publisher: Publisher) -> None:
+        self._idle.pop(content.inode, None)
+        if content.layers:
+            self._quota.pend(-content.dirty_bytes)
+            self._drafts.drop_draft(content.inode)
+            content.layers = []
+            publisher.dropped(content.inode)
+
+    async def read(self, content: Content, offset: int, length: int) -> bytes | bytearray:
+        """Up to `length` bytes of the present content from `offset` on.
+
+        Raises:
+            Unavailable: some bytes are not here and could not be had within the deadline.
+        """
+        while True:
+            end = min(offset + length, self._view.inode(content.inode).size)
+            if offset >= end:
+                return b""
+            now = self.reader.read_now(content, offset, end)
+            if now is not None:
+                return now
+            base, layers = content.base, [layer.copy() for layer in content.layers]
+            data = await self.reader.read(content, layers, offset, end)
+            if content.base == base:
+                return data
+
+    def write(self, content: Content, offset: int, data: bytes) -> None:
+        """Write bytes at an offset, growing the file where they lie past its end.
+
+        Raises:
+            TooLarge, OverQuota, cache.errors.DiskFull: nothing was written.
+        """
+        end = offset + len(data)
+        self._quota.check_size(end)
+        self._quota.check_write(len(data))
+        self._journal.admit(len(data))
+        state = self._view.draft_of(content.inode)
+        base_size = state.size
+        with self._view.change():
+            if not content.layers:
+                self._put_draft(content, state)
+            if content.inline_bytes + len(data) <= MAX_INLINE_BYTES:
+                written = self._record_inline(state.inode, offset, data)
+            else:
+                written = self._record_staged(state.inode, offset, data)
+            state.size = max(state.size, end)
+            state.mtime_ns = state.ctime_ns = self._now_ns()
+            self._view.put_inode(state)
+        if not content.layers:
+            content.begin_draft(base_size)
+        layer = content.layers[0]
+        before = layer.length
+        for record, extent in written:
+            layer.write(extent)
+            content.last_record = record
+            if isinstance(extent.source, Record):
+                content.inline_bytes += extent.end - extent.start
+        self._quota.pend(layer.length - before)
+
+    def _record_inline(self, inode: InodeId, offset: int, data: bytes) -> list[tuple[int, Extent]]:
+        written = []
+        for start in range(0, len(data), INLINE_BYTES):
+            part = data[start : start + INLINE_BYTES]
+            first, last = offset + start, offset + start + len(part)
+            record = Record(self._drafts.add_record(inode, first, part), first, len(part), None, digest(part))
+            written.append((record.id, Extent(first, last, record, 0)))
+        return written
+
+    def _record_staged(self, inode: InodeId, offset: int, data: bytes) -> list[tuple[int, Extent]]:
+        staged = self._staging.append(inode, data)
+        record = self._drafts.add_record(inode, offset, data, staged)
+        return [(record, Extent(offset, offset + len(data), Staged(staged.file), staged.offset))]
+
+    def _put_draft(self, content: Content, state: InodeState) -> None:
+        """Begin the draft of a content that is clean, before it changes; inside a transaction."""
+        draft = DraftRow(
+            inode=state.inode,
+            base=content.base,
+            base_size=state.size,
+            low_size=state.size,
+            size=state.size,
+            mtime_ns=state.mtime_ns,
+        )
+        self._drafts.put_draft(draft)
+        if content.refs:
+            self._drafts.put_base_blocks(state.inode, pack_blocks(content.refs))
+
+    def truncate(self, content: Content, size: int) -> None:
+        """Cut or extend a file to `size` bytes; the times move even if the size does not.
+
+        Raises:
+            TooLarge, cache.errors.DiskFull: nothing was changed.
+        """
+        state = self._view.draft_of(content.inode)
+        base_size = state.size
+        if size > base_size:
+            self._quota.check_size(size)
+        with self._view.change():
+            if not content.layers:
+                self._put_draft(content, state)
+            record = self._drafts.add_truncate(state.inode, size)
+            state.size = size
+            state.mtime_ns = state.ctime_ns = self._now_ns()
+            self._view.put_inode(state)
+        if not content.layers:
+            content.begin_draft(base_size)
+        before = content.layers[0].length
+        content.layers[0].truncate(size)
+        content.last_record = record
+        self._quota.pend(content.layers[0].length - before)

@@ -1,0 +1,72 @@
+"""Reading directories: a listing is taken when reading begins, and stays as it is until it begins again.
+
+Owns open directories and the places in their listings. A place is a position in the listing that was taken, so that
+entries which come or go while a directory is read move nothing; states are those of the moment in which an entry is
+read. Each directory has `.` and `..`.
+"""
+
+from collections.abc import Iterator
+
+from drivefs.fs import errors
+from drivefs.fs.handles import DirectoryHandle, Handles
+from drivefs.fs.namespace import Namespace
+from drivefs.fs.view import View
+from drivefs.protocol.ids import InodeId
+from drivefs.protocol.model import InodeState
+
+
+class Directories:
+    """The open directories of a mount."""
+
+    def __init__(self, view: View, namespace: Namespace) -> None:
+        self._view = view
+        self._namespace = namespace
+        self.handles: Handles[DirectoryHandle] = Handles()
+
+    def open(self, inode: InodeId) -> int:
+        """Open a directory; gives the descriptor's number.
+
+        Raises:
+            NotDirectory, NotFound.
+        """
+        self._view.directory(inode)
+        return self.handles.add(DirectoryHandle(inode))
+
+    async def read(self, number: int, place: int) -> Iterator[tuple[bytes, InodeState, int]]:
+        """The entries from a place on: name, state, and the place behind it. A removed directory has none.
+
+        Raises:
+            BadHandle, Unavailable.
+        """
+        handle = self.handles.get(number)
+        if not place:
+            await self._take(handle)
+        return self._entries(handle, place)
+
+    async def _take(self, handle: DirectoryHandle) -> None:
+        handle.names = ()
+        if self._view.inode(handle.inode).nlink:
+            await self._namespace.list(handle.inode)
+            dots = [(b".", handle.inode), (b"..", self._view.parent_of(handle.inode))]
+            handle.names = [*dots, *self._view.children(handle.inode)]
+
+    def _entries(self, handle: DirectoryHandle, place: int) -> Iterator[tuple[bytes, InodeState, int]]:
+        for index in range(place, len(handle.names)):
+            name, inode = handle.names[index]
+            try:
+                state = self._view.inode(inode)
+            except errors.NotFound:
+                continue
+            if not state.nlink:
+                continue
+            if index > 1:
+                self._view.seen_in(handle.inode, state)
+            yield name, state, index + 1
+
+    def release(self, number: int) -> None:
+        """Close a descriptor.
+
+        Raises:
+            BadHandle.
+        """
+        self.handles.remove(number)

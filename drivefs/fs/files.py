@@ -1,0 +1,100 @@
+"""Open files: what a descriptor may do, and where its bytes go.
+
+Owns descriptors. The bytes are the business of `contents`. Writes to a descriptor with O_APPEND are placed at the
+present end here: the offset that the kernel sends may be that of a size which another device has changed.
+"""
+
+import os
+
+from drivefs.fs import errors
+from drivefs.fs.attributes import Attributes
+from drivefs.fs.contents import Contents
+from drivefs.fs.handles import FileHandle, Handles
+from drivefs.fs.interfaces import Publisher
+from drivefs.fs.view import View
+from drivefs.protocol.ids import InodeId
+from drivefs.protocol.model import InodeKind
+
+
+class Files:
+    """The open files of a mount."""
+
+    def __init__(self, view: View, contents: Contents, attributes: Attributes, publisher: Publisher) -> None:
+        self._view = view
+        self._contents = contents
+        self._attributes = attributes
+        self._publisher = publisher
+        self.handles: Handles[FileHandle] = Handles()
+
+    def open(self, inode: InodeId, flags: int, *, is_new: bool = False) -> int:
+        """Open a file; O_TRUNC empties it. Gives the descriptor's number.
+
+        Raises:
+            IsDirectory, Invalid: it is no file.
+            NotFound.
+        """
+        kind = self._view.inode(inode).kind
+        if kind is InodeKind.DIRECTORY:
+            raise errors.IsDirectory
+        if kind is not InodeKind.FILE:
+            raise errors.Invalid
+        writing = flags & os.O_ACCMODE != os.O_RDONLY
+        content = self._contents.acquire(inode, writing=writing)
+        content.fresh = content.fresh or is_new
+        handle = FileHandle(content, flags)
+        if flags & os.O_TRUNC:
+            try:
+                self._attributes.resize(inode, 0, self._publisher)
+            except BaseException:
+                self._end(handle)
+                raise
+        return self.handles.add(handle)
+
+    async def read(self, number: int, offset: int, length: int) -> bytes | bytearray:
+        """Up to `length` bytes from `offset` on.
+
+        Raises:
+            BadHandle, Unavailable.
+        """
+        handle = self.handles.get(number)
+        if not handle.reads:
+            raise errors.BadHandle
+        return await self._contents.read(handle.content, offset, length)
+
+    def write(self, number: int, offset: int, data: bytes) -> int:
+        """Write bytes at `offset`, or at the end if the descriptor appends; gives how many were written: all.
+
+        Raises:
+            BadHandle, TooLarge, OverQuota, cache.errors.DiskFull: nothing was written.
+        """
+        handle = self.handles.get(number)
+        if not handle.writes:
+            raise errors.BadHandle
+        content = handle.content
+        if handle.appends:
+            offset = self._view.inode(content.inode).size
+        if data:
+            self._contents.write(content, offset, data)
+        return len(data)
+
+    def synced(self, number: int) -> None:
+        """What the descriptor wrote is durable now: it may be published.
+
+        Raises:
+            BadHandle.
+        """
+        content = self.handles.get(number).content
+        content.fresh = False
+        if content.layers and self._view.inode(content.inode).nlink:
+            self._publisher.synced(content.inode)
+
+    def release(self, number: int) -> None:
+        """Close a descriptor.
+
+        Raises:
+            BadHandle.
+        """
+        self._end(self.handles.remove(number))
+
+    def _end(self, handle: FileHandle) -> None:
+        self._contents.release(handle.content, writing=handle.writes, publisher=self._publisher)

@@ -1,0 +1,377 @@
+"""The file system: one method for each thing that a program can ask, over the parts that do it.
+
+Owns how the parts are put together, and what is virtual. The kernel's side is `drivefs.fuse`, the network's
+`drivefs.sync`; this knows neither. All methods run on the event loop; those that may have to wait for the backend are
+asynchronous and have a deadline. Every change is in the journal when its method returns.
+
+Cancellation of a method leaves either nothing or the whole change behind.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from cache.workspace import LocalState
+from drivefs.fs import errors, virtual
+from drivefs.fs.attributes import Attributes, Wanted
+from drivefs.fs.contents import Contents
+from drivefs.fs.directories import Directories
+from drivefs.fs.files import Files
+from drivefs.fs.handles import Handles
+from drivefs.fs.interfaces import BlockFetcher, Lister, Publisher
+from drivefs.fs.mutations import Mutations
+from drivefs.fs.namespace import Namespace, NewInode
+from drivefs.fs.ownership import Caller, Owner
+from drivefs.fs.publishing import Publishing
+from drivefs.fs.quota import Quota
+from drivefs.fs.reading import Reader
+from drivefs.fs.view import Name, View
+from drivefs.fs.xattrs import Xattrs
+from drivefs.protocol.ground import NowNs
+from drivefs.protocol.ids import InodeId, WorkspaceId
+from drivefs.protocol.messages import Limits, Usage
+from drivefs.protocol.model import InodeKind, InodeState
+
+DEADLINE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Who brings here what is not here, and who hears of changes."""
+
+    fetcher: BlockFetcher
+    lister: Lister
+    publisher: Publisher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drive:
+    """What is mounted: the workspace and its root, as whom, and within which limits.
+
+    `virtual` gives the contents of the files in `.drivefs`; `status_of` the value of `user.drivefs.status` of an inode.
+    """
+
+    workspace: WorkspaceId
+    root: InodeId
+    owner: Owner
+    limits: Limits
+    usage: Usage
+    deadline_seconds: float = DEADLINE_SECONDS
+    virtual: Mapping[bytes, virtual.Provider] = field(default_factory=dict)
+    status_of: Callable[[InodeId], str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What `statfs` tells, in bytes."""
+
+    size_bytes: int
+    free_bytes: int
+
+
+class FileSystem:
+    """One mounted workspace."""
+
+    def __init__(self, local: LocalState, services: Services, drive: Drive, now_ns: NowNs) -> None:
+        self.root = drive.root
+        self.owner = drive.owner
+        self.quota = Quota(drive.limits, drive.usage, local.journal.pending_bytes)
+        self._local = local
+        self._publisher = services.publisher
+        self._view = view = View(local.journal, local.replica)
+        mutations = Mutations(local.journal, view)
+        self._reader = Reader(
+            local,
+            services.fetcher,
+            services.lister,
+            workspace=drive.workspace,
+            deadline_seconds=drive.deadline_seconds,
+        )
+        self._contents = Contents(local, view, self._reader, self.quota, now_ns)
+        self.contents = Publishing(local, view, self._contents, self.quota)
+        self._names = Namespace(view, mutations, self._contents, owner=drive.owner, now_ns=now_ns)
+        self._names.connect(services.lister, services.publisher, drive.deadline_seconds)
+        self._attributes = Attributes(view, mutations, self._contents, owner=drive.owner, now_ns=now_ns)
+        self._files = Files(view, self._contents, self._attributes, services.publisher)
+        self._directories = Directories(view, self._names)
+        self._virtual = virtual.Virtual(drive.virtual, now_ns())
+        self._virtual_files: Handles[bytes] = Handles(first=virtual.FIRST)
+        self._status_of = drive.status_of
+        computed = {b"user.drivefs.status": self._status, b"user.drivefs.revision": _revision}
+        self._xattrs = Xattrs(view, mutations, now_ns, computed)
+
+    # -- names -------------------------------------------------------------------------------------------------------
+
+    async def lookup(self, parent: InodeId, name: bytes) -> InodeState | None:
+        """What a name leads to, or None.
+
+        Raises:
+            NotDirectory, NameTooLong, Unavailable.
+        """
+        if parent >= virtual.FIRST:
+            return self._virtual.lookup(name)
+        if name == virtual.NAME and parent == self.root:
+            return self._virtual.inode(virtual.DIRECTORY)
+        return await self._names.lookup(parent, name)
+
+    async def create(self, new: NewInode, caller: Caller) -> InodeState:
+        """Make an inode of any kind.
+
+        Raises:
+            Exists, NotFound, NotDirectory, NameTooLong, Unavailable.
+        """
+        self._check_real(new.parent, new.name)
+        return await self._names.create(new, caller)
+
+    async def create_file(self, new: NewInode, flags: int, caller: Caller) -> tuple[InodeState, int]:
+        """Make a file and open it; without O_EXCL, open what is there already. Gives state and descriptor.
+
+        Raises:
+            Exists, IsDirectory, NotFound, NotDirectory, NameTooLong, Unavailable.
+        """
+        self._check_real(new.parent, new.name)
+        try:
+            state = await self._names.create(new, caller)
+        except errors.Exists:
+            existing = await self._names.lookup(new.parent, new.name)
+            if flags & os.O_EXCL or existing is None:
+                raise
+            number = self._files.open(existing.inode, flags)
+            return self._view.inode(existing.inode), number
+        return state, self._files.open(state.inode, flags & ~os.O_TRUNC, is_new=True)
+
+    async def link(self, inode: InodeId, parent: InodeId, name: bytes) -> InodeState:
+        """Give an inode one more name.
+
+        Raises:
+            NotPermitted, Exists, NotFound, NotDirectory, NameTooLong, Unavailable.
+        """
+        self._check_real(inode)
+        self._check_real(parent, name)
+        return await self._names.link(inode, parent, name)
+
+    async def unlink(self, parent: InodeId, name: bytes) -> None:
+        """Remove a name of anything but a directory.
+
+        Raises:
+            IsDirectory, NotFound, Unavailable.
+        """
+        self._check_real(parent, name)
+        await self._names.unlink(parent, name)
+
+    async def rmdir(self, parent: InodeId, name: bytes) -> None:
+        """Remove an empty directory.
+
+        Raises:
+            NotDirectory, NotEmpty, NotFound, Unavailable.
+        """
+        self._check_real(parent, name)
+        await self._names.rmdir(parent, name)
+
+    async def rename(self, source: Name, target: Name, *, replace: bool = True) -> None:
+        """Move a name, over what the target leads to if `replace`.
+
+        Raises:
+            Exists, IsDirectory, NotDirectory, NotEmpty, NotFound, NameTooLong, Unavailable.
+        """
+        self._check_real(*source)
+        self._check_real(*target)
+        await self._names.rename(source, target, replace=replace)
+
+    async def exchange(self, first: Name, second: Name) -> None:
+        """Swap what two names lead to.
+
+        Raises:
+            NotFound, NameTooLong, Unavailable.
+        """
+        self._check_real(*first)
+        self._check_real(*second)
+        await self._names.exchange(first, second)
+
+    def _check_real(self, inode: InodeId, name: bytes = b"") -> None:
+        """Refuse to change what is virtual."""
+        if inode >= virtual.FIRST or (name == virtual.NAME and inode == self.root):
+            raise errors.NotPermitted
+
+    # -- inodes ------------------------------------------------------------------------------------------------------
+
+    def inode(self, inode: InodeId) -> InodeState:
+        """The present state of an inode; not to be changed.
+
+        Raises:
+            NotFound.
+        """
+        if inode >= virtual.FIRST:
+            return self._virtual.inode(inode)
+        return self._view.inode(inode)
+
+    def set_attributes(self, inode: InodeId, wanted: Wanted) -> InodeState:
+        """Change attributes; gives the new state.
+
+        Raises:
+            IsDirectory, Invalid, TooLarge, NotFound.
+        """
+        self._check_real(inode)
+        return self._attributes.set(inode, wanted, self._publisher)
+
+    def target_of(self, inode: InodeId) -> bytes:
+        """Where a symbolic link leads.
+
+        Raises:
+            Invalid: it is none.
+            NotFound.
+        """
+        state = self.inode(inode)
+        if state.kind is not InodeKind.SYMLINK:
+            raise errors.Invalid
+        return state.target
+
+    def xattr(self, inode: InodeId, name: bytes) -> bytes:
+        """The value of an extended attribute.
+
+        Raises:
+            NoAttribute, NotSupported, NotFound.
+        """
+        if inode >= virtual.FIRST:
+            raise errors.NoAttribute
+        return self._xattrs.get(inode, name)
+
+    def xattr_names(self, inode: InodeId) -> list[bytes]:
+        """The names of the extended attributes that are stored.
+
+        Raises:
+            NotFound.
+        """
+        return [] if inode >= virtual.FIRST else self._xattrs.list(inode)
+
+    def set_xattr(self, inode: InodeId, name: bytes, value: bytes) -> None:
+        """Set an extended attribute.
+
+        Raises:
+            NotSupported, NotPermitted, OutOfRange, NoSpace, NotFound.
+        """
+        self._check_real(inode)
+        self._xattrs.set(inode, name, value, self._publisher)
+
+    def remove_xattr(self, inode: InodeId, name: bytes) -> None:
+        """Remove an extended attribute.
+
+        Raises:
+            NoAttribute, NotSupported, NotPermitted, NotFound.
+        """
+        self._check_real(inode)
+        self._xattrs.remove(inode, name, self._publisher)
+
+    def _status(self, state: InodeState) -> bytes | None:
+        return self._status_of(state.inode).encode() if self._status_of is not None else None
+
+    # -- open files --------------------------------------------------------------------------------------------------
+
+    def open(self, inode: InodeId, flags: int) -> int:
+        """Open a file; gives the descriptor's number, `virtual.FIRST` or more for a virtual one.
+
+        Raises:
+            IsDirectory, Invalid, NotFound.
+        """
+        if inode >= virtual.FIRST:
+            if flags & os.O_ACCMODE != os.O_RDONLY:
+                raise errors.NotPermitted
+            return self._virtual_files.add(self._virtual.text(inode))
+        return self._files.open(inode, flags)
+
+    async def read(self, number: int, offset: int, length: int) -> bytes | bytearray:
+        """Up to `length` bytes from `offset` on.
+
+        Raises:
+            BadHandle, Unavailable.
+        """
+        if number >= virtual.FIRST:
+            return self._virtual_files.get(number)[offset : offset + length]
+        return await self._files.read(number, offset, length)
+
+    def write(self, number: int, offset: int, data: bytes) -> int:
+        """Write bytes; gives how many: all.
+
+        Raises:
+            BadHandle, TooLarge, OverQuota: nothing was written.
+        """
+        return self._files.write(number, offset, data)
+
+    async def sync(self, number: int) -> None:
+        """Durable on return: all that was changed before the call, by this descriptor and every other.
+
+        Raises:
+            BadHandle; cache.errors.Poisoned: the disk failed.
+        """
+        if number < virtual.FIRST:
+            await self._local.barrier()
+            self._files.synced(number)
+
+    def release(self, number: int) -> None:
+        """Close a descriptor.
+
+        Raises:
+            BadHandle.
+        """
+        if number >= virtual.FIRST:
+            self._virtual_files.remove(number)
+        else:
+            self._files.release(number)
+
+    # -- open directories --------------------------------------------------------------------------------------------
+
+    def open_directory(self, inode: InodeId) -> int:
+        """Open a directory; gives the descriptor's number.
+
+        Raises:
+            NotDirectory, NotFound.
+        """
+        if inode >= virtual.FIRST:
+            return virtual.FIRST
+        return self._directories.open(inode)
+
+    async def read_directory(self, number: int, place: int) -> Iterator[tuple[bytes, InodeState, int]]:
+        """The entries from a place on: name, state, and the place behind it.
+
+        Raises:
+            BadHandle, Unavailable.
+        """
+        if number >= virtual.FIRST:
+            found = [(name, self._virtual.inode(inode)) for name, inode in self._virtual.children()]
+            return iter([(name, state, index) for index, (name, state) in enumerate(found, start=1)][place:])
+        return await self._directories.read(number, place)
+
+    async def sync_directory(self) -> None:
+        """Durable on return: all names as they were at the call.
+
+        Raises:
+            cache.errors.Poisoned: the disk failed.
+        """
+        await self._local.barrier()
+
+    def release_directory(self, number: int) -> None:
+        """Close a descriptor of a directory.
+
+        Raises:
+            BadHandle.
+        """
+        if number < virtual.FIRST:
+            self._directories.release(number)
+
+    # -- the whole ---------------------------------------------------------------------------------------------------
+
+    def space(self) -> Space:
+        """The quota, and what is left of it."""
+        size = self.quota.limits.quota_bytes
+        return Space(size, max(0, size - self.quota.used_bytes))
+
+    def forget_cached(self, inodes: Iterable[InodeId], names: Iterable[Name]) -> None:
+        """Drop what is cached of these: the databases have something newer."""
+        inodes = list(inodes)
+        self._view.forget(inodes, names)
+        for inode in inodes:
+            self._contents.forget(inode)
+
+
+def _revision(state: InodeState) -> bytes | None:
+    return str(state.revision).encode() if state.kind is InodeKind.FILE else None

@@ -1,0 +1,76 @@
+"""Open descriptors: numbers for the kernel, and what each stands for.
+
+Owns the tables only. A descriptor number is never used twice in the life of a mount.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+from drivefs.fs import errors
+from drivefs.fs.content import Content
+from drivefs.protocol.ids import InodeId
+
+Kind = TypeVar("Kind")
+
+
+class FileHandle:
+    """One open file."""
+
+    __slots__ = ("appends", "content", "reads", "writes")
+
+    def __init__(self, content: Content, flags: int) -> None:
+        access = flags & os.O_ACCMODE
+        self.content = content
+        self.reads = access != os.O_WRONLY
+        self.writes = access != os.O_RDONLY
+        self.appends = bool(flags & os.O_APPEND)
+
+
+class DirectoryHandle:
+    """One open directory; `names` is the listing being read, taken when reading begins at its start."""
+
+    __slots__ = ("inode", "names")
+
+    def __init__(self, inode: InodeId) -> None:
+        self.inode = inode
+        self.names: Sequence[tuple[bytes, InodeId]] = ()
+
+
+class Handles(Generic[Kind]):
+    """A table of descriptors."""
+
+    def __init__(self, first: int = 1) -> None:
+        self._open: dict[int, Kind] = {}
+        self._next = first
+
+    def add(self, handle: Kind) -> int:
+        """Give a descriptor its number."""
+        number = self._next
+        self._next += 1
+        self._open[number] = handle
+        return number
+
+    def get(self, number: int) -> Kind:
+        """What a number stands for.
+
+        Raises:
+            BadHandle: nothing.
+        """
+        try:
+            return self._open[number]
+        except KeyError:
+            raise errors.BadHandle from None
+
+    def remove(self, number: int) -> Kind:
+        """Take a number out of the table.
+
+        Raises:
+            BadHandle: it is not in it.
+        """
+        handle = self.get(number)
+        del self._open[number]
+        return handle
+
+    def __len__(self) -> int:
+        return len(self._open)

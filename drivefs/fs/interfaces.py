@@ -1,0 +1,54 @@
+"""What the file system needs of those who speak to the backend; `sync` satisfies it, `mount` brings the two together.
+
+Owns declarations only. Whatever is asynchronous here raises `drivefs.remote.errors.RemoteError` when it cannot be had
+now.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from drivefs.protocol.ids import BlockId, InodeId, RevisionNumber, WorkspaceId
+
+
+class BlockFetcher(Protocol):
+    """Brings blocks of the backend here."""
+
+    async def fetch(self, workspace: WorkspaceId, inode: InodeId, blocks: Sequence[BlockId], *, urgent: bool) -> None:
+        """Put the verified plaintexts of these blocks into the block cache, as far as it takes them."""
+        ...
+
+    async def read(self, workspace: WorkspaceId, inode: InodeId, block: BlockId) -> bytes:
+        """The verified plaintext of one block, whether or not the cache takes it."""
+        ...
+
+
+class Lister(Protocol):
+    """Brings metadata of the backend into the replica."""
+
+    async def list_directory(self, directory: InodeId) -> None:
+        """Bring the whole listing of a directory into the replica; at once if it is there."""
+        ...
+
+    async def content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
+        """The packed block list of a revision."""
+        ...
+
+
+class Publisher(Protocol):
+    """Hears what there is to publish; every method returns at once."""
+
+    def changed(self) -> None:
+        """A mutation was added to the journal."""
+        ...
+
+    def closed(self, inode: InodeId) -> None:
+        """The last descriptor that could write to a changed or new file was closed."""
+        ...
+
+    def synced(self, inode: InodeId) -> None:
+        """A changed file that stays open was fsynced."""
+        ...
+
+    def dropped(self, inode: InodeId) -> None:
+        """The inode has nothing to publish any more: its last name went."""
+        ...

@@ -1,0 +1,118 @@
+"""Appends mutations, and takes unsent ones together where that is cheap and safe.
+
+Owns the coalescing done at the moment of a change: attribute changes merge into an unsent one of the same inode, or
+into its unsent creation, when nothing about the inode was appended after that; what was created and removed again
+before it was sent leaves nothing. Everything else is the planner's.
+
+Invariant: only the last mutation about an inode is ever changed, and only one that was not sent.
+"""
+
+from itertools import islice
+
+import msgspec
+
+from cache.journal import Journal, JournalRow, RowState
+from drivefs.fs.view import View
+from drivefs.protocol.changes import Create, Mutation, SetAttributes, SetXattr
+from drivefs.protocol.ids import InodeId, OpNumber
+from drivefs.protocol.model import InodeKind, InodeState
+
+MAX_TRANSIENT = 10_000
+ROW_BYTES = 1024
+"""About what a mutation with its rows takes: what the journal has to have room for."""
+
+
+class Mutations:
+    """The journal as the file system writes it; every method is called inside `View.change`."""
+
+    def __init__(self, journal: Journal, view: View) -> None:
+        self._journal = journal
+        self._view = view
+        self._transient: dict[InodeId, None] = {}
+        """Inodes made under a name of which nothing else is known, and that still have this one name only."""
+
+    def admit(self) -> None:
+        """Refuse a change that there is no room for, before anything is accepted.
+
+        Raises:
+            cache.errors.DiskFull: no room.
+        """
+        self._journal.admit(ROW_BYTES)
+
+    def append(self, mutation: Mutation) -> OpNumber:
+        """Append a mutation."""
+        self._journal.append(mutation)
+        return mutation.n
+
+    def next_op(self) -> OpNumber:
+        """A number for a mutation."""
+        return self._journal.next_op()
+
+    def made(self, inode: InodeId, *, is_transient: bool) -> None:
+        """A new inode got its first name; `is_transient`: nothing else is known of that name."""
+        if is_transient:
+            self._transient[inode] = None
+            if len(self._transient) > MAX_TRANSIENT:
+                self._transient = dict.fromkeys(islice(self._transient, MAX_TRANSIENT // 2, None))
+
+    def named_otherwise(self, inode: InodeId) -> None:
+        """An inode got another name: it is no longer one that can vanish."""
+        self._transient.pop(inode, None)
+
+    def vanish(self, state: InodeState) -> bool:
+        """Take back all mutations of an inode that loses its only name, if none was sent and nothing needs them."""
+        if state.inode not in self._transient:
+            return False
+        del self._transient[state.inode]
+        if state.kind is InodeKind.DIRECTORY and self._view.has_own_names(state.inode):
+            return False
+        rows = self._journal.touching(state.inode)
+        if not all(row.state is RowState.PENDING and _is_own_affair(row.mutation) for row in rows):
+            return False
+        for row in rows:
+            self._journal.remove(row.n)
+        return bool(rows)
+
+    def set_attributes(self, change: SetAttributes) -> OpNumber:
+        """Append a change of attributes, or merge it into the last mutation about its inode."""
+        last = self._last(change.inode)
+        if last is not None:
+            merged = _merged(last.mutation, change)
+            if merged is not None:
+                self._journal.replace(merged)
+                return merged.n
+        return self.append(change)
+
+    def _last(self, inode: InodeId) -> JournalRow | None:
+        rows = self._journal.touching(inode)
+        return rows[-1] if rows and rows[-1].state is RowState.PENDING else None
+
+
+def _is_own_affair(mutation: Mutation) -> bool:
+    """Whether a mutation concerns nothing but one inode and its first name."""
+    return isinstance(mutation, Create | SetAttributes | SetXattr)
+
+
+def _merged(last: Mutation, change: SetAttributes) -> Mutation | None:
+    """One mutation that does what both do, with the number of the earlier one; None if there is none."""
+    if isinstance(last, SetAttributes):
+        fields = {"time_ns": change.time_ns}
+        for name in ("mode", "atime_ns", "mtime_ns"):
+            if (value := getattr(change, name)) is not None:
+                fields[name] = value
+        merged = msgspec.structs.replace(last, **fields)
+        if change.uid is not None or change.own_uid:
+            merged.uid, merged.own_uid = change.uid, change.own_uid
+        if change.gid is not None or change.own_gid:
+            merged.gid, merged.own_gid = change.gid, change.own_gid
+        return merged
+    if isinstance(last, Create) and change.atime_ns is None and change.mtime_ns is None:
+        merged_create = msgspec.structs.replace(last)
+        if change.mode is not None:
+            merged_create.mode = change.mode
+        if change.uid is not None or change.own_uid:
+            merged_create.uid = change.uid
+        if change.gid is not None or change.own_gid:
+            merged_create.gid = change.gid
+        return merged_create
+    return None

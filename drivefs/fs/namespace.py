@@ -1,0 +1,423 @@
+"""Names: looking them up, and making, moving and removing them.
+
+Owns what each change does to the inodes and directories concerned, and the mutation that says so; both are one
+transaction, in the journal before the call returns. Permissions are the kernel's business (`default_permissions`), and
+so is that no directory moves below itself: both know the whole path, this does not.
+
+Invariant: whether a name exists is decided without an `await` between the answer and the change that depends on it.
+"""
+
+from dataclasses import dataclass
+
+import trio
+
+from drivefs.fs import errors
+from drivefs.fs.contents import Contents
+from drivefs.fs.interfaces import Lister, Publisher
+from drivefs.fs.mutations import Mutations
+from drivefs.fs.ownership import Caller, Owner
+from drivefs.fs.view import Name, View
+from drivefs.protocol.changes import Base, Create, Exchange, Link, Rename, Unlink
+from drivefs.protocol.ground import NowNs
+from drivefs.protocol.ids import NO_INODE, InodeId, OpNumber
+from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.protocol.names import MAX_NAME_BYTES, MAX_TARGET_BYTES, is_valid_name
+from drivefs.remote.errors import RemoteError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewInode:
+    """What is to be made, and under which name; `mode` has the permission bits, without those of the umask."""
+
+    parent: InodeId
+    name: bytes
+    kind: InodeKind
+    mode: int
+    rdev: int = 0
+    target: bytes = b""
+
+
+def check_name(name: bytes) -> None:
+    """Refuse what cannot be a name.
+
+    Raises:
+        NameTooLong, Invalid: it cannot.
+    """
+    if len(name) > MAX_NAME_BYTES:
+        raise errors.NameTooLong
+    if not is_valid_name(name):
+        raise errors.Invalid
+
+
+class Namespace:
+    """The tree of names."""
+
+    def __init__(self, view: View, mutations: Mutations, contents: Contents, *, owner: Owner, now_ns: NowNs) -> None:
+        self._view = view
+        self._mutations = mutations
+        self._contents = contents
+        self._owner = owner
+        self._now_ns = now_ns
+        self._lister: Lister
+        self._publisher: Publisher
+        self._deadline_seconds = 0.0
+
+    def connect(self, lister: Lister, publisher: Publisher, deadline_seconds: float) -> None:
+        """Who lists what is not known here, within how long, and who hears of changes."""
+        self._lister = lister
+        self._publisher = publisher
+        self._deadline_seconds = deadline_seconds
+
+    async def know(self, *names: Name) -> None:
+        """Return when it is known here what these names lead to.
+
+        Raises:
+            Unavailable: a directory is not known here and could not be listed within the deadline.
+        """
+        while True:
+            unknown = next((parent for parent, name in names if self._view.named(parent, name) is None), None)
+            if unknown is None:
+                return
+            await self.list(unknown)
+
+    async def list(self, directory: InodeId) -> None:
+        """Return when all names of a directory are known here.
+
+        Raises:
+            Unavailable: they are not, and could not be had within the deadline.
+        """
+        if self._view.is_listed(directory):
+            return
+        try:
+            with trio.fail_after(self._deadline_seconds):
+                await self._lister.list_directory(directory)
+        except (RemoteError, trio.TooSlowError) as error:
+            raise errors.Unavailable(f"directory {directory} is not known on this device: {error}") from error
+        if not self._view.is_listed(directory):
+            raise errors.Unavailable(f"directory {directory} is not known on this device")
+
+    async def lookup(self, parent: InodeId, name: bytes) -> InodeState | None:
+        """What a name leads to, or None.
+
+        Raises:
+            NotDirectory, NameTooLong, Unavailable: there is no saying.
+        """
+        inode = self._view.named(parent, name)
+        if inode is None:
+            check_name(name)
+            self._view.directory(parent)
+            await self.know((parent, name))
+            inode = self._view.named(parent, name)
+        if not inode:
+            if len(name) > MAX_NAME_BYTES:
+                raise errors.NameTooLong
+            return None
+        state = self._view.inode(inode)
+        self._view.seen_in(parent, state)
+        return state
+
+    def _existing(self, parent: InodeId, name: bytes) -> InodeState:
+        inode = self._view.named(parent, name)
+        if not inode:
+            raise errors.NotFound
+        return self._view.inode(inode)
+
+    async def create(self, new: NewInode, caller: Caller) -> InodeState:
+        """Make an inode.
+
+        Raises:
+            Exists, NotFound, NotDirectory, NameTooLong, Unavailable.
+        """
+        check_name(new.name)
+        if len(new.target) > MAX_TARGET_BYTES:
+            raise errors.NameTooLong
+        await self.know((new.parent, new.name))
+        directory = self._view.directory(new.parent)
+        if self._view.named(new.parent, new.name):
+            raise errors.Exists
+        self._mutations.admit()
+        mode, gid = self._owner.of_new(directory, new.kind, new.mode, caller)
+        is_transient = self._view.is_untouched(new.parent, new.name)
+        with self._view.change():
+            change = Create(
+                n=self._next_op(),
+                time_ns=self._now_ns(),
+                inode=self._view.journal.allocate_inode(),
+                parent=new.parent,
+                name=new.name,
+                kind=new.kind,
+                mode=mode,
+                uid=self._owner.stored_uid(caller.uid),
+                gid=gid,
+                rdev=new.rdev,
+                target=new.target,
+            )
+            self._mutations.append(change)
+            state = initial(change)
+            self._view.put_inode(state, change.n)
+            self._view.put_name(new.parent, new.name, state.inode, change.n)
+            is_directory = new.kind is InodeKind.DIRECTORY
+            self._touch_directory(new.parent, change, subdirectories=1 if is_directory else 0)
+        self._mutations.made(state.inode, is_transient=is_transient)
+        self._view.seen_in(new.parent, state)
+        self._publisher.changed()
+        return state
+
+    def _next_op(self) -> OpNumber:
+        return self._mutations.next_op()
+
+    def _touch_directory(
+        self, directory: InodeId, change: Create | Link | Unlink | Rename | Exchange, subdirectories: int = 0
+    ) -> None:
+        """Entries of a directory changed, among them so many subdirectories more or less."""
+        state = self._view.draft_of(directory)
+        state.mtime_ns = state.ctime_ns = change.time_ns
+        state.nlink += subdirectories
+        self._view.put_inode(state, change.n)
+
+    async def link(self, inode: InodeId, parent: InodeId, name: bytes) -> InodeState:
+        """Give an inode one more name.
+
+        Raises:
+            NotPermitted: it is a directory.
+            Exists, NotFound, NotDirectory, NameTooLong, Unavailable.
+        """
+        check_name(name)
+        await self.know((parent, name))
+        self._view.directory(parent)
+        if self._view.named(parent, name):
+            raise errors.Exists
+        state = self._view.draft_of(inode)
+        if state.kind is InodeKind.DIRECTORY:
+            raise errors.NotPermitted
+        if not state.nlink:
+            raise errors.NotFound
+        self._mutations.admit()
+        with self._view.change():
+            change = Link(n=self._next_op(), time_ns=self._now_ns(), inode=inode, parent=parent, name=name)
+            self._mutations.append(change)
+            state.nlink += 1
+            state.ctime_ns = change.time_ns
+            self._view.put_inode(state, change.n)
+            self._view.put_name(parent, name, inode, change.n)
+            self._touch_directory(parent, change)
+        self._mutations.named_otherwise(inode)
+        self._publisher.changed()
+        return state
+
+    async def unlink(self, parent: InodeId, name: bytes) -> None:
+        """Remove a name of anything but a directory.
+
+        Raises:
+            IsDirectory, NotFound, Unavailable.
+        """
+        check_name(name)
+        await self.know((parent, name))
+        if self._existing(parent, name).kind is InodeKind.DIRECTORY:
+            raise errors.IsDirectory
+        self._remove(parent, name)
+
+    async def rmdir(self, parent: InodeId, name: bytes) -> None:
+        """Remove an empty directory.
+
+        Raises:
+            NotDirectory, NotEmpty, NotFound, Unavailable.
+        """
+        check_name(name)
+        while True:
+            await self.know((parent, name))
+            state = self._existing(parent, name)
+            if state.kind is not InodeKind.DIRECTORY:
+                raise errors.NotDirectory
+            if self._view.is_listed(state.inode):
+                break
+            await self.list(state.inode)
+        if not self._view.is_empty(state.inode):
+            raise errors.NotEmpty
+        self._remove(parent, name)
+
+    def _remove(self, parent: InodeId, name: bytes) -> None:
+        state = self._existing(parent, name)
+        is_directory = state.kind is InodeKind.DIRECTORY
+        with self._view.change():
+            change = Unlink(
+                n=self._next_op(),
+                time_ns=self._now_ns(),
+                parent=parent,
+                name=name,
+                inode=state.inode,
+                base=base_of(state),
+            )
+            if self._mutations.vanish(state):
+                self._show_vanished(state, change)
+            else:
+                self._mutations.append(change)
+                self._view.put_name(parent, name, NO_INODE, change.n)
+                self._drop_name(state, change)
+                self._touch_directory(parent, change, subdirectories=-1 if is_directory else 0)
+        self._publisher.changed()
+
+    def _show_vanished(self, state: InodeState, change: Unlink) -> None:
+        """Nobody else ever hears of this inode: the databases have nothing of it, only what uses it here goes on."""
+        gone = self._view.draft_of(state.inode)
+        gone.nlink, gone.ctime_ns = 0, change.time_ns
+        directory = self._view.draft_of(change.parent)
+        directory.mtime_ns = directory.ctime_ns = change.time_ns
+        directory.nlink -= 1 if state.kind is InodeKind.DIRECTORY else 0
+        if self._contents.is_open(state.inode):
+            self._view.put_inode(gone)
+        else:
+            self._view.remember(gone)
+        self._view.show(directory)
+        self._view.show_name(change.parent, change.name, NO_INODE)
+        self._contents.nameless(state.inode, self._publisher)
+
+    def _drop_name(self, state: InodeState, change: Unlink | Rename) -> None:
+        """An inode loses a name; with the last one its unpublished content goes, unless it is open."""
+        state = self._view.draft_of(state.inode)
+        is_directory = state.kind is InodeKind.DIRECTORY
+        state.nlink = 0 if is_directory else max(0, state.nlink - 1)
+        state.ctime_ns = change.time_ns
+        self._view.put_inode(state, change.n)
+        self._mutations.named_otherwise(state.inode)
+        if not state.nlink and state.kind is InodeKind.FILE:
+            self._contents.nameless(state.inode, self._publisher)
+
+    async def rename(self, source: Name, target: Name, *, replace: bool) -> None:
+        """Move a name; what the target name led to loses it.
+
+        Raises:
+            Exists: the target exists, and `replace` is false or a full directory is in the way.
+            IsDirectory, NotDirectory, NotEmpty: the target is of the other kind, or not empty.
+            NotFound, NameTooLong, Unavailable.
+        """
+        check_name(source[1])
+        check_name(target[1])
+        while True:
+            await self.know(source, target)
+            moved = self._existing(*source)
+            self._view.directory(target[0])
+            replaced = self._view.named(*target)
+            if not replaced or self._is_replaceable(moved, self._view.inode(replaced), replace=replace):
+                break
+            await self.list(replaced)
+        if replaced == moved.inode:
+            return
+        self._move(source, target, moved, self._view.inode(replaced) if replaced else None)
+
+    def _is_replaceable(self, moved: InodeState, replaced: InodeState, *, replace: bool) -> bool:
+        """Whether one inode may take the other's name; False if that is a directory that has to be listed first."""
+        if not replace:
+            raise errors.Exists
+        if moved.inode == replaced.inode:
+            return True
+        if replaced.kind is not InodeKind.DIRECTORY:
+            if moved.kind is InodeKind.DIRECTORY:
+                raise errors.NotDirectory
+            return True
+        if moved.kind is not InodeKind.DIRECTORY:
+            raise errors.IsDirectory
+        if not self._view.is_listed(replaced.inode):
+            return False
+        if not self._view.is_empty(replaced.inode):
+            raise errors.NotEmpty
+        return True
+
+    def _move(self, source: Name, target: Name, moved: InodeState, replaced: InodeState | None) -> None:
+        self._mutations.admit()
+        with self._view.change():
+            change = Rename(
+                n=self._next_op(),
+                time_ns=self._now_ns(),
+                parent=source[0],
+                name=source[1],
+                new_parent=target[0],
+                new_name=target[1],
+                inode=moved.inode,
+                replaced=replaced.inode if replaced else NO_INODE,
+                base=base_of(replaced) if replaced else Base(),
+            )
+            self._mutations.append(change)
+            self._view.put_name(*source, NO_INODE, change.n)
+            self._view.put_name(*target, moved.inode, change.n)
+            if replaced is not None:
+                self._drop_name(replaced, change)
+            self._touch_moved(moved.inode, change)
+            leaves = 1 if moved.kind is InodeKind.DIRECTORY else 0
+            ends = 1 if replaced is not None and replaced.kind is InodeKind.DIRECTORY else 0
+            if source[0] == target[0]:
+                self._touch_directory(source[0], change, subdirectories=-ends)
+            else:
+                self._touch_directory(source[0], change, subdirectories=-leaves)
+                self._touch_directory(target[0], change, subdirectories=leaves - ends)
+        self._mutations.named_otherwise(moved.inode)
+        self._view.seen_in(target[0], moved)
+        self._publisher.changed()
+
+    def _touch_moved(self, inode: InodeId, change: Rename | Exchange) -> None:
+        state = self._view.draft_of(inode)
+        state.ctime_ns = change.time_ns
+        self._view.put_inode(state, change.n)
+
+    async def exchange(self, first: Name, second: Name) -> None:
+        """Swap what two names lead to.
+
+        Raises:
+            NotFound, NameTooLong, Unavailable.
+        """
+        check_name(first[1])
+        check_name(second[1])
+        await self.know(first, second)
+        one, other = self._existing(*first), self._existing(*second)
+        if one.inode == other.inode:
+            return
+        self._mutations.admit()
+        with self._view.change():
+            change = Exchange(
+                n=self._next_op(),
+                time_ns=self._now_ns(),
+                parent=first[0],
+                name=first[1],
+                inode=one.inode,
+                other_parent=second[0],
+                other_name=second[1],
+                other=other.inode,
+            )
+            self._mutations.append(change)
+            self._view.put_name(*first, other.inode, change.n)
+            self._view.put_name(*second, one.inode, change.n)
+            self._touch_moved(one.inode, change)
+            self._touch_moved(other.inode, change)
+            comes = (other.kind is InodeKind.DIRECTORY) - (one.kind is InodeKind.DIRECTORY)
+            if first[0] == second[0]:
+                self._touch_directory(first[0], change)
+            else:
+                self._touch_directory(first[0], change, subdirectories=comes)
+                self._touch_directory(second[0], change, subdirectories=-comes)
+        for state, (parent, _) in ((one, second), (other, first)):
+            self._mutations.named_otherwise(state.inode)
+            self._view.seen_in(parent, state)
+        self._publisher.changed()
+
+
+def base_of(state: InodeState) -> Base:
+    """What a mutation that takes the last name of an inode expects of it; one that leaves names expects nothing."""
+    return Base(revision=state.revision) if state.nlink == 1 and state.kind is InodeKind.FILE else Base()
+
+
+def initial(new: Create) -> InodeState:
+    """The state of an inode that was just made."""
+    return InodeState(
+        inode=new.inode,
+        kind=new.kind,
+        mode=new.mode,
+        uid=new.uid,
+        gid=new.gid,
+        rdev=new.rdev,
+        atime_ns=new.time_ns,
+        mtime_ns=new.time_ns,
+        ctime_ns=new.time_ns,
+        nlink=2 if new.kind is InodeKind.DIRECTORY else 1,
+        size=len(new.target),
+        target=new.target,
+    )

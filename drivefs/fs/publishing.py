@@ -1,0 +1,166 @@
+"""Unpublished content on its way to the backend: what is frozen, and what becomes of a draft when it is published.
+
+Satisfies `drivefs.sync.contents.Contents`. Owns the freezing of drafts; it sends nothing. The order of steps, each
+`*` one transaction of the journal:
+
+1. `snapshot`: all that was written becomes a layer that does not change any more, and staging begins a new file.
+   In memory only: if nothing comes of it, the next snapshot takes the layers together again.
+2. The blocks of the snapshot are stored with the backend.
+3. `*` `storing`, with the `Store` appended: the draft remembers the last record and the op. From here on nothing else
+   of this inode is frozen until the op is settled.
+4. The op is committed.
+5. `*` `published`, with the op settled: the records up to the frozen one are dropped, the new revision is the base of
+   what came later (if nothing did, the draft ends), and the inode's state has the revision's number and blocks. The
+   staging files that only those records needed go after the next barrier.
+
+A crash after any step leaves either the draft as it was (before 3) or a draft with its op (before 5): both go on from
+there. Records are never dropped before the revision that has their bytes is committed.
+"""
+
+import msgspec
+
+from cache.drafts import DraftRow
+from cache.journal import Journal
+from cache.workspace import LocalState
+from drivefs.fs import extents
+from drivefs.fs.content import Content
+from drivefs.fs.contents import Contents
+from drivefs.fs.quota import Quota
+from drivefs.fs.snapshots import Snapshot
+from drivefs.fs.view import View
+from drivefs.protocol.changes import Base, Store
+from drivefs.protocol.ids import NO_OP, InodeId, OpNumber, RevisionNumber
+from drivefs.protocol.model import MAX_INLINE_BLOCKS, PACKED_BLOCK_BYTES, cut_runs, pack_blocks, run_id, unpack_blocks
+
+
+class Publishing:
+    """The drafts of a mount, as those who publish them see them."""
+
+    def __init__(self, local: LocalState, view: View, contents: Contents, quota: Quota) -> None:
+        self._local = local
+        self._journal: Journal = local.journal
+        self._drafts = local.journal.drafts
+        self._view = view
+        self._contents = contents
+        self._quota = quota
+        self._stored: dict[InodeId, bytes] = {}
+        """Packed block lists of the stores on their way; the journal has them too."""
+
+    def unpublished_bytes(self, inode: InodeId) -> int | None:
+        """The size of a file that has content which no `Store` carries yet, or is open for writing; else None."""
+        content = self._contents.peek(inode)
+        state = self._view.inode(inode)
+        if not state.nlink:
+            return None
+        if content is not None and content.writers:
+            return state.size
+        draft = self._drafts.draft(inode)
+        if draft is None or (draft.frozen_op and self._contents.load(inode).last_record <= draft.frozen):
+            return None
+        return state.size
+
+    async def snapshot(self, inode: InodeId) -> Snapshot | None:
+        """Freeze what was written so far; None if there is nothing to publish now, or the inode has no name left.
+
+        Writes go on behind what is frozen. Nothing durable happens; a snapshot may simply be dropped.
+
+        Raises:
+            drivefs.remote.errors.RemoteError: the block list of the base is not here and cannot be had.
+        """
+        if (content := self._publishable(inode)) is None:
+            return None
+        size = self._view.inode(inode).size
+        await self._contents.reader.learn_base(content, extents.resolve(content.layers, 0, size))
+        if (content := self._publishable(inode)) is None:
+            return None
+        state = self._view.inode(inode)
+        content.freeze(state.size)
+        self._local.staging.roll(inode)
+        return Snapshot(content, self._contents.reader, size=state.size, mtime_ns=state.mtime_ns)
+
+    def _publishable(self, inode: InodeId) -> Content | None:
+        """The content of an inode with a name and a draft of which nothing is on its way."""
+        draft = self._drafts.draft(inode)
+        if draft is None or draft.frozen_op or not self._view.inode(inode).nlink:
+            return None
+        return self._contents.load(inode)
+
+    def storing(self, snapshot: Snapshot, op: OpNumber, blocks: bytes) -> bool:
+        """Note, in the caller's transaction, that `op` is the `Store` of this snapshot, with the packed list `blocks`.
+
+        False if the inode has lost its last name, or the snapshot its meaning, in the meantime: append nothing then.
+        """
+        inode = snapshot.inode
+        draft = self._drafts.draft(inode)
+        if draft is None or draft.frozen_op or draft.base != snapshot.base or not self._view.inode(inode).nlink:
+            return False
+        self._drafts.put_draft(msgspec.structs.replace(draft, frozen=snapshot.record, frozen_op=op))
+        if snapshot.base_blocks and self._drafts.base_blocks(inode) is None:
+            self._drafts.put_base_blocks(inode, pack_blocks(snapshot.base_blocks))
+        content = self._contents.load(inode)
+        if content.frozen != snapshot.record:
+            self._contents.reload(content)
+        self._stored[inode] = blocks
+        return True
+
+    def frozen(self, inode: InodeId) -> tuple[Snapshot, bytes] | None:
+        """The content and packed block list of the store on its way, as given to `storing`; after a crash too."""
+        draft = self._drafts.draft(inode)
+        store = None if draft is None else self._store(inode, draft.frozen_op)
+        if store is None:
+            return None
+        content = self._contents.load(inode)
+        blocks = self._stored.get(inode) or self._blocks_of(inode, store)
+        return Snapshot(content, self._contents.reader, size=store.size, mtime_ns=store.mtime_ns), blocks
+
+    def _store(self, inode: InodeId, op: OpNumber) -> Store | None:
+        row = self._journal.get(op) if op else None
+        return row.mutation if row is not None and isinstance(row.mutation, Store) else None
+
+    def _blocks_of(self, inode: InodeId, store: Store) -> bytes:
+        """The packed block list of a store, from the runs that it names and those of its base."""
+        base = unpack_blocks(self._drafts.base_blocks(inode) or b"")
+        runs = {run_id(run): run for run in [*cut_runs(base), *store.new_runs]}
+        return b"".join(runs[run] for run in store.runs)
+
+    def published(self, inode: InodeId, op: OpNumber, revision: RevisionNumber) -> None:
+        """Note, in the caller's transaction, that the store is committed: the content's new base.
+
+        A draft that was dropped meanwhile (its file was removed) stays dropped.
+        """
+        draft = self._drafts.draft(inode)
+        store = self._store(inode, op)
+        blocks = self._stored.pop(inode, None)
+        if draft is None or draft.frozen_op != op or store is None:
+            return
+        if blocks is None:
+            blocks = self._blocks_of(inode, store)
+        content = self._contents.load(inode)
+        state = self._view.draft_of(inode)
+        self._quota.pend(-content.layers[-1].length)
+        content.rebase(Base(revision=revision), unpack_blocks(blocks), state.size)
+        if content.layers:
+            self._drafts.drop_records(inode, draft.frozen)
+            self._rest_over(draft, revision, blocks, content)
+        else:
+            self._drafts.drop_draft(inode)
+        state.revision = revision
+        inline = len(blocks) <= MAX_INLINE_BLOCKS * PACKED_BLOCK_BYTES
+        state.blocks = blocks if inline else None
+        if not inline:
+            self._local.replica.put_content(inode, revision, blocks)
+        self._view.put_inode(state)
+
+    def _rest_over(self, draft: DraftRow, revision: RevisionNumber, blocks: bytes, content: Content) -> None:
+        """What was written after the freeze is a draft over the new revision."""
+        self._drafts.put_draft(
+            msgspec.structs.replace(
+                draft,
+                base=Base(revision=revision),
+                base_size=content.base_size,
+                low_size=content.layers[0].floor,
+                frozen=0,
+                frozen_op=NO_OP,
+            )
+        )
+        self._drafts.put_base_blocks(draft.inode, blocks)

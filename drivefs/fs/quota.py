@@ -1,0 +1,52 @@
+"""How much may still be written: the limit of file size, and the account's quota with what waits to be stored.
+
+Owns the figures as this mount knows them. Bytes count as pending from the write that was accepted until they are
+published or dropped; the rest is the server's own figure, told by whoever hears it. A quota of 0 is not known: no
+limit.
+"""
+
+from drivefs.fs import errors
+from drivefs.protocol.messages import Limits, Usage
+
+BLOCK_BYTES = 4096
+
+
+class Quota:
+    """What of the quota is used, and what is allowed."""
+
+    def __init__(self, limits: Limits, usage: Usage, pending_bytes: int) -> None:
+        self.limits = limits
+        self.usage = usage
+        self.pending_bytes = pending_bytes
+
+    @property
+    def used_bytes(self) -> int:
+        """What the account has stored, and what this device has yet to store."""
+        return self.usage.stored_bytes + self.usage.pinned_bytes + self.pending_bytes
+
+    def told(self, limits: Limits, usage: Usage) -> None:
+        """The server's figures have changed."""
+        self.limits = limits
+        self.usage = usage
+
+    def check_size(self, size: int) -> None:
+        """Refuse a file size.
+
+        Raises:
+            TooLarge: past the limit of file size.
+        """
+        if size > self.limits.file_bytes:
+            raise errors.TooLarge
+
+    def check_write(self, length: int) -> None:
+        """Refuse to accept so many bytes more.
+
+        Raises:
+            OverQuota: no room for them.
+        """
+        if self.limits.quota_bytes and self.used_bytes + length > self.limits.quota_bytes:
+            raise errors.OverQuota
+
+    def pend(self, difference: int) -> None:
+        """So many bytes more, or less, wait to be stored."""
+        self.pending_bytes = max(0, self.pending_bytes + difference)

@@ -1,0 +1,128 @@
+"""Reads contents: from the journal, from staging, from cached blocks, or else through the backend.
+
+Owns no state. What is here is read at once on the event loop; what is not waits for the fetcher, until the deadline.
+Invariant: one read shows one content: when it changed while bytes were fetched, the read begins again.
+"""
+
+from collections.abc import Iterable
+
+import trio
+
+from cache.staging import StagedRange
+from cache.workspace import LocalState
+from drivefs.fs import errors, extents
+from drivefs.fs.content import Content, Piece, Staged
+from drivefs.fs.extents import Extent, Layer
+from drivefs.fs.interfaces import BlockFetcher, Lister
+from drivefs.protocol.ids import InodeId, WorkspaceId
+from drivefs.protocol.model import unpack_blocks
+from drivefs.remote.errors import RemoteError
+
+
+class Reader:
+    """Gives bytes of contents."""
+
+    def __init__(
+        self,
+        local: LocalState,
+        fetcher: BlockFetcher,
+        lister: Lister,
+        *,
+        workspace: WorkspaceId,
+        deadline_seconds: float,
+    ) -> None:
+        self._drafts = local.journal.drafts
+        self._staging = local.staging
+        self._blocks = local.blocks
+        self._fetcher = fetcher
+        self._lister = lister
+        self._workspace = workspace
+        self._deadline_seconds = deadline_seconds
+
+    def read_now(self, content: Content, start: int, end: int) -> bytes | bytearray | None:
+        """Bytes `start` to `end` of a content that has at least so many, if they can be had at once.
+
+        Raises:
+            cache.errors.Corrupt: bytes that exist nowhere else do not verify.
+        """
+        if not content.layers:
+            return None if content.refs is None else self._base_now(content, start, end)
+        parts: list[bytes | bytearray] = []
+        for extent in extents.resolve(content.layers, start, end):
+            if extent.source is not extents.BASE:
+                parts.append(self._own_bytes(extent))
+                continue
+            part = None if content.refs is None else self._base_now(content, extent.start, extent.end)
+            if part is None:
+                return None
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def read(self, content: Content, layers: list[Layer], start: int, end: int) -> bytes:
+        """The same through given layers over the content's present base, fetching what is not here.
+
+        Raises:
+            Unavailable: some bytes could not be had within the deadline.
+        """
+        try:
+            with trio.fail_after(self._deadline_seconds):
+                return await self.fetch(content, layers, start, end)
+        except (RemoteError, trio.TooSlowError) as error:
+            raise errors.Unavailable(f"bytes of inode {content.inode} are not on this device: {error}") from error
+
+    async def fetch(self, content: Content, layers: list[Layer], start: int, end: int) -> bytes:
+        """The same without a deadline.
+
+        Raises:
+            drivefs.remote.errors.RemoteError: some bytes cannot be had now.
+        """
+        found = extents.resolve(layers, start, end)
+        await self.learn_base(content, found)
+        wanted = [piece for extent in found for piece in self._parts(content, extent)]
+        missing = {part.block: None for part in wanted if isinstance(part, Piece)}
+        absent = [block for block in missing if not self._blocks.contains(block)]
+        if absent:
+            await self._fetcher.fetch(self._workspace, content.inode, absent, urgent=True)
+        return b"".join(
+            [await self._block(content.inode, part) if isinstance(part, Piece) else part for part in wanted]
+        )
+
+    def _parts(self, content: Content, extent: Extent) -> list[Piece | bytes]:
+        """What an extent is made of: bytes that are in no block yet, or pieces of blocks of the base."""
+        if extent.source is extents.BASE:
+            return list(content.pieces(extent.start, extent.end))
+        return [self._own_bytes(extent)]
+
+    async def _block(self, inode: InodeId, piece: Piece) -> bytes | bytearray:
+        block, offset, length = piece
+        part = await self._blocks.read(block, offset, length)
+        if part is None:
+            whole = await self._fetcher.read(self._workspace, inode, block)
+            part = whole[offset : offset + length]
+        return part
+
+    async def learn_base(self, content: Content, found: Iterable[Extent]) -> None:
+        """Get the block list of the base, if bytes of it are needed and it is not known."""
+        if content.refs is None and any(extent.source is extents.BASE for extent in found):
+            revision = content.base.revision
+            packed = await self._lister.content(content.inode, revision)
+            if content.refs is None and content.base.revision == revision:
+                content.know(unpack_blocks(packed))
+
+    def _own_bytes(self, extent: Extent) -> bytes:
+        """Bytes that are in no block yet."""
+        start, end, source, offset = extent
+        if source is extents.ZEROS:
+            return bytes(end - start)
+        if isinstance(source, Staged):
+            return self._staging.read(StagedRange(source.file, offset, end - start), 0, end - start)
+        return self._drafts.record_data(source)[offset : offset + end - start]
+
+    def _base_now(self, content: Content, start: int, end: int) -> bytes | bytearray | None:
+        parts = []
+        for block, offset, length in content.pieces(start, end):
+            part = self._blocks.read_now(block, offset, length)
+            if part is None:
+                return None
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,0 +1,228 @@
+"""What a mount shows: the overlay of own changes over the replica, with bounded caches in front of both.
+
+Owns the caches and the rule which of the two databases speaks for an inode or a name. It changes the overlay only, and
+only inside `change()`, one transaction in which the caller also appends the mutation.
+
+Invariants: a state that was handed out is never changed in place, a newer one takes its part; what is cached is what
+the databases say, or the transaction that says so is open. An inode without a name left (`nlink` 0) is remembered
+here as long as something uses it, whatever the databases keep.
+"""
+
+import copy
+from collections.abc import Callable, Iterable
+from itertools import islice
+from types import TracebackType
+from typing import TypeVar
+
+from cache.journal import Journal
+from cache.overlay import MISSING
+from cache.replica import Replica
+from drivefs.fs import errors
+from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId, OpNumber
+from drivefs.protocol.model import InodeKind, InodeState
+
+MAX_INODES = 16_384
+MAX_NAMES = 32_768
+MAX_NAMELESS = 4096
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+Name = tuple[InodeId, bytes]
+
+
+def shrink(cached: dict[Key, Value], limit: int) -> None:
+    """Drop the oldest quarter of a cache that has grown past `limit`."""
+    if len(cached) > limit:
+        for key in list(islice(cached, limit // 4)):
+            del cached[key]
+
+
+class View:
+    """Inodes and names as this mount shows them."""
+
+    def __init__(self, journal: Journal, replica: Replica) -> None:
+        self.journal = journal
+        self._overlay = journal.overlay
+        self.replica = replica
+        self._inodes: dict[InodeId, InodeState] = {}
+        self._names: dict[Name, InodeId] = {}
+        self._parents: dict[InodeId, InodeId] = {}
+        self._nameless: dict[InodeId, InodeState] = {}
+        self._used: Callable[[InodeId], bool] = lambda inode: False
+        self._change = _Change(self)
+        self.touched: list[InodeId | Name] = []
+
+    def keep_while(self, used: Callable[[InodeId], bool]) -> None:
+        """Keep what is known of an inode without a name as long as `used` says so."""
+        self._used = used
+
+    def change(self) -> "_Change":
+        """A transaction of the journal; when it fails, the caches forget what was put in it."""
+        return self._change
+
+    def inode(self, inode: InodeId) -> InodeState:
+        """The state of an inode; not to be changed.
+
+        Raises:
+            NotFound: nothing is known of it here.
+        """
+        state = self._inodes.get(inode)
+        if state is not None:
+            return state
+        state = self._nameless.get(inode) or self._overlay.inode(inode) or self.replica.inode(inode)
+        if state is None:
+            raise errors.NotFound
+        self._inodes[inode] = state
+        shrink(self._inodes, MAX_INODES)
+        return state
+
+    def draft_of(self, inode: InodeId) -> InodeState:
+        """A copy of an inode's state, to be changed and put back.
+
+        Raises:
+            NotFound: nothing is known of it here.
+        """
+        return copy.copy(self.inode(inode))
+
+    def directory(self, inode: InodeId) -> InodeState:
+        """The state of a directory that still has a name.
+
+        Raises:
+            NotDirectory: it is something else.
+            NotFound: it was removed, or nothing is known of it.
+        """
+        state = self.inode(inode)
+        if state.kind is not InodeKind.DIRECTORY:
+            raise errors.NotDirectory
+        if not state.nlink:
+            raise errors.NotFound
+        return state
+
+    def named(self, parent: InodeId, name: bytes) -> InodeId | None:
+        """What a name leads to, `NO_INODE` if to nothing; None if the directory has to be listed first."""
+        known = self._names.get((parent, name))
+        if known is not None:
+            return known
+        found = self._overlay.dentry(parent, name)
+        if found is MISSING:
+            found = self.replica.dentry(parent, name)
+        if found is MISSING:
+            if not self._is_own(parent):
+                return None
+            found = None
+        inode = NO_INODE if found is None else found
+        self._names[parent, name] = inode
+        shrink(self._names, MAX_NAMES)
+        return inode
+
+    def is_untouched(self, parent: InodeId, name: bytes) -> bool:
+        """Whether the overlay has nothing about a name, not even that it went."""
+        return self._overlay.dentry(parent, name) is MISSING
+
+    def has_own_names(self, directory: InodeId) -> bool:
+        """Whether the overlay has anything about names in a directory."""
+        return bool(self._overlay.children(directory))
+
+    def is_listed(self, directory: InodeId) -> bool:
+        """Whether all names of a directory are known here."""
+        return self.replica.is_complete(directory) or self._is_own(directory)
+
+    def _is_own(self, directory: InodeId) -> bool:
+        """Whether a directory was made here and the backend has not seen it: then the overlay has all of it."""
+        state = self._overlay.inode(directory)
+        return state is not None and not state.seq
+
+    def children(self, directory: InodeId) -> list[tuple[bytes, InodeId]]:
+        """All names of a directory that is listed, in no order."""
+        own = dict(self._overlay.children(directory))
+        found = [(name, inode) for name, inode in own.items() if inode]
+        found += [(name, state.inode) for name, state in self.replica.children(directory) if name not in own]
+        return found
+
+    def is_empty(self, directory: InodeId) -> bool:
+        """Whether a directory that is listed has no names."""
+        own = dict(self._overlay.children(directory))
+        if any(own.values()):
+            return False
+        return all(name in own for name, _ in self.replica.children(directory))
+
+    def parent_of(self, directory: InodeId) -> InodeId:
+        """The directory in which a directory was last seen; itself if it was never seen in one."""
+        return self._parents.get(directory, directory)
+
+    def seen_in(self, parent: InodeId, child: InodeState) -> None:
+        """Remember where a directory was seen, for its `..`."""
+        if child.kind is InodeKind.DIRECTORY:
+            self._parents[child.inode] = parent
+            shrink(self._parents, MAX_NAMES)
+
+    def put_inode(self, state: InodeState, op: OpNumber = NO_OP) -> None:
+        """Give an inode a new state, made by `op`; only inside `change()`."""
+        self._overlay.put_inode(state, op)
+        self.remember(state)
+
+    def remember(self, state: InodeState) -> None:
+        """Show a state, and one without a name for as long as something uses it; only inside `change()`."""
+        self.show(state)
+        if not state.nlink:
+            self._nameless[state.inode] = state
+            if len(self._nameless) > MAX_NAMELESS:
+                self._nameless = {each: kept for each, kept in self._nameless.items() if self._used(each)}
+        shrink(self._inodes, MAX_INODES)
+
+    def show(self, state: InodeState) -> None:
+        """Show a state that the databases do not have, for as long as it stays cached; only inside `change()`."""
+        self.touched.append(state.inode)
+        self._inodes[state.inode] = state
+
+    def show_name(self, parent: InodeId, name: bytes, inode: InodeId) -> None:
+        """The same for a name."""
+        self.touched.append((parent, name))
+        self._names[parent, name] = inode
+
+    def put_name(self, parent: InodeId, name: bytes, inode: InodeId, op: OpNumber) -> None:
+        """Let a name lead to an inode, or to nothing (`NO_INODE`); only inside `change()`."""
+        self._overlay.put_dentry(parent, name, inode, op)
+        self.touched.append((parent, name))
+        self._names[parent, name] = inode
+        shrink(self._names, MAX_NAMES)
+
+    def forget(self, inodes: Iterable[InodeId], names: Iterable[Name]) -> None:
+        """Drop what is cached of these: the databases have something newer."""
+        for inode in inodes:
+            self._inodes.pop(inode, None)
+        for name in names:
+            self._names.pop(name, None)
+
+    def undo(self) -> None:
+        """The open transaction failed: the caches forget what it put."""
+        for key in self.touched:
+            if isinstance(key, tuple):
+                self._names.pop(key, None)
+            else:
+                self._inodes.pop(key, None)
+                self._nameless.pop(key, None)
+
+
+class _Change:
+    """What `View.change` gives."""
+
+    __slots__ = ("_view",)
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def __enter__(self) -> None:
+        self._view.touched.clear()
+        self._view.journal.transaction().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._view.journal.transaction().__exit__(kind, error, trace)
+        except BaseException:
+            self._view.undo()
+            raise
+        if error is not None:
+            self._view.undo()
