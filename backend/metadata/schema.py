@@ -262,6 +262,10 @@ dentry_versions = Table(
     Column("target_workspace", BigInteger),
     _id("from_seq"),
     Column("trash", SmallInteger, nullable=False),  # Trash
+    # The history that the name had when a file was removed or moved away from it, and the highest number used there:
+    # what the same device puts under the name soon after goes on with it. 0: none.
+    _id("lineage"),
+    _id("last_number"),
     Index("dentry_versions_by_inode", "account", "inode"),
     sqlite_with_rowid=False,
 )

@@ -104,7 +104,7 @@ def _accesses(user: UserId) -> Select[Any]:
 
 
 def _access(row: Row[Any]) -> Access:
-    account, workspace, kind, root, role, *seqs = row
+    account, workspace, kind, root, role, *seqs = tuple(row)
     return Access(account, workspace, kind, root, Role(role), *seqs)
 
 
@@ -120,12 +120,15 @@ def find(connection: Connection, user: UserId, workspace: WorkspaceId) -> Access
     return _access(row) if row is not None else None
 
 
-def require(connection: Connection, user: UserId, workspace: WorkspaceId) -> Access:
-    """One workspace as a user sees it.
+def require(connection: Connection, user: UserId, workspace: WorkspaceId, *, lock: bool = False) -> Access:
+    """One workspace as a user sees it; with `lock` its row is held until the transaction ends.
 
     Raises:
         ProtocolError: `not_found`.
     """
+    if lock:
+        rows = select(schema.workspaces.c.workspace).where(schema.workspaces.c.workspace == workspace)
+        connection.execute(rows.with_for_update())
     access = find(connection, user, workspace)
     if access is None:
         raise ProtocolError(Code.NOT_FOUND, "There is no such drive, or it is not shared with this user.")

@@ -1,0 +1,112 @@
+"""The change feed: what became of a workspace since a device's cursor.
+
+Owns pages and the judgement of cursors; waiting is the API's. Invariants: a page holds whole commits only; its states
+are those as of its end, so applying it twice does no harm, and applying all pages in turn gives the workspace's head.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, select
+
+from backend.metadata import schema
+from backend.service import history, ids, workspaces
+from backend.service.caller import Caller
+from backend.service.ground import Ground
+from backend.service.rows import Place
+from backend.service.workspaces import Access
+from drivefs.protocol.ids import NO_INODE, Incarnation, InodeId, Seq
+from drivefs.protocol.messages import (
+    ChangesReply,
+    ChangesRequest,
+    Cursor,
+    FeedPage,
+    FeedStatus,
+    WorkspaceCursor,
+)
+from drivefs.protocol.model import DentryState
+
+
+class Changes:
+    """Reads the feeds of all workspaces that a device follows."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+
+    async def read(self, caller: Caller, request: ChangesRequest) -> ChangesReply:
+        """Pages of those workspaces that are not where the device's cursor is; does not wait."""
+        pages = []
+        for followed in request.cursors:
+            # One short transaction for each: a device may follow many.
+            page = await self._ground.database.read(_page, caller, followed, request.limit)
+            if page is not None:
+                pages.append(page)
+        return ChangesReply(pages=pages)
+
+
+def _page(connection: Connection, caller: Caller, followed: WorkspaceCursor, limit: int) -> FeedPage | None:
+    workspace, cursor = followed.workspace, followed.cursor
+    incarnation = ids.incarnation(connection)
+    access = workspaces.find(connection, caller.user, workspace)
+    if access is None:
+        start = Cursor(incarnation=incarnation, seq=Seq(0))
+        return FeedPage(workspace=workspace, status=FeedStatus.GONE, cursor=start)
+    status = _judge(connection, access, incarnation, cursor)
+    if status is not FeedStatus.CHANGES:
+        head = workspaces.head_cursor(connection, access, incarnation)
+        return FeedPage(workspace=workspace, status=status, cursor=head)
+    if cursor.seq == access.head_seq:
+        return None
+    return _changes(connection, access, cursor, limit)
+
+
+def _judge(connection: Connection, access: Access, incarnation: Incarnation, cursor: Cursor) -> FeedStatus:
+    """Whether the feed can go on from a cursor, and if not, why."""
+    if cursor.incarnation != incarnation or cursor.seq > access.head_seq:
+        return FeedStatus.DIVERGED
+    if cursor.seq < access.feed_floor:
+        return FeedStatus.EXPIRED
+    if cursor.seq < access.first_seq:
+        return FeedStatus.CHANGES
+    known = workspaces.cursor_at(connection, access, incarnation, cursor.seq)
+    return FeedStatus.CHANGES if known == cursor else FeedStatus.DIVERGED
+
+
+def _changes(connection: Connection, access: Access, cursor: Cursor, limit: int) -> FeedPage:
+    rows = _whole_commits(connection, access, cursor.seq, limit)
+    end = Seq(rows[-1].seq)
+    inodes = {inode for row in rows for inode in (row.inode, row.parent, row.other_inode, row.other_parent) if inode}
+    named = [(row.parent, row.name) for row in rows] + [(row.other_parent, row.other_name) for row in rows]
+    places = dict.fromkeys(Place(parent, name) for parent, name in named if parent)
+    states = history.inodes_at(connection, access, inodes, end)
+    names = history.names_at(connection, access, places, end)
+    return FeedPage(
+        workspace=access.workspace,
+        status=FeedStatus.CHANGES,
+        cursor=workspaces.cursor_at(connection, access, cursor.incarnation, end),
+        inodes=list(states.values()),
+        dentries=[_dentry(place, *names.get(place, (NO_INODE, end))) for place in places],
+        more=end < access.head_seq,
+    )
+
+
+def _dentry(place: Place, inode: InodeId, seq: Seq) -> DentryState:
+    return DentryState(place.parent, place.name, inode, seq)
+
+
+def _whole_commits(connection: Connection, access: Access, after: Seq, limit: int) -> Sequence[Any]:
+    """The changes of the commits after a seq: as many whole commits as `limit` rows hold, but at least one."""
+    c = schema.changes.c
+    names = ("seq", "inode", "parent", "name", "other_inode", "other_parent", "other_name")
+
+    def rows(*wanted: ColumnElement[bool], most: int | None = None) -> Sequence[Any]:
+        statement = select(*(c[name] for name in names)).where(c.account == access.account)
+        statement = statement.where(c.workspace == access.workspace, *wanted).order_by(c.seq, c.n).limit(most)
+        return connection.execute(statement).all()
+
+    found = rows(c.seq > after, most=limit + 1)
+    if len(found) <= limit:
+        return found
+    last = found[-1].seq
+    whole = [row for row in found if row.seq < last]
+    return whole or rows(c.seq == last)

@@ -1,0 +1,143 @@
+"""The content side of a batch: revisions, runs, blocks and the quota, in memory; pure.
+
+Owns what a store must bring, and the reference counts. Invariants: a revision counts each of its runs once per
+mention; a run counts its blocks while it is counted itself; the account's stored bytes are the plaintext sizes of all
+blocks that are counted, each once, and its pinned bytes those of pinned blocks that are not.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+
+from backend.metadata.schema import BlockState
+from backend.service.commit import refusals
+from backend.service.rows import InodeRow, RevisionRow
+from drivefs.protocol.changes import Status, Store
+from drivefs.protocol.ids import BLOCK_ID_BYTES, BlockId, InodeId, LineageId, RevisionNumber, RunId
+from drivefs.protocol.model import MAX_INLINE_BLOCKS, BlockRef, run_id, unpack_blocks
+
+
+class KnownRun(NamedTuple):
+    """A row of `runs`."""
+
+    packed: bytes
+    refs: int
+
+
+class KnownBlock(NamedTuple):
+    """A row of `blocks`; `is_pinned`: by the device that commits."""
+
+    state: BlockState
+    size_bytes: int
+    refs: int
+    is_pinned: bool
+
+
+@dataclass(slots=True)
+class Account:
+    """The account's figures, as the batch has left them so far."""
+
+    stored_bytes: int
+    pinned_bytes: int
+    quota_bytes: int
+    file_bytes: int
+
+
+@dataclass(slots=True)
+class Contents:
+    """What is known of the contents that the batch touches; `current` has the present revision of those inodes."""
+
+    account: Account
+    current: dict[InodeId, RevisionRow]
+    runs: dict[RunId, KnownRun]
+    blocks: dict[BlockId, KnownBlock]
+    revisions: list[RevisionRow] = field(default_factory=list)
+    run_refs: Counter[RunId] = field(default_factory=Counter)
+    block_refs: Counter[BlockId] = field(default_factory=Counter)
+    new_runs: dict[RunId, bytes] = field(default_factory=dict)
+
+    def store(self, mutation: Store, row: InodeRow, revision: RevisionRow) -> bytes | None:
+        """Make the new content current and give its block list if it is short; `revision` lacks only its runs.
+
+        Raises:
+            Refused: `rejected`, `needs_blocks` or `over_quota`; nothing was changed.
+        """
+        if mutation.size > self.account.file_bytes:
+            raise refusals.rejected(refusals.LIMIT)
+        base_runs = set(split_runs(self.current[row.inode].runs)) if row.revision else set()
+        packed = self._resolve_runs(mutation, base_runs)
+        refs = {run: unpack_blocks(each) for run, each in packed.items()}
+        if sum(size for run in mutation.runs for _, size in refs[run]) != mutation.size:
+            raise refusals.rejected(refusals.MALFORMED)
+        brought = [run for run in packed if run not in base_runs]
+        named = [ref for run in brought for ref in refs[run]]
+        self._check_blocks(named, base_runs)
+        is_full = self.account.stored_bytes + self.account.pinned_bytes > self.account.quota_bytes
+        if is_full and any(self._is_unreferenced(block) for block, _ in named):
+            raise refusals.Refused(Status.OVER_QUOTA)
+        self.new_runs.update((run, packed[run]) for run in brought)
+        self.add(msgspec.structs.replace(revision, runs=b"".join(mutation.runs)))
+        block_count = sum(len(refs[run]) for run in mutation.runs)
+        return b"".join(packed[run] for run in mutation.runs) if block_count <= MAX_INLINE_BLOCKS else None
+
+    def add(self, revision: RevisionRow) -> None:
+        """Count a revision's runs, and make it its inode's current one."""
+        self.revisions.append(revision)
+        self.current[revision.inode] = revision
+        for run in split_runs(revision.runs):
+            known = self.runs.get(run)
+            if (known is None or known.refs == 0) and not self.run_refs[run]:
+                self._count_blocks(unpack_blocks(self.new_runs[run]))
+            self.run_refs[run] += 1
+
+    def copy(self, inode: InodeId, lineage: LineageId, number: RevisionNumber) -> None:
+        """Name the current content of an inode in another lineage too, which then is where its content is."""
+        self.add(msgspec.structs.replace(self.current[inode], lineage=lineage, number=number))
+
+    def _resolve_runs(self, mutation: Store, base_runs: set[RunId]) -> dict[RunId, bytes]:
+        """The packed form of each run that a store names: it brings the run, or its base has it."""
+        brought = {run_id(packed): packed for packed in mutation.new_runs}
+        resolved = {}
+        for run in mutation.runs:
+            if run in brought:
+                resolved[run] = brought[run]
+            elif run in base_runs:
+                resolved[run] = self._packed(run)
+            else:
+                raise refusals.rejected(refusals.MALFORMED)
+        return resolved
+
+    def _packed(self, run: RunId) -> bytes:
+        return self.new_runs[run] if run in self.new_runs else self.runs[run].packed
+
+    def _check_blocks(self, refs: list[BlockRef], base_runs: set[RunId]) -> None:
+        if not refs:
+            return
+        in_base = {block for run in base_runs for block, _ in unpack_blocks(self._packed(run))}
+        needed = []
+        for block, size_bytes in refs:
+            known = self.blocks.get(block)
+            if known is None or known.state is not BlockState.STORED or not (known.is_pinned or block in in_base):
+                needed.append(block)
+            elif known.size_bytes != size_bytes:
+                raise refusals.rejected(refusals.MALFORMED)
+        if needed:
+            raise refusals.Refused(Status.NEEDS_BLOCKS, blocks=dict.fromkeys(needed))
+
+    def _is_unreferenced(self, block: BlockId) -> bool:
+        return self.blocks[block].refs == 0 and not self.block_refs[block]
+
+    def _count_blocks(self, refs: list[BlockRef]) -> None:
+        for block, size_bytes in refs:
+            if self._is_unreferenced(block):
+                # A block without references that passed the check is pinned: it moves from one sum to the other.
+                self.account.stored_bytes += size_bytes
+                self.account.pinned_bytes -= size_bytes
+            self.block_refs[block] += 1
+
+
+def split_runs(runs: bytes) -> list[RunId]:
+    """The run ids of a revision."""
+    return [RunId(runs[start : start + BLOCK_ID_BYTES]) for start in range(0, len(runs), BLOCK_ID_BYTES)]

@@ -1,0 +1,39 @@
+"""Why a mutation is not applied: raised by whoever finds it, turned into an answer in one place."""
+
+from collections.abc import Iterable
+
+from drivefs.protocol.changes import Status
+from drivefs.protocol.ids import BlockId
+
+EXISTS = "exists"
+ABSENT = "absent"
+CHANGED = "changed"
+NOT_EMPTY = "not_empty"
+CYCLE = "cycle"
+NO_PARENT = "no_parent"
+NOT_DIRECTORY = "not_directory"
+IS_DIRECTORY = "is_directory"
+ROLE = "role"
+LIMIT = "limit"
+MALFORMED = "malformed"
+PREDECESSOR = "predecessor"
+
+
+class Refused(Exception):
+    """One mutation is refused; nothing of it has been applied."""
+
+    def __init__(self, status: Status, reason: str = "", blocks: Iterable[BlockId] = ()) -> None:
+        super().__init__(f"{status}: {reason}")
+        self.status = status
+        self.reason = reason
+        self.blocks = list(blocks)
+
+
+def conflict(reason: str) -> Refused:
+    """What the mutation expects is not so (any more)."""
+    return Refused(Status.CONFLICT, reason)
+
+
+def rejected(reason: str) -> Refused:
+    """The mutation can never be applied, whatever the state."""
+    return Refused(Status.REJECTED, reason)

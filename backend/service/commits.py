@@ -1,0 +1,128 @@
+"""Commits: a batch of mutations becomes one step of its workspace's history, or part of it does, or nothing.
+
+Owns the transaction: what is locked, in which order things are asked, and who is woken after it. How mutations are
+judged is `commit`. Invariants: one transaction, and one seq if anything is applied; seqs of a workspace are contiguous
+and their times strictly increase; the answer to an op is stored in the transaction that applies it.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from weakref import WeakValueDictionary
+
+import anyio
+from sqlalchemy import Connection, select
+
+from backend.metadata import schema
+from backend.metadata.schema import Role
+from backend.notify import hub
+from backend.service import ids, sessions, workspaces
+from backend.service.caller import Caller
+from backend.service.commit import validity, wants
+from backend.service.commit.batch import judge
+from backend.service.commit.contents import Account
+from backend.service.commit.loading import Loader
+from backend.service.commit.state import Author
+from backend.service.commit.writing import Stamp, Writer
+from backend.service.ground import Ground
+from backend.service.workspaces import Access
+from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.ids import COMMIT_ID_BYTES, MAX_ID, AccountId, CommitId, LineageId, OpNumber, Seq, WorkspaceId
+from drivefs.protocol.messages import MAX_BATCH_BLOCKS, CommitReply, CommitRequest, Cursor, Usage
+
+WRITERS = frozenset({Role.OWNER, Role.EDITOR})
+
+
+class Commits:
+    """Takes commits of all workspaces, one at a time for each."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._turns: WeakValueDictionary[WorkspaceId, anyio.Lock] = WeakValueDictionary()
+
+    async def commit(self, caller: Caller, workspace: WorkspaceId, request: CommitRequest) -> CommitReply:
+        """Apply what can be applied of a batch; durable on return.
+
+        Cancelled while it waits for its turn it leaves nothing; once begun it runs to its end, and those who wait for
+        changes are woken.
+
+        Raises:
+            ProtocolError: `malformed`, `too_large`, `not_found`, `stale_epoch`; nothing was applied.
+        """
+        _check_request(request)
+        turn = self._turns.setdefault(workspace, anyio.Lock())
+        async with turn:
+            with anyio.CancelScope(shield=True):
+                reply, is_applied = await self._ground.database.write(self._commit, caller, workspace, request)
+                if is_applied:
+                    self._ground.hub.wake(hub.of_workspace(workspace))
+        return reply
+
+    def _commit(
+        self, connection: Connection, caller: Caller, workspace: WorkspaceId, request: CommitRequest
+    ) -> tuple[CommitReply, bool]:
+        access = workspaces.require(connection, caller.user, workspace, lock=True)
+        sessions.require_epoch(connection, caller, request.epoch)
+        stamp = self._stamp(connection, access)
+        author = Author(
+            workspace=workspace,
+            user=caller.user,
+            device=caller.device,
+            epoch=request.epoch,
+            may_write=access.role in WRITERS,
+            seq=Seq(access.head_seq + 1),
+        )
+        loader = Loader(connection, access.account, author, stamp.time_ns)
+        wanted = wants.collect(request.mutations)
+        figures = _figures(connection, access.account, self._ground)
+        state = loader.load(wanted, figures, self._new_lineage)
+        known_watermark = loader.watermark()
+        state.watermark = OpNumber(max(request.watermark, known_watermark or 0))
+        verdict = judge(state, request.mutations, loader.results(wanted.ops))
+        writer = Writer(connection, access.account, state)
+        if verdict.changes:
+            writer.write_commit(verdict, stamp)
+        writer.write_results(verdict, known_watermark=known_watermark)
+        usage = Usage(stored_bytes=figures.stored_bytes, pinned_bytes=figures.pinned_bytes)
+        reply = CommitReply(results=verdict.results, head=self._head(connection, workspace, caller), usage=usage)
+        return reply, bool(verdict.changes)
+
+    def _head(self, connection: Connection, workspace: WorkspaceId, caller: Caller) -> Cursor:
+        access = workspaces.require(connection, caller.user, workspace)
+        return workspaces.head_cursor(connection, access, ids.incarnation(connection))
+
+    def _stamp(self, connection: Connection, access: Access) -> Stamp:
+        c = schema.commits
+        here = (c.c.account == access.account, c.c.workspace == access.workspace, c.c.seq == access.head_seq)
+        last_ns = connection.execute(select(c.c.time_ns).where(*here)).scalar_one()
+        commit_id = CommitId(self._ground.random_bytes(COMMIT_ID_BYTES))
+        return Stamp(commit_id, max(self._ground.now_ns(), last_ns + 1))
+
+    def _new_lineage(self) -> LineageId:
+        return LineageId(ids.random_id(self._ground.random_bytes))
+
+
+def _check_request(request: CommitRequest) -> None:
+    numbers = [mutation.n for mutation in request.mutations]
+    if not _ascend(numbers) or not 0 < numbers[0] <= numbers[-1] <= MAX_ID:
+        raise ProtocolError(Code.MALFORMED, "The mutations of a batch are not in the order of their numbers.")
+    if not (0 <= request.watermark <= MAX_ID and 0 <= request.epoch <= MAX_ID):
+        raise ProtocolError(Code.MALFORMED, "The epoch or the watermark is out of bounds.")
+    if sum(map(validity.block_references, request.mutations)) > MAX_BATCH_BLOCKS:
+        raise ProtocolError(Code.TOO_LARGE, f"A batch may name {MAX_BATCH_BLOCKS} blocks. Send it in several.")
+
+
+def _ascend(numbers: Sequence[int]) -> bool:
+    return all(earlier < later for earlier, later in pairwise(numbers))
+
+
+def _figures(connection: Connection, account: AccountId, ground: Ground) -> Account:
+    a = schema.accounts
+    columns = select(a.c.stored_bytes, a.c.pinned_bytes, a.c.quota_bytes, a.c.file_bytes)
+    row = connection.execute(columns.where(a.c.account == account).with_for_update()).one()
+    limits = ground.limits
+    return Account(
+        stored_bytes=row.stored_bytes,
+        pinned_bytes=row.pinned_bytes,
+        quota_bytes=limits.quota_bytes if row.quota_bytes is None else row.quota_bytes,
+        file_bytes=limits.file_bytes if row.file_bytes is None else row.file_bytes,
+    )

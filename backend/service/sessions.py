@@ -1,0 +1,123 @@
+"""Sessions: how a mount begins, and the ids that a device may use.
+
+Owns the epochs and nonces of devices and the requests for id ranges. Invariant: a device commits under one epoch at a
+time; who cannot name the nonce of the last mount (a copy of the device's disk, or the disk rolled back) gets a new one.
+"""
+
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+
+from backend.metadata import schema
+from backend.service import ids, workspaces
+from backend.service.caller import Caller
+from backend.service.ground import Ground
+from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.ids import Epoch
+from drivefs.protocol.messages import (
+    IdRangesReply,
+    IdRangesRequest,
+    Limits,
+    SessionReply,
+    SessionRequest,
+    Usage,
+    UsageReply,
+    WorkspaceInfo,
+)
+
+
+class Sessions:
+    """Begins sessions and hands out ids."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+
+    async def begin(self, caller: Caller, request: SessionRequest) -> SessionReply:
+        """Swap the nonce and tell the device who it is and what it sees; asking again with the same nonces is fine."""
+        return await self._ground.database.write(self._begin, caller, request)
+
+    async def id_ranges(self, caller: Caller, request: IdRangesRequest) -> IdRangesReply:
+        """Hand out new ranges of inode ids.
+
+        Raises:
+            ProtocolError: `stale_epoch`.
+        """
+        return await self._ground.database.write(_id_ranges, caller, request)
+
+    async def usage(self, caller: Caller) -> UsageReply:
+        """The figures of the caller's own account."""
+        usage, limits = await self._ground.database.read(self._figures, caller)
+        return UsageReply(usage=usage, limits=limits)
+
+    def _begin(self, connection: Connection, caller: Caller, request: SessionRequest) -> SessionReply:
+        d, u = schema.devices, schema.users
+        columns = select(d.c.epoch, d.c.nonce, d.c.name.label("device_name"), u.c.name.label("user_name"))
+        joined = columns.select_from(d.join(u, u.c.user == d.c.user))
+        known = connection.execute(joined.where(d.c.device == caller.device).with_for_update()).one()
+        epoch = Epoch(known.epoch)
+        if not _goes_on(known, request):
+            epoch = Epoch(ids.random_id(self._ground.random_bytes))
+        values = {"epoch": epoch, "nonce": request.next_nonce, "last_seen_ns": self._ground.now_ns()}
+        connection.execute(update(d).where(d.c.device == caller.device).values(values))
+        incarnation = ids.incarnation(connection)
+        usage, limits = self._figures(connection, caller)
+        return SessionReply(
+            epoch=epoch,
+            incarnation=incarnation,
+            user=caller.user,
+            user_name=known.user_name,
+            device=caller.device,
+            device_name=known.device_name,
+            workspaces=[
+                WorkspaceInfo(
+                    workspace=access.workspace,
+                    account=access.account,
+                    kind=access.kind,
+                    root=access.root,
+                    role=access.role,
+                    head=workspaces.head_cursor(connection, access, incarnation),
+                )
+                for access in workspaces.visible(connection, caller.user)
+            ],
+            limits=limits,
+            usage=usage,
+        )
+
+    def _figures(self, connection: Connection, caller: Caller) -> tuple[Usage, Limits]:
+        a, given = schema.accounts, self._ground.limits
+        columns = select(a.c.stored_bytes, a.c.pinned_bytes, a.c.quota_bytes, a.c.file_bytes)
+        row = connection.execute(columns.where(a.c.account == caller.account)).one()
+        limits = Limits(
+            file_bytes=given.file_bytes if row.file_bytes is None else row.file_bytes,
+            quota_bytes=given.quota_bytes if row.quota_bytes is None else row.quota_bytes,
+        )
+        return Usage(stored_bytes=row.stored_bytes, pinned_bytes=row.pinned_bytes), limits
+
+
+def _goes_on(known: Any, request: SessionRequest) -> bool:
+    """Whether this is the journal that mounted last: it names the last nonce, or the swap was done and not heard of."""
+    if not known.epoch:
+        return False
+    if request.next_nonce == known.nonce:
+        return bool(request.epoch in (0, known.epoch))
+    return bool(request.epoch == known.epoch and request.last_nonce == known.nonce)
+
+
+def require_epoch(connection: Connection, caller: Caller, epoch: Epoch) -> None:
+    """See that a device speaks for its present epoch.
+
+    Raises:
+        ProtocolError: `stale_epoch`.
+    """
+    d = schema.devices
+    current = connection.execute(select(d.c.epoch).where(d.c.device == caller.device)).scalar_one_or_none()
+    if not epoch or current != epoch:
+        raise ProtocolError(
+            Code.STALE_EPOCH,
+            "Another copy of this device's state has been mounted since. Nothing was changed; mount again.",
+        )
+
+
+def _id_ranges(connection: Connection, caller: Caller, request: IdRangesRequest) -> IdRangesReply:
+    require_epoch(connection, caller, request.epoch)
+    return IdRangesReply(starts=ids.take_ranges(connection, caller.device, request.epoch, count=request.count))
