@@ -6,9 +6,11 @@ RemoteError
  |    +-- UntrustedServer    its TLS certificate does not prove who it is
  |    +-- OtherProtocol      a drivefs server, of a version that this program does not speak with
  +-- Refused                 the backend's definite answer to this very request is no; `code` says why
+ +-- BlockLost              the backend does not have a block that it should have, or has it damaged
  +-- InsecureUrl             the URL would send the token and the content readable by anyone on the way, or is none
 
-Invariant: whoever catches `Offline` and `Refused` has caught all that a call on an open `Remote` can raise.
+Invariant: whoever catches `Offline` and `Refused` has caught all that a call of an open `Remote` can raise
+(`BlockLost` is the downloader's).
 """
 
 from drivefs.protocol.errors import Code, ProtocolError
@@ -45,6 +47,10 @@ class Refused(RemoteError):
     def code(self) -> Code:
         """Why, for programs."""
         return self.refusal.code
+
+
+class BlockLost(RemoteError):
+    """The backend cannot give bytes that it once acknowledged: an error to whoever reads them, never zeros."""
 
 
 class InsecureUrl(RemoteError):
