@@ -15,7 +15,7 @@ import pysqlite3.dbapi2 as sqlite_library
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
-from backend.metadata import errors
+from backend.metadata import errors, upgrade
 from drivefs.protocol.ground import Offload
 
 P = ParamSpec("P")
@@ -94,10 +94,7 @@ def _prepare(path: Path) -> None:
         )
     engine = _engine(path, begin="BEGIN IMMEDIATE", connection_count=1)
     try:
-        from backend.metadata import schema
-
-        with engine.begin() as connection:
-            schema.metadata.create_all(connection)
+        upgrade.upgrade(engine, path)
     finally:
         engine.dispose()
 
