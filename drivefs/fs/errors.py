@@ -1,7 +1,6 @@
 """Why a file-system call fails: each error carries the errno that the caller sees.
 
-Owns the tree and the table that turns errors of the local state into an errno. Errors of the network never come here:
-what fetches (`interfaces`) raises `Unavailable`.
+Owns the tree, and the table that gives an errno to the errors of the local state and of the network.
 
 FileSystemError (errno)
  +-- NotFound         ENOENT    the name or inode does not exist
@@ -23,6 +22,11 @@ FileSystemError (errno)
 """
 
 import errno as codes
+
+import trio
+
+from cache import errors as cache_errors
+from drivefs.remote import errors as remote_errors
 
 
 class FileSystemError(Exception):
@@ -125,3 +129,20 @@ class Unavailable(FileSystemError):
     """What is asked for is not on this machine and could not be fetched within the deadline."""
 
     errno = codes.EIO
+
+
+OF_OTHERS: dict[type[Exception], int] = {
+    cache_errors.DiskFull: codes.ENOSPC,
+    cache_errors.OutOfIds: codes.ENOSPC,
+    cache_errors.CacheError: codes.EIO,
+    remote_errors.RemoteError: codes.EIO,
+    trio.TooSlowError: codes.EIO,
+}
+"""What errors of the parts below mean for a caller; that of the nearest class in the tree counts."""
+
+
+def errno_of(error: Exception) -> int | None:
+    """The errno of an expected error; None for one that nobody expects."""
+    if isinstance(error, FileSystemError):
+        return error.errno
+    return next((OF_OTHERS[kind] for kind in type(error).__mro__ if kind in OF_OTHERS), None)

@@ -1,1 +1,1 @@
-"""The kernel's side of the mount: pyfuse3 is known here and nowhere else. Imports nothing of it by itself."""
+"""The kernel's side: pyfuse3 operations over `drivefs.fs`, and what has to be told to the kernel. Owns no semantics."""

@@ -1,0 +1,71 @@
+"""States of inodes as the kernel wants them.
+
+Owns the translation, a bounded cache of it, and the numbers: the root of the workspace is the kernel's inode 1, every
+other inode has its own id. Invariant: what is cached for an inode was made of the state that is cached with it.
+"""
+
+from itertools import islice
+
+import pyfuse3
+
+from drivefs.fs.ownership import Owner
+from drivefs.protocol.ids import InodeId
+from drivefs.protocol.model import InodeKind, InodeState
+
+CACHED_SECONDS = 86_400.0
+"""How long the kernel may keep names and attributes: whoever changes them tells it."""
+
+BLOCK_BYTES = 4096
+SECTOR_BYTES = 512
+MAX_CACHED = 8192
+
+
+class Translation:
+    """Makes `EntryAttributes` of states."""
+
+    def __init__(self, root: InodeId, owner: Owner) -> None:
+        self._root = root
+        self._owner = owner
+        self._cached: dict[InodeId, tuple[InodeState, pyfuse3.EntryAttributes]] = {}
+        self.absent = pyfuse3.EntryAttributes()
+        """The answer to a lookup of a name that leads to nothing; the kernel keeps it too."""
+        self.absent.st_ino = pyfuse3.InodeT(0)
+        self.absent.entry_timeout = CACHED_SECONDS
+
+    def inode(self, number: int) -> InodeId:
+        """The inode that the kernel means."""
+        return self._root if number == pyfuse3.ROOT_INODE else InodeId(number)
+
+    def number(self, inode: InodeId) -> int:
+        """The kernel's number for an inode."""
+        return pyfuse3.ROOT_INODE if inode == self._root else inode
+
+    def attributes(self, state: InodeState) -> pyfuse3.EntryAttributes:
+        """The attributes of an inode, shared with the cache: not to be changed."""
+        cached = self._cached.get(state.inode)
+        if cached is not None and cached[0] is state:
+            return cached[1]
+        made = self._made(state)
+        self._cached[state.inode] = (state, made)
+        if len(self._cached) > MAX_CACHED:
+            for inode in list(islice(self._cached, MAX_CACHED // 4)):
+                del self._cached[inode]
+        return made
+
+    def _made(self, state: InodeState) -> pyfuse3.EntryAttributes:
+        made = pyfuse3.EntryAttributes()
+        made.st_ino = state.inode
+        made.generation = 0
+        made.entry_timeout = made.attr_timeout = CACHED_SECONDS
+        made.st_mode = state.kind | state.mode
+        made.st_nlink = state.nlink
+        made.st_uid = self._owner.shown_uid(state)
+        made.st_gid = self._owner.shown_gid(state)
+        made.st_rdev = state.rdev
+        made.st_size = BLOCK_BYTES if state.kind is InodeKind.DIRECTORY else state.size
+        made.st_blksize = BLOCK_BYTES
+        made.st_blocks = -(-state.size // BLOCK_BYTES) * (BLOCK_BYTES // SECTOR_BYTES)
+        made.st_atime_ns = state.atime_ns
+        made.st_mtime_ns = state.mtime_ns
+        made.st_ctime_ns = state.ctime_ns
+        return made
