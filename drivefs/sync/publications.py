@@ -8,7 +8,9 @@ A file is due a short quiet time after its last close, so that write-to-temporar
 that stays open is due after an fsync, at most once in `REPUBLISH_SECONDS`.
 """
 
+import math
 from collections.abc import Iterable
+from itertools import islice
 
 import trio
 
@@ -40,7 +42,7 @@ class Publications:
 
     def synced(self, inode: InodeId) -> None:
         """A changed file that stays open was fsynced."""
-        earliest = self._published_at.get(inode, 0.0) + REPUBLISH_SECONDS
+        earliest = self._published_at.get(inode, -math.inf) + REPUBLISH_SECONDS
         self._offer(inode, max(trio.current_time() + QUIET_SECONDS, earliest))
 
     def forced(self, inodes: Iterable[InodeId]) -> None:
@@ -53,7 +55,6 @@ class Publications:
         """The inode has nothing to publish any more."""
         self._due.pop(inode, None)
         self._again.pop(inode, None)
-        self._published_at.pop(inode, None)
 
     def _offer(self, inode: InodeId, due: float) -> None:
         waiting = self._again if inode in self._on_their_way else self._due
@@ -72,12 +73,13 @@ class Publications:
     def arrived(self, inode: InodeId) -> None:
         """The publication of an inode is committed; what was offered meanwhile is due in its turn."""
         self._on_their_way.discard(inode)
+        now = trio.current_time()
+        self._published_at.pop(inode, None)
+        self._published_at[inode] = now
+        for old in [old for old, moment in islice(self._published_at.items(), 2) if moment < now - REPUBLISH_SECONDS]:
+            del self._published_at[old]
         if (again := self._again.pop(inode, None)) is not None:
-            self._due[inode] = again
-            self._published_at[inode] = trio.current_time()
-            self._offered.raise_()
-        else:
-            self._published_at.pop(inode, None)
+            self._offer(inode, again)
 
     def returned(self, inode: InodeId, delay_seconds: float) -> None:
         """The publication of an inode did not work out: offer it again later."""

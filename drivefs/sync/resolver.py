@@ -61,7 +61,7 @@ def conflict_name(name: bytes, *, device: str, date: str, taken: int) -> bytes:
     if not stem or len(extension) > 16:
         stem, dot, extension = name, b"", b""
     number = f" {taken + 1}" if taken else ""
-    safe_device = device.replace("/", "-").replace("\\0", "-")
-    label = f" (conflicted copy, {safe_device}, {date}{number})".encode()[:160]
+    safe_device = device.replace("/", "-").replace("\0", "-")
+    label = f" (conflicted copy, {safe_device}, {date}{number})".encode(errors="replace")[:160]
     room = MAX_NAME_BYTES - len(label) - len(dot) - len(extension)
     return stem[:room] + label + dot + extension

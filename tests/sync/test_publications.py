@@ -1,0 +1,97 @@
+"""When a file is due for publication, on a clock that the test owns."""
+
+import trio
+import trio.testing
+
+from drivefs.protocol.ids import InodeId
+from drivefs.sync.publications import QUIET_SECONDS, REPUBLISH_SECONDS, Publications
+
+ONE, TWO = InodeId(1), InodeId(2)
+
+
+def run(main) -> None:  # type: ignore[no-untyped-def]
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_closed_file_is_due_after_a_quiet_time_and_a_new_close_starts_it_again() -> None:
+    async def main() -> None:
+        waiting = Publications()
+        waiting.closed(ONE)
+        await trio.sleep(QUIET_SECONDS / 2)
+        waiting.closed(ONE)
+        await trio.sleep(QUIET_SECONDS * 0.75)
+        assert waiting.take_due(10) == []
+        await trio.sleep(QUIET_SECONDS / 2)
+        assert waiting.take_due(10) == [ONE]
+
+    run(main)
+
+
+def test_one_publication_of_a_file_at_a_time() -> None:
+    async def main() -> None:
+        waiting = Publications()
+        waiting.forced([ONE])
+        assert waiting.take_due(10) == [ONE]
+        waiting.forced([ONE])
+        assert waiting.take_due(10) == []
+        assert waiting.is_on_its_way(ONE)
+        waiting.arrived(ONE)
+        assert waiting.take_due(10) == [ONE]
+
+    run(main)
+
+
+def test_file_that_stays_open_is_published_at_most_once_in_a_while() -> None:
+    async def main() -> None:
+        waiting = Publications()
+        waiting.synced(ONE)
+        await trio.sleep(QUIET_SECONDS)
+        assert waiting.take_due(10) == [ONE]
+        waiting.arrived(ONE)
+        published = trio.current_time()
+        await trio.sleep(1)
+        waiting.synced(ONE)
+        while not waiting.take_due(10):
+            await waiting.wait(60)
+        assert REPUBLISH_SECONDS <= trio.current_time() - published <= REPUBLISH_SECONDS + QUIET_SECONDS
+
+    run(main)
+
+
+def test_failed_publication_is_offered_again_later() -> None:
+    async def main() -> None:
+        waiting = Publications()
+        waiting.forced([ONE])
+        waiting.take_due(10)
+        waiting.returned(ONE, 2.0)
+        assert waiting.take_due(10) == []
+        await trio.sleep(2.5)
+        assert waiting.take_due(10) == [ONE]
+
+    run(main)
+
+
+def test_waiting_ends_with_the_next_due_file_not_with_the_longest_wait() -> None:
+    async def main() -> None:
+        waiting = Publications()
+        waiting.closed(ONE)
+        waiting.closed(TWO)
+        await waiting.wait(60)
+        await waiting.wait(60)
+        assert trio.current_time() < 1
+        assert waiting.take_due(10) == [ONE, TWO]
+        assert waiting.is_idle() is False
+
+    run(main)
+
+
+def test_dropped_file_is_never_due() -> None:
+    async def main() -> None:
+        waiting = Publications()
+        waiting.closed(ONE)
+        waiting.dropped(ONE)
+        await trio.sleep(1)
+        assert waiting.take_due(10) == []
+        assert waiting.is_idle()
+
+    run(main)
