@@ -57,11 +57,7 @@ class Barrier:
         try:
             removed_bytes = await self._offload(self._sync, pending)
         except OSError as error:
-            self._database.poisoned = Poisoned(
-                f"a sync of the journal failed ({error}); nothing more is accepted. Check the disk and mount again:"
-                " what is there is verified then."
-            )
-            raise Poisoned(*self._database.poisoned.args) from error
+            raise self._database.poison(error) from error
         except BaseException:
             self._staging.sync_cancelled(pending)
             self._covered_commits = covered

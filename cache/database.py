@@ -22,6 +22,7 @@ Bindings = Sequence[int | float | str | bytes | memoryview | None]
 PAGE_BYTES = 2048
 """Small pages: a created file dirties six of them, and each goes to the WAL whole."""
 
+SHRINK_BYTES = 32 * 2**20
 BUSY_MILLISECONDS = 5000
 
 
@@ -33,7 +34,7 @@ class Database:
     """A connection whose statements are short; used by one thread at a time.
 
     Called for each outermost transaction: `on_begin` after it began, `on_commit` before it commits, `on_committed`
-    and `on_rollback` after it ended.
+    and `on_rollback` after it ended. `on_poisoned` is called when the disk has failed.
     """
 
     def __init__(self, path: Path, *, cache_kibibytes: int, corrupt: type[errors.Corrupt] = errors.Corrupt) -> None:
@@ -51,6 +52,7 @@ class Database:
         self.on_commit: Callable[[], None] = _nothing
         self.on_committed: Callable[[], None] = _nothing
         self.on_rollback: Callable[[], None] = _nothing
+        self.on_poisoned: Callable[[], None] = _nothing
         self._corrupt = corrupt
         self._depth = 0
         self._doomed = False
@@ -187,13 +189,18 @@ class Database:
             return errors.DiskFull(f"The disk that holds {name} is full; nothing was changed. Free some space.")
         if isinstance(error, apsw.CorruptError | apsw.NotADBError):
             return self._corrupt(f"{name} is damaged: {error}")
-        poisoned = errors.Poisoned(
-            f"{name} could not be read or written ({error}); nothing more is accepted. Check the disk and mount again:"
-            " what is there is verified then."
-        )
         if isinstance(error, apsw.IOError):
-            self.poisoned = poisoned
-        return poisoned
+            return self.poison(error)
+        return errors.Poisoned(f"{name} could not be used: {error}")
+
+    def poison(self, error: Exception) -> errors.Poisoned:
+        """The disk failed: what was written may be lost, so nothing more is accepted; gives what to tell everyone."""
+        self.poisoned = errors.Poisoned(
+            f"{self.path.name} could not be read, written or synced ({error}); nothing more is accepted. Check the disk"
+            " and mount again: what is there is verified then."
+        )
+        self.on_poisoned()
+        return self.poisoned
 
     def checkpoint(self) -> None:
         """Copy the WAL into the database as far as possible, on a connection of its own: for a thread.
@@ -218,6 +225,21 @@ class Database:
             self._execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except apsw.Error as error:
             raise self.translated(error) from error
+
+    def empty_log(self) -> None:
+        """Copy all of the WAL into the database and begin it afresh; nobody else may have it open."""
+        try:
+            self._execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except apsw.Error as error:
+            raise self.translated(error) from error
+        self.wal_bytes = 0
+
+    def shrink(self) -> None:
+        """Give free pages back to the disk if they are many and what is in use is little: quick then."""
+        row = self.row("SELECT freelist_count, page_count FROM pragma_freelist_count, pragma_page_count")
+        free, used = (row[0], row[1] - row[0]) if row else (0, 0)
+        if used * PAGE_BYTES <= SHRINK_BYTES < free * PAGE_BYTES:
+            self.execute_script("VACUUM")
 
     def close(self) -> None:
         """Close; the WAL is copied into the database and removed."""
@@ -293,7 +315,7 @@ def create_tables(database: Database, tables: str, version: int) -> None:
         with database.transaction():
             database.execute_script(tables)
             database.execute_script(f"PRAGMA user_version = {version}")
-        database.finish_checkpoint()  # so that the version stands in the header, where `refuse_newer` looks
+        database.empty_log()  # so that the version stands in the header, where `refuse_newer` looks
 
 
 def remove_database(path: Path) -> None:

@@ -31,8 +31,7 @@ class DraftRow(msgspec.Struct, frozen=True, array_like=True):
 
     Content = base bytes below `low_size` (the lowest size since the base; past it they read as zeros), covered by the
     records, cut or extended to `size`. `frozen` is the last record that the publication in flight covers (0: none),
-    `frozen_op` its mutation. `opened`: created or truncated by a descriptor that is still open. `conflicting`: the
-    base was no longer the current revision when the first write came.
+    `frozen_op` its mutation.
     """
 
     inode: InodeId
@@ -43,8 +42,6 @@ class DraftRow(msgspec.Struct, frozen=True, array_like=True):
     mtime_ns: int
     frozen: int = 0
     frozen_op: OpNumber = NO_OP
-    opened: bool = False
-    conflicting: bool = False
 
 
 class Record(NamedTuple):

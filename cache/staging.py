@@ -7,7 +7,7 @@ until its file is removed; a file is removed only after a barrier that came afte
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,7 +54,16 @@ class Staging:
         self._has_new_names = False
         self._retired: list[int] = []
         directory.mkdir(mode=0o700, exist_ok=True)
-        self.used_bytes = sum(each.stat().st_size for each in os.scandir(directory))
+        self.used_bytes = 0
+        self.recount()
+
+    def paths(self) -> Iterator[Path]:
+        """All staging files."""
+        return self._directory.iterdir()
+
+    def recount(self) -> None:
+        """Count again what is there, after files were taken away from outside."""
+        self.used_bytes = sum(path.stat().st_size for path in self.paths())
 
     @property
     def is_dirty(self) -> bool:

@@ -7,7 +7,9 @@ directory may have been deleted since the last time.
 
 import fcntl
 import os
-from contextlib import ExitStack
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,7 +20,10 @@ from cache.database import Database, create_private, create_tables, refuse_newer
 from cache.errors import StateInUse
 from cache.findings import Finding
 from cache.journal import Journal
+from cache.lost import LostAndFound
+from cache.recovery import Recovery
 from cache.replica import Replica
+from cache.rescue import rescue_log
 from cache.reserve import Reserve
 from cache.schema import JOURNAL, JOURNAL_VERSION
 from cache.staging import Staging, sync_path
@@ -31,6 +36,11 @@ CHECKPOINT_BYTES = 16 * 2**20
 
 FINISH_BYTES = 64 * 2**20
 """A WAL of this size never ended while it was copied: the rest is copied on the loop, a few milliseconds."""
+
+SUSPECT = "suspect"
+"""This file says that the disk had failed: everything is to be verified from the disk."""
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class LocalState:
@@ -55,17 +65,43 @@ class LocalState:
             self._opened = opened.pop_all()
 
     def _open_journal(self, state_dir: Path, opened: ExitStack) -> None:
-        path = state_dir / "journal.db"
+        path, lost = state_dir / "journal.db", LostAndFound(state_dir / "lost+found")
         refuse_newer(path, JOURNAL_VERSION)
-        self._database = Database(path, cache_kibibytes=CACHE_KIBIBYTES)
-        opened.callback(self._database.close)
-        create_tables(self._database, JOURNAL, JOURNAL_VERSION)
+        is_suspect = (state_dir / SUSPECT).exists()
+        if is_suspect:
+            drop_cached([*state_dir.glob("journal.db*"), *state_dir.glob("staging/*")])
+        self.report += rescue_log(path, lost.directory)
+        database = self._database = Database(path, cache_kibibytes=CACHE_KIBIBYTES)
+        opened.callback(database.close)
+        create_tables(database, JOURNAL, JOURNAL_VERSION)
         sync_path(state_dir)
+        boot, last_boot = boot_id(), opened_since(database)
+        is_thorough = is_suspect or last_boot not in (None, boot)
         reserve = Reserve(state_dir)
-        numbers = Counter(self._database, "file")
+        numbers = Counter(database, "file")
         self.staging = Staging(state_dir / "staging", take_number=numbers.take, reserve=reserve)
         opened.callback(self.staging.close)
-        self.journal = Journal(self._database, self.staging, reserve=reserve, offload=self._offload)
+        self.report += Recovery(database, self.staging, lost, is_thorough=is_thorough).run()
+        database.empty_log()
+        database.shrink()
+        (state_dir / SUSPECT).unlink(missing_ok=True)
+        note_opened(database, boot)
+        database.on_poisoned = partial(mark_suspect, state_dir)
+        self.journal = Journal(database, self.staging, reserve=reserve, offload=self._offload)
+        opened.callback(self._close_journal)
+
+    def _close_journal(self) -> None:
+        """Sync, and note that nothing needs verifying the next time; unless the disk has failed."""
+        if self._database.poisoned:
+            return
+        pending = self.staging.begin_sync()
+        try:
+            pending.sync()
+            note_opened(self._database, None)
+            sync_path(self._database.wal_path)
+            pending.remove_retired()
+        except OSError as error:
+            raise self._database.poison(error) from error
 
     @classmethod
     def open(cls, state_dir: Path, cache_dir: Path, *, offload: Offload, now_ns: NowNs, cache_limit_bytes: int) -> Self:
@@ -122,6 +158,42 @@ def make_private(directory: Path) -> None:
     """Create a directory for its owner only, or make it so."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
+
+
+def boot_id() -> bytes:
+    """What the running system is told from the one after a power cut by."""
+    return BOOT_ID.read_bytes().strip()
+
+
+def opened_since(database: Database) -> bytes | None:
+    """The boot in which the journal was opened and never closed, or None if it was closed."""
+    row = database.row("SELECT value FROM meta WHERE key = 'open'")
+    return row[0] if row else None
+
+
+def note_opened(database: Database, boot: bytes | None) -> None:
+    """Note the boot in which the journal is open, or None: it is closed."""
+    if boot is None:
+        database.write("DELETE FROM meta WHERE key = 'open'")
+    else:
+        database.write("INSERT OR REPLACE INTO meta VALUES ('open', ?)", (boot,))
+
+
+def mark_suspect(state_dir: Path) -> None:
+    """Let the next start verify everything; as far as a failing disk still takes a name."""
+    with suppress(OSError):
+        create_private(state_dir / SUSPECT)
+        sync_path(state_dir)
+
+
+def drop_cached(paths: Iterable[Path]) -> None:
+    """Let the kernel forget what it remembers of files that nobody has open, so that reading them asks the disk."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
 
 
 def take_lock(state_dir: Path) -> int:

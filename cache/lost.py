@@ -1,0 +1,47 @@
+"""`lost+found`: where bytes go that have no place any more, so that a person can look at them.
+
+Owns the names in it. Names are made from what the bytes were, not from when they were found: doing the same again after
+a crash leaves one file, not two. Nothing here is ever removed by drivefs.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from cache.staging import sync_path, write_all
+
+Piece = tuple[int, bytes]
+"""Where in the file, and the bytes."""
+
+
+class LostAndFound:
+    """The directory; it is made when something is put into it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def keep_pieces(self, name: str, pieces: Iterable[Piece]) -> Path:
+        """Write pieces of a file at their places, with holes between them; durable on return."""
+        path = self._place(name)
+        descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            for offset, data in pieces:
+                write_all(descriptor, data, offset)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_path(self.directory)
+        return path
+
+    def take_file(self, name: str, source: Path) -> Path:
+        """Move a file of the same disk here; durable on return."""
+        path = self._place(name)
+        sync_path(source)
+        os.replace(source, path)
+        sync_path(self.directory)
+        sync_path(source.parent)
+        return path
+
+    def _place(self, name: str) -> Path:
+        self.directory.mkdir(mode=0o700, exist_ok=True)
+        return self.directory / name

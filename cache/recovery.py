@@ -1,0 +1,258 @@
+"""Brings the journal and staging back into a state that keeps all invariants, before anything uses them.
+
+Owns what is done about each kind of damage; finding it is `verification`'s work, rot of the log `rescue`'s. Nothing
+here discards bytes: what cannot stay where it is goes to `lost+found` first, durably, and rows that do not verify go to
+`quarantine`. All changes of rows are one transaction, everything else may be done twice: a crash at any moment, any
+number of times, leads to the same end.
+
+`is_thorough` (after a power cut, or when the disk had failed) also reads back all written bytes.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from cache.database import Database
+from cache.drafts import PLACE_BITS, DraftRow, Record
+from cache.effects import outcome
+from cache.findings import Finding, Severity
+from cache.lost import LostAndFound, Piece
+from cache.overlay import Overlay
+from cache.sealing import row_digest
+from cache.staging import Staging
+from cache.verification import BadRow, bad_rows, pages, record_bytes, records_of
+from drivefs.protocol import wire
+from drivefs.protocol.changes import Create, Mutation
+from drivefs.protocol.ids import NO_OP, InodeId
+from drivefs.protocol.model import InodeKind, InodeState
+
+CHECK_DISK = "Check the disk of this device"
+
+
+class Recovery:
+    """One run over a journal that nobody uses yet; `findings` tells what was done."""
+
+    def __init__(self, database: Database, staging: Staging, lost: LostAndFound, *, is_thorough: bool) -> None:
+        self._database = database
+        self._staging = staging
+        self._overlay = Overlay(database)
+        self._lost = lost
+        self._is_thorough = is_thorough
+        self._bereft: set[InodeId] = set()
+        """Inodes one of whose mutations was put aside."""
+        self.findings: list[Finding] = []
+
+    def run(self) -> list[Finding]:
+        """Do all of it.
+
+        Raises:
+            Corrupt: the database cannot be read.
+        """
+        with self._database.transaction():
+            self._mend_rows()
+            for inode, place in self._drafts():
+                self._cut_draft(inode, place)
+            for inode in self._bereft:
+                self._keep_unborn(inode)
+            self._drop_needless()
+        self._tidy_staging()
+        return self.findings
+
+    def _find(self, severity: Severity, what: str, meaning: str, advice: str = CHECK_DISK) -> None:
+        self.findings.append(Finding(severity, what, meaning, advice))
+
+    # -- rows --------------------------------------------------------------------------------------------------------
+
+    def _mend_rows(self) -> None:
+        bad = list(bad_rows(self._database))
+        for row in bad:
+            self._quarantine(row)
+        for row in bad:
+            if row.table == "inodes":
+                self._rebuild_inode(row.key[0])
+        if any(row.table == "dentries" for row in bad):
+            self._rebuild_entries()
+
+    def _quarantine(self, row: BadRow) -> None:
+        if row.table == "drafts":
+            self._give_up_draft(row.key[0], row.columns[1])
+        if row.table == "mutations":
+            subject = self._database.row("SELECT inode FROM mutations WHERE n = ?", row.key)
+            self._bereft.update(subject or ())
+        self._database.write(
+            "INSERT INTO quarantine (origin, content) VALUES (?, ?)", (row.table, msgspec.msgpack.encode(row.columns))
+        )
+        where = " AND ".join(f"{column} = ?" for column in KEYS[row.table])
+        self._database.write(f"DELETE FROM {row.table} WHERE {where}", row.key)
+        severity, meaning = MEANINGS[row.table]
+        self._find(severity, f"A row of {row.table} in the journal ({row.key}) did not match its checksum", meaning)
+
+    def _mutations(self) -> Iterator[Mutation]:
+        for row in pages(self._database, "mutations", "n, body", (0,)):
+            yield wire.decode_mutation(row[1])
+
+    def _rebuild_inode(self, inode: InodeId) -> None:
+        """Make the state of a damaged row again, if this device created the inode; else the replica's shows."""
+        for mutation in self._mutations():
+            if isinstance(mutation, Create) and self._is_creation(mutation, inode):
+                is_directory = mutation.kind is InodeKind.DIRECTORY
+                state = InodeState(
+                    inode, mutation.kind, mutation.mode, mutation.uid, mutation.gid, rdev=mutation.rdev,
+                    atime_ns=mutation.time_ns, mtime_ns=mutation.time_ns, ctime_ns=mutation.time_ns,
+                    nlink=2 if is_directory else 1, target=mutation.target, size=len(mutation.target),
+                )  # fmt: skip
+                self._overlay.put_inode(state, mutation.n)
+
+    def _rebuild_entries(self) -> None:
+        """Make damaged entries again, from all mutations in their order."""
+        for mutation in self._mutations():
+            for parent, name, inode in outcome(mutation):
+                row = self._database.row("SELECT op FROM dentries WHERE parent = ? AND name = ?", (parent, name))
+                if row is None or row[0] < mutation.n:
+                    self._overlay.put_dentry(parent, name, inode, mutation.n)
+
+    def _drop_needless(self) -> None:
+        """Drop overlay rows whose mutation is not there any more."""
+        self._database.write("DELETE FROM dentries WHERE op NOT IN (SELECT n FROM mutations)")
+        self._database.write(
+            "DELETE FROM inodes WHERE inode NOT IN (SELECT inode FROM mutations)"
+            " AND inode NOT IN (SELECT other FROM mutations WHERE other != 0)"
+            " AND inode NOT IN (SELECT inode FROM drafts) AND inode NOT IN (SELECT parent FROM dentries)"
+        )
+
+    # -- drafts ------------------------------------------------------------------------------------------------------
+
+    def _drafts(self) -> Iterator[tuple[InodeId, int]]:
+        yield from pages(self._database, "drafts", "inode, place", (0,))
+
+    def _cut_draft(self, inode: InodeId, place: int) -> None:
+        """Keep the records up to the first that is not what was written; what lies behind it goes to `lost+found`."""
+        first_bad = None
+        size = self._draft_row(inode).base_size
+        for record, data, is_good in records_of(self._database, place, with_data=self._is_thorough):
+            if not is_good or (self._is_thorough and record_bytes(self._staging, record, data) is None):
+                first_bad = record
+                break
+            size = record.file_offset if record.is_truncation else max(size, record.file_offset + record.length)
+        if first_bad is None:
+            return
+        kept = self._keep_behind(inode, place, first_bad)
+        self._database.write("DELETE FROM records WHERE id >= ? AND id < ?", (first_bad.id, records_end(place)))
+        self._shrink_draft(inode, place, size)
+        what = f"Bytes written to inode {inode} at offset {first_bad.file_offset} are not on the disk"
+        if kept is None:
+            meaning = "That write, the last one, was not yet synced or has rotted: it is undone, all before it is there"
+            self._find(Severity.WARNING, what, meaning)
+        else:
+            meaning = f"The file is as it was before that write. What was written after it is in {kept}"
+            self._find(Severity.DAMAGE, what, meaning, "Look into that file and copy what you miss")
+
+    def _draft_row(self, inode: InodeId) -> DraftRow:
+        row = self._database.row("SELECT state FROM drafts WHERE inode = ?", (inode,))
+        assert row is not None
+        return wire.decode(row[0], DraftRow)
+
+    def _keep_behind(self, inode: InodeId, place: int, first: Record) -> Path | None:
+        """Put the good bytes of the records from `first` on into a file; None if there are none."""
+        pieces = self._good_pieces(place, first.id)
+        begin = next(pieces, None)
+        if begin is None:
+            return None
+
+        def all_pieces() -> Iterator[Piece]:
+            yield begin
+            yield from pieces
+
+        return self._lost.keep_pieces(f"inode-{inode}-from-record-{first.id:x}", all_pieces())
+
+    def _good_pieces(self, place: int, first_id: int) -> Iterator[Piece]:
+        for record, data, is_good in records_of(self._database, place):
+            if record.id >= first_id and is_good and not record.is_truncation:
+                found = record_bytes(self._staging, record, data)
+                if found is not None:
+                    yield record.file_offset, found
+
+    def _shrink_draft(self, inode: InodeId, place: int, size: int) -> None:
+        state = wire.encode(msgspec.structs.replace(self._draft_row(inode), size=size))
+        self._database.write(
+            "UPDATE drafts SET state = ?, digest = ? WHERE inode = ?", (state, row_digest(state, inode, place), inode)
+        )
+        shown = self._overlay.inode(inode)
+        if shown is not None:
+            self._overlay.put_inode(msgspec.structs.replace(shown, size=size), NO_OP)
+
+    def _give_up_draft(self, inode: InodeId, place: object) -> None:
+        """The row of a draft is damaged, so its base is not known: its bytes go to `lost+found`."""
+        if not isinstance(place, int) or place <= 0:
+            return
+        first = next(records_of(self._database, place, with_data=False), None)
+        kept = self._keep_behind(inode, place, first[0]) if first else None
+        self._database.write(
+            "DELETE FROM records WHERE id > ? AND id < ?", (records_end(place - 1) - 1, records_end(place))
+        )
+        self._database.write("DELETE FROM bases WHERE inode = ?", (inode,))
+        if kept is not None:
+            what = f"What was written to inode {inode} cannot be put in its place"
+            self._find(Severity.DAMAGE, what, f"The bytes are in {kept}", "Look into that file and copy what you miss")
+
+    def _keep_unborn(self, inode: InodeId) -> None:
+        """If it was the creation of a file that was put aside, its content would never be uploaded: rescue that."""
+        shown = self._overlay.inode(inode)
+        row = self._database.row("SELECT place FROM drafts WHERE inode = ?", (inode,))
+        if (
+            row is None
+            or shown is None
+            or shown.seq
+            or any(self._is_creation(each, inode) for each in self._mutations())
+        ):
+            return
+        self._give_up_draft(inode, row[0])
+        self._database.write("DELETE FROM drafts WHERE inode = ?", (inode,))
+
+    def _is_creation(self, mutation: Mutation, inode: InodeId) -> bool:
+        return isinstance(mutation, Create) and mutation.inode == inode
+
+    # -- staging -----------------------------------------------------------------------------------------------------
+
+    def _tidy_staging(self) -> None:
+        """Remove staging files that were retired; those that nothing names go to `lost+found`."""
+        retired = {row[0] for row in self._database.rows("SELECT file FROM retired")}
+        needed = {row[0] for row in self._database.rows("SELECT DISTINCT staging_file FROM records")}
+        for path in sorted(self._staging.paths()):
+            file = int(path.name, 16)
+            if file in needed:
+                continue
+            if file in retired or not path.stat().st_size:
+                path.unlink()
+                continue
+            kept = self._lost.take_file(f"staging-{path.name}", path)
+            what = "Written bytes were found that no file of the drive knows of"
+            meaning = f"They were never synced when the power went, and are kept in {kept}"
+            self._find(Severity.NOTE, what, meaning, "Look into that file and copy what you miss, then delete it")
+        self._staging.recount()
+        self._database.write("DELETE FROM retired")
+
+
+KEYS: dict[str, tuple[str, ...]] = {
+    "inodes": ("inode",),
+    "dentries": ("parent", "name"),
+    "mutations": ("n",),
+    "drafts": ("inode",),
+    "bases": ("inode",),
+    "id_ranges": ("start",),
+}
+
+MEANINGS: dict[str, tuple[Severity, str]] = {
+    "inodes": (Severity.WARNING, "The attributes of that inode are again as the server, or its creation, says"),
+    "dentries": (Severity.WARNING, "The name was made again from the journal"),
+    "mutations": (Severity.DAMAGE, "That one change is put aside and will not be uploaded"),
+    "drafts": (Severity.DAMAGE, "The file is as the server has it"),
+    "bases": (Severity.NOTE, "It is fetched again from the server"),
+    "id_ranges": (Severity.NOTE, "Those ids are not used any more"),
+}
+
+
+def records_end(place: int) -> int:
+    """The id behind the last that a draft's records can have."""
+    return ((place + 1) << PLACE_BITS) + 1

@@ -1,0 +1,122 @@
+"""Saves a journal whose write-ahead log has rotted, before SQLite opens it.
+
+Owns the decision between a torn tail (nothing to do: nobody was promised anything) and rot, and the order of steps for
+rot: all files are copied aside into `lost+found`; the log is mended in a copy, its damaged pages as they are; if the
+whole then is a sound database, the mended log takes the place of the damaged one, and the rows that the damage hit are
+found by their checksums. If not, SQLite goes on with the commits before the damage. A crash between any two steps
+leaves the damaged log in its place, so that the next start does the same again.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import apsw
+
+from cache.database import PAGE_BYTES, remove_database
+from cache.errors import Corrupt
+from cache.findings import Finding, Severity
+from cache.staging import sync_path
+from cache.wal import HEADER_BYTES, Damage, Log
+
+
+def rescue_log(path: Path, lost_and_found: Path) -> list[Finding]:
+    """Look for rot in the log of the database at `path`, which nobody has open, and save what can be saved.
+
+    Raises:
+        Corrupt: the database itself cannot be opened.
+    """
+    log_path = Path(f"{path}-wal")
+    if not log_path.exists() or log_path.stat().st_size <= HEADER_BYTES:
+        return []
+    accepted = _accepted_frames(path)
+    with log_path.open("rb") as file:
+        log = Log(file, _page_bytes(path))
+        damage = log.find_damage(accepted)
+        if damage is None:
+            return []
+        aside = lost_and_found / f"journal-{log.salts[0]:08x}{log.salts[1]:08x}"
+        _copy_aside(path, aside)
+        mended = path.parent / "mending" / path.name
+        is_sound = _mend(path, log, damage, mended)
+    if is_sound:
+        os.replace(f"{mended}-wal", log_path)
+        Path(f"{path}-shm").unlink(missing_ok=True)
+    shutil.rmtree(mended.parent)
+    sync_path(path.parent)
+    return [_finding(damage, aside, is_sound)]
+
+
+def _page_bytes(path: Path) -> int:
+    with path.open("rb") as file:
+        header = file.read(18)
+    return int.from_bytes(header[16:18], "big") or PAGE_BYTES
+
+
+def _accepted_frames(path: Path) -> int:
+    """How many frames of its log SQLite takes; looking changes neither the database nor the log."""
+    try:
+        connection = apsw.Connection(str(path))
+        try:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+            return max(0, connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0])
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        raise Corrupt(
+            f"{path} cannot be opened ({error}). It was left as it is; changes that were not uploaded are in it. Keep a"
+            f" copy of {path.parent}, then log in again under another profile."
+        ) from error
+
+
+def _copy_aside(path: Path, aside: Path) -> None:
+    aside.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for source in (path, Path(f"{path}-wal")):
+        copy_private(source, aside / source.name)
+    sync_path(aside)
+    sync_path(aside.parent)
+
+
+def copy_private(source: Path, target: Path) -> None:
+    """Copy a file for its owner only; durable on return."""
+    with source.open("rb") as reader, open(os.open(target, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+        shutil.copyfileobj(reader, file, 2**20)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _mend(path: Path, log: Log, damage: Damage, mended: Path) -> bool:
+    """Make a copy with a mended log; whether it is a sound database."""
+    mended.parent.mkdir(mode=0o700, exist_ok=True)
+    remove_database(mended)
+    copy_private(path, mended)
+    with open(os.open(f"{mended}-wal", os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+        for part in log.mended(damage):
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+    return is_sound_copy(mended)
+
+
+def is_sound_copy(path: Path) -> bool:
+    """Whether a database that nobody else has open is whole; its log stays as it is."""
+    try:
+        connection = apsw.Connection(str(path))
+        try:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            return connection.execute("PRAGMA integrity_check(1)").fetchall() == [("ok",)]
+        finally:
+            connection.close()
+    except apsw.Error:
+        return False
+
+
+def _finding(damage: Damage, aside: Path, is_sound: bool) -> Finding:
+    what = f"The log of the journal had rotted: {damage.lost_commits} changes were written behind the damage"
+    advice = f"Check the disk. The journal as it was found is in {aside}"
+    if is_sound:
+        meaning = "All changes but those in the damaged place were saved; see the other findings"
+        return Finding(Severity.WARNING, what, meaning, advice)
+    meaning = "They could not be saved: what was not uploaded of the last changes is missing"
+    return Finding(Severity.DAMAGE, what, meaning, advice)

@@ -1,0 +1,111 @@
+"""Goes through the rows of the journal and tells which do not verify: for recovery and for the local check.
+
+Owns the reading of whole tables, by pages, and the checksum of each table's rows. Changes nothing.
+"""
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from cache.database import Database, Row
+from cache.drafts import PLACE_BITS, Record
+from cache.sealing import digest, row_digest
+from cache.staging import StagedRange, Staging, read_range
+
+PAGE_ROWS = 500
+
+
+class Table(NamedTuple):
+    """How the rows of one table are read: columns, how many of the first are its key, and the proof of a row."""
+
+    name: str
+    columns: str
+    key_count: int
+    verifies: Callable[[Row], bool]
+
+
+class BadRow(NamedTuple):
+    """A row that does not verify."""
+
+    table: str
+    key: Row
+    columns: Row
+
+
+def _mutation_verifies(row: Row) -> bool:
+    n, state, seq, revision, status, reason, body, found, mark = row
+    answer = (status + reason).encode()
+    return bool(row_digest(body, n) == found and row_digest(answer, n, state, seq, revision) == mark)
+
+
+TABLES = (
+    Table("inodes", "inode, op, state, digest", 1, lambda row: row_digest(row[2], row[0], row[1]) == row[3]),
+    Table(
+        "dentries",
+        "parent, name, inode, op, digest",
+        2,
+        lambda row: row_digest(row[1], row[0], row[2], row[3]) == row[4],
+    ),
+    Table("mutations", "n, state, seq, revision, status, reason, body, digest, mark", 1, _mutation_verifies),
+    Table("drafts", "inode, place, state, digest", 1, lambda row: row_digest(row[2], row[0], row[1]) == row[3]),
+    Table("bases", "inode, blocks, digest", 1, lambda row: row_digest(row[1], row[0]) == row[2]),
+    Table("id_ranges", "start, next, digest", 1, lambda row: row_digest(b"", row[0], row[1]) == row[2]),
+)
+
+_RECORDS = Table(
+    "records",
+    "id, file_offset, length, staging_file, staging_offset, content, digest, data",
+    1,
+    lambda row: row_digest(b"", *row[:6]) == row[6],
+)
+
+
+def pages(database: Database, table: str, columns: str, start: Row) -> Iterator[Row]:
+    """All rows in order of the first columns, which are the key, beginning after `start`; never many at once."""
+    key = ", ".join(columns.split(", ")[: len(start)])
+    places = ", ".join("?" * len(start))
+    sql = f"SELECT {columns} FROM {table} WHERE ({key}) > ({places}) ORDER BY {key} LIMIT {PAGE_ROWS}"
+    while True:
+        rows = database.rows(sql, start)
+        yield from rows
+        if len(rows) < PAGE_ROWS:
+            return
+        start = rows[-1][: len(start)]
+
+
+def bad_rows(database: Database) -> Iterator[BadRow]:
+    """All rows that do not verify, but those of records."""
+    for table in TABLES:
+        start: Row = (-(2**63), b"")[: table.key_count]
+        for row in pages(database, table.name, table.columns, start):
+            if not verifies(table, row):
+                yield BadRow(table.name, row[: table.key_count], row)
+
+
+def verifies(table: Table, row: Row) -> bool:
+    """Whether a row is what was written; a value of another type or size was not."""
+    try:
+        return table.verifies(row)
+    except (TypeError, ValueError, AttributeError, ArithmeticError, struct.error):
+        return False
+
+
+def records_of(
+    database: Database, place: int, *, with_data: bool = True
+) -> Iterator[tuple[Record, bytes | None, bool]]:
+    """The records at a place in order, with their inline bytes if asked for, and whether each row verifies."""
+    columns = _RECORDS.columns if with_data else _RECORDS.columns.replace("data", "NULL")
+    for row in pages(database, "records", columns, (place << PLACE_BITS,)):
+        record, file_offset, length, file, offset, content = row[:6]
+        if record > (place + 1) << PLACE_BITS:
+            return
+        staged = StagedRange(file, offset, length) if file else None
+        yield Record(record, file_offset, length, staged, content), row[7], verifies(_RECORDS, row)
+
+
+def record_bytes(staging: Staging, record: Record, data: bytes | None) -> bytes | None:
+    """The bytes of a record, from its row or from staging, or None if they are not what was written."""
+    found = data if record.staged is None else read_range(staging.path(record.staged.file), record.staged)
+    if found is None or len(found) != record.length or digest(found) != record.digest:
+        return None
+    return found
