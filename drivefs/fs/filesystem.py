@@ -48,7 +48,7 @@ class Services:
 class Drive:
     """What is mounted: the workspace and its root, as whom, and within which limits.
 
-    `virtual` gives the contents of the files in `.drivefs`; `status_of` the value of `user.drivefs.status` of an inode.
+    `files` are those in `.drivefs`, by name; `status_of` the value of `user.drivefs.status` of an inode.
     """
 
     workspace: WorkspaceId
@@ -57,7 +57,7 @@ class Drive:
     limits: Limits
     usage: Usage
     deadline_seconds: float = DEADLINE_SECONDS
-    virtual: Mapping[bytes, virtual.Provider] = field(default_factory=dict)
+    files: Mapping[bytes, virtual.Provider] = field(default_factory=dict)
     status_of: Callable[[InodeId], str] | None = None
 
 
@@ -94,7 +94,7 @@ class FileSystem:
         self._attributes = Attributes(view, mutations, self._contents, owner=drive.owner, now_ns=now_ns)
         self._files = Files(view, self._contents, self._attributes, services.publisher)
         self._directories = Directories(view, self._names)
-        self._virtual = virtual.Virtual(drive.virtual, now_ns())
+        self._virtual = virtual.Virtual(drive.files, now_ns())
         self._virtual_files: Handles[bytes] = Handles(first=virtual.FIRST)
         self._status_of = drive.status_of
         computed = {b"user.drivefs.status": self._status, b"user.drivefs.revision": _revision}

@@ -1,11 +1,12 @@
 """Tells the kernel what it has to forget, from threads of its own.
 
 Owns a few workers, each with its queue; what concerns one directory or inode goes through one worker, in order. A
-notification may wait in the kernel for requests under way, and those are answered by the event loop: so it is never made
-there. Satisfies `drivefs.sync.contents.Invalidator`.
+notification may wait in the kernel for requests under way, and those are answered by the event loop: so it is never
+made there. Satisfies `drivefs.sync.contents.Invalidator`.
 
 Content that changed is told by its attributes (`attr_only`): the kernel then sees another size or mtime and drops its
-pages. That takes no page lock; dropping pages outright would wait for reads under way, in a thread that nothing can stop.
+pages. That takes no page lock; dropping pages outright would wait for reads under way, in a thread that nothing can
+stop.
 """
 
 import errno

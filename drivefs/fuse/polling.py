@@ -1,8 +1,9 @@
 """A shorter way from the kernel's request to its handler, for pyfuse3's loop.
 
-pyfuse3 takes a lock and waits for its descriptor through trio before each request: two passes of the scheduler, with two
-`epoll_wait` and an `epoll_ctl`. Here a lock that is free is taken at once, and the descriptor is polled first; trio is
-asked only when there is nothing to read, or after `MAX_IN_A_ROW` requests, so that other tasks have their turn.
+pyfuse3 takes a lock and waits for its descriptor through trio before each request: two passes of the scheduler, with
+two `epoll_wait` and an `epoll_ctl`. Here a lock that is free is taken at once, and the descriptor is polled first;
+trio is asked only when there is nothing to read, or after `MAX_IN_A_ROW` requests, so that other tasks have their
+turn.
 
 Owns the stand-in for the `trio` module that pyfuse3 looks its primitives up in, the same place through which
 `pyfuse3.asyncio` replaces them. Safe to lose: without it pyfuse3 uses trio itself.

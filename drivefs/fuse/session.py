@@ -36,7 +36,7 @@ class Session:
     """A mount of one file system at one directory."""
 
     def __init__(self, filesystem: FileSystem, mountpoint: str, options: Iterable[str], source: str) -> None:
-        """Prepare a mount; `options` are those for FUSE, as `allow_other` or `ro`, `source` its name in mount tables."""
+        """Prepare a mount; `options` are FUSE's, as `allow_other` or `ro`; `source` is its name in mount tables."""
         self.translation = Translation(filesystem.root, filesystem.owner)
         self._operations = Operations(filesystem, self.translation)
         self._mountpoint = os.path.abspath(mountpoint)

@@ -1,8 +1,9 @@
 """Frees the event loop from a read of the FUSE device that has nothing to read any more.
 
-The device is read blocking: a request that its caller gave up between the poll and the read leaves the loop waiting for
-the next request, which may never come. A signal once a second interrupts such a read; pyfuse3 then polls again. Python
-repeats all other system calls that it interrupts. Owns SIGALRM and the real-time timer of the process, on its main thread.
+The device is read blocking: a request that its caller gave up between the poll and the read leaves the loop waiting
+for the next request, which may never come. A signal once a second interrupts such a read; pyfuse3 then polls again.
+Python repeats all other system calls that it interrupts. Owns SIGALRM and the real-time timer of the process, on its
+main thread.
 """
 
 import signal
