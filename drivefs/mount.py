@@ -1,0 +1,345 @@
+"""The composition root of a mount: builds all parts, opens the one nursery, and ends everything in order.
+
+Owns the real clock, randomness and threads, which all parts get from here; the log; and the way from a signal, or from
+the kernel's word that it has let go, to a clean end. Decides nothing about files or synchronisation.
+
+Order of the end: the kernel lets go, synchronisation stops where it is, what was accepted becomes durable, the state
+is closed. Whatever was not sent is in the journal.
+"""
+
+import logging
+import logging.handlers
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+import trio
+
+from cache.errors import CacheError
+from cache.workspace import LocalState
+from drivefs import __version__
+from drivefs.config import MountSettings
+from drivefs.control import handlers, mounts, server
+from drivefs.control.readiness import Readiness
+from drivefs.fs.filesystem import Drive, FileSystem, Services
+from drivefs.fs.ownership import Owner
+from drivefs.fuse import invalidation
+from drivefs.fuse.session import MountFailed
+from drivefs.fuse.session import Session as KernelSession
+from drivefs.protocol import wire
+from drivefs.protocol.ids import InodeId, Seq
+from drivefs.protocol.messages import Limits, SessionReply, Usage
+from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.remote import errors, transport
+from drivefs.remote.client import Remote
+from drivefs.sync.commits import Committer
+from drivefs.sync.downloader import PARALLEL_REQUESTS, Downloader
+from drivefs.sync.ends import Ends
+from drivefs.sync.engine import Engine, Parts
+from drivefs.sync.follower import Follower
+from drivefs.sync.lister import Lister
+from drivefs.sync.publications import Publications
+from drivefs.sync.publisher import Publisher
+from drivefs.sync.refusals import Labels, Refusals
+from drivefs.sync.session import Session
+from drivefs.sync.status import Meter, Reporter
+from drivefs.sync.uploader import Uploader
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+LOG_BYTES = 2**20
+LOG_FILES = 3
+THREADS = 8
+"""More would only wait for each other: there is one disk, and the interpreter lock is held for half of what they do."""
+SWITCH_SECONDS = 0.0005
+END_SECONDS = 20.0
+DEFAULT_FILE_BYTES = 10 * 2**30
+"""The largest file until the server has said what it allows."""
+
+
+class MountError(Exception):
+    """The mount could not begin, or had to end; the message is for people."""
+
+
+def serve(settings: MountSettings, readiness: Readiness) -> None:
+    """Mount, and return when the drive is unmounted.
+
+    Raises:
+        MountError: the reason, in a sentence. Everything that was accepted is in the journal.
+    """
+    # A hashing or compressing thread that holds the interpreter lock would otherwise keep the event loop, and with it
+    # every system call on the mount, waiting for Python's default of 5 ms each time.
+    sys.setswitchinterval(SWITCH_SECONDS)
+    _write_log(settings)
+    log.info("drivefs %s mounts profile %s at %s", __version__, settings.profile.name, settings.mountpoint)
+    try:
+        with _opened(settings) as local:
+            trio.run(_Mount(settings, readiness, local).run)
+    except MountError as error:
+        log.error("%s", error)
+        raise
+    except Exception as error:
+        log.exception("the mount ends because of an error")
+        raise MountError(
+            f"the mount at {settings.mountpoint} ended because of an error: {_first(error)}. What was written is in "
+            f"the journal; mount again to go on. Details: {settings.places.log_file}"
+        ) from error
+    log.info("unmounted")
+
+
+def _write_log(settings: MountSettings) -> None:
+    """To the log file, bounded; and to standard error, which a service manager or a terminal reads."""
+    file = logging.handlers.RotatingFileHandler(settings.places.log_file, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+    targets: list[logging.Handler] = [file]
+    if not os.path.samestat(os.fstat(sys.stderr.fileno()), settings.places.log_file.stat()):
+        targets.append(logging.StreamHandler())
+    logging.basicConfig(level=logging.INFO, handlers=targets, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # One line for each request would fill the log with what is no event.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _first(error: BaseException) -> str:
+    """What went wrong first, out of the groups that nurseries make."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
+
+
+class _Threads:
+    """`Offload` onto a bounded number of threads."""
+
+    def __init__(self, count: int) -> None:
+        self._limiter = trio.CapacityLimiter(count)
+
+    def __call__(self, work: Callable[..., T], /, *args: Any) -> Awaitable[T]:
+        return trio.to_thread.run_sync(work, *args, limiter=self._limiter)
+
+
+@contextmanager
+def _opened(settings: MountSettings) -> Iterator[LocalState]:
+    try:
+        with LocalState.open(
+            settings.places.state,
+            settings.places.cache,
+            offload=_Threads(THREADS),
+            now_ns=time.time_ns,
+            cache_limit_bytes=settings.profile.cache_limit_bytes,
+        ) as local:
+            yield local
+    except CacheError as error:
+        raise MountError(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a mount runs, and what its commands ask."""
+
+    engine: Engine
+    downloader: Downloader
+    reporter: Reporter
+    kernel: KernelSession
+    invalidation: invalidation.Invalidation
+
+
+class _Allowance:
+    """What the backend allows the account: remembered in the journal's database, so that it holds offline too."""
+
+    KEY = "allowance"
+
+    def __init__(self, local: LocalState) -> None:
+        self._journal = local.journal
+        known = self._journal.meta(self.KEY)
+        nothing = Limits(file_bytes=DEFAULT_FILE_BYTES, quota_bytes=0)
+        self.limits = nothing if known is None else wire.decode(known, Limits)
+        self.usage = Usage()
+        self.hear: list[Callable[[Limits, Usage], None]] = []
+
+    def told(self, reply: SessionReply) -> None:
+        """A session has begun."""
+        self._journal.set_meta(self.KEY, wire.encode(reply.limits))
+        for each in self.hear:
+            each(reply.limits, reply.usage)
+
+
+def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Parts:
+    """Build the parts and join them; nothing runs yet."""
+    device = settings.credentials
+    _see_to_root(local, device.root)
+    offload = _Threads(THREADS)
+    allowance = _Allowance(local)
+    publications = Publications()
+    downloader = Downloader(remote, local.blocks, offload)
+    # The engine comes last, since it needs all others; until it runs, nothing can fail for lack of the backend.
+    lister = Lister(remote, local.replica, device.workspace, lambda error: engine.connection.lost(error))
+    filesystem = FileSystem(
+        local,
+        Services(fetcher=downloader, lister=lister, publisher=publications),
+        Drive(
+            workspace=device.workspace,
+            root=device.root,
+            owner=Owner(os.getuid(), os.getgid()),
+            limits=allowance.limits,
+            usage=allowance.usage,
+            files={b"status": lambda: msgspec.to_builtins(reporter.status())},
+        ),
+        time.time_ns,
+    )
+    name = f"drivefs:{settings.profile.name}"
+    kernel = KernelSession(filesystem, str(settings.mountpoint), settings.options, name)
+    # In threads of its own: a notification may wait for the kernel, which may wait for us.
+    told = invalidation.Invalidation(kernel.translation, _Threads(invalidation.WORKERS))
+    ends = Ends(local, remote, device.workspace)
+    uploader = Uploader(remote, local.blocks, offload, device.workspace)
+    labels = Labels(device=settings.profile.device, today=_today)
+    refusals = Refusals(local, device.root, contents=filesystem.contents, views=filesystem, labels=labels)
+    committer = Committer(
+        ends,
+        contents=filesystem.contents,
+        publications=publications,
+        refusals=refusals,
+        resend=lambda store, result: engine.resend(store, result),
+    )
+    parts = Parts(
+        local=local,
+        session=Session(local, remote, device.workspace, random_bytes=os.urandom, opened=allowance.told),
+        contents=filesystem.contents,
+        publications=publications,
+        publisher=Publisher(local.journal, filesystem.contents, publications, uploader, time.time_ns),
+        committer=committer,
+        follower=Follower(ends, views=filesystem, invalidator=told, diverged=lambda: None),
+    )
+    refusals.invalidator = told
+    engine = Engine(parts, time.time_ns, random.random)
+    reporter = Reporter(
+        local,
+        engine.connection,
+        sent=Meter(lambda: uploader.traffic.sent_bytes),
+        received=Meter(lambda: downloader.received_bytes),
+    )
+    allowance.hear += [filesystem.quota.told, reporter.told]
+    return _Parts(engine, downloader, reporter, kernel, told)
+
+
+def _see_to_root(local: LocalState, root: InodeId) -> None:
+    """Nothing can be mounted without a root, and a cache that was deleted has none: until it is listed, any will do."""
+    if local.replica.inode(root) is None:
+        local.replica.put_inodes([InodeState(inode=root, kind=InodeKind.DIRECTORY, mode=0o755, nlink=2)], Seq(0))
+
+
+def _today() -> str:
+    return datetime.now(UTC).astimezone().date().isoformat()
+
+
+class _Mount:
+    """One mount from its first task to its last."""
+
+    def __init__(self, settings: MountSettings, readiness: Readiness, local: LocalState) -> None:
+        self._settings = settings
+        self._readiness = readiness
+        self._local = local
+
+    async def run(self) -> None:
+        """Serve until the kernel lets go or a signal comes."""
+        profile = self._settings.profile
+        async with transport.open_client(profile.url) as client:
+            try:
+                remote = Remote(
+                    profile.url,
+                    self._settings.credentials.token,
+                    client=client,
+                    jitter=random.random,
+                    allow_insecure=profile.allow_insecure_http,
+                )
+            except errors.InsecureUrl as error:
+                raise MountError(f"{error}. Log in again with drivefs login") from error
+            parts = _compose(self._settings, self._local, remote)
+            try:
+                async with trio.open_nursery() as nursery:
+                    await self._serve(parts, nursery)
+                    nursery.cancel_scope.cancel()
+            finally:
+                with trio.move_on_after(END_SECONDS, shield=True):
+                    await self._local.barrier()
+
+    async def _serve(self, parts: _Parts, nursery: trio.Nursery) -> None:
+        runtime = self._settings.places.runtime
+        try:
+            parts.kernel.mount()
+        except MountFailed as error:
+            raise MountError(str(error)) from error
+        try:
+            listener = server.listen(runtime)
+            table = handlers.Handlers(self._drive(parts), nursery).table()
+            nursery.start_soon(server.serve, listener, table, nursery)
+            nursery.start_soon(self._end_on_signal, parts.kernel)
+            nursery.start_soon(self._announce)
+            nursery.start_soon(parts.reporter.run)
+            nursery.start_soon(parts.invalidation.run)
+            nursery.start_soon(parts.engine.run)
+            for _ in range(PARALLEL_REQUESTS):
+                nursery.start_soon(parts.downloader.serve)
+            await parts.kernel.run()
+            log.info("the kernel has let go")
+        finally:
+            self._readiness.stopping()
+            mounts.remove_record(runtime)
+            parts.kernel.close()
+
+    def _drive(self, parts: _Parts) -> handlers.Drive:
+        settings = self._settings
+        identity = {
+            "profile": settings.profile.name,
+            "mountpoint": str(settings.mountpoint),
+            "url": settings.profile.url,
+            "user": settings.profile.user,
+            "device": settings.profile.device,
+            "read_only": "ro" in settings.options,
+            "pid": os.getpid(),
+            "version": __version__,
+            "state": str(settings.places.state),
+            "cache": str(settings.places.cache),
+            "log": str(settings.places.log_file),
+        }
+        return handlers.Drive(
+            identity=identity,
+            local=self._local,
+            engine=parts.engine,
+            reporter=parts.reporter,
+            notices=lambda: self._notices(parts),
+        )
+
+    def _notices(self, parts: _Parts) -> list[str]:
+        """What people should know of this drive."""
+        found = [f"{each.what}. {each.advice}" for each in self._local.report]
+        if self._local.blocks.problem:
+            found.append(f"nothing is kept in the cache until the next mount: {self._local.blocks.problem}")
+        if parts.kernel.holds_up_others:
+            found.append(
+                "slow reads may hold up other work on the mount: only root may let more of them wait at a time"
+            )
+        return found
+
+    async def _announce(self) -> None:
+        """Say that the drive is there, once it has answered a first question."""
+        settings = self._settings
+        await trio.to_thread.run_sync(os.stat, settings.mountpoint, abandon_on_cancel=True)
+        record = mounts.MountRecord(
+            settings.profile.name, str(settings.mountpoint), str(settings.places.state), os.getpid()
+        )
+        mounts.write_record(settings.places.runtime, record)
+        self._readiness.ready(f"{settings.mountpoint} is mounted")
+
+    async def _end_on_signal(self, kernel: KernelSession) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                log.info("ending on %s; what is not sent stays in the journal", signal.Signals(number).name)
+                kernel.stop()
