@@ -263,36 +263,32 @@ class _Mount:
                 raise MountError(f"{error}. Log in again with drivefs login") from error
             parts = _compose(self._settings, self._local, remote)
             try:
+                parts.kernel.mount()
+            except MountFailed as error:
+                raise MountError(str(error)) from error
+            try:
                 async with trio.open_nursery() as nursery:
-                    await self._serve(parts, nursery)
+                    self._start(parts, nursery)
+                    await parts.kernel.run()
+                    log.info("the kernel has let go")
                     nursery.cancel_scope.cancel()
             finally:
+                self._readiness.stopping()
+                mounts.remove_record(self._settings.places.runtime)
+                parts.kernel.close()
                 with trio.move_on_after(END_SECONDS, shield=True):
                     await self._local.barrier()
 
-    async def _serve(self, parts: _Parts, nursery: trio.Nursery) -> None:
-        runtime = self._settings.places.runtime
-        try:
-            parts.kernel.mount()
-        except MountFailed as error:
-            raise MountError(str(error)) from error
-        try:
-            listener = server.listen(runtime)
-            table = handlers.Handlers(self._drive(parts), nursery).table()
-            nursery.start_soon(server.serve, listener, table, nursery)
-            nursery.start_soon(self._end_on_signal, parts.kernel)
-            nursery.start_soon(self._announce)
-            nursery.start_soon(parts.reporter.run)
-            nursery.start_soon(parts.invalidation.run)
-            nursery.start_soon(parts.engine.run)
-            for _ in range(PARALLEL_REQUESTS):
-                nursery.start_soon(parts.downloader.serve)
-            await parts.kernel.run()
-            log.info("the kernel has let go")
-        finally:
-            self._readiness.stopping()
-            mounts.remove_record(runtime)
-            parts.kernel.close()
+    def _start(self, parts: _Parts, nursery: trio.Nursery) -> None:
+        table = handlers.Handlers(self._drive(parts), nursery).table()
+        nursery.start_soon(server.serve, server.listen(self._settings.places.runtime), table, nursery)
+        nursery.start_soon(self._end_on_signal, parts.kernel)
+        nursery.start_soon(self._announce)
+        nursery.start_soon(parts.reporter.run)
+        nursery.start_soon(parts.invalidation.run)
+        nursery.start_soon(parts.engine.run)
+        for _ in range(PARALLEL_REQUESTS):
+            nursery.start_soon(parts.downloader.serve)
 
     def _drive(self, parts: _Parts) -> handlers.Drive:
         settings = self._settings

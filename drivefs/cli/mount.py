@@ -130,6 +130,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         mount.serve(read_settings(arguments), readiness)
     except mount.MountError as error:
         readiness.failed(str(error), ExitCode.FAILED)
+        if arguments.ready_pipe is not None:
+            # The command that started this process prints it; the log has it already.
+            return ExitCode.FAILED
         raise CommandError(str(error)) from error
     return ExitCode.OK
 
