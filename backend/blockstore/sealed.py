@@ -71,14 +71,17 @@ def preferred_algorithm(has_aes: bool) -> Algorithm:
     return Algorithm.AEGIS_256 if has_aes else Algorithm.XCHACHA20_POLY1305
 
 
-def seal(payload: bytes, name: BlockName, key: AccountKey, algorithm: Algorithm, random_bytes: RandomBytes) -> bytes:
-    """Seal a payload for the store."""
-    header = _HEADER.pack(SEAL_VERSION, algorithm, key.number) + (nonce := random_bytes(NONCE_BYTES[algorithm]))
+def seal(
+    payload: bytes, name: BlockName, key: AccountKey, algorithm: Algorithm, random_bytes: RandomBytes
+) -> tuple[bytes, bytes]:
+    """Seal a payload for the store; gives header and ciphertext, which are stored one behind the other."""
+    nonce = random_bytes(NONCE_BYTES[algorithm])
+    header = _HEADER.pack(SEAL_VERSION, algorithm, key.number) + nonce
     packed = name.packed()
     secret = _block_secret(key, packed)
     if algorithm is Algorithm.AEGIS_256:
-        return header + bindings.crypto_aead_aegis256_encrypt(payload, header + packed, nonce, secret)
-    return header + bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(payload, header + packed, nonce, secret)
+        return header, bindings.crypto_aead_aegis256_encrypt(payload, header + packed, nonce, secret)
+    return header, bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(payload, header + packed, nonce, secret)
 
 
 def key_number(sealed: bytes) -> int:

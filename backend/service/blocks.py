@@ -14,23 +14,20 @@ import anyio
 from sqlalchemy import Connection
 
 from backend.blockstore import errors, sealed
-from backend.metadata.schema import BlockState, Role
-from backend.service import block_rows, workspaces
+from backend.metadata.schema import Role
+from backend.service import block_rows, sealing, workspaces
 from backend.service.caller import Caller
 from backend.service.ground import Ground
+from backend.service.intake import MAX_WRITES_AT_ONCE, Disconnected, Intake, unavailable
 from backend.service.keys import AccountKeys
+from backend.service.sealing import Sealer
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import AccountId, BlockId, WorkspaceId
-from drivefs.protocol.messages import MAX_BLOCKS_PER_REQUEST, MAX_TRANSFER_BYTES, MissingReply, PutReply
+from drivefs.protocol.messages import MAX_TRANSFER_BYTES, MissingReply, PutReply
 
 log = logging.getLogger(__name__)
 
-SMALL_PAYLOAD_BYTES = 128 * 2**10
-"""Payloads up to this length share an object with others of the same request: an object costs a sync."""
-MAX_SHARED_BYTES = 4 * 2**20
-MAX_WRITES_AT_ONCE = 4
-"""Objects that are sealed and written side by side, so that their syncs overlap; whoever sends more has to wait."""
 MAX_READS_AT_ONCE = 4
 MAX_TRANSFERS_AT_ONCE = 64
 """Uploads, and likewise downloads, that may hold blocks in memory: each up to two portions of 4 MiB."""
@@ -38,10 +35,6 @@ READ_BYTES = 4 * 2**20
 """How much is read from the store ahead of what is being sent."""
 
 Send = Callable[[list[bytes]], Awaitable[None]]
-
-
-class Disconnected(Exception):
-    """The device went away before its body had ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +85,7 @@ class Blocks:
             raise block_rows.over_quota()
         key = await self._keys.active(account)
         async with self._receiving:
-            intake = _Intake(self._ground, _Sealer(account, key, self._algorithm), self._writing)
+            intake = Intake(self._sealer(account, key), self._ground.database, self._ground.offload, self._writing)
             failure: ProtocolError | Disconnected | None = None
             try:
                 await intake.receive(body)
@@ -156,12 +149,12 @@ class Blocks:
         payloads = {}
         for place in places:
             try:
-                payloads[place.block] = open_copy(self._ground, account, place, keys[place.key])
+                payloads[place.block] = sealing.open_copy(self._ground.store, account, place, keys[place.key])
             except errors.StoreError as error:
                 log.error("block %s of account %d cannot be read: %s", place.block.hex(), account, error)
         return payloads
 
-    async def _keep(self, pin: block_rows.Pin, intake: "_Intake") -> None:
+    async def _keep(self, pin: block_rows.Pin, intake: Intake) -> None:
         """Record what the intake has made durable; delete the objects that turn out not to be needed."""
         written = intake.written
         objects = {each.place.object for each in written}
@@ -173,10 +166,16 @@ class Blocks:
             if intake.known:
                 await self._ground.database.write(block_rows.pin_present, pin, intake.known)
         except OSError as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         finally:
             for name in objects - needed:
                 await self._ground.offload(self._ground.store.delete, name)
+
+    def _sealer(self, account: AccountId, key: sealed.AccountKey) -> Sealer:
+        # Objects of one request share a directory, and with it the sync that makes their names durable.
+        ground = self._ground
+        directory = f"{account:x}/{ground.random_bytes(1).hex()}"
+        return Sealer(account, key, self._algorithm, ground.store, ground.random_bytes, directory)
 
     def _pin(self, account: AccountId, caller: Caller, *, is_proven: bool) -> block_rows.Pin:
         now_ns = self._ground.now_ns()
@@ -186,130 +185,6 @@ class Blocks:
     def _room(self, connection: Connection, caller: Caller, workspace: WorkspaceId) -> tuple[AccountId, int]:
         account = _own_account(connection, caller, workspace)
         return account, block_rows.room_bytes(connection, account, self._ground.limits)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sealer:
-    """How the blocks of one upload are sealed."""
-
-    account: AccountId
-    key: sealed.AccountKey
-    algorithm: sealed.Algorithm
-
-
-class _Intake:
-    """Takes one framed body in: blocks become sealed objects, a few at a time, while more arrive."""
-
-    def __init__(self, ground: Ground, sealer: _Sealer, writing: anyio.Semaphore) -> None:
-        self.written: list[block_rows.StoredBlock] = []
-        self.known: set[BlockId] = set()
-        self.frame_count = 0
-        self._ground = ground
-        self._sealer = sealer
-        self._writing = writing
-        self._seen: set[BlockId] = set()
-        self._small: list[codec.Frame] = []
-        self._small_bytes = 0
-        self._failure: ProtocolError | Disconnected | None = None
-        # Objects of one request share a directory, and with it the sync that makes their names durable.
-        self._directory = f"{sealer.account:x}/{ground.random_bytes(1).hex()}"
-
-    async def receive(self, body: AsyncIterator[bytes]) -> None:
-        """Take the body in to its end; `written` holds what is in the store then, also after a failure."""
-        async with anyio.create_task_group() as tasks:
-            try:
-                await self._take_apart(body, tasks)
-            except (ProtocolError, Disconnected) as error:
-                self._failure = self._failure or error
-            if self._small:
-                await self._start(tasks, self._small)
-        if self._failure is not None:
-            raise self._failure
-
-    async def _take_apart(self, body: AsyncIterator[bytes], tasks: anyio.abc.TaskGroup) -> None:
-        reader = codec.FrameReader()
-        async for data in body:
-            for frame in reader.feed(data):
-                await self._sort(frame, tasks)
-            if self._failure is not None:
-                return
-        reader.close()
-
-    async def _sort(self, frame: codec.Frame, tasks: anyio.abc.TaskGroup) -> None:
-        if frame.payload is None:
-            raise ProtocolError(Code.BLOCK_INVALID, "A block was announced and not sent.")
-        self.frame_count += 1
-        if frame.block in self._seen:
-            return
-        self._seen.add(frame.block)
-        if len(self._seen) > MAX_BLOCKS_PER_REQUEST:
-            raise ProtocolError(Code.TOO_LARGE, f"One request carries at most {MAX_BLOCKS_PER_REQUEST} blocks.")
-        if len(frame.payload) > SMALL_PAYLOAD_BYTES:
-            await self._start(tasks, [frame])
-            return
-        self._small.append(frame)
-        self._small_bytes += len(frame.payload)
-        if self._small_bytes >= MAX_SHARED_BYTES:
-            await self._start(tasks, self._small)
-            self._small, self._small_bytes = [], 0
-
-    async def _start(self, tasks: anyio.abc.TaskGroup, frames: list[codec.Frame]) -> None:
-        # Returns when the write has its place: that is what slows the sender down.
-        await tasks.start(self._write, frames)
-
-    async def _write(self, frames: list[codec.Frame], *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        async with self._writing:
-            task_status.started()
-            await self._write_now(frames)
-
-    async def _write_now(self, frames: list[codec.Frame]) -> None:
-        try:
-            ids = [frame.block for frame in frames]
-            known = await self._ground.database.read(block_rows.known_blocks, self._sealer.account, ids)
-            written: list[block_rows.StoredBlock] = await self._ground.offload(self._seal_and_write, frames, known)
-            self.written += written
-            self.known.update(block for block, each in known.items() if each.is_here)
-        except ProtocolError as error:
-            self._failure = self._failure or error
-        except OSError as error:
-            self._failure = self._failure or _unavailable(error)
-
-    def _seal_and_write(
-        self, frames: list[codec.Frame], known: dict[BlockId, block_rows.KnownBlock]
-    ) -> list[block_rows.StoredBlock]:
-        """Verify blocks, seal those that are not here yet, and write them as one object; runs in a thread."""
-        written: list[block_rows.StoredBlock] = []
-        parts: list[bytes] = []
-        offset = 0
-        name = f"{self._directory}/{self._ground.random_bytes(16).hex()}"
-        for block, payload in frames:
-            assert payload is not None
-            size_bytes = len(codec.decode_payload(payload, block))
-            if block in known and known[block].is_here:
-                continue
-            generation = _next_generation(known.get(block))
-            part = self._seal(block, generation, payload)
-            place = block_rows.CopyPlace(block, generation, self._sealer.key.number, name, offset, len(part))
-            written.append(block_rows.StoredBlock(place, size_bytes, len(payload)))
-            parts.append(part)
-            offset += len(part)
-        if parts:
-            self._ground.store.put(name, parts)
-        return written
-
-    def _seal(self, block: BlockId, generation: int, payload: bytes) -> bytes:
-        name = sealed.BlockName(self._sealer.account, block, generation)
-        return sealed.seal(payload, name, self._sealer.key, self._sealer.algorithm, self._ground.random_bytes)
-
-
-def open_copy(ground: Ground, account: AccountId, place: block_rows.CopyPlace, key: sealed.AccountKey) -> bytes:
-    """Read a copy from the store and open it; gives the payload. Blocks: call it in a thread.
-
-    Raises:
-        StoreError: it is not there or does not open.
-    """
-    data = ground.store.get(place.object, place.offset, place.length)
-    return sealed.unseal(data, sealed.BlockName(account, place.block, place.generation), key)
 
 
 def _own_account(connection: Connection, caller: Caller, workspace: WorkspaceId) -> AccountId:
@@ -356,19 +231,3 @@ def _portions(located: Located) -> list[list[BlockId]]:
         portions[-1].append(block)
         room -= length
     return portions
-
-
-def _next_generation(known: block_rows.KnownBlock | None) -> int:
-    """Which life of a block a new copy begins or heals."""
-    if known is None:
-        return block_rows.FIRST_GENERATION
-    return known.generation + 1 if known.state is BlockState.DELETING else known.generation
-
-
-def _unavailable(error: OSError) -> ProtocolError:
-    log.error("a block could not be stored: %s", error)
-    return ProtocolError(
-        Code.UNAVAILABLE,
-        f"The server cannot store blocks now ({error.strerror}). Nothing that it acknowledged is affected; "
-        "the upload goes on when it can.",
-    )

@@ -13,9 +13,9 @@ from backend.blockstore import errors
 from backend.blockstore.sealed import AccountKey
 from backend.metadata.schema import blocks, runs
 from backend.service import block_rows
-from backend.service.blocks import open_copy
 from backend.service.ground import Ground
 from backend.service.keys import AccountKeys, WrongMasterKey
+from backend.service.sealing import open_copy
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import model
 from drivefs.protocol.errors import ProtocolError
@@ -117,8 +117,8 @@ class Checks:
         return None, None
 
     def _verify(self, account: AccountId, place: block_rows.CopyPlace, key: AccountKey) -> int:
-        payload = open_copy(self._ground, account, place, key)
-        return len(codec.decode_payload(payload, place.block))
+        payload = open_copy(self._ground.store, account, place, key)
+        return codec.verify_payload(payload, place.block)
 
     async def _check_runs(self, report: Report) -> None:
         after = (0, b"")

@@ -126,11 +126,24 @@ def decode_payload(payload: bytes | memoryview, expected: BlockId, max_bytes: in
     Raises:
         ProtocolError: `block_invalid`: malformed, too long, or not the block that was asked for.
     """
+    return bytes(_verified(payload, expected, max_bytes))
+
+
+def verify_payload(payload: bytes | memoryview, expected: BlockId) -> int:
+    """Verify a payload as `decode_payload` does, without copying what is raw; gives the length of its plaintext.
+
+    Raises:
+        ProtocolError: `block_invalid`.
+    """
+    return len(_verified(payload, expected, MAX_BLOCK_BYTES))
+
+
+def _verified(payload: bytes | memoryview, expected: BlockId, max_bytes: int) -> bytes | memoryview:
     codec, length = _header(payload)
     if length > max_bytes:
         raise _invalid(f"its plaintext has {length} bytes, at most {max_bytes} are allowed")
     body = memoryview(payload)[PAYLOAD_HEADER.size :]
-    plaintext = bytes(body) if codec is Codec.RAW else _decompressed(body, length)
+    plaintext = body if codec is Codec.RAW else _decompressed(body, length)
     if len(plaintext) != length:
         raise _invalid(f"it declares {length} bytes of plaintext and holds {len(plaintext)}")
     if block_id(plaintext) != expected:

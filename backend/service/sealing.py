@@ -1,0 +1,87 @@
+"""Payloads to sealed copies in the store, and back; blocking, for threads.
+
+Owns which bytes become which object: a block of some size has an object of its own, small ones share one, since each
+object costs a sync. Knows no rows. Invariant: what is sealed here has been verified against its id before.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from backend.blockstore import sealed
+from backend.blockstore.store import ObjectStore
+from backend.metadata.schema import BlockState
+from backend.service.block_rows import FIRST_GENERATION, CopyPlace, KnownBlock, StoredBlock
+from drivefs.protocol import blocks as codec
+from drivefs.protocol.ground import RandomBytes
+from drivefs.protocol.ids import AccountId, BlockId
+
+SMALL_PAYLOAD_BYTES = 128 * 2**10
+"""Payloads up to this length share an object with the other small ones at hand."""
+OBJECT_NAME_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Sealer:
+    """How the blocks of one upload are sealed, and where they go."""
+
+    account: AccountId
+    key: sealed.AccountKey
+    algorithm: sealed.Algorithm
+    store: ObjectStore
+    random_bytes: RandomBytes
+    directory: str
+
+    def write(self, frames: Iterable[codec.Frame], known: dict[BlockId, KnownBlock]) -> list[StoredBlock]:
+        """Verify blocks, and seal and write those that are not here yet; durable once the store has settled.
+
+        Raises:
+            ProtocolError: `block_invalid`.
+            OSError: the store cannot.
+        """
+        written: list[StoredBlock] = []
+        shared = self._new_name()
+        parts: list[bytes] = []
+        shared_bytes = 0
+        for block, payload in frames:
+            assert payload is not None
+            size_bytes = codec.verify_payload(payload, block)
+            if block in known and known[block].is_here:
+                continue
+            generation = _next_generation(known.get(block))
+            header, body = self._seal(block, generation, payload)
+            length = len(header) + len(body)
+            if len(payload) > SMALL_PAYLOAD_BYTES:
+                place = CopyPlace(block, generation, self.key.number, self._new_name(), 0, length)
+                self.store.put(place.object, [header, body])
+            else:
+                place = CopyPlace(block, generation, self.key.number, shared, shared_bytes, length)
+                parts += [header, body]
+                shared_bytes += length
+            written.append(StoredBlock(place, size_bytes, len(payload)))
+        if parts:
+            self.store.put(shared, parts)
+        return written
+
+    def _seal(self, block: BlockId, generation: int, payload: bytes) -> tuple[bytes, bytes]:
+        name = sealed.BlockName(self.account, block, generation)
+        return sealed.seal(payload, name, self.key, self.algorithm, self.random_bytes)
+
+    def _new_name(self) -> str:
+        return f"{self.directory}/{self.random_bytes(OBJECT_NAME_BYTES).hex()}"
+
+
+def open_copy(store: ObjectStore, account: AccountId, place: CopyPlace, key: sealed.AccountKey) -> bytes:
+    """Read a copy from the store and open it; gives the payload.
+
+    Raises:
+        StoreError: it is not there or does not open.
+    """
+    data = store.get(place.object, place.offset, place.length)
+    return sealed.unseal(data, sealed.BlockName(account, place.block, place.generation), key)
+
+
+def _next_generation(known: KnownBlock | None) -> int:
+    """Which life of a block a new copy begins or heals."""
+    if known is None:
+        return FIRST_GENERATION
+    return known.generation + 1 if known.state is BlockState.DELETING else known.generation
