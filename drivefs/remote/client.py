@@ -108,7 +108,7 @@ class Remote:
 
     async def usage(self) -> messages.UsageReply:
         """The account's figures."""
-        return wire.decode(await self._exchange(Exchange(routes.USAGE), QUICK), messages.UsageReply)
+        return self._decode(await self._exchange(Exchange(routes.USAGE), QUICK), messages.UsageReply)
 
     async def list_directory(self, workspace: WorkspaceId, request: messages.ListRequest) -> messages.ListReply:
         """One page of a directory."""
@@ -190,12 +190,11 @@ class Remote:
                 reader.close()
 
     async def _hand_over(self, frames: list[codec.Frame], waiting: dict[BlockId, None], arrived: Arrived) -> None:
-        asked = [frame for frame in frames if frame.block in waiting]
-        if len(asked) < len(frames):
-            raise errors.NotDrivefs(f"the server at {self.url} sent blocks that were not asked for")
-        for frame in asked:
+        for frame in frames:
+            if frame.block not in waiting:
+                raise errors.NotDrivefs(f"the server at {self.url} sent a block that was not asked for")
             del waiting[frame.block]
-        await arrived(asked)
+        await arrived(frames)
 
     async def _call(self, path: str, request: messages.Message, kind: type[T], policy: retry.Policy = QUICK) -> T:
         return self._decode(await self._exchange(Exchange(path, (wire.encode(request),)), policy), kind)

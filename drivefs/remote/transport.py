@@ -10,8 +10,8 @@ memory than `MAX_REPLY_BYTES`. Redirects, proxies from the environment and compr
 
 import ipaddress
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -135,17 +135,12 @@ class Transport:
         )
         with translated(self._url):
             response = await self._client.send(request, stream=True)
+        body = _Body(self._url, response)
         try:
-            async with aclosing(self._received(response)) as pieces:
-                await self._believe(response, pieces, exchange.expects)
-                yield pieces
+            await self._believe(response, body, exchange.expects)
+            yield body
         finally:
-            await response.aclose()
-
-    async def _received(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
-        with translated(self._url):
-            async for piece in response.aiter_raw():
-                yield piece
+            await body.close()
 
     async def _believe(self, response: httpx.Response, body: AsyncIterator[bytes], expects: str) -> None:
         """Return if the body to come is the answer; raise what it is otherwise."""
@@ -161,6 +156,34 @@ class Transport:
         if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
             raise errors.Offline(f"the server at {self._url} cannot serve at the moment (HTTP {response.status_code})")
         raise errors.NotDrivefs(_not_drivefs(self._url, f"it answered with HTTP {response.status_code}"))
+
+
+class _Body:
+    """The pieces of a reply, with errors translated; `close` ends it wherever it stands."""
+
+    def __init__(self, url: str, response: httpx.Response) -> None:
+        self._url = url
+        self._response = response
+        self._pieces: AsyncIterator[bytes] | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._pieces is None:
+            self._pieces = self._response.aiter_raw()
+        with translated(self._url):
+            return await anext(self._pieces)
+
+    async def close(self) -> None:
+        """Give the connection back or, before the end of the reply, close it."""
+        await self._response.aclose()
+        if self._pieces is not None:
+            # Several generators lie between here and the socket, each waiting to go on. Going on, they find it closed
+            # and end; left alone, they would be collected at some later time, by no task of ours.
+            with suppress(httpx.HTTPError):
+                async for _ in self._pieces:
+                    pass
 
 
 def refusal(problem: messages.Problem) -> errors.RemoteError:
