@@ -159,6 +159,7 @@ def _settings(arguments: argparse.Namespace) -> config.Settings:
 
 def _run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = _settings(arguments)
     anyio.run(app.serve, settings, _say)
     return DONE

@@ -144,7 +144,8 @@ class SyncApi:
         request = await requests.message(scope, receive, messages.CommitRequest, messages.MAX_BATCH_BYTES)
         # What has begun is done, also when the device goes away: it asks for the result by op id.
         with anyio.CancelScope(shield=True):
-            return await self._services.commits.commit(caller, workspace, request)
+            reply = await self._services.commits.commit(caller, workspace, request)
+        return reply
 
     async def _missing(self, scope: Scope, receive: Receive) -> messages.MissingReply:
         caller, workspace, request = await self._asked(scope, receive, messages.MissingRequest)

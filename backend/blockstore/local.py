@@ -2,9 +2,10 @@
 
 Owns that directory: `objects/` with the objects, `incoming/` with those that are being written. An object is written
 under `incoming/`, synced, renamed to its name, and durable once its directory is synced (`settle`), so that objects of
-one request, which share a directory, share that sync. Writes bypass the page cache where the file system allows it: with
-a sync after each MiB that measured 1.6 GB/s against 0.43, at a fifteenth of the processor time. One process at a time uses the directory; whoever opens it for
-serving holds a lock on it, and clears what a crash has left in `incoming/`.
+one request, which share a directory, share that sync. Writes bypass the page cache where the file system allows it:
+with a sync after each MiB that measured 1.6 GB/s against 0.43, at a fifteenth of the processor time. One process at a
+time uses the directory; whoever opens it for serving holds a lock on it, and clears what a crash has left in
+`incoming/`.
 """
 
 import errno
