@@ -37,8 +37,15 @@ class Database:
     and `on_rollback` after it ended. `on_poisoned` is called when the disk has failed.
     """
 
-    def __init__(self, path: Path, *, cache_kibibytes: int, corrupt: type[errors.Corrupt] = errors.Corrupt) -> None:
-        """Open or create the database at `path`.
+    def __init__(
+        self,
+        path: Path,
+        *,
+        cache_kibibytes: int,
+        corrupt: type[errors.Corrupt] = errors.Corrupt,
+        is_for_reading: bool = False,
+    ) -> None:
+        """Open or create the database at `path`; one that is for reading stays as it is, its WAL included.
 
         Raises:
             Corrupt: it is no database, or damaged.
@@ -57,11 +64,14 @@ class Database:
         self._depth = 0
         self._doomed = False
         self._transaction = Transaction(self)
-        create_private(path)
+        if not is_for_reading:
+            create_private(path)
+        self._connection = apsw.Connection(str(path), statementcachesize=300)
+        self._execute = self._connection.cursor().execute
         try:
-            self._connection = apsw.Connection(str(path), statementcachesize=300)
-            self._execute = self._connection.cursor().execute
             self._connection.set_busy_timeout(BUSY_MILLISECONDS)
+            if is_for_reading and self.wal_path.exists() and self.wal_path.stat().st_size:
+                self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             for pragma in (
                 f"page_size = {PAGE_BYTES}",
                 "journal_mode = WAL",
@@ -69,9 +79,11 @@ class Database:
                 f"cache_size = -{cache_kibibytes}",
                 "temp_store = MEMORY",
                 "trusted_schema = OFF",
+                f"query_only = {int(is_for_reading)}",
             ):
                 self._execute(f"PRAGMA {pragma}").fetchall()
         except apsw.Error as error:
+            self._connection.close()
             raise self.translated(error) from error
         self._connection.set_wal_hook(self._note_commit)
 

@@ -131,7 +131,7 @@ class Recovery:
         first_bad = None
         size = self._draft_row(inode).base_size
         for record, data, is_good in records_of(self._database, place, with_data=self._is_thorough):
-            if not is_good or (self._is_thorough and record_bytes(self._staging, record, data) is None):
+            if not is_good or (self._is_thorough and record_bytes(self._staging.peek, record, data) is None):
                 first_bad = record
                 break
             size = record.file_offset if record.is_truncation else max(size, record.file_offset + record.length)
@@ -169,7 +169,7 @@ class Recovery:
     def _good_pieces(self, place: int, first_id: int) -> Iterator[Piece]:
         for record, data, is_good in records_of(self._database, place):
             if record.id >= first_id and is_good and not record.is_truncation:
-                found = record_bytes(self._staging, record, data)
+                found = record_bytes(self._staging.peek, record, data)
                 if found is not None:
                     yield record.file_offset, found
 

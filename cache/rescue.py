@@ -26,18 +26,14 @@ def rescue_log(path: Path, lost_and_found: Path) -> list[Finding]:
     Raises:
         Corrupt: the database itself cannot be opened.
     """
-    log_path = Path(f"{path}-wal")
-    if not log_path.exists() or log_path.stat().st_size <= HEADER_BYTES:
+    damage = find_damage(path)
+    if damage is None:
         return []
-    accepted = _accepted_frames(path)
+    log_path, mended = Path(f"{path}-wal"), path.parent / "mending" / path.name
     with log_path.open("rb") as file:
         log = Log(file, _page_bytes(path))
-        damage = log.find_damage(accepted)
-        if damage is None:
-            return []
         aside = lost_and_found / f"journal-{log.salts[0]:08x}{log.salts[1]:08x}"
         _copy_aside(path, aside)
-        mended = path.parent / "mending" / path.name
         is_sound = _mend(path, log, damage, mended)
     if is_sound:
         os.replace(f"{mended}-wal", log_path)
@@ -45,6 +41,20 @@ def rescue_log(path: Path, lost_and_found: Path) -> list[Finding]:
     shutil.rmtree(mended.parent)
     sync_path(path.parent)
     return [_finding(damage, aside, is_sound)]
+
+
+def find_damage(path: Path) -> Damage | None:
+    """Rot in the log of the database at `path`, which nobody has open; nothing is changed.
+
+    Raises:
+        Corrupt: the database itself cannot be opened.
+    """
+    log_path = Path(f"{path}-wal")
+    if not log_path.exists() or log_path.stat().st_size <= HEADER_BYTES:
+        return None
+    accepted = _accepted_frames(path)
+    with log_path.open("rb") as file:
+        return Log(file, _page_bytes(path)).find_damage(accepted)
 
 
 def _page_bytes(path: Path) -> int:

@@ -152,12 +152,16 @@ class Staging:
         Raises:
             Corrupt: the bytes are not those that were written.
         """
-        data = read_range(self.path(staged.file), staged)
+        data = self.peek(staged)
         if data is None or digest(data) != content:
             raise Corrupt(
                 f"bytes at offset {staged.offset} of staging file {staged.file:016x} do not match their checksum"
             )
         return data
+
+    def peek(self, staged: StagedRange) -> bytes | None:
+        """The whole range as it is, or None if the file is gone or too short; for any thread."""
+        return read_range(self.path(staged.file), staged)
 
     def remove(self, file: int) -> None:
         """Remove a file after the next barrier: until then a power cut could bring back records that need it."""

@@ -10,9 +10,13 @@ from typing import NamedTuple
 from cache.database import Database, Row
 from cache.drafts import PLACE_BITS, Record
 from cache.sealing import digest, row_digest
-from cache.staging import StagedRange, Staging, read_range
+from cache.staging import StagedRange
 
 PAGE_ROWS = 500
+
+
+StagingReader = Callable[[StagedRange], bytes | None]
+"""Gives the bytes of a range as they are, or None if the file is gone or too short."""
 
 
 class Table(NamedTuple):
@@ -103,9 +107,9 @@ def records_of(
         yield Record(record, file_offset, length, staged, content), row[7], verifies(_RECORDS, row)
 
 
-def record_bytes(staging: Staging, record: Record, data: bytes | None) -> bytes | None:
-    """The bytes of a record, from its row or from staging, or None if they are not what was written."""
-    found = data if record.staged is None else read_range(staging.path(record.staged.file), record.staged)
+def record_bytes(read: StagingReader, record: Record, data: bytes | None) -> bytes | None:
+    """The bytes of a record, from its row or by `read` from staging, or None if they are not what was written."""
+    found = data if record.staged is None else read(record.staged)
     if found is None or len(found) != record.length or digest(found) != record.digest:
         return None
     return found

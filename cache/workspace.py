@@ -7,8 +7,8 @@ directory may have been deleted since the last time.
 
 import fcntl
 import os
-from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -55,7 +55,7 @@ class LocalState:
         self.report: list[Finding] = []
         with ExitStack() as opened:
             make_private(state_dir)
-            opened.callback(os.close, take_lock(state_dir))
+            opened.enter_context(held_lock(state_dir))
             self._open_journal(state_dir, opened)
             make_private(cache_dir)
             self.replica = Replica(cache_dir / "replica.db", offload)
@@ -196,8 +196,9 @@ def drop_cached(paths: Iterable[Path]) -> None:
             os.close(descriptor)
 
 
-def take_lock(state_dir: Path) -> int:
-    """Lock a state directory for this process; the lock goes with the descriptor.
+@contextmanager
+def held_lock(state_dir: Path) -> Iterator[None]:
+    """A state directory, locked for whoever opened it, in this process or another.
 
     Raises:
         StateInUse: another one has it.
@@ -206,11 +207,13 @@ def take_lock(state_dir: Path) -> int:
     create_private(path)
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StateInUse(
+                f"{state_dir} is in use by another drivefs process: a drive can be mounted once at a time on a device."
+                " Unmount it there first."
+            ) from error
+        yield
+    finally:
         os.close(descriptor)
-        raise StateInUse(
-            f"{state_dir} is in use by another drivefs process: a drive can be mounted once at a time on a device."
-            " Unmount it there first."
-        ) from error
-    return descriptor
