@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import certifi
 import httpx
 
 import drivefs
@@ -83,8 +82,8 @@ def open_client(url: str) -> httpx.AsyncClient:
 
 def trusted_authorities() -> ssl.SSLContext:
     """The authorities of this machine, and the usual ones for machines that have none installed."""
-    context = ssl.create_default_context()
-    context.load_verify_locations(certifi.where())
+    context = httpx.create_ssl_context(trust_env=False)
+    context.load_default_certs()
     return context
 
 
