@@ -46,6 +46,9 @@ def collect(mutations: Sequence[Mutation]) -> Wants:
         wants.inodes.add(mutation.inode)
         _collect_places(wants, mutation)
         _collect_details(wants, mutation)
+    # A file that makes room for a new one in the same batch may have to fork.
+    leaving = [mutation for mutation in wants.mutations if isinstance(mutation, changes.Unlink | changes.Rename)]
+    wants.with_content.update(m.inode for m in leaving if Place(m.parent, m.name) in wants.new_files)
     wants.inodes |= wants.parents
     wants.inodes.discard(NO_INODE)
     return wants
