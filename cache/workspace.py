@@ -27,7 +27,7 @@ from cache.rescue import rescue_log
 from cache.reserve import Reserve
 from cache.schema import JOURNAL, JOURNAL_VERSION
 from cache.staging import Staging, sync_path
-from drivefs.protocol.ground import NowNs, Offload
+from drivefs.protocol.ground import Offload
 
 CACHE_KIBIBYTES = 8192
 
@@ -50,6 +50,13 @@ class LocalState:
     """
 
     def __init__(self, state_dir: Path, cache_dir: Path, *, offload: Offload, cache_limit_bytes: int) -> None:
+        """Open, and after a crash recover, the state in two directories; blocks, since it reads what needs verifying.
+
+        Raises:
+            StateInUse: another process has it open.
+            NewerState: a newer drivefs wrote it; nothing was touched.
+            Corrupt: the journal cannot be read; it was left as it is.
+        """
         self._offload = offload
         self._is_checkpointing = False
         self.report: list[Finding] = []
@@ -102,17 +109,6 @@ class LocalState:
             pending.remove_retired()
         except OSError as error:
             raise self._database.poison(error) from error
-
-    @classmethod
-    def open(cls, state_dir: Path, cache_dir: Path, *, offload: Offload, now_ns: NowNs, cache_limit_bytes: int) -> Self:
-        """Open, and after a crash recover, the state in two directories; blocks, since it reads what needs verifying.
-
-        Raises:
-            StateInUse: another process has it open.
-            NewerState: a newer drivefs wrote it; nothing was touched.
-            Corrupt: the journal cannot be read; it was left as it is.
-        """
-        return cls(state_dir, cache_dir, offload=offload, cache_limit_bytes=cache_limit_bytes)
 
     @property
     def dirty(self) -> bool:

@@ -127,11 +127,10 @@ class _Threads:
 @contextmanager
 def _opened(settings: MountSettings) -> Iterator[LocalState]:
     try:
-        with LocalState.open(
+        with LocalState(
             settings.places.state,
             settings.places.cache,
             offload=_Threads(THREADS),
-            now_ns=time.time_ns,
             cache_limit_bytes=settings.profile.cache_limit_bytes,
         ) as local:
             yield local

@@ -3,7 +3,6 @@
 Owns the real clock, randomness and threads of those commands, and what to say when the state cannot be opened.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -29,11 +28,10 @@ def opened(places: config.ProfilePlaces, cache_limit_bytes: int = config.DEFAULT
     from cache.workspace import LocalState
 
     try:
-        with LocalState.open(
+        with LocalState(
             places.state,
             places.cache,
             offload=trio.to_thread.run_sync,
-            now_ns=time.time_ns,
             cache_limit_bytes=cache_limit_bytes,
         ) as local:
             yield local

@@ -67,7 +67,7 @@ class Nobody:
 @contextmanager
 def opened(state: Path, cache: Path, offload: Callable[..., Awaitable[Any]] = in_thread) -> Iterator[LocalState]:
     """The local state, with an empty drive in the replica and inode ids to give out."""
-    with LocalState.open(state, cache, offload=offload, now_ns=time.time_ns, cache_limit_bytes=2 * 2**30) as local:
+    with LocalState(state, cache, offload=offload, cache_limit_bytes=2 * 2**30) as local:
         if local.replica.inode(ROOT) is None:
             root = InodeState(inode=ROOT, kind=InodeKind.DIRECTORY, mode=0o755, nlink=2, seq=Seq(1))
             local.replica.apply_listing(root, [], Seq(1), complete=True)
