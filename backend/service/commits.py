@@ -5,8 +5,6 @@ judged is `commit`. Invariants: one transaction, and one seq if anything is appl
 and their times strictly increase; the answer to an op is stored in the transaction that applies it.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
 from weakref import WeakValueDictionary
 
 import anyio
@@ -103,16 +101,12 @@ class Commits:
 
 def _check_request(request: CommitRequest) -> None:
     numbers = [mutation.n for mutation in request.mutations]
-    if not _ascend(numbers) or not 0 < numbers[0] <= numbers[-1] <= MAX_ID:
-        raise ProtocolError(Code.MALFORMED, "The mutations of a batch are not in the order of their numbers.")
+    if len(set(numbers)) < len(numbers) or not all(0 < n <= MAX_ID for n in numbers):
+        raise ProtocolError(Code.MALFORMED, "The numbers of a batch are out of bounds, or one is there twice.")
     if not (0 <= request.watermark <= MAX_ID and 0 <= request.epoch <= MAX_ID):
         raise ProtocolError(Code.MALFORMED, "The epoch or the watermark is out of bounds.")
     if sum(map(validity.block_references, request.mutations)) > MAX_BATCH_BLOCKS:
         raise ProtocolError(Code.TOO_LARGE, f"A batch may name {MAX_BATCH_BLOCKS} blocks. Send it in several.")
-
-
-def _ascend(numbers: Sequence[int]) -> bool:
-    return all(earlier < later for earlier, later in pairwise(numbers))
 
 
 def _figures(connection: Connection, account: AccountId, ground: Ground) -> Account:
