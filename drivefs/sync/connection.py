@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import trio
 
+from drivefs.protocol.errors import Code
 from drivefs.protocol.ground import NowNs
 from drivefs.remote import errors
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 30.0
+SESSION_ENDING = frozenset({Code.UNAUTHENTICATED, Code.DEVICE_REVOKED, Code.STALE_EPOCH, Code.UNAVAILABLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,11 @@ class Connection:
             delay = min(delay * 2, LONGEST_DELAY_SECONDS)
 
     def lost(self, error: errors.RemoteError) -> None:
-        """A call has failed for lack of the backend: offline until a session opens again."""
+        """A call has failed. If it was for lack of the backend, or of the right to speak to it: offline until a session
+        opens again; a refusal of the one request changes nothing.
+        """
+        if isinstance(error, errors.Refused) and error.code not in SESSION_ENDING:
+            return
         if self._online.is_set():
             self._online = trio.Event()
             self._set_offline(str(error))

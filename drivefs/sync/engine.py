@@ -5,6 +5,7 @@ Owns the nursery of all background work on the network; what each task does is i
 but a `RemoteError` ends the mount: that is a defect, and the journal has everything.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ from drivefs.sync.follower import Follower
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
 from drivefs.sync.session import Session
+
+log = logging.getLogger(__name__)
 
 GATHER_SECONDS = 0.03
 """How long a first change waits for others to go with it."""
@@ -139,6 +142,7 @@ class Engine:
         try:
             await work()
         except errors.RemoteError as error:
+            log.warning("synchronising stopped for now: %s", error)
             self.connection.lost(error)
             self._parts.publications.changed()
             await trio.sleep(ERROR_PAUSE_SECONDS)
