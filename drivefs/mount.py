@@ -143,6 +143,7 @@ class _Parts:
     """What a mount runs, and what its commands ask."""
 
     engine: Engine
+    publications: Publications
     downloader: Downloader
     reporter: Reporter
     kernel: KernelSession
@@ -225,7 +226,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         received=Meter(lambda: downloader.received_bytes),
     )
     allowance.hear += [filesystem.quota.told, reporter.told]
-    return _Parts(engine, downloader, reporter, kernel, told)
+    return _Parts(engine, publications, downloader, reporter, kernel, told)
 
 
 def _see_to_root(local: LocalState, root: InodeId) -> None:
@@ -309,6 +310,7 @@ class _Mount:
             local=self._local,
             engine=parts.engine,
             reporter=parts.reporter,
+            is_on_its_way=parts.publications.is_on_its_way,
             notices=lambda: self._notices(parts),
         )
 

@@ -26,14 +26,16 @@ REPORT_SECONDS = 0.2
 class Drive:
     """What the handlers ask.
 
-    `identity` is what `status` says first: profile, mountpoint, user and so on. `notices` gives sentences about what
-    people should know of the drive, now.
+    `identity` is what `status` says first: profile, mountpoint, user and so on. `is_on_its_way` says whether the
+    content of a changed file is due or being sent, rather than still being written. `notices` gives sentences about
+    what people should know of the drive, now.
     """
 
     identity: dict[str, Any]
     local: LocalState
     engine: Engine
     reporter: Reporter
+    is_on_its_way: Callable[[InodeId], bool]
     notices: Callable[[], list[str]]
 
 
@@ -116,7 +118,7 @@ class Handlers:
         refused = next((row for row in rows if row.state is RowState.FAILED), None)
         draft = local.journal.drafts.draft(inode)
         unsent = sum(record.length for record in local.journal.drafts.records(inode)) if draft else 0
-        waits = "open" if draft and draft.opened else "pending"
+        waits = "open" if draft and not rows and not self._drive.is_on_its_way(inode) else "pending"
         return {
             "inode": inode,
             "kind": InodeKind(state.kind).name.lower(),
