@@ -22,6 +22,9 @@ import pyfuse3
 import trio
 
 MAX_IN_A_ROW = 32
+POLLS = 8
+"""How often to look for the next request after one that was answered: programs often send it within microseconds, and
+waking a process that sleeps takes longer than that."""
 
 
 class PolledFirst:
@@ -38,7 +41,7 @@ class PolledFirst:
             trio.ClosedResourceError: it was announced to be closed.
         """
         poll = self._polls.get(fd) or self._register(fd)
-        if self._in_a_row < MAX_IN_A_ROW and poll.poll(0):
+        if self._in_a_row < MAX_IN_A_ROW and is_ready_soon(poll):
             self._in_a_row += 1
             await trio.lowlevel.checkpoint_if_cancelled()
             return
@@ -54,22 +57,32 @@ class PolledFirst:
         return poll
 
 
+def is_ready_soon(poll: select.poll) -> bool:
+    """Whether a descriptor is ready now or within a few microseconds."""
+    return any(poll.poll(0) for _ in range(POLLS))
+
+
 class EagerLock:
-    """A fair lock whose taking is no checkpoint while it is free."""
+    """A lock that goes to whoever asks first once it is free, without a checkpoint.
+
+    Leaving it wakes one waiter, who waits again if the lock was taken meanwhile: so the task that has just answered a
+    request takes the next one itself, and another has its turn as soon as this one has to wait for anything.
+    """
 
     def __init__(self) -> None:
-        self._lock = trio.Lock()
+        self._is_taken = False
+        self._waiting = trio.lowlevel.ParkingLot()
 
     async def __aenter__(self) -> None:
-        try:
-            self._lock.acquire_nowait()
-        except trio.WouldBlock:
-            await self._lock.acquire()
+        while self._is_taken:
+            await self._waiting.park()
+        self._is_taken = True
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.release()
+        self._is_taken = False
+        self._waiting.unpark()
 
 
 class _StandIn(ModuleType):
