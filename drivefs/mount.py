@@ -79,6 +79,8 @@ def serve(settings: MountSettings, readiness: Readiness) -> None:
     # A hashing or compressing thread that holds the interpreter lock would otherwise keep the event loop, and with it
     # every system call on the mount, waiting for Python's default of 5 ms each time.
     sys.setswitchinterval(SWITCH_SECONDS)
+    # What this process writes on the local disk is for its user only; modes on the mount come with each request.
+    os.umask(0o077)
     _write_log(settings)
     log.info("drivefs %s mounts profile %s at %s", __version__, settings.profile.name, settings.mountpoint)
     try:

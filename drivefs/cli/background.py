@@ -53,7 +53,8 @@ def _spawn(words: Sequence[str], pipe: int, log_file: Path) -> "subprocess.Popen
     # The new interpreter finds this very drivefs, wherever it starts.
     package_parent = str(Path(drivefs.__file__).parent.parent)
     search = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH", "")]))
-    with log_file.open("ab") as log:
+    log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "drivefs", *words],
             stdin=subprocess.DEVNULL,

@@ -50,7 +50,7 @@ class Patience:
         if self._limit is not None:
             return f"the time limit of {self._limit:g} s is over" if now - self._began >= self._limit else ""
         if now - self._online_at >= OFFLINE_SECONDS:
-            return f"the server cannot be reached ({progress['reason']})"
+            return progress["reason"] or "the server cannot be reached"
         if now - self._moved >= STALL_SECONDS:
             return f"nothing has been accepted for {STALL_SECONDS:.0f} s ({progress['reason'] or 'no reason given'})"
         return ""

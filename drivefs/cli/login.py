@@ -123,7 +123,7 @@ async def _log_in(places: config.Places, profile: config.Profile, password: str)
                 raise
         except errors.Refused as error:
             raise CommandError(
-                f"{profile.url} refuses: {output.clause(error)}. Nothing was changed here", ExitCode.REFUSED
+                f"{profile.url} refuses: {output.clause(error)}", ExitCode.REFUSED
             ) from error
         except (errors.NotDrivefs, errors.OtherProtocol, errors.UntrustedServer) as error:
             raise CommandError(

@@ -60,8 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _pending(places: config.ProfilePlaces) -> tuple[int, int]:
     """What the server does not have; also proves that no mount uses the state."""
+    from drivefs.sync import status
+
     with local_state.opened(places) as local:
-        return local.journal.pending_count(), local.journal.pending_bytes()
+        return status.pending(local.journal)
 
 
 async def _revoke(profile: config.Profile, token: str, is_forced: bool) -> None:

@@ -91,7 +91,7 @@ def _report(drive: Drive, outcome: Outcome, *, is_asked_for: bool) -> int:
     if outcome.is_done:
         output.say(f"{drive.mountpoint} is unmounted; the server has everything")
         return ExitCode.OK
-    why = f" ({outcome.reason})" if outcome.reason else ""
+    why = f", because {outcome.reason}" if outcome.reason else ""
     left = output.pending_in_words(outcome.mutations, outcome.size_bytes)
     output.say(
         f"{drive.mountpoint} is unmounted. Not on the server yet{why}: {left}. It is kept in the journal of this "

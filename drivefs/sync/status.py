@@ -1,7 +1,7 @@
 """What synchronisation is doing now, as plain values for the commands and the `.drivefs` tree.
 
-Owns the shape and the gathering. Rates are over the last `WINDOW_SECONDS`, sampled once a second; nothing here waits for
-the network.
+Owns the shape and the gathering. Rates are over the last `WINDOW_SECONDS`, sampled once a second; nothing here waits
+for the network.
 """
 
 from collections import deque
@@ -10,6 +10,7 @@ from collections.abc import Callable
 import msgspec
 import trio
 
+from cache.journal import Journal
 from cache.workspace import LocalState
 from drivefs.protocol.messages import Limits, Usage
 from drivefs.sync.connection import Connection
@@ -41,6 +42,11 @@ class SyncStatus(msgspec.Struct, frozen=True):
     download: Transfer
     quota_bytes: int | None
     used_bytes: int | None
+
+
+def pending(journal: Journal) -> tuple[int, int]:
+    """What the backend does not have: changes, with files that have unpublished content, and bytes of that content."""
+    return journal.pending_count + sum(1 for _ in journal.drafts.draft_inodes()), journal.pending_bytes
 
 
 class Meter:
@@ -85,7 +91,7 @@ class Reporter:
     def status(self) -> SyncStatus:
         """The state now."""
         reach = self._connection.reach
-        mutations, size = self.pending()
+        mutations, size = pending(self._local.journal)
         used = None if self._usage is None else self._usage.stored_bytes + self._usage.pinned_bytes
         return SyncStatus(
             online=reach.online,
@@ -98,8 +104,3 @@ class Reporter:
             quota_bytes=None if self._limits is None else self._limits.quota_bytes,
             used_bytes=used,
         )
-
-    def pending(self) -> tuple[int, int]:
-        """What the backend does not have: changes, and bytes of content."""
-        journal = self._local.journal
-        return journal.pending_count + sum(1 for _ in journal.drafts.draft_inodes()), journal.pending_bytes
