@@ -1,48 +1,60 @@
 """Where each cached block lies: the index of the block cache, in SQLite, with a bounded front in memory.
 
 Owns the two tables and the counting of bytes; touches no block file. Everything here is short and runs on the loop.
-Invariants: every row of `blocks` has a row in `units`; the sum of `units.size_bytes` is `used_bytes`; the number of a
-unit is never used again, so their order is the order of admission.
+Invariants: every row of `blocks` has a row in `units`; the sum of `units.size_bytes` is `used_bytes`; no two units have
+the same turn, and of two blocks' own units the later admitted has the higher number.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from cache import eviction
-from cache.database import Database
-from drivefs.protocol.ids import MAX_ID, BlockId
+from cache import errors, eviction
+from cache.database import Database, create_tables
+from drivefs.protocol.ids import BlockId
 
+FORMAT = 1
 SCHEMA = """
 -- What is evicted as one: a block's own file, a segment of small blocks, or a stretch of an adopted file.
-CREATE TABLE IF NOT EXISTS units (
+CREATE TABLE units (
     unit INTEGER PRIMARY KEY,        -- grows with every admission; of a segment, also its file's number
     kind INTEGER NOT NULL,           -- block_files.OWN, SEGMENT or ADOPTED
     file INTEGER NOT NULL,           -- adopted: number of the file; else 0
     start INTEGER NOT NULL,          -- adopted: where the stretch begins in the file; else 0
     size_bytes INTEGER NOT NULL,     -- what evicting it frees
-    visited INTEGER NOT NULL         -- 1: read since the hand of the eviction last passed
+    queue INTEGER NOT NULL,          -- of the eviction; 0: probation, 1: main
+    turn INTEGER NOT NULL,           -- its place in the queue: lower is older
+    visits INTEGER NOT NULL          -- how often it was used again, up to eviction.MOST_VISITS
 );
-CREATE INDEX IF NOT EXISTS units_by_file ON units (file) WHERE file != 0;
-CREATE TABLE IF NOT EXISTS blocks (
+CREATE INDEX units_by_turn ON units (queue, turn);
+CREATE INDEX units_by_file ON units (file) WHERE file != 0;
+CREATE TABLE blocks (
     block BLOB PRIMARY KEY,          -- BlockId
     unit INTEGER NOT NULL,
     start INTEGER NOT NULL,          -- where it begins in the unit's file
     size INTEGER NOT NULL,           -- bytes of plaintext
     checksum INTEGER                 -- XXH3-64 of the plaintext; null: verify by the id
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS blocks_by_unit ON blocks (unit);
-CREATE TABLE IF NOT EXISTS facts (
-    name TEXT PRIMARY KEY,           -- hand: unit that the eviction met last; clean: 1 if closed in order
+CREATE INDEX blocks_by_unit ON blocks (unit);
+-- Blocks of their own units that were evicted from probation not long ago.
+CREATE TABLE ghosts (
+    block BLOB PRIMARY KEY,          -- BlockId
+    turn INTEGER NOT NULL            -- when it went, in the count of turns
+) WITHOUT ROWID;
+CREATE INDEX ghosts_by_turn ON ghosts (turn);
+CREATE TABLE facts (
+    name TEXT PRIMARY KEY,           -- clean: 1 if the cache was closed in order
     value INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
 CACHE_KIBIBYTES = 4096
 MOST_PLACES = 8192
-MOST_VISITS = 1024
+MOST_VISITED = 1024
 PAGE_UNITS = 64
+MOST_GHOSTS = 20_000
+PROBATION, MAIN = 0, 1
 
 
 class Unit(NamedTuple):
@@ -80,16 +92,25 @@ class BlockIndex:
 
     def __init__(self, path: Path) -> None:
         self._database = Database(path, cache_kibibytes=CACHE_KIBIBYTES)
-        self._database.execute_script(SCHEMA)
+        self._see_to_format()
         self._places: OrderedDict[BlockId, Place] = OrderedDict()
-        self._visits: set[int] = set()
+        self._visits: Counter[int] = Counter()
         self.was_closed_in_order = self.fact("clean") == 1
         self._set_fact("clean", 0)
-        self._hand = self.fact("hand")
         self.used_bytes = self._number("SELECT coalesce(sum(size_bytes), 0) FROM units")
-        self._unit_count = self._number("SELECT count(*) FROM units")
         self._next_unit = self._number("SELECT coalesce(max(unit), 0) + 1 FROM units")
+        self._next_turn = self._number("SELECT coalesce(max(turn), 0) + 1 FROM units")
+        self._probation_bytes = self._number("SELECT coalesce(sum(size_bytes), 0) FROM units WHERE queue = 0")
         self._next_file = self._number("SELECT coalesce(max(file), 0) + 1 FROM units")
+
+    def _see_to_format(self) -> None:
+        """Make the tables. An index of another version of drivefs is as good as none: the blocks' files are there."""
+        found = self._number("PRAGMA user_version")
+        if found not in (0, FORMAT):
+            self._database.close()
+            raise errors.Corrupt(f"the index of the block cache has format {found}, this drivefs uses {FORMAT}")
+        if not found:
+            create_tables(self._database, SCHEMA, FORMAT)
 
     def close(self) -> None:
         """Remember the marks, say that all is in order, and close."""
@@ -143,15 +164,17 @@ class BlockIndex:
     def note_read(self, place: Place, offset: int, length: int) -> None:
         """Count a read; reading once through a block, piece by piece, is what admitted it and not a visit."""
         if offset < place.reached:
-            self._visits.add(place.unit.unit)
-            if len(self._visits) > MOST_VISITS:
+            self._visits[place.unit.unit] += 1
+            if len(self._visits) > MOST_VISITED:
                 self._remember_visits()
         place.reached = offset + length
 
     def _remember_visits(self) -> None:
         with self._database.transaction():
-            for unit in self._visits:
-                self._database.write("UPDATE units SET visited = 1 WHERE unit = ?", (unit,))
+            for unit, count in self._visits.items():
+                self._database.write(
+                    "UPDATE units SET visits = min(?, visits + ?) WHERE unit = ?", (eviction.MOST_VISITS, count, unit)
+                )
         self._visits.clear()
 
     def new_unit(self) -> int:
@@ -167,30 +190,44 @@ class BlockIndex:
     def add(self, places: Iterable[Place]) -> None:
         """Enter blocks and their units in one transaction; a unit that is known already may grow to the size given."""
         added = list(places)
-        units = {place.unit.unit: place.unit for place in added}
-        growth = new = 0
+        units = {place.unit.unit: place for place in added}
+        grown = [0, 0]
         with self._database.transaction():
-            for unit in units.values():
-                known_bytes = self._size_of(unit.unit)
-                growth += max(0, unit.size_bytes - known_bytes)
-                new += not known_bytes
-                self._database.write(
-                    "INSERT INTO units VALUES (?, ?, ?, ?, ?, 0)"
-                    " ON CONFLICT (unit) DO UPDATE SET size_bytes = max(size_bytes, excluded.size_bytes)",
-                    unit,
-                )
+            for place in units.values():
+                queue, growth = self._enter_unit(place)
+                grown[queue] += growth
             for place in added:
                 self._database.write(
                     "INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?, ?)",
                     (place.block, place.unit.unit, place.start, place.size, place.checksum),
                 )
-        self.used_bytes += growth
-        self._unit_count += new
+        self.used_bytes += sum(grown)
+        self._probation_bytes += grown[PROBATION]
         for place in added:
             self._remember(place)
 
-    def _size_of(self, unit: int) -> int:
-        return self._number("SELECT size_bytes FROM units WHERE unit = ?", (unit,))
+    def _enter_unit(self, place: Place) -> tuple[int, int]:
+        """Gives the unit's queue, and by how many bytes it is larger than the index knew."""
+        unit = place.unit
+        row = self._database.row("SELECT queue, size_bytes FROM units WHERE unit = ?", (unit.unit,))
+        if row is not None:
+            queue, known_bytes = cast("tuple[int, int]", row)
+            size_bytes = max(known_bytes, unit.size_bytes)
+            self._database.write("UPDATE units SET size_bytes = ? WHERE unit = ?", (size_bytes, unit.unit))
+            return queue, size_bytes - known_bytes
+        queue = MAIN if self._is_ghost(place.block) else PROBATION
+        self._database.write("INSERT INTO units VALUES (?, ?, ?, ?, ?, ?, ?, 0)", (*unit, queue, self._new_turn()))
+        return queue, unit.size_bytes
+
+    def _is_ghost(self, block: BlockId) -> bool:
+        if self._database.row("SELECT 1 FROM ghosts WHERE block = ?", (block,)) is None:
+            return False
+        self._database.write("DELETE FROM ghosts WHERE block = ?", (block,))
+        return True
+
+    def _new_turn(self) -> int:
+        self._next_turn += 1
+        return self._next_turn - 1
 
     def forget_block(self, place: Place) -> None:
         """Take one block out and leave its unit."""
@@ -199,25 +236,35 @@ class BlockIndex:
 
     def remove_units(self, units: Sequence[int]) -> list[tuple[Unit, BlockId]]:
         """Take units and their blocks out; gives each unit with one of its blocks (empty if it has none)."""
-        removed = []
+        removed: list[tuple[Unit, BlockId]] = []
+        from_probation = 0
         with self._database.transaction():
             for number in units:
                 unit = self.unit(number)
                 if unit is None:
                     continue
-                blocks = [cast(BlockId, row[0]) for row in self._blocks_of(number)]
+                blocks = self._blocks_of(number)
+                if self._number("SELECT queue FROM units WHERE unit = ?", (number,)) == PROBATION:
+                    from_probation += unit.size_bytes
+                    if len(blocks) == 1:
+                        self._database.write(
+                            "INSERT OR REPLACE INTO ghosts VALUES (?, ?)", (blocks[0], self._next_turn)
+                        )
                 self._database.write("DELETE FROM blocks WHERE unit = ?", (number,))
                 self._database.write("DELETE FROM units WHERE unit = ?", (number,))
                 removed.append((unit, blocks[0] if blocks else BlockId(b"")))
                 for block in blocks:
                     self._places.pop(block, None)
         self.used_bytes -= sum(unit.size_bytes for unit, _ in removed)
-        self._unit_count -= len(removed)
-        self._visits.difference_update(units)
+        self._probation_bytes -= from_probation
+        for number in units:
+            self._visits.pop(number, None)
         return removed
 
-    def _blocks_of(self, unit: int) -> list[tuple[object, ...]]:
-        return cast("list[tuple[object, ...]]", self._database.rows("SELECT block FROM blocks WHERE unit = ?", (unit,)))
+    def _blocks_of(self, unit: int) -> list[BlockId]:
+        return [
+            cast(BlockId, row[0]) for row in self._database.rows("SELECT block FROM blocks WHERE unit = ?", (unit,))
+        ]
 
     def unit(self, number: int) -> Unit | None:
         """A unit by its number."""
@@ -234,32 +281,49 @@ class BlockIndex:
         row = self._database.row(sql, (kind,))
         return Unit(*cast("tuple[int, int, int, int, int]", row)) if row else None
 
-    def choose_victims(self, wanted_bytes: int, pinned: "frozenset[int] | set[int]") -> list[int]:
+    def choose_victims(self, wanted_bytes: int, limit_bytes: int, pinned: Collection[int]) -> list[int]:
         """Units to evict for so many bytes, by `eviction`; may be too few."""
         self._remember_visits()
-        decision = eviction.choose(self._behind_hand(pinned), wanted_bytes, self._hand)
-        with self._database.transaction():
-            for unit in decision.spared:
-                self._database.write("UPDATE units SET visited = 0 WHERE unit = ?", (unit,))
-            self._set_fact("hand", decision.hand)
-        self._hand = decision.hand
+        decision = eviction.choose(
+            self._queue(PROBATION, pinned),
+            self._queue(MAIN, pinned),
+            wanted_bytes=wanted_bytes,
+            probation_excess_bytes=self._probation_bytes - limit_bytes // eviction.PROBATION_PART,
+        )
+        self._move(decision.moved)
+        self._forget_ghosts()
         return decision.victims
 
-    def _behind_hand(self, pinned: "frozenset[int] | set[int]") -> Iterator[eviction.Candidate]:
-        """Units in the order of `eviction`: the older ones from the hand on, round and round; at last the newest."""
-        newest = self._next_unit - self._unit_count // eviction.SPARED_PART
-        stretches = ((self._hand, newest), (0, newest), (0, newest), (newest - 1, MAX_ID), (newest - 1, MAX_ID))
-        for position, end in stretches:
-            rows: Sequence[object] = range(PAGE_UNITS)
-            while len(rows) == PAGE_UNITS:
-                rows = found = self._database.rows(
-                    "SELECT unit, size_bytes, visited FROM units WHERE unit > ? AND unit < ? ORDER BY unit LIMIT ?",
-                    (position, end, PAGE_UNITS),
+    def _queue(self, queue: int, pinned: Collection[int]) -> Iterator[eviction.Candidate]:
+        """The units of a queue, oldest first."""
+        turn = -1
+        while True:
+            rows = self._database.rows(
+                "SELECT unit, size_bytes, visits, turn FROM units WHERE queue = ? AND turn > ? ORDER BY turn LIMIT ?",
+                (queue, turn, PAGE_UNITS),
+            )
+            for row in rows:
+                unit, size_bytes, visits, turn = cast("tuple[int, int, int, int]", row)
+                yield eviction.Candidate(unit, size_bytes, visits, unit in pinned)
+            if len(rows) < PAGE_UNITS:
+                return
+
+    def _move(self, moved: dict[int, int]) -> None:
+        """Put units at the end of the main queue, with so many visits."""
+        left_probation = 0
+        with self._database.transaction():
+            for unit, visits in moved.items():
+                row = self._database.row("SELECT queue, size_bytes FROM units WHERE unit = ?", (unit,))
+                queue, size_bytes = cast("tuple[int, int]", row)
+                left_probation += size_bytes if queue == PROBATION else 0
+                self._database.write(
+                    "UPDATE units SET queue = ?, turn = ?, visits = ? WHERE unit = ?",
+                    (MAIN, self._new_turn(), visits, unit),
                 )
-                for row in found:
-                    unit, size_bytes, visited = cast("tuple[int, int, int]", row)
-                    yield eviction.Candidate(unit, size_bytes, visited == 1, unit in pinned)
-                    position = unit
+        self._probation_bytes -= left_probation
+
+    def _forget_ghosts(self) -> None:
+        self._database.write("DELETE FROM ghosts WHERE turn < ?", (self._next_turn - MOST_GHOSTS,))
 
     def pages_of_units(self) -> Iterator[list[Unit]]:
         """All units in order, a page at a time."""

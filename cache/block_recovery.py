@@ -7,6 +7,7 @@ cache's folders has its row. (A row without its file is found out when it is rea
 from cache import block_files, errors
 from cache.block_files import ADOPTED, OWN, SEGMENT, Layout
 from cache.block_index import BlockIndex, Place, Unit
+from cache.database import remove_database
 from drivefs.protocol.blocks import MAX_BLOCK_BYTES
 
 BATCH = 500
@@ -26,8 +27,7 @@ def open_index(layout: Layout) -> BlockIndex:
             index.abandon()
             raise errors.Corrupt("the index of the block cache is damaged")
     except errors.Corrupt:
-        for suffix in ("", "-wal", "-shm"):
-            block_files.remove(f"{layout.index}{suffix}")
+        remove_database(layout.index)
         index = BlockIndex(layout.index)
     reconcile(layout, index)
     return index

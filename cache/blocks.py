@@ -1,4 +1,4 @@
-"""The block cache: verified plaintexts of blocks that the backend holds, bounded, evicted by SIEVE.
+"""The block cache: verified plaintexts of blocks that the backend holds, bounded, evicted by S3-FIFO.
 
 Owns what is admitted, where it lies and what leaves; `block_files` does the work on disk, in threads, and
 `block_index` remembers. Large blocks have a file each, small ones share segments, and a file that was just uploaded is
@@ -273,7 +273,7 @@ class BlockCache:
             return 0
         victims: list[int] = []
         with self._bypass_on_failure():
-            victims = self._index.choose_victims(wanted_bytes, set(self._pins))
+            victims = self._index.choose_victims(wanted_bytes, self.limit_bytes, self._pins)
         return self._drop(victims)
 
     def _drop(self, units: Sequence[int]) -> int:

@@ -66,7 +66,10 @@ class Database:
         self._transaction = Transaction(self)
         if not is_for_reading:
             create_private(path)
-        self._connection = apsw.Connection(str(path), statementcachesize=300)
+        try:
+            self._connection = apsw.Connection(str(path), statementcachesize=300)
+        except apsw.Error as error:
+            raise self.translated(error) from error
         self._execute = self._connection.cursor().execute
         try:
             self._connection.set_busy_timeout(BUSY_MILLISECONDS)

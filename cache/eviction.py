@@ -1,63 +1,94 @@
-"""Which units leave the block cache when room is needed: SIEVE, as a pure decision over an order kept elsewhere.
+"""Which units leave the block cache when room is needed: S3-FIFO, as a pure decision over queues kept elsewhere.
 
-Zhang et al. 2024, "SIEVE is Simpler than LRU" (NSDI): units stay in the order of their admission, a hit only marks a
-unit as visited, and a hand walks from the oldest to the newest; it evicts what was not visited and clears the mark of
-what was. A scan therefore passes through without pushing out what is used again, and a hit writes nothing to disk.
-One thing is added: the hand turns back before the newest quarter. Without that, stale units behind the hand stay for
-good while new ones go almost at once. Share of hits in a simulation of 1,000 units, on a hot set between scans, and on
-working sets that change while a scan goes on: LRU 0.58 and 1.00, SIEVE 0.76 and 0.19, S3-FIFO 0.76 and 0.71 (with
-a ghost list on disk), this 0.74 and 0.51.
+Yang et al. 2023, "FIFO queues are all you need for cache eviction" (SOSP): what is new stands in a small queue,
+`probation`; what was used again there moves to the `main` queue, the rest goes, and its name is remembered for a while:
+if it comes back, it enters `main` at once. In `main`, units that were used again go round, each use once, up to three.
+A scan passes through probation without pushing out what is used again, and a hit writes nothing to disk.
 
-Invariant: a pinned unit is never chosen, and its mark stays.
+Measured by simulation with 1,000 units, share of hits for LRU, SIEVE and S3-FIFO: a hot set between scans 0.58, 0.76,
+0.76; a set read again after a scan of three times the cache 0, 1, 1; working sets that change 1, 0.52, 0.82, and beside
+a scan 1, 0.19, 0.71; going round 1.5 times the cache 0, 0, 0.40. (SIEVE keeps what is stale once its hand is past.)
+
+Invariant: a pinned unit is never chosen, and keeps its place.
 """
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-SPARED_PART = 4
-"""The newest unit in so many is met only when the others are not enough."""
+PROBATION_PART = 10
+"""Probation may hold one part in so many of the cache before its units go first."""
+MOST_VISITS = 3
 
 
 class Candidate(NamedTuple):
-    """A unit that the hand meets."""
+    """A unit, met in the order of its queue; `visits`: how often it was used again."""
 
     unit: int
     size_bytes: int
-    is_visited: bool
+    visits: int
     is_pinned: bool
 
 
 @dataclass(slots=True)
 class Decision:
-    """What to evict, whose mark to clear, and where the hand stands afterwards (the last unit that it met)."""
+    """What to evict, and which units move to the end of `main`, in their order, with how many visits left."""
 
     victims: list[int] = field(default_factory=list)
-    spared: list[int] = field(default_factory=list)
+    moved: dict[int, int] = field(default_factory=dict)
     freed_bytes: int = 0
-    hand: int = 0
 
 
-def choose(candidates: Iterable[Candidate], wanted_bytes: int, hand: int) -> Decision:
-    """Choose units to evict until at least `wanted_bytes` are freed or the candidates end.
+def choose(
+    probation: Iterable[Candidate], main: Iterable[Candidate], *, wanted_bytes: int, probation_excess_bytes: int
+) -> Decision:
+    """Choose units to evict until at least `wanted_bytes` are freed or nothing is left.
 
-    The candidates come in the hand's order, beginning behind `hand`, each up to twice: a unit whose mark was cleared
-    is evicted when it is met again.
+    Both queues come oldest first and are read no further than needed. `probation_excess_bytes` is by how much
+    probation is larger than its part, negative if it is smaller.
     """
-    decision = Decision(hand=hand)
-    marked: set[int] = set()
-    chosen: set[int] = set()
-    for candidate in candidates:
-        if decision.freed_bytes >= wanted_bytes:
-            break
-        decision.hand = candidate.unit
-        if candidate.is_pinned or candidate.unit in chosen:
+    decision = Decision()
+    first, second = iter(probation), _Round(main)
+    while decision.freed_bytes < wanted_bytes:
+        is_on_probation = probation_excess_bytes > 0
+        candidate = next(first, None) if is_on_probation else next(second, None)
+        if candidate is None:
+            is_on_probation = not is_on_probation
+            candidate = next(first, None) if is_on_probation else next(second, None)
+            if candidate is None:
+                break
+        if candidate.is_pinned:
             continue
-        if candidate.is_visited and candidate.unit not in marked:
-            marked.add(candidate.unit)
-            continue
-        chosen.add(candidate.unit)
-        decision.victims.append(candidate.unit)
-        decision.freed_bytes += candidate.size_bytes
-    decision.spared = sorted(marked - chosen)
+        if is_on_probation:
+            probation_excess_bytes -= candidate.size_bytes
+        if candidate.visits:
+            left = 0 if is_on_probation else candidate.visits - 1
+            second.append(candidate._replace(visits=left))
+            decision.moved.pop(candidate.unit, None)
+            decision.moved[candidate.unit] = left
+        else:
+            decision.moved.pop(candidate.unit, None)
+            decision.victims.append(candidate.unit)
+            decision.freed_bytes += candidate.size_bytes
     return decision
+
+
+class _Round(Iterator[Candidate]):
+    """The main queue, with what is appended to it while it is read."""
+
+    def __init__(self, queue: Iterable[Candidate]) -> None:
+        self._queue = iter(queue)
+        self._appended: deque[Candidate] = deque()
+
+    def append(self, candidate: Candidate) -> None:
+        """Put a unit at the end."""
+        self._appended.append(candidate)
+
+    def __next__(self) -> Candidate:
+        candidate = next(self._queue, None)
+        if candidate is not None:
+            return candidate
+        if not self._appended:
+            raise StopIteration
+        return self._appended.popleft()

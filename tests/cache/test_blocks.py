@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 import trio
 
@@ -136,6 +137,37 @@ def test_an_index_that_is_rubbish_is_made_anew_from_the_files(bench: Bench) -> N
         assert await cache.get(large[0]) == large[1]
         assert await cache.get(small[0]) is None
         assert cache.used_bytes == MIB == disk_bytes(bench.directory)
+
+    trio.run(scenario)
+
+
+def test_an_index_of_another_format_is_made_anew(bench: Bench) -> None:
+    async def scenario() -> None:
+        cache = bench.open()
+        large = content(1, MIB)
+        await cache.keep([large])
+        cache.close()
+        bench.opened.clear()
+        index = apsw.Connection(str(bench.directory / "blocks.db"))
+        index.execute("PRAGMA user_version = 99; DROP TABLE units")
+        index.close()
+        cache = bench.open()
+        assert await cache.get(large[0]) == large[1]
+
+    trio.run(scenario)
+
+
+def test_a_block_that_comes_back_soon_after_it_went_stays(bench: Bench) -> None:
+    async def scenario() -> None:
+        cache = bench.open(limit_bytes=8 * MIB)
+        returning = content(0, MIB)
+        await cache.keep([returning])
+        await cache.keep([content(seed, MIB) for seed in range(1, 9)])
+        assert not cache.contains(returning[0])
+        await cache.keep([returning])
+        for seed in range(20, 60):
+            await cache.keep([content(seed, MIB)])
+        assert cache.contains(returning[0])
 
     trio.run(scenario)
 

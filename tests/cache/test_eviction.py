@@ -1,76 +1,87 @@
-"""SIEVE, as a decision: what goes, what is spared, what is never touched."""
-
-from collections.abc import Iterator
+"""S3-FIFO, as a decision: what goes, what moves up, what is never touched."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.eviction import Candidate, Decision, choose
+from cache.eviction import MOST_VISITS, Candidate, Decision, choose
+
+EXCESS, NO_EXCESS = 10**6, -(10**6)
 
 
-def rounds(units: list[Candidate], hand: int) -> Iterator[Candidate]:
-    """As the index gives them: from behind the hand, three times round."""
-    behind = [unit for unit in units if unit.unit > hand]
-    yield from behind
-    for _ in range(2):
-        yield from units
+def unit(number: int, visits: int = 0, *, is_pinned: bool = False, size_bytes: int = 10) -> Candidate:
+    return Candidate(number, size_bytes, visits, is_pinned)
 
 
-def fresh(number: int) -> Candidate:
-    return Candidate(number, 10, False, False)
+def test_what_is_new_and_was_not_used_again_goes_first_while_probation_is_too_large() -> None:
+    decision = choose([unit(1), unit(2)], [unit(3)], wanted_bytes=10, probation_excess_bytes=EXCESS)
+    assert decision == Decision([1], {}, 10)
 
 
-def visited(number: int) -> Candidate:
-    return Candidate(number, 10, True, False)
+def test_what_was_used_again_on_probation_moves_up() -> None:
+    decision = choose([unit(1, 2), unit(2)], [unit(3)], wanted_bytes=10, probation_excess_bytes=EXCESS)
+    assert decision == Decision([2], {1: 0}, 10)
 
 
-def decide(units: list[Candidate], wanted_bytes: int, hand: int = 0) -> Decision:
-    return choose(rounds(units, hand), wanted_bytes, hand)
+def test_a_small_probation_is_left_alone() -> None:
+    decision = choose([unit(1)], [unit(2), unit(3)], wanted_bytes=10, probation_excess_bytes=0)
+    assert decision.victims == [2]
 
 
-def test_the_oldest_that_was_not_visited_goes_first() -> None:
-    decision = decide([visited(1), fresh(2), fresh(3)], 10)
-    assert (decision.victims, decision.spared, decision.hand) == ([2], [1], 2)
+def test_probation_goes_only_as_far_as_its_excess() -> None:
+    decision = choose([unit(1), unit(2)], [unit(3)], wanted_bytes=20, probation_excess_bytes=5)
+    assert decision.victims == [1, 3]
 
 
-def test_the_hand_goes_on_where_it_stopped() -> None:
-    assert decide([fresh(1), fresh(3), fresh(4)], 10, hand=2).victims == [3]
+def test_a_unit_of_the_main_queue_goes_round_once_for_each_visit() -> None:
+    decision = choose([], [unit(1, 3), unit(2)], wanted_bytes=20, probation_excess_bytes=NO_EXCESS)
+    assert decision == Decision([2, 1], {}, 20)
+    decision = choose([], [unit(1, 3), unit(2, 1), unit(3)], wanted_bytes=10, probation_excess_bytes=NO_EXCESS)
+    assert decision == Decision([3], {1: 2, 2: 0}, 10)
 
 
-def test_when_all_were_visited_the_first_one_met_goes() -> None:
-    decision = decide([visited(1), visited(2), visited(3)], 10, hand=1)
-    assert (decision.victims, decision.spared) == ([2], [1, 3])
+def test_when_one_queue_is_used_up_the_other_one_serves() -> None:
+    assert choose([], [unit(1)], wanted_bytes=10, probation_excess_bytes=EXCESS).victims == [1]
+    assert choose([unit(1)], [], wanted_bytes=10, probation_excess_bytes=NO_EXCESS).victims == [1]
+    assert choose([], [], wanted_bytes=10, probation_excess_bytes=EXCESS) == Decision()
 
 
-def test_a_pinned_unit_stays_whatever_is_wanted() -> None:
-    decision = decide([fresh(1), Candidate(2, 10, False, True), Candidate(3, 10, True, True)], 1000)
-    assert (decision.victims, decision.spared, decision.freed_bytes) == ([1], [], 10)
+def test_a_pinned_unit_stays_where_it_is() -> None:
+    pinned = [unit(1, 2, is_pinned=True), unit(2, is_pinned=True)]
+    assert choose(pinned, pinned, wanted_bytes=100, probation_excess_bytes=EXCESS) == Decision()
 
 
 def test_nothing_wanted_is_nothing_done() -> None:
-    assert decide([fresh(1), visited(2)], 0, hand=7) == Decision(hand=7)
+    assert choose([unit(1)], [unit(2)], wanted_bytes=0, probation_excess_bytes=EXCESS) == Decision()
 
 
-units_of_any_kind = st.lists(
-    st.builds(lambda size, seen, held: (size, seen, held), st.integers(1, 50), st.booleans(), st.booleans()),
-    max_size=30,
-)
+def test_the_queues_are_read_no_further_than_needed() -> None:
+    def endless(first: int) -> object:
+        number = first
+        while True:
+            yield unit(number)
+            number += 1
+
+    assert choose(endless(1), endless(10), wanted_bytes=30, probation_excess_bytes=15).victims == [1, 2, 10]
 
 
-@given(units_of_any_kind, st.integers(0, 500), st.integers(0, 30))
+shapes = st.lists(st.tuples(st.integers(1, 50), st.integers(0, MOST_VISITS), st.booleans()), max_size=30)
+
+
+@given(shapes, shapes, st.integers(0, 1000), st.integers(-500, 500))
 def test_enough_goes_if_there_is_enough_and_no_more_than_needed(
-    shapes: list[tuple[int, bool, bool]], wanted_bytes: int, hand: int
+    probation: list[tuple[int, int, bool]], main: list[tuple[int, int, bool]], wanted_bytes: int, excess: int
 ) -> None:
-    units = [Candidate(number, *shape) for number, shape in enumerate(shapes, start=1)]
-    decision = decide(units, wanted_bytes, hand)
-    by_number = {unit.unit: unit for unit in units}
+    first = [Candidate(number, *shape) for number, shape in enumerate(probation)]
+    second = [Candidate(number, *shape) for number, shape in enumerate(main, start=100)]
+    decision = choose(first, second, wanted_bytes=wanted_bytes, probation_excess_bytes=excess)
+    by_number = {each.unit: each for each in (*first, *second)}
     victims = [by_number[number] for number in decision.victims]
     assert len(set(decision.victims)) == len(victims)
-    assert not any(unit.is_pinned for unit in victims)
-    assert decision.freed_bytes == sum(unit.size_bytes for unit in victims)
-    evictable = sum(unit.size_bytes for unit in units if not unit.is_pinned)
+    assert not any(each.is_pinned for each in (*victims, *(by_number[number] for number in decision.moved)))
+    assert decision.freed_bytes == sum(each.size_bytes for each in victims)
+    evictable = sum(each.size_bytes for each in by_number.values() if not each.is_pinned)
     assert decision.freed_bytes >= min(wanted_bytes, evictable)
     if victims:
         assert decision.freed_bytes - victims[-1].size_bytes < wanted_bytes
-    assert all(by_number[number].is_visited for number in decision.spared)
-    assert not set(decision.spared) & set(decision.victims)
+    assert all(left < by_number[number].visits for number, left in decision.moved.items())
+    assert not set(decision.moved) & set(decision.victims)
