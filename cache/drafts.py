@@ -145,11 +145,12 @@ class Drafts:
         place = self._find_place(inode)
         if place is None:
             return
-        self._drop_range(place, place.end, keep=0)
-        self._database.write("DELETE FROM drafts WHERE inode = ?", (inode,))
-        self._database.write("DELETE FROM bases WHERE inode = ?", (inode,))
-        self._cached.pop(inode, None)
-        self.dropped.append(inode)
+        with self._database.transaction():
+            self._drop_range(place, place.end, keep=0)
+            self._database.write("DELETE FROM drafts WHERE inode = ?", (inode,))
+            self._database.write("DELETE FROM bases WHERE inode = ?", (inode,))
+            self._cached.pop(inode, None)
+            self.dropped.append(inode)
 
     def draft_inodes(self, after: InodeId = NO_INODE) -> Iterator[InodeId]:
         """Inodes above `after` that have a draft, in order of id; read by pages, so drafts may come and go."""

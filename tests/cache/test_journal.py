@@ -1,0 +1,261 @@
+"""The journal: numbers, order, what may be changed when, and when a change and its overlay are forgotten."""
+
+from contextlib import suppress
+
+import msgspec
+import pytest
+
+from cache.errors import OutOfIds
+from cache.journal import RowState
+from cache.overlay import MISSING
+from cache.workspace import LocalState
+from drivefs.protocol.changes import SetAttributes, Status
+from drivefs.protocol.ids import ID_RANGE_LENGTH, NO_INODE, Epoch, InodeId, OpNumber, RevisionNumber, Seq
+from drivefs.protocol.model import InodeKind, InodeState
+from tests.cache.states import FIRST_ID, ROOT, Bench, change_mode, create, unlink
+
+
+def numbers(local: LocalState) -> list[int]:
+    return [row.n for row in local.journal.unsettled(1000)]
+
+
+def acknowledge(local: LocalState, n: OpNumber, seq: int) -> None:
+    local.journal.mark_sent([n])
+    local.journal.settle(n, Seq(seq), RevisionNumber(1))
+
+
+def create_and_fail(local: LocalState, name: bytes) -> None:
+    with local.journal.transaction():
+        create(local.journal, name, content=b"hello")
+        raise ZeroDivisionError
+
+
+def create_around_a_failure(local: LocalState) -> None:
+    with local.journal.transaction():
+        create(local.journal, b"a")
+        with suppress(ZeroDivisionError):
+            create_and_fail(local, b"b")
+
+
+def test_a_change_and_its_overlay_are_there_after_closing_and_opening(bench: Bench, local: LocalState) -> None:
+    inode, n = create(local.journal, b"a", content=b"hello")
+    assert bench.close(local) == []
+    again = bench.open().journal
+    assert again.overlay.dentry(ROOT, b"a") == inode
+    state = again.overlay.inode(inode)
+    assert state is not None
+    assert state.size == 5
+    assert [row.n for row in again.unsettled(10)] == [n]
+    assert (again.pending_count, again.pending_bytes) == (1, 5)
+
+
+def test_an_exception_rolls_all_of_a_transaction_back(local: LocalState) -> None:
+    journal = local.journal
+    with pytest.raises(ZeroDivisionError):
+        create_and_fail(local, b"a")
+    assert journal.overlay.dentry(ROOT, b"a") is MISSING
+    assert numbers(local) == []
+    assert (journal.pending_count, journal.pending_bytes) == (0, 0)
+
+
+def test_a_part_that_failed_dooms_the_whole_transaction(local: LocalState) -> None:
+    with pytest.raises(RuntimeError, match="had failed"):
+        create_around_a_failure(local)
+    assert numbers(local) == []
+
+
+def test_numbers_are_never_given_out_twice(bench: Bench, local: LocalState) -> None:
+    inode, n = create(local.journal, b"a")
+    local.journal.remove(n)
+    with pytest.raises(ZeroDivisionError):
+        create_and_fail(local, b"b")
+    assert local.journal.last_op() == n + 1
+    assert bench.close(local) == []
+    again, m = create(bench.open().journal, b"c")
+    assert again > inode + 1
+    assert m > n + 1
+
+
+def test_inode_ids_come_from_the_ranges_and_end_with_them(local: LocalState) -> None:
+    journal = local.journal
+    assert journal.ids_left() == ID_RANGE_LENGTH
+    assert journal.allocate_inode() == FIRST_ID
+    assert journal.ids_left() == ID_RANGE_LENGTH - 1
+    journal.begin_epoch(Epoch(77))
+    assert (journal.epoch, journal.ids_left()) == (77, 0)
+    with pytest.raises(OutOfIds):
+        journal.allocate_inode()
+    journal.add_id_range(InodeId(5 * ID_RANGE_LENGTH))
+    assert journal.allocate_inode() == 5 * ID_RANGE_LENGTH
+
+
+def test_a_range_that_is_used_up_is_followed_by_the_next(local: LocalState) -> None:
+    journal = local.journal
+    journal.add_id_range(InodeId(3 * ID_RANGE_LENGTH))
+    with journal.transaction():
+        given = [journal.allocate_inode() for _ in range(ID_RANGE_LENGTH + 2)]
+    assert given[-1] == 3 * ID_RANGE_LENGTH + 1
+    assert len(set(given)) == len(given)
+    assert journal.ids_left() == ID_RANGE_LENGTH - 2
+
+
+def test_only_what_was_not_sent_may_be_replaced_or_removed(local: LocalState) -> None:
+    journal = local.journal
+    inode, n = create(journal, b"a")
+    mutation = journal.unsettled(1)[0].mutation
+    journal.replace(msgspec.structs.replace(mutation, time_ns=5))
+    assert journal.unsettled(1)[0].mutation.time_ns == 5
+    journal.mark_sent([n])
+    assert journal.unsettled(1)[0].state is RowState.SENT
+    with pytest.raises(ValueError, match="replaced"):
+        journal.replace(mutation)
+    with pytest.raises(ValueError, match="removed"):
+        journal.remove(n)
+    assert journal.touching(inode)[0].mutation.time_ns == 5
+
+
+def test_removing_a_change_lets_its_overlay_go(local: LocalState) -> None:
+    journal = local.journal
+    inode, n = create(journal, b"a")
+    journal.remove(n)
+    assert journal.overlay.dentry(ROOT, b"a") is MISSING
+    assert journal.overlay.inode(inode) is None
+    assert journal.pending_count == 0
+
+
+def test_a_refused_change_stays_until_it_was_dealt_with(local: LocalState) -> None:
+    journal = local.journal
+    inode, n = create(journal, b"a")
+    journal.mark_sent([n])
+    journal.fail(n, Status.CONFLICT, "exists")
+    (row,) = journal.failed(10)
+    assert (row.n, row.state, row.status, row.reason) == (n, RowState.FAILED, Status.CONFLICT, "exists")
+    assert (numbers(local), journal.pending_count, journal.watermark()) == ([], 0, n + 1)
+    with journal.transaction():
+        again = journal.next_op()
+        journal.append(msgspec.structs.replace(row.mutation, n=again, name=b"a (2)"))
+        journal.overlay.put_dentry(ROOT, b"a (2)", inode, again)
+        journal.remove(n)
+    assert journal.overlay.names_of(inode) == [(ROOT, b"a (2)")]
+    assert journal.overlay.dentry(ROOT, b"a") is MISSING
+    assert numbers(local) == [again]
+
+
+def test_an_answer_is_taken_once(local: LocalState) -> None:
+    _, n = create(local.journal, b"a")
+    acknowledge(local, n, 1)
+    with pytest.raises(ValueError, match="answer"):
+        local.journal.settle(n, Seq(2))
+
+
+def test_the_watermark_is_the_lowest_number_without_an_answer(local: LocalState) -> None:
+    journal = local.journal
+    made = [create(journal, name)[1] for name in (b"a", b"b", b"c")]
+    assert journal.watermark() == made[0]
+    acknowledge(local, made[1], 1)
+    assert journal.watermark() == made[0]
+    acknowledge(local, made[0], 2)
+    assert (journal.watermark(), numbers(local)) == (made[2], [made[2]])
+    acknowledge(local, made[2], 3)
+    assert journal.watermark() > made[2]
+    assert journal.watermark() == journal.last_op() + 1
+
+
+def test_touching_tells_what_is_about_an_inode_and_not_what_lies_in_it(local: LocalState) -> None:
+    journal = local.journal
+    directory, n = create(journal, b"d")
+    create(journal, b"child", parent=directory)
+    m = change_mode(journal, directory, 0o700)
+    assert [row.n for row in journal.touching(directory)] == [n, m]
+    assert journal.touching(NO_INODE) == []
+
+
+class TestForgetting:
+    """An overlay row goes when, and only when, nothing needs it any more."""
+
+    def test_what_the_replica_has_not_passed_stays(self, local: LocalState) -> None:
+        inode, n = create(local.journal, b"a")
+        acknowledge(local, n, 7)
+        assert local.journal.forget(Seq(6)).inodes == []
+        assert local.journal.overlay.dentry(ROOT, b"a") == inode
+        forgotten = local.journal.forget(Seq(7))
+        assert (forgotten.inodes, forgotten.names, forgotten.more) == ([inode], [(ROOT, b"a")], False)
+        assert local.journal.overlay.dentry(ROOT, b"a") is MISSING
+        assert local.journal.get(n) is None
+
+    def test_a_directory_stays_while_a_change_in_it_is_pending(self, bench: Bench, local: LocalState) -> None:
+        journal = local.journal
+        _, n = create(journal, b"a")
+        _, m = create(journal, b"b")
+        journal.overlay.put_inode(InodeState(ROOT, InodeKind.DIRECTORY, 0o755, mtime_ns=5), m)
+        acknowledge(local, m, 1)
+        journal.forget(Seq(1))
+        assert journal.overlay.inode(ROOT) is not None
+        acknowledge(local, n, 2)
+        assert ROOT in journal.forget(Seq(2)).inodes
+        assert journal.overlay.inode(ROOT) is None
+        assert bench.close(local) == []
+
+    def test_a_draft_keeps_its_inode(self, local: LocalState) -> None:
+        journal = local.journal
+        inode, n = create(journal, b"a", content=b"x")
+        acknowledge(local, n, 1)
+        assert journal.forget(Seq(1)).inodes == []
+        assert journal.overlay.inode(inode) is not None
+        journal.drafts.drop_draft(inode)
+        assert journal.overlay.inode(inode) is None
+
+    def test_a_later_change_keeps_the_entry_and_the_inode(self, local: LocalState) -> None:
+        journal = local.journal
+        inode, n = create(journal, b"a")
+        m = unlink(journal, b"a", inode)
+        acknowledge(local, n, 1)
+        assert journal.forget(Seq(9)).names == []
+        assert journal.overlay.dentry(ROOT, b"a") is None
+        acknowledge(local, m, 2)
+        forgotten = journal.forget(Seq(9))
+        assert (forgotten.inodes, forgotten.names) == ([inode], [(ROOT, b"a")])
+
+    def test_it_goes_by_parts_and_says_when_there_is_more(self, local: LocalState) -> None:
+        journal = local.journal
+        for i in range(10):
+            acknowledge(local, create(journal, b"%d" % i)[1], 1)
+        first = journal.forget(Seq(1), limit=7)
+        second = journal.forget(Seq(1), limit=7)
+        assert (len(first.names), first.more) == (7, True)
+        assert (len(second.names), second.more) == (3, False)
+
+
+def test_an_overlay_row_keeps_its_op_when_only_a_draft_changed_it(local: LocalState) -> None:
+    journal = local.journal
+    inode, n = create(journal, b"a")
+    journal.overlay.put_inode(InodeState(inode, InodeKind.FILE, 0o600, size=9), OpNumber(0))
+    acknowledge(local, n, 1)
+    assert journal.forget(Seq(1)).inodes == [inode]
+
+
+def test_children_are_in_byte_order_with_tombstones(local: LocalState) -> None:
+    journal = local.journal
+    inode, _ = create(journal, b"b")
+    other, _ = create(journal, b"\xff")
+    unlink(journal, b"a", InodeId(99))
+    assert journal.overlay.children(ROOT) == [(b"a", NO_INODE), (b"b", inode), (b"\xff", other)]
+
+
+def test_a_mutation_of_any_kind_comes_back_as_it_was(local: LocalState) -> None:
+    journal = local.journal
+    mutation = SetAttributes(n=journal.next_op(), time_ns=3, inode=InodeId(5), mode=0o4755, own_uid=True, atime_ns=1)
+    journal.append(mutation)
+    row = journal.get(mutation.n)
+    assert row is not None
+    assert row.mutation == mutation
+
+
+def test_facts_are_kept_by_name(bench: Bench, local: LocalState) -> None:
+    local.journal.set_meta("nonce", b"1")
+    local.journal.set_meta("nonce", b"2")
+    local.journal.set_meta("other", b"3")
+    local.journal.set_meta("other", None)
+    assert bench.close(local) == []
+    journal = bench.open().journal
+    assert (journal.meta("nonce"), journal.meta("other")) == (b"2", None)
