@@ -125,21 +125,22 @@ class Drive:
     def workspace(self) -> WorkspaceId:
         return self.home.workspace
 
-    async def device(self, user: UserId | None = None) -> "Device":
+    async def device(self) -> "Device":
         """Log one more device in and begin its session."""
-        self.device_count += 1
-        device = DeviceId(100 + self.device_count)
-        row = {
-            "device": device,
-            "user": user or self.user,
-            "name": f"device {self.device_count}",
-            "token_hash": b"%d" % device,
-            "epoch": 0,
-            "nonce": b"",
-            "created_ns": 0,
-        }
-        await self.database.write(lambda connection: connection.execute(insert(schema.devices), row) and None)
-        made = Device(self, Caller(self.home.account, user or self.user, device))
+        return await self._log_in(self.user, self.device_count + 1)
+
+    async def stranger(self) -> "Device":
+        """A device of another user, who is no member here."""
+        row = {"user": 8, "name": "somebody else", "password_hash": "", "created_ns": 0}
+        await self.execute(insert(schema.users).values(row))
+        return await self._log_in(UserId(8), self.device_count + 1)
+
+    async def _log_in(self, user: UserId, number: int) -> "Device":
+        self.device_count = number
+        device = DeviceId(100 + number)
+        row = {"device": device, "user": user, "name": f"device {number}", "token_hash": b"%d" % device}
+        await self.execute(insert(schema.devices).values(**row, epoch=0, nonce=b"", created_ns=0))
+        made = Device(self, Caller(self.home.account, user, device))
         await made.begin()
         return made
 

@@ -1,0 +1,136 @@
+"""The feed: what pages hold, where they end, and which cursors it can go on from."""
+
+import pytest
+from sqlalchemy import delete, update
+
+from backend.metadata import schema
+from drivefs.protocol import messages
+from drivefs.protocol.ids import CommitId, Incarnation, InodeId, Seq
+from drivefs.protocol.messages import Cursor, FeedPage, FeedStatus
+from tests.backend.service.drive import DIRECTORY, Device, Drive
+
+pytestmark = pytest.mark.anyio
+
+
+async def cursor_of(device: Device) -> Cursor:
+    """The cursor at the head."""
+    reply = await device.begin()
+    return reply.workspaces[0].head
+
+
+async def read(device: Device, cursor: Cursor, limit: int = 5000) -> FeedPage | None:
+    followed = messages.WorkspaceCursor(workspace=device.drive.workspace, cursor=cursor)
+    request = messages.ChangesRequest(cursors=[followed], limit=limit)
+    pages = (await device.drive.changes.read(device.caller, request)).pages
+    assert len(pages) <= 1
+    return pages[0] if pages else None
+
+
+async def known(device: Device, cursor: Cursor, limit: int = 5000) -> FeedPage:
+    page = await read(device, cursor, limit)
+    assert page is not None
+    return page
+
+
+def dentries(page: FeedPage) -> dict[tuple[InodeId, bytes], InodeId]:
+    return {(each.parent, each.name): each.inode for each in page.dentries}
+
+
+async def test_nothing_new_gives_no_page(drive: Drive, laptop: Device) -> None:
+    await laptop.make(b"a")
+    assert await read(laptop, await cursor_of(laptop)) is None
+
+
+async def test_a_page_holds_all_that_changed_as_it_is_at_its_end(drive: Drive, laptop: Device) -> None:
+    start = await cursor_of(laptop)
+    directory = await laptop.make(b"d", kind=DIRECTORY)
+    file = await laptop.save(b"a", b"one")
+    assert await laptop.say(laptop.rename(file, b"a", b"b", new_parent=directory)) == "ok"
+    assert await laptop.say(laptop.set_xattr(file, b"user.x", b"1")) == "ok"
+    gone = await laptop.make(b"gone")
+    assert await laptop.say(laptop.unlink(gone, b"gone")) == "ok"
+    page = await known(laptop, start)
+    assert (page.status, page.more, page.cursor) == (FeedStatus.CHANGES, False, await cursor_of(laptop))
+    root = drive.root
+    assert dentries(page) == {
+        (root, b"d"): directory,
+        (root, b"a"): 0,
+        (directory, b"b"): file,
+        (root, b"gone"): 0,
+    }
+    states = {state.inode: state for state in page.inodes}
+    assert states.keys() == {root, directory, file, gone}
+    assert states[gone].nlink == 0
+    assert states[file] == await laptop.known(file)
+    assert states[file].xattrs == {b"user.x": b"1"}
+    assert await read(laptop, page.cursor) is None
+
+
+async def test_pages_end_between_commits_and_show_the_state_of_their_end(drive: Drive, laptop: Device) -> None:
+    start = await cursor_of(laptop)
+    first, second = laptop.create(b"a"), laptop.create(b"b")
+    await laptop.send(first, second)
+    middle = await cursor_of(laptop)
+    await laptop.send(laptop.rename(first.inode, b"a", b"c"), laptop.set_attributes(second.inode, mode=0))
+    for limit in (1, 2, 3):
+        page = await known(laptop, start, limit)
+        assert (page.cursor, page.more) == (middle, True)
+        assert dentries(page) == {(drive.root, b"a"): first.inode, (drive.root, b"b"): second.inode}
+        assert {state.mode for state in page.inodes if state.inode == second.inode} == {0o644}
+    rest = await known(laptop, middle, 1)
+    assert dentries(rest) == {(drive.root, b"a"): 0, (drive.root, b"c"): first.inode}
+    assert not rest.more
+    assert not (await known(laptop, start, 4)).more
+
+
+async def test_exchange_and_replacement_tell_of_both_sides(drive: Drive, laptop: Device) -> None:
+    a, b, c = await laptop.make(b"a"), await laptop.make(b"b"), await laptop.make(b"c")
+    start = await cursor_of(laptop)
+    assert await laptop.say(laptop.exchange(a, b"a", b, b"b")) == "ok"
+    assert await laptop.say(laptop.rename(c, b"c", b"a", replaced=b)) == "ok"
+    page = await known(laptop, start)
+    assert dentries(page) == {(drive.root, b"a"): c, (drive.root, b"b"): a, (drive.root, b"c"): 0}
+    assert {state.inode: state.nlink for state in page.inodes} == {a: 1, b: 0, c: 1, drive.root: 2}
+
+
+async def test_the_feed_begins_with_the_birth_of_the_drive(drive: Drive, laptop: Device) -> None:
+    head = await cursor_of(laptop)
+    page = await known(laptop, Cursor(incarnation=head.incarnation, seq=Seq(0)))
+    assert [state.inode for state in page.inodes] == [drive.root]
+    assert (page.dentries, page.cursor) == ([], head)
+
+
+async def test_a_cursor_of_another_history_has_diverged(drive: Drive, laptop: Device) -> None:
+    await laptop.make(b"a")
+    head = await cursor_of(laptop)
+    others = [
+        Cursor(incarnation=Incarnation(head.incarnation + 1), seq=head.seq, commit=head.commit),
+        Cursor(incarnation=head.incarnation, seq=Seq(head.seq + 1), commit=head.commit),
+        Cursor(incarnation=head.incarnation, seq=head.seq, commit=CommitId(b"x" * 16)),
+        Cursor(incarnation=head.incarnation, seq=Seq(head.seq - 1), commit=head.commit),
+        Cursor(incarnation=head.incarnation, seq=head.seq),
+    ]
+    for cursor in others:
+        page = await known(laptop, cursor)
+        assert (page.status, page.cursor, page.inodes) == (FeedStatus.DIVERGED, head, [])
+
+
+async def test_a_cursor_older_than_the_feed_has_expired(drive: Drive, laptop: Device) -> None:
+    old = await cursor_of(laptop)
+    await laptop.make(b"a")
+    kept = await cursor_of(laptop)
+    await laptop.make(b"b")
+    await drive.execute(update(schema.workspaces).values(feed_floor=kept.seq))
+    page = await known(laptop, old)
+    assert (page.status, page.cursor) == (FeedStatus.EXPIRED, await cursor_of(laptop))
+    assert (await known(laptop, kept)).status is FeedStatus.CHANGES
+
+
+async def test_a_workspace_that_one_is_no_member_of_is_gone(drive: Drive, laptop: Device) -> None:
+    head = await cursor_of(laptop)
+    stranger = await drive.stranger()
+    assert (await known(stranger, head)).status is FeedStatus.GONE
+    members = await drive.fetch(schema.members.select())
+    await drive.execute(delete(schema.members))
+    assert (await known(laptop, head)).status is FeedStatus.GONE
+    await drive.execute(schema.members.insert().values(**members[0]._mapping))

@@ -1,0 +1,82 @@
+"""Sessions: epochs and nonces, id ranges, and what a device is told when it mounts."""
+
+import pytest
+from sqlalchemy import select, update
+
+from backend.metadata import schema
+from drivefs.protocol import messages
+from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.ids import ID_RANGE_LENGTH, Epoch
+from tests.backend.service.drive import Device, Drive
+
+pytestmark = pytest.mark.anyio
+
+
+async def begin(device: Device, epoch: int, last: bytes, following: bytes) -> int:
+    request = messages.SessionRequest(epoch=Epoch(epoch), last_nonce=last.ljust(16), next_nonce=following.ljust(16))
+    return (await device.drive.sessions.begin(device.caller, request)).epoch
+
+
+async def test_a_device_keeps_its_epoch_as_long_as_it_knows_the_nonce(laptop: Device) -> None:
+    first = await begin(laptop, 0, b"", b"a")
+    assert first > 0
+    assert await begin(laptop, first, b"a", b"b") == first
+    assert await begin(laptop, first, b"b", b"c") == first
+
+
+async def test_a_swap_whose_answer_was_lost_may_be_asked_for_again(laptop: Device) -> None:
+    first = await begin(laptop, 0, b"", b"a")
+    assert await begin(laptop, 0, b"", b"a") == first
+    assert await begin(laptop, first, b"a", b"b") == first
+    assert await begin(laptop, first, b"a", b"b") == first
+
+
+async def test_a_copy_of_a_device_gets_a_new_epoch(laptop: Device) -> None:
+    first = await begin(laptop, 0, b"", b"a")
+    assert await begin(laptop, first, b"a", b"b") == first
+    second = await begin(laptop, first, b"a", b"x")
+    assert second not in (0, first)
+    # The original is the copy now.
+    third = await begin(laptop, first, b"b", b"c")
+    assert third not in (0, first, second)
+    assert await begin(laptop, 0, b"", b"y") not in (0, first, second, third)
+    assert await begin(laptop, third, b"y", b"z") != third
+
+
+async def test_ranges_are_handed_out_once_and_bound_to_the_epoch(drive: Drive, laptop: Device, phone: Device) -> None:
+    request = messages.IdRangesRequest(epoch=laptop.epoch, count=3)
+    starts = (await drive.sessions.id_ranges(laptop.caller, request)).starts
+    starts += (await drive.sessions.id_ranges(laptop.caller, request)).starts
+    request = messages.IdRangesRequest(epoch=phone.epoch)
+    starts += (await drive.sessions.id_ranges(phone.caller, request)).starts
+    assert len(set(starts)) == 7
+    assert all(0 < start < 2**63 and start % ID_RANGE_LENGTH == 0 for start in starts)
+    assert not any(start <= drive.root < start + ID_RANGE_LENGTH for start in starts)
+    (deployment,) = await drive.fetch(select(schema.deployment))
+    assert {start >> 43 for start in starts} == {deployment.incarnation}
+    with pytest.raises(ProtocolError) as caught:
+        await drive.sessions.id_ranges(laptop.caller, request)
+    assert caught.value.code is Code.STALE_EPOCH
+
+
+async def test_ids_of_an_epoch_that_has_ended_are_not_used(laptop: Device) -> None:
+    old = laptop.create(b"old")
+    laptop.epoch = Epoch(0)
+    laptop.nonce = b"other" * 4
+    await laptop.begin()
+    assert await laptop.say(old) == "id_taken"
+    assert await laptop.say(laptop.create(b"new")) == "ok"
+
+
+async def test_a_device_is_told_who_and_where_it_is(drive: Drive, laptop: Device) -> None:
+    await laptop.save(b"a", b"content")
+    reply = await laptop.begin()
+    assert (reply.user_name, reply.device_name, reply.device) == ("someone", "device 1", laptop.caller.device)
+    (info,) = reply.workspaces
+    assert (info.workspace, info.root, info.kind, info.role) == (drive.workspace, drive.root, "home", "owner")
+    assert info.head.seq == await laptop.head()
+    assert reply.usage == messages.Usage(stored_bytes=7)
+    assert reply.limits == messages.Limits(file_bytes=50_000, quota_bytes=100_000)
+    await drive.execute(update(schema.accounts).values(quota_bytes=5, file_bytes=4))
+    usage = await drive.sessions.usage(laptop.caller)
+    assert usage == messages.UsageReply(usage=reply.usage, limits=messages.Limits(file_bytes=4, quota_bytes=5))
