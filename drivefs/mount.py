@@ -62,6 +62,7 @@ THREADS = 8
 """More would only wait for each other: there is one disk, and the interpreter lock is held for half of what they do."""
 SWITCH_SECONDS = 0.0005
 END_SECONDS = 20.0
+FIRST_SESSION_SECONDS = 5.0
 DEFAULT_FILE_BYTES = 10 * 2**30
 """The largest file until the server has said what it allows."""
 
@@ -285,7 +286,7 @@ class _Mount:
         table = handlers.Handlers(self._drive(parts), nursery).table()
         nursery.start_soon(server.serve, server.listen(self._settings.places.runtime), table, nursery)
         nursery.start_soon(self._end_on_signal, parts.kernel)
-        nursery.start_soon(self._announce)
+        nursery.start_soon(self._announce, parts.engine)
         nursery.start_soon(parts.reporter.run)
         nursery.start_soon(parts.invalidation.run)
         nursery.start_soon(parts.engine.run)
@@ -327,9 +328,16 @@ class _Mount:
             )
         return found
 
-    async def _announce(self) -> None:
-        """Say that the drive is there, once it has answered a first question."""
+    async def _announce(self, engine: Engine) -> None:
+        """Say that the drive is there, once it has answered a first question.
+
+        A device that has no cursor yet (its cache is new) can list nothing before its first session: that is waited
+        for, or its failure.
+        """
         settings = self._settings
+        if self._local.replica.cursor(settings.credentials.workspace) is None:
+            with trio.move_on_after(FIRST_SESSION_SECONDS):
+                await engine.connection.tried.wait()
         await trio.to_thread.run_sync(os.stat, settings.mountpoint, abandon_on_cancel=True)
         record = mounts.MountRecord(
             settings.profile.name, str(settings.mountpoint), str(settings.places.state), os.getpid()

@@ -41,6 +41,8 @@ class Connection:
         self._online = trio.Event()
         self._lost = trio.Event()
         self._retry = trio.Event()
+        self.tried = trio.Event()
+        """Set once it is known whether the backend can be reached."""
         self.reach = Reach(online=False, since_ns=now_ns(), reason="not connected yet")
 
     async def run(self) -> None:
@@ -56,7 +58,9 @@ class Connection:
                 await self._open_session()
             except errors.RemoteError as error:
                 self._set_offline(str(error))
+                self.tried.set()
             else:
+                self.tried.set()
                 self._lost = trio.Event()
                 self.reach = Reach(online=True, since_ns=self._now_ns())
                 self._online.set()
