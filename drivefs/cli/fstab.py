@@ -76,12 +76,11 @@ def main(words: Sequence[str] | None = None) -> int:
         return ExitCode.USAGE
     if request.is_fake:
         return ExitCode.OK
-    if request.user is not None:
-        try:
-            become(pwd.getpwnam(request.user))
-        except (KeyError, OSError) as error:
-            print(f"mount.drivefs: cannot mount as user {request.user!r}: {error}", file=sys.stderr)
-            return ExitCode.FAILED
+    try:
+        become(pwd.getpwnam(request.user) if request.user is not None else pwd.getpwuid(os.getuid()))
+    except (KeyError, OSError) as error:
+        print(f"mount.drivefs: cannot mount as user {request.user!r}: {error}", file=sys.stderr)
+        return ExitCode.FAILED
     from drivefs.cli.main import main as drivefs
 
     return drivefs(request.words)
@@ -139,12 +138,13 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str], bool]:
 
 
 def become(user: pwd.struct_passwd) -> None:
-    """Go on as another user, with that user's environment.
+    """Go on as a user, with that user's environment; at boot there is none at all.
 
     Raises:
         OSError: not allowed.
     """
     if user.pw_uid == os.getuid():
+        os.environ.setdefault("HOME", user.pw_dir)
         return
     os.initgroups(user.pw_name, user.pw_gid)
     os.setgid(user.pw_gid)
