@@ -1,6 +1,6 @@
 """Opens the local state of a device: its lock, journal, staging, replica and block cache; and closes it.
 
-Owns the layout of the two directories and the order of opening: lock, recovery, journal, replica, block cache.
+Owns the layout of the two directories and the order of opening: lock, replica, journal with its recovery, block cache.
 Invariants: one process at a time has a state directory open; everything in it is for its owner only; the cache
 directory may have been deleted since the last time.
 """
@@ -63,10 +63,10 @@ class LocalState:
         with ExitStack() as opened:
             make_private(state_dir)
             opened.enter_context(held_lock(state_dir))
-            self._open_journal(state_dir, opened)
             make_private(cache_dir)
             self.replica = Replica(cache_dir / "replica.db", offload)
             opened.callback(self.replica.close)
+            self._open_journal(state_dir, opened)
             self.blocks = BlockCache(cache_dir / "blocks", offload=offload, limit_bytes=cache_limit_bytes)
             opened.callback(self.blocks.close)
             self._opened = opened.pop_all()
@@ -88,7 +88,8 @@ class LocalState:
         numbers = Counter(database, "file")
         self.staging = Staging(state_dir / "staging", take_number=numbers.take, reserve=reserve)
         opened.callback(self.staging.close)
-        self.report += Recovery(database, self.staging, lost, is_thorough=is_thorough).run()
+        recovery = Recovery(database, self.staging, lost, replica=self.replica.inode, is_thorough=is_thorough)
+        self.report += recovery.run()
         database.empty_log()
         database.shrink()
         (state_dir / SUSPECT).unlink(missing_ok=True)
@@ -136,6 +137,7 @@ class LocalState:
                     database.finish_checkpoint()
             finally:
                 self._is_checkpointing = False
+        await self.blocks.tidy()
 
     def close(self) -> None:
         """Close everything; what is pending stays for the next time."""

@@ -1,7 +1,6 @@
 """The block cache: what is kept, what is given out, what leaves, and what a crash or rot may do to it."""
 
 import errno
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,63 +11,15 @@ import pytest
 import trio
 
 from cache import block_files
-from cache.blocks import FLOOR_BYTES, SMALL_BYTES, BlockCache
-from drivefs.protocol.blocks import block_id
-from drivefs.protocol.ids import BlockId
-
-MIB = 2**20
-PLENTY = (2**40, 2**41)
-
-
-class Disk:
-    """How much space the cache believes there is."""
-
-    def __init__(self) -> None:
-        self.free_bytes, self.total_bytes = PLENTY
-
-    def __call__(self, directory: Path) -> tuple[int, int]:
-        return self.free_bytes, self.total_bytes
-
-
-class Bench:
-    """Opens caches in one directory and closes what is left open."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.disk = Disk()
-        self.opened: list[BlockCache] = []
-
-    def open(self, limit_bytes: int = 64 * MIB, offload: Any = trio.to_thread.run_sync) -> BlockCache:
-        cache = BlockCache(self.directory, offload=offload, limit_bytes=limit_bytes, space=self.disk)
-        self.opened.append(cache)
-        return cache
-
-    def crash(self, cache: BlockCache) -> None:
-        """End as `kill -9` does: nothing is said to the index."""
-        assert cache._index is not None
-        cache._index.abandon()
-        cache._files.close()
-        self.opened.remove(cache)
-
-    def files(self) -> set[str]:
-        return {str(path.relative_to(self.directory)) for path in self.directory.glob("*/*")}
+from cache.blocks import FLOOR_BYTES, SMALL_BYTES
+from tests.cache.block_bench import MIB, Bench, content, disk_bytes
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path / "blocks")
     yield made
-    for cache in made.opened:
-        cache.close()
-
-
-def content(seed: int, size: int) -> tuple[BlockId, bytes]:
-    plaintext = hashlib.shake_128(seed.to_bytes(8, "big")).digest(size)
-    return block_id(plaintext), plaintext
-
-
-def disk_bytes(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.glob("*/*"))
+    made.close()
 
 
 @pytest.mark.parametrize("size", [1, 1000, SMALL_BYTES - 1, SMALL_BYTES, MIB])
@@ -97,8 +48,7 @@ def test_blocks_survive_a_remount(bench: Bench) -> None:
         kept = [content(seed, size) for seed, size in enumerate([10, 70_000, 500, MIB, 60_000])]
         await cache.keep(kept)
         used = cache.used_bytes
-        cache.close()
-        bench.opened.clear()
+        bench.close()
         cache = bench.open()
         assert cache.used_bytes == used
         for block, plaintext in kept:
@@ -146,8 +96,7 @@ def test_an_index_of_another_format_is_made_anew(bench: Bench) -> None:
         cache = bench.open()
         large = content(1, MIB)
         await cache.keep([large])
-        cache.close()
-        bench.opened.clear()
+        bench.close()
         index = apsw.Connection(str(bench.directory / "blocks.db"))
         index.execute("PRAGMA user_version = 99; DROP TABLE units")
         index.close()
@@ -200,8 +149,7 @@ def test_a_rotten_block_is_dropped_and_not_given_out(bench: Bench, size: int, ho
         cache = bench.open()
         block, plaintext = content(1, size)
         await cache.put(block, plaintext)
-        cache.close()
-        bench.opened.clear()
+        bench.close()
         for path in bench.directory.glob("*/*"):
             rot(path)
         cache = bench.open()
@@ -311,8 +259,7 @@ def test_a_lower_limit_is_kept_from_the_next_opening_on(bench: Bench) -> None:
     async def scenario() -> None:
         cache = bench.open()
         await cache.keep([content(seed, MIB) for seed in range(10)])
-        cache.close()
-        bench.opened.clear()
+        bench.close()
         assert bench.open(limit_bytes=3 * MIB).used_bytes == 3 * MIB
         assert disk_bytes(bench.directory) == 3 * MIB
 
@@ -395,97 +342,12 @@ def test_a_cancelled_put_leaves_the_accounts_in_order(bench: Bench) -> None:
     trio.run(scenario)
 
 
-def staged(
-    directory: Path, kept: list[tuple[BlockId, bytes]], gap: int = 0
-) -> tuple[Path, list[tuple[BlockId, int, int]]]:
-    path, ranges, position = directory / "staged", [], 0
-    with path.open("wb") as file:
-        for block, plaintext in kept:
-            file.write(bytes(gap) + plaintext)
-            ranges.append((block, position + gap, len(plaintext)))
-            position += gap + len(plaintext)
-    return path, ranges
-
-
-def test_a_file_is_taken_over_without_its_owner_losing_it(bench: Bench, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        cache = bench.open()
-        kept = [content(seed, MIB + 100 * seed) for seed in range(8)]
-        path, ranges = staged(tmp_path, kept)
-        assert await cache.adopt_file(path, ranges)
-        assert path.stat().st_nlink == 2
-        for block, plaintext in kept:
-            assert await cache.get(block) == plaintext
-        path.unlink()
-        for block, plaintext in kept:
-            assert await cache.read(block, 0, 2 * MIB) == plaintext
-        bench.crash(cache)
-        cache = bench.open()
-        for block, plaintext in kept:
-            assert await cache.read(block, 5, 2 * MIB) == plaintext[5:]
-
-    trio.run(scenario)
-
-
-def test_the_space_of_a_taken_over_file_is_given_back_block_by_block(bench: Bench, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        cache = bench.open(limit_bytes=10 * MIB)
-        kept = [content(seed, MIB + 4321) for seed in range(8)]
-        path, ranges = staged(tmp_path, kept, gap=8192)
-        assert await cache.adopt_file(path, ranges)
-        path.unlink()
-        (adopted,) = (bench.directory / "adopted").iterdir()
-        before = adopted.stat().st_blocks
-        await cache.keep([content(seed, MIB) for seed in range(20, 24)])
-        assert [cache.contains(block) for block, _ in kept] == [False] * 3 + [True] * 5
-        assert adopted.stat().st_blocks * 512 < before * 512 - 3 * MIB
-        for block, plaintext in kept[3:]:
-            assert await cache.get(block) == plaintext
-        await cache.clear()
-        assert bench.files() == set()
-        assert cache.used_bytes == 0
-
-    trio.run(scenario)
-
-
-def test_a_file_whose_owner_still_has_it_is_dropped_whole(bench: Bench, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        cache = bench.open(limit_bytes=8 * MIB)
-        kept = [content(seed, MIB) for seed in range(6)]
-        path, ranges = staged(tmp_path, kept)
-        assert await cache.adopt_file(path, ranges)
-        await cache.keep([content(seed, MIB) for seed in range(20, 24)])
-        assert not any(cache.contains(block) for block, _ in kept)
-        assert path.read_bytes() == b"".join(plaintext for _, plaintext in kept)
-        assert cache.used_bytes == 4 * MIB
-
-    trio.run(scenario)
-
-
-@pytest.mark.parametrize("why", ["mostly gaps", "no room", "no such file"])
-def test_a_file_that_is_not_worth_it_is_not_taken_over(bench: Bench, tmp_path: Path, why: str) -> None:
-    async def scenario() -> None:
-        cache = bench.open(limit_bytes=(2 if why == "no room" else 64) * MIB)
-        kept = [content(seed, MIB) for seed in range(4)]
-        path, ranges = staged(tmp_path, kept)
-        if why == "mostly gaps":
-            ranges = ranges[:1]
-        if why == "no such file":
-            path = tmp_path / "nothing"
-        assert not await cache.adopt_file(path, ranges)
-        assert bench.files() == set()
-        assert cache.used_bytes == 0
-
-    trio.run(scenario)
-
-
 def test_evicting_a_block_does_not_disturb_one_who_reads_it(bench: Bench) -> None:
     async def scenario() -> None:
         cache = bench.open(limit_bytes=4 * MIB)
         first = content(0, MIB)
         await cache.keep([first])
-        cache.close()
-        bench.opened.clear()
+        bench.close()
         cache = bench.open(limit_bytes=4 * MIB)
         found: list[object] = []
 
