@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import trio
-from cache.replica import Replica
 
+from cache.replica import Replica
 from drivefs.protocol.ids import InodeId, RevisionNumber, Seq, WorkspaceId
 from drivefs.protocol.messages import ContentRequest, ListRequest
 from drivefs.remote import errors

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import trio
-from cache.journal import Journal
 
+from cache.journal import Journal
 from drivefs.protocol.changes import OpResult, Store
 from drivefs.protocol.ground import NowNs
 from drivefs.protocol.ids import BlockId, InodeId, RunId

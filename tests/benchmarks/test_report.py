@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from benchmarks import report, settings
 from benchmarks.rounds import Results
 from benchmarks.rows import ROWS

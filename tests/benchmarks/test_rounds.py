@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from benchmarks import processes, rounds, source_tree
 from benchmarks.settings import MEBIBYTE, STANDARD, Settings
 from benchmarks.targets import PlainDirectory, Target, TrivialMount
