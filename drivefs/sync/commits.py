@@ -5,14 +5,16 @@ whose answer was lost is sent again as it was. Invariant: one commit of this dev
 mutation leaves the journal without a final answer.
 """
 
+import math
 from collections.abc import Callable
 
 import trio
 
-from cache.journal import Journal, RowState
-from drivefs.protocol.changes import FINAL, Base, Mutation, OpResult, Status, Store
+from cache.journal import Journal, JournalRow, RowState
+from drivefs.protocol.changes import FINAL, Base, Create, Mutation, OpResult, Status, Store
 from drivefs.protocol.ids import Epoch, InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.messages import CommitReply, CommitRequest
+from drivefs.protocol.model import InodeKind
 from drivefs.sync import planner
 from drivefs.sync.contents import Contents
 from drivefs.sync.ends import Ends
@@ -71,7 +73,7 @@ class Committer:
     def _take_batch(self) -> list[Mutation]:
         now = trio.current_time()
         self._deferred = {n: until for n, until in self._deferred.items() if until > now}
-        rows = self._journal.unsettled(WINDOW_ROWS)
+        rows = self._window()
         frozen = {row.n for row in rows if row.state is RowState.SENT}
         plan = planner.plan(
             (row.mutation for row in rows), self._waiting, frozen=frozen, deferred=self._deferred.keys()
@@ -82,6 +84,18 @@ class Committer:
                 self._journal.replace(mutation)
             self._journal.mark_sent([mutation.n for mutation in fresh])
         return plan.batch
+
+    def _window(self) -> list[JournalRow]:
+        """The oldest unsettled mutations, and the stores of the files that they create, wherever those stand."""
+        rows = self._journal.unsettled(WINDOW_ROWS)
+        stored = {row.mutation.inode for row in rows if isinstance(row.mutation, Store)}
+        for row in list(rows):
+            made = row.mutation
+            if isinstance(made, Create) and made.kind is InodeKind.FILE and made.inode not in stored:
+                draft = self._journal.drafts.draft(made.inode)
+                if draft is not None and draft.frozen_op and (store := self._journal.get(draft.frozen_op)):
+                    rows.append(store)
+        return rows
 
     def _waiting(self, inode: InodeId) -> planner.Waiting | None:
         size = self._contents.unpublished_bytes(inode)
@@ -107,7 +121,7 @@ class Committer:
         for result in results:
             mutation = by_number[result.n]
             if result.status is Status.NEEDS_BLOCKS and isinstance(mutation, Store):
-                self._deferred[result.n] = trio.current_time() + 3600.0
+                self._deferred[result.n] = math.inf
                 self._resend(mutation, result)
             elif isinstance(mutation, Store) and result.n not in self._deferred:
                 self._publications.arrived(mutation.inode)

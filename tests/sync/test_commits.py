@@ -1,0 +1,203 @@
+"""The way of mutations from a real journal to a backend made by hand, and what its answers lead to."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from cache.journal import RowState
+from cache.workspace import LocalState
+from drivefs.protocol.changes import Base, Mutation, OpResult, Status, Store
+from drivefs.protocol.ids import Epoch, Incarnation, InodeId, OpNumber, RevisionNumber, Seq, WorkspaceId
+from drivefs.protocol.messages import CommitReply, CommitRequest, Cursor, Usage
+from drivefs.remote.errors import Offline
+from drivefs.sync import commits
+from drivefs.sync.commits import Committer
+from drivefs.sync.ends import Ends
+from drivefs.sync.publications import Publications
+from tests.cache.states import Bench, create
+
+
+class Backend:
+    """Answers as told by `answers` (op number → status), else `ok`; keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Mutation]] = []
+        self.answers: dict[int, Status] = {}
+        self.is_down = False
+
+    async def commit(self, workspace: WorkspaceId, request: CommitRequest) -> CommitReply:
+        await trio.lowlevel.checkpoint()
+        self.batches.append(request.mutations)
+        if self.is_down:
+            raise Offline("down")
+        results = [
+            OpResult(m.n, self.answers.get(m.n, Status.OK), seq=Seq(7), revision=RevisionNumber(1))
+            for m in request.mutations
+        ]
+        return CommitReply(results=results, head=Cursor(incarnation=Incarnation(1), seq=Seq(7)), usage=Usage())
+
+    @property
+    def sent(self) -> list[list[int]]:
+        return [[mutation.n for mutation in batch] for batch in self.batches]
+
+
+class Contents:
+    """No content waits but that of the inodes in `unpublished`; hears what was published."""
+
+    def __init__(self) -> None:
+        self.unpublished: dict[InodeId, int] = {}
+        self.heard: list[InodeId] = []
+
+    def unpublished_bytes(self, inode: InodeId) -> int | None:
+        return self.unpublished.get(inode)
+
+    def published(self, inode: InodeId, op: OpNumber, revision: RevisionNumber) -> None:
+        self.heard.append(inode)
+
+
+class Refusals:
+    """Takes refused mutations out of the journal."""
+
+    def __init__(self, local: LocalState) -> None:
+        self.local = local
+        self.refused: list[tuple[int, str]] = []
+
+    def handle(self, refused: list[tuple[Mutation, OpResult]]) -> None:
+        for mutation, result in refused:
+            self.refused.append((mutation.n, result.reason))
+            self.local.journal.remove(mutation.n)
+
+
+class World:
+    """A journal, a backend and a committer between them."""
+
+    def __init__(self, local: LocalState) -> None:
+        self.local, self.journal = local, local.journal
+        self.backend, self.contents, self.refusals = Backend(), Contents(), Refusals(local)
+        self.publications = Publications()
+        self.resent: list[int] = []
+        self.committer = self.new_committer()
+
+    def new_committer(self) -> Committer:
+        return Committer(
+            Ends(self.local, self.backend, WorkspaceId(1)),  # type: ignore[arg-type]
+            contents=self.contents,  # type: ignore[arg-type]
+            publications=self.publications,
+            refusals=self.refusals,  # type: ignore[arg-type]
+            resend=lambda store, result: self.resent.append(store.n),
+        )
+
+    def store(self, inode: InodeId, base: Base | None = None) -> OpNumber:
+        """Put the store of an inode's draft into the journal, as the publisher does."""
+        n = self.journal.next_op()
+        with self.journal.transaction():
+            self.journal.append(Store(n=n, time_ns=1, inode=inode, base=base or Base(), size=0, runs=[], mtime_ns=1))
+            if (draft := self.journal.drafts.draft(inode)) is not None:
+                self.journal.drafts.put_draft(msgspec.structs.replace(draft, frozen=1, frozen_op=n))
+        return n
+
+    def commit(self) -> CommitReply | None:
+        async def main() -> CommitReply | None:
+            return await self.committer.commit_next(Epoch(1))
+
+        return trio.run(main)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    bench = Bench(tmp_path)
+    yield World(bench.open())
+    bench.close_all()
+
+
+def test_creation_never_leaves_without_its_content_however_far_apart_they_stand(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commits, "WINDOW_ROWS", 3)
+    made = [create(world.journal, b"f%d" % i, content=b"x") for i in range(6)]
+    stores = [world.store(inode) for inode, _ in made]
+    world.commit()
+    expected = [n for (_, creation), store in zip(made, stores, strict=True) for n in (creation, store)]
+    assert world.backend.sent[0] == expected[:6]
+    while world.commit():
+        pass
+    assert sorted(n for batch in world.backend.sent for n in batch) == sorted(expected)
+    assert all(
+        set(batch).issuperset({creation, store})
+        for batch in world.backend.sent
+        for (_, creation), store in zip(made, stores, strict=True)
+        if {creation, store} & set(batch)
+    )
+
+
+def test_file_whose_content_is_still_to_be_stored_stays(world: World) -> None:
+    inode, n = create(world.journal, b"a", content=b"x")
+    world.contents.unpublished[inode] = 1
+    assert world.commit() is None
+    del world.contents.unpublished[inode]
+    store = world.store(inode)
+    world.commit()
+    assert world.backend.sent == [[n, store]]
+    assert world.contents.heard == [inode]
+
+
+def test_lost_answer_sends_the_same_batch_again_and_it_is_durable_before_it_leaves(world: World) -> None:
+    inode, n = create(world.journal, b"a", content=b"x")
+    store = world.store(inode)
+    world.backend.is_down = True
+    with pytest.raises(Offline):
+        world.commit()
+    assert [row.state for row in world.journal.unsettled(9)] == [RowState.SENT] * 2
+    assert not world.journal.is_dirty
+    world.backend.is_down = False
+    world.committer = world.new_committer()
+    world.commit()
+    assert world.backend.batches[0] == world.backend.batches[1]
+    assert [m.n for m in world.backend.batches[1]] == [n, store]
+    assert world.commit() is None
+
+
+@pytest.mark.parametrize("status", [Status.BLOCKED, Status.OVER_QUOTA])
+def test_what_has_no_answer_yet_stays_and_lets_others_pass(world: World, status: Status) -> None:
+    inode, n = create(world.journal, b"a", content=b"x")
+    store = world.store(inode)
+    world.backend.answers = {store: status}
+    world.commit()
+    assert [row.n for row in world.journal.unsettled(9)] == [store]
+    other, m = create(world.journal, b"b")
+    world.commit()
+    assert world.backend.sent == [[n, store], [m]]
+    assert world.committer.over_quota is False
+
+
+def test_missing_blocks_are_sent_again_before_their_store(world: World) -> None:
+    inode, _ = create(world.journal, b"a", content=b"x")
+    store = world.store(inode)
+    world.backend.answers = {store: Status.NEEDS_BLOCKS}
+    world.commit()
+    assert world.resent == [store]
+    assert world.commit() is None
+    world.backend.answers = {}
+    world.committer.resent(store)
+    world.commit()
+    assert world.backend.sent[-1] == [store]
+
+
+@pytest.mark.parametrize("status", [Status.CONFLICT, Status.REJECTED, Status.ID_TAKEN, Status.STALE])
+def test_refusals_are_dealt_with_and_the_file_may_be_published_again(world: World, status: Status) -> None:
+    inode, n = create(world.journal, b"a", content=b"x")
+    store = world.store(inode)
+    world.backend.answers = {store: status}
+
+    async def publish() -> None:
+        world.publications.forced([inode])
+        assert world.publications.take_due(1) == [inode]
+
+    trio.run(publish)
+    world.commit()
+    assert world.refusals.refused == [(store, "")]
+    assert not world.publications.is_on_its_way(inode)
+    assert world.journal.unsettled(9) == []
