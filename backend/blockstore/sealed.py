@@ -41,6 +41,11 @@ NONCE_BYTES: dict[Algorithm, int] = {
     Algorithm.XCHACHA20_POLY1305: bindings.crypto_aead_xchacha20poly1305_ietf_NPUBBYTES,
 }
 
+TAG_BYTES: dict[Algorithm, int] = {
+    Algorithm.AEGIS_256: bindings.crypto_aead_aegis256_ABYTES,
+    Algorithm.XCHACHA20_POLY1305: bindings.crypto_aead_xchacha20poly1305_ietf_ABYTES,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class BlockName:
@@ -122,4 +127,6 @@ def _split(sealed: bytes) -> tuple[Algorithm, int, bytes, bytes]:
     if version != SEAL_VERSION or algorithm not in NONCE_BYTES:
         raise errors.SealBroken(f"seal version {version}, algorithm {algorithm} is not known here")
     header_bytes = _HEADER.size + NONCE_BYTES[algorithm]
+    if len(sealed) < header_bytes + TAG_BYTES[algorithm]:
+        raise errors.SealBroken(f"{len(sealed)} bytes are too few for a sealed block")
     return Algorithm(algorithm), number, sealed[:header_bytes], sealed[header_bytes:]

@@ -1,0 +1,274 @@
+"""Blocks over the API: what is acknowledged is there, whole and sealed; what is wrong is refused, and costs little."""
+
+import random
+import struct
+
+import anyio
+import pytest
+
+from backend.service import block_rows
+from backend.service.sealing import SMALL_PAYLOAD_BYTES
+from drivefs.protocol import blocks as codec
+from drivefs.protocol import messages, routes
+from tests.backend.api.conftest import QUOTA_BYTES
+from tests.backend.api.served import Request, Served, framed
+
+pytestmark = pytest.mark.anyio
+
+LARGE = SMALL_PAYLOAD_BYTES * 3
+
+
+def noise(seed: int, size: int) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+async def test_what_was_put_is_got_back_in_the_order_asked_for(served: Served) -> None:
+    plaintexts = [b"small", noise(1, LARGE), b"text " * 100_000, noise(2, codec.MAX_BLOCK_BYTES)]
+    reply = (await served.put(*plaintexts)).message(messages.PutReply)
+    assert reply.stored_count == 4
+    wanted = list(reversed(plaintexts))
+    frames = await served.get(*map(codec.block_id, wanted))
+    found = [codec.decode_payload(frame.payload or b"", frame.block) for frame in frames]
+    assert found == wanted
+
+
+async def test_missing_names_what_has_to_be_sent_once_each(served: Served) -> None:
+    here, absent = codec.block_id(b"here"), codec.block_id(b"absent")
+    await served.put(b"here")
+    assert await served.missing(absent, here, absent) == [absent]
+
+
+async def test_small_blocks_of_a_request_share_an_object_and_large_ones_do_not(served: Served) -> None:
+    await served.put(*[b"file %d" % number for number in range(200)])
+    assert len(served.objects()) == 1
+    await served.put(noise(1, LARGE), noise(2, LARGE))
+    assert len(served.objects()) == 3
+
+
+async def test_nothing_of_a_block_can_be_read_in_the_store(served: Served) -> None:
+    secret = b"the quick brown fox jumps over the lazy dog"
+    await served.put(secret, noise(3, LARGE), compression=codec.Compression.RAW)
+    stored = b"".join(path.read_bytes() for path in served.objects())
+    assert len(stored) > LARGE
+    assert secret not in stored
+    assert noise(3, LARGE)[1000:1064] not in stored
+
+
+async def test_a_block_that_is_not_here_is_said_to_be_so(served: Served) -> None:
+    await served.put(b"here")
+    frames = await served.get(codec.block_id(b"absent"), codec.block_id(b"here"))
+    assert frames[0].payload is None
+    assert frames[1].payload is not None
+
+
+async def test_a_poisoned_block_is_refused_and_not_kept(served: Served) -> None:
+    body = b"".join(codec.frame(codec.block_id(b"what it says"), codec.encode_payload(b"what it is")))
+    reply = await served.post(routes.PUT_BLOCKS, body)
+    assert reply.problem() == "block_invalid"
+    assert reply.status == 422
+    assert await served.missing(codec.block_id(b"what it says")) == [codec.block_id(b"what it says")]
+    assert served.objects() == []
+
+
+async def test_a_body_that_ends_within_a_block_is_refused_and_what_came_whole_is_kept(served: Served) -> None:
+    first, second = noise(1, codec.MAX_BLOCK_BYTES), noise(2, LARGE)
+    reply = await served.post(routes.PUT_BLOCKS, framed(first, second)[:-1])
+    assert reply.problem() == "block_invalid"
+    ids = [codec.block_id(first), codec.block_id(second)]
+    assert await served.missing(*ids) == ids[1:]
+
+
+async def test_when_the_connection_breaks_only_the_block_under_way_is_sent_again(served: Served) -> None:
+    plaintexts = [noise(seed, LARGE) for seed in range(5)]
+    body = framed(*plaintexts)
+    path = routes.PUT_BLOCKS.format(workspace=served.workspace)
+    pieces = [body[: len(body) // 2], body[len(body) // 2 : -10]]
+    request = await served.run(Request(path, pieces, served.token, is_broken_off=True))
+    assert request.status == 0
+    ids = [codec.block_id(plaintext) for plaintext in plaintexts]
+    assert await served.missing(*ids) == ids[-1:]
+
+
+async def test_a_frame_that_promises_too_much_is_refused_before_it_comes(served: Served) -> None:
+    header = struct.pack(">32sI", bytes(32), 2**31)
+    path = routes.PUT_BLOCKS.format(workspace=served.workspace)
+    request = Request(path, [header, *[bytes(2**20)] * 64], served.token)
+    assert (await served.run(request)).problem() == "block_invalid"
+    assert request.taken_count == 1
+
+
+async def test_a_body_beyond_the_bound_is_refused_by_what_it_declares_or_by_what_comes(served: Served) -> None:
+    path = routes.PUT_BLOCKS.format(workspace=served.workspace)
+    declared = Request(path, [b""], served.token, {"content-length": str(2**40)})
+    assert (await served.run(declared)).problem() == "too_large"
+    assert declared.taken_count == 0
+    padding = framed(b"x") * 1000
+    endless = Request(path, [padding] * 2000, served.token)
+    assert len(padding) * 2000 > messages.MAX_TRANSFER_BYTES
+    assert (await served.run(endless)).problem() == "too_large"
+    assert endless.taken_count < 2000
+
+
+async def test_too_many_blocks_in_one_request_are_refused(served: Served) -> None:
+    blocks = [b"%d" % number for number in range(messages.MAX_BLOCKS_PER_REQUEST + 1)]
+    assert (await served.put(*blocks)).problem() == "too_large"
+
+
+async def test_a_block_announced_and_not_sent_is_refused(served: Served) -> None:
+    body = b"".join(codec.frame(codec.block_id(b"x"), None))
+    assert (await served.post(routes.PUT_BLOCKS, body)).problem() == "block_invalid"
+
+
+async def test_the_same_block_twice_is_stored_once_and_counted_once(served: Served) -> None:
+    block = noise(4, LARGE)
+    reply = (await served.put(block, block)).message(messages.PutReply)
+    assert reply.stored_count == 2
+    assert (await served.put(block)).status == 200
+    assert len(served.objects()) == 1
+    assert (await served.usage()).pinned_bytes == LARGE
+
+
+async def test_two_devices_that_send_one_block_at_once_leave_one_object(served: Served) -> None:
+    other = await served.log_in_as("ann")
+    block = noise(5, LARGE)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(served.put, block)
+        tasks.start_soon(other.put, block)
+    assert len(served.objects()) == 1
+    assert (await served.usage()).pinned_bytes == LARGE
+    assert codec.decode_payload((await other.get(codec.block_id(block)))[0].payload or b"", codec.block_id(block))
+
+
+async def test_an_upload_over_the_quota_is_refused_and_leaves_nothing(served: Served) -> None:
+    blocks = [noise(seed, 4 * 2**20) for seed in range(7)]
+    assert len(blocks) * 4 * 2**20 > QUOTA_BYTES
+    assert (await served.put(*blocks)).problem() == "over_quota"
+    assert served.objects() == []
+    assert (await served.usage()).pinned_bytes == 0
+    assert (await served.put(*blocks[:6])).status == 200
+    assert (await served.put(b"one byte more")).problem() == "over_quota"
+
+
+async def test_pins_that_have_run_out_give_their_bytes_back(served: Served) -> None:
+    await served.put(noise(1, 2**20), noise(2, 2**20))
+    assert (await served.usage()).pinned_bytes == 2 * 2**20
+    served.clock.ns += (served.ground.limits.pin_seconds + 1) * 10**9
+    await served.put(noise(3, 2**20))
+    assert (await served.usage()).pinned_bytes == 2**20
+    await served.missing(codec.block_id(noise(1, 2**20)))
+    assert (await served.usage()).pinned_bytes == 2 * 2**20
+
+
+async def test_blocks_of_another_account_are_as_if_they_did_not_exist(served: Served) -> None:
+    await served.services.accounts.add_user("bob", "correct horse")
+    bob = await served.log_in_as("bob")
+    await bob.put(b"bob's")
+    block = codec.block_id(b"bob's")
+    assert await served.missing(block) == [block]
+    assert [frame.payload for frame in await served.get(block)] == [None]
+    served.workspace = bob.workspace
+    foreign = [
+        (routes.MISSING, messages.MissingRequest(blocks=[block])),
+        (routes.GET_BLOCKS, messages.BlocksRequest(blocks=[block])),
+        (routes.PUT_BLOCKS, framed(b"mine")),
+    ]
+    for path, message in foreign:
+        assert (await served.post(path, message)).problem() == "not_found"
+
+
+async def test_a_lost_block_is_not_served_is_asked_for_and_is_healed(served: Served) -> None:
+    block = noise(6, LARGE)
+    await served.put(block)
+    served.objects()[0].unlink()
+    assert [frame.payload for frame in await served.get(codec.block_id(block))] == [None]
+    assert await served.missing(codec.block_id(block)) == [codec.block_id(block)]
+    await served.put(block)
+    assert await served.missing(codec.block_id(block)) == []
+    assert codec.decode_payload((await served.get(codec.block_id(block)))[0].payload or b"", codec.block_id(block))
+
+
+@pytest.mark.parametrize("position", [0, 3, 20, 5000, -1])
+async def test_a_damaged_block_is_never_served(served: Served, position: int) -> None:
+    block = noise(7, LARGE)
+    await served.put(block)
+    path = served.objects()[0]
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+    assert [frame.payload for frame in await served.get(codec.block_id(block))] == [None]
+    assert await served.missing(codec.block_id(block)) == [codec.block_id(block)]
+
+
+async def test_one_sealed_block_does_not_pass_for_another(served: Served) -> None:
+    await served.put(noise(8, LARGE))
+    await served.put(noise(9, LARGE))
+    first, second = served.objects()
+    data = first.read_bytes(), second.read_bytes()
+    first.write_bytes(data[1])
+    second.write_bytes(data[0])
+    frames = await served.get(codec.block_id(noise(8, LARGE)), codec.block_id(noise(9, LARGE)))
+    assert [frame.payload for frame in frames] == [None, None]
+
+
+async def test_a_download_keeps_to_the_bound_of_one_body(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.service.blocks.MAX_TRANSFER_BYTES", 2 * LARGE + 1000)
+    blocks = [noise(seed, LARGE) for seed in range(3)]
+    await served.put(*blocks)
+    frames = await served.get(*map(codec.block_id, blocks))
+    assert [frame.block for frame in frames] == [codec.block_id(block) for block in blocks[:2]]
+
+
+async def test_a_store_that_fails_is_told_as_such_and_nothing_is_acknowledged(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_name: str, _parts: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(served.ground.store, "put", fail)
+    reply = await served.put(b"x")
+    assert reply.problem() == "unavailable"
+    assert reply.reply_headers["retry-after"]
+    monkeypatch.undo()
+    assert await served.missing(codec.block_id(b"x")) == [codec.block_id(b"x")]
+    assert (await served.put(b"x")).status == 200
+
+
+async def test_blocks_are_not_acknowledged_before_their_directory_is_synced(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_names: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(served.ground.store, "settle", fail)
+    assert (await served.put(b"x")).problem() == "unavailable"
+    assert served.objects() == []
+    assert await served.missing(codec.block_id(b"x")) == [codec.block_id(b"x")]
+
+
+async def test_a_block_being_deleted_comes_back_as_a_new_generation(served: Served) -> None:
+    await served.put(b"comes back")
+    block = codec.block_id(b"comes back")
+    await served.ground.database.write(set_state, block, block_rows.BlockState.DELETING)
+    assert await served.missing(block) == [block]
+    await served.put(b"comes back")
+    assert await served.missing(block) == []
+    assert codec.decode_payload((await served.get(block))[0].payload or b"", block) == b"comes back"
+
+
+async def test_missing_revives_a_condemned_block(served: Served) -> None:
+    await served.put(b"condemned")
+    block = codec.block_id(b"condemned")
+    await served.ground.database.write(set_state, block, block_rows.BlockState.CONDEMNED)
+    assert await served.missing(block) == []
+    assert await served.ground.database.read(state_of, block) == block_rows.BlockState.STORED
+
+
+def set_state(connection: block_rows.Connection, block: bytes, state: block_rows.BlockState) -> None:
+    rows = block_rows.blocks
+    connection.execute(rows.update().where(rows.c.block == block).values(state=state))
+
+
+def state_of(connection: block_rows.Connection, block: bytes) -> int:
+    rows = block_rows.blocks
+    state: int = connection.execute(rows.select().where(rows.c.block == block)).one().state
+    return state

@@ -1,0 +1,132 @@
+"""The local store: an object is there whole or not at all, under its own name and nowhere else."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.blockstore import errors, local
+from backend.blockstore.local import BUFFER_BYTES, LEAST_DIRECT_BYTES, PAGE_BYTES, LocalStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    store = LocalStore(tmp_path / "blocks")
+    store.prepare()
+    return store
+
+
+SIZES = [1, PAGE_BYTES, LEAST_DIRECT_BYTES - 1, LEAST_DIRECT_BYTES, LEAST_DIRECT_BYTES + 1, 2**20, BUFFER_BYTES + 1]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_was_put_is_got_back_exactly(store: LocalStore, size: int) -> None:
+    store.put("7f/earlier", [b"\xff" * BUFFER_BYTES])
+    data = os.urandom(size)
+    store.put("7f/one", [data[: size // 2], data[size // 2 :]])
+    store.settle(["7f/one"])
+    assert store.get("7f/one", 0, size) == data
+    assert (store._objects / "7f/one").stat().st_size == size
+
+
+def test_a_part_of_an_object_is_got(store: LocalStore) -> None:
+    store.put("a", [b"0123456789"])
+    assert store.get("a", 3, 4) == b"3456"
+
+
+def test_what_is_not_there_or_too_short_is_missing(store: LocalStore) -> None:
+    store.put("a", [b"0123456789"])
+    for name, offset, length in [("b", 0, 1), ("a", 5, 6), ("a", 100, 1)]:
+        with pytest.raises(errors.ObjectMissing):
+            store.get(name, offset, length)
+
+
+def test_a_deleted_object_is_gone_and_deleting_again_is_fine(store: LocalStore) -> None:
+    store.put("a/b", [b"x"])
+    store.delete("a/b")
+    store.delete("a/b")
+    assert list(store.names()) == []
+
+
+def test_all_names_are_walked(store: LocalStore) -> None:
+    names = {"a/b/c", "a/d", "e"}
+    for name in names:
+        store.put(name, [b"x"])
+    assert set(store.names()) == names
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../b", "a//b", ".x", "a/.", "A", "a\0b", "a/"])
+def test_no_name_leads_out_of_the_directory(store: LocalStore, name: str) -> None:
+    for act in (lambda: store.put(name, [b"x"]), lambda: store.get(name, 0, 1), lambda: store.delete(name)):
+        with pytest.raises(ValueError, match="no name of an object"):
+            act()
+
+
+def test_a_file_system_without_direct_writes_is_written_through_the_cache(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_open = os.open
+
+    def open_without_direct(path: Any, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+        return real_open(path, flags, mode)
+
+    monkeypatch.setattr(local.os, "open", open_without_direct)
+    data = os.urandom(2**20)
+    for name in ("a", "b"):
+        store.put(name, [data])
+        assert store.get(name, 0, len(data)) == data
+
+
+@pytest.mark.parametrize("call", ["fsync", "rename", "ftruncate"])
+def test_a_write_that_fails_leaves_nothing(store: LocalStore, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def fail(*_arguments: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    store.put("a/first", [b"x"])
+    monkeypatch.setattr(local.os, call, fail)
+    with pytest.raises(OSError, match="Input/output"):
+        store.put("a/b", [bytes(2**20)])
+    monkeypatch.undo()
+    assert list(store.names()) == ["a/first"]
+    assert list(store._incoming.iterdir()) == []
+
+
+def test_what_a_crash_left_half_written_is_cleared(store: LocalStore, tmp_path: Path) -> None:
+    store.put("a", [b"x"])
+    (store._incoming / "123-4").write_bytes(b"half")
+    again = LocalStore(tmp_path / "blocks")
+    again.prepare()
+    assert list(store._incoming.iterdir()) == []
+    assert list(again.names()) == ["a"]
+
+
+class Calls:
+    """The system calls that decide what survives a power loss, in their order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: list[str] = []
+        for name in ("rename", "fsync"):
+            monkeypatch.setattr(local.os, name, self._watched(name, getattr(os, name)))
+
+    def _watched(self, name: str, real: Any) -> Any:
+        def call(first: Any, *rest: Any) -> Any:
+            kind = "directory" if isinstance(first, int) and os.path.isdir(f"/proc/self/fd/{first}") else "file"
+            self.made.append(f"{name} {kind}" if name == "fsync" else name)
+            return real(first, *rest)
+
+        return call
+
+
+@pytest.mark.parametrize("size", [100, 2**20])
+def test_an_object_is_synced_then_named_then_its_directory_is_synced(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    store.put("a/first", [b"x"])
+    calls = Calls(monkeypatch)
+    store.put("a/b", [bytes(size)])
+    store.settle(["a/b", "a/first"])
+    assert calls.made == ["fsync file", "rename", "fsync directory"]
