@@ -74,6 +74,10 @@ class Content:
         """Bytes in the layers."""
         return sum(layer.length for layer in self.layers)
 
+    def block_at(self, offset: int) -> int:
+        """The position of the base block that holds a byte, or of the last one before it."""
+        return min(bisect_right(self.offsets, offset), len(self.offsets) - 1) - 1
+
     def pieces(self, start: int, end: int) -> Iterator[Piece]:
         """The parts of base blocks that make up a range of the base, in order."""
         refs, offsets = self.refs or [], self.offsets

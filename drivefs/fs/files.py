@@ -59,6 +59,7 @@ class Files:
         handle = self.handles.get(number)
         if not handle.reads:
             raise errors.BadHandle
+        handle.ahead = await self._contents.reader.read_ahead(handle.content, handle.ahead, offset, length)
         return await self._contents.read(handle.content, offset, length)
 
     def write(self, number: int, offset: int, data: bytes) -> int:

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from drivefs.fs import errors
 from drivefs.fs.content import Content
+from drivefs.fs.readahead import ReadState
 from drivefs.protocol.ids import InodeId
 
 Kind = TypeVar("Kind")
@@ -17,7 +18,7 @@ Kind = TypeVar("Kind")
 class FileHandle:
     """One open file."""
 
-    __slots__ = ("appends", "content", "reads", "writes")
+    __slots__ = ("ahead", "appends", "content", "reads", "writes")
 
     def __init__(self, content: Content, flags: int) -> None:
         access = flags & os.O_ACCMODE
@@ -25,6 +26,7 @@ class FileHandle:
         self.reads = access != os.O_WRONLY
         self.writes = access != os.O_RDONLY
         self.appends = bool(flags & os.O_APPEND)
+        self.ahead = ReadState()
 
 
 class DirectoryHandle:

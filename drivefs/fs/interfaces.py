@@ -14,7 +14,10 @@ class BlockFetcher(Protocol):
     """Brings blocks of the backend here."""
 
     async def fetch(self, workspace: WorkspaceId, inode: InodeId, blocks: Sequence[BlockId], *, urgent: bool) -> None:
-        """Put the verified plaintexts of these blocks into the block cache, as far as it takes them."""
+        """Put the verified plaintexts of these blocks into the block cache, as far as it takes them.
+
+        Not urgent: returns at once; they come later, and a failure is not told.
+        """
         ...
 
     async def read(self, workspace: WorkspaceId, inode: InodeId, block: BlockId) -> bytes:

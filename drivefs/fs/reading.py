@@ -10,10 +10,11 @@ import trio
 
 from cache.staging import StagedRange
 from cache.workspace import LocalState
-from drivefs.fs import errors, extents
+from drivefs.fs import errors, extents, readahead
 from drivefs.fs.content import Content, Piece, Staged
 from drivefs.fs.extents import Extent, Layer
 from drivefs.fs.interfaces import BlockFetcher, Lister
+from drivefs.fs.readahead import ReadState
 from drivefs.protocol.ids import InodeId, WorkspaceId
 from drivefs.protocol.model import unpack_blocks
 from drivefs.remote.errors import RemoteError
@@ -100,6 +101,21 @@ class Reader:
             whole = await self._fetcher.read(self._workspace, inode, block)
             part = whole[offset : offset + length]
         return part
+
+    async def read_ahead(self, content: Content, state: ReadState, offset: int, length: int) -> ReadState:
+        """Before a read: have blocks of the base fetched that will be read next; gives the descriptor's new state.
+
+        Waits for nothing.
+        """
+        refs = content.refs
+        if refs is None or len(refs) < 2:
+            return state
+        last_block = content.block_at(offset + length - 1)
+        ahead = readahead.after_read(state, offset, length, last_block=last_block, block_count=len(refs))
+        if ahead.first < ahead.end:
+            blocks = [ref.block for ref in refs[ahead.first : ahead.end]]
+            await self._fetcher.fetch(self._workspace, content.inode, blocks, urgent=False)
+        return ahead.state
 
     async def learn_base(self, content: Content, found: Iterable[Extent]) -> None:
         """Get the block list of the base, if bytes of it are needed and it is not known."""
