@@ -175,7 +175,7 @@ class Database:
         """The first row of a query, or None."""
         try:
             rows = self._execute(sql, bindings).fetchall()
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise self.translated(error) from error
         return rows[0] if rows else None
 
@@ -183,7 +183,7 @@ class Database:
         """All rows of a query; the caller bounds them."""
         try:
             return self._execute(sql, bindings).fetchall()
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise self.translated(error) from error
 
     def changed_count(self) -> int:
@@ -197,12 +197,12 @@ class Database:
         except apsw.Error as error:
             raise self.translated(error) from error
 
-    def translated(self, error: apsw.Error) -> errors.CacheError:
-        """Our error for one of SQLite's."""
+    def translated(self, error: apsw.Error | UnicodeDecodeError) -> errors.CacheError:
+        """Our error for one of SQLite's, or for text that is none."""
         name = self.path.name
         if isinstance(error, apsw.FullError):
             return errors.DiskFull(f"The disk that holds {name} is full; nothing was changed. Free some space.")
-        if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+        if isinstance(error, apsw.CorruptError | apsw.NotADBError | UnicodeDecodeError):
             return self._corrupt(f"{name} is damaged: {error}")
         if isinstance(error, apsw.IOError):
             return self.poison(error)

@@ -8,7 +8,7 @@ number of times, leads to the same end.
 `is_thorough` (after a power cut, or when the disk had failed) also reads back all written bytes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -27,15 +27,21 @@ from drivefs.protocol.changes import Create, Mutation
 from drivefs.protocol.ids import NO_OP, InodeId
 from drivefs.protocol.model import InodeKind, InodeState
 
+ReplicaStates = Callable[[InodeId], InodeState | None]
+"""What the replica knows of an inode."""
+
 CHECK_DISK = "Check the disk of this device"
 
 
 class Recovery:
     """One run over a journal that nobody uses yet; `findings` tells what was done."""
 
-    def __init__(self, database: Database, staging: Staging, lost: LostAndFound, *, is_thorough: bool) -> None:
+    def __init__(
+        self, database: Database, staging: Staging, lost: LostAndFound, *, replica: ReplicaStates, is_thorough: bool
+    ) -> None:
         self._database = database
         self._staging = staging
+        self._replica = replica
         self._overlay = Overlay(database)
         self._lost = lost
         self._is_thorough = is_thorough
@@ -93,16 +99,22 @@ class Recovery:
             yield wire.decode_mutation(row[1])
 
     def _rebuild_inode(self, inode: InodeId) -> None:
-        """Make the state of a damaged row again, if this device created the inode; else the replica's shows."""
+        """Make the state of a damaged row again, from the inode's creation, or with the size of its draft."""
         for mutation in self._mutations():
             if isinstance(mutation, Create) and self._is_creation(mutation, inode):
-                is_directory = mutation.kind is InodeKind.DIRECTORY
-                state = InodeState(
-                    inode, mutation.kind, mutation.mode, mutation.uid, mutation.gid, rdev=mutation.rdev,
-                    atime_ns=mutation.time_ns, mtime_ns=mutation.time_ns, ctime_ns=mutation.time_ns,
-                    nlink=2 if is_directory else 1, target=mutation.target, size=len(mutation.target),
-                )  # fmt: skip
-                self._overlay.put_inode(state, mutation.n)
+                self._overlay.put_inode(state_created(mutation), mutation.n)
+        row = self._database.row("SELECT place FROM drafts WHERE inode = ?", (inode,))
+        if row is None:
+            return
+        state = self._overlay.inode(inode) or self._replica(inode)
+        if state is None:
+            self._give_up_draft(inode, row[0])
+            self._database.write("DELETE FROM drafts WHERE inode = ?", (inode,))
+            return
+        size = self._draft_row(inode).base_size
+        for record, _data, _is_good in records_of(self._database, row[0], with_data=False):
+            size = size_after(record, size)
+        self._overlay.put_inode(msgspec.structs.replace(state, size=size), NO_OP)
 
     def _rebuild_entries(self) -> None:
         """Make damaged entries again, from all mutations in their order."""
@@ -134,7 +146,7 @@ class Recovery:
             if not is_good or (self._is_thorough and record_bytes(self._staging.peek, record, data) is None):
                 first_bad = record
                 break
-            size = record.file_offset if record.is_truncation else max(size, record.file_offset + record.length)
+            size = size_after(record, size)
         if first_bad is None:
             return
         kept = self._keep_behind(inode, place, first_bad)
@@ -228,7 +240,7 @@ class Recovery:
                 continue
             kept = self._lost.take_file(f"staging-{path.name}", path)
             what = "Written bytes were found that no file of the drive knows of"
-            meaning = f"They were never synced when the power went, and are kept in {kept}"
+            meaning = f"The write they belong to never ended, or was not synced when the power went: they are in {kept}"
             self._find(Severity.NOTE, what, meaning, "Look into that file and copy what you miss, then delete it")
         self._staging.recount()
         self._database.write("DELETE FROM retired")
@@ -256,3 +268,26 @@ MEANINGS: dict[str, tuple[Severity, str]] = {
 def records_end(place: int) -> int:
     """The id behind the last that a draft's records can have."""
     return ((place + 1) << PLACE_BITS) + 1
+
+
+def size_after(record: Record, size: int) -> int:
+    """The size of a file after a write or a truncation."""
+    return record.file_offset if record.is_truncation else max(size, record.file_offset + record.length)
+
+
+def state_created(mutation: Create) -> InodeState:
+    """The state of an inode when it had just been created."""
+    return InodeState(
+        mutation.inode,
+        mutation.kind,
+        mutation.mode,
+        mutation.uid,
+        mutation.gid,
+        rdev=mutation.rdev,
+        atime_ns=mutation.time_ns,
+        mtime_ns=mutation.time_ns,
+        ctime_ns=mutation.time_ns,
+        nlink=2 if mutation.kind is InodeKind.DIRECTORY else 1,
+        target=mutation.target,
+        size=len(mutation.target),
+    )

@@ -81,7 +81,8 @@ def _accepted_frames(path: Path) -> int:
 
 
 def _copy_aside(path: Path, aside: Path) -> None:
-    aside.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in (aside.parent, aside):
+        directory.mkdir(mode=0o700, exist_ok=True)
     for source in (path, Path(f"{path}-wal")):
         copy_private(source, aside / source.name)
     sync_path(aside)

@@ -38,8 +38,7 @@ class BadRow(NamedTuple):
 
 def _mutation_verifies(row: Row) -> bool:
     n, state, seq, revision, status, reason, body, found, mark = row
-    answer = (status + reason).encode()
-    return bool(row_digest(body, n) == found and row_digest(answer, n, state, seq, revision) == mark)
+    return bool(row_digest(body, n) == found and row_digest(status + reason, n, state, seq, revision) == mark)
 
 
 TABLES = (
@@ -65,10 +64,15 @@ _RECORDS = Table(
 
 
 def pages(database: Database, table: str, columns: str, start: Row) -> Iterator[Row]:
-    """All rows in order of the first columns, which are the key, beginning after `start`; never many at once."""
-    key = ", ".join(columns.split(", ")[: len(start)])
+    """All rows in order of the first columns, which are the key, beginning after `start`; never many at once.
+
+    Text comes as bytes: damage may have made text of anything.
+    """
+    names = columns.split(", ")
+    key = ", ".join(names[: len(start)])
     places = ", ".join("?" * len(start))
-    sql = f"SELECT {columns} FROM {table} WHERE ({key}) > ({places}) ORDER BY {key} LIMIT {PAGE_ROWS}"
+    plain = ", ".join(f"iif(typeof({name}) = 'text', CAST({name} AS BLOB), {name})" for name in names)
+    sql = f"SELECT {plain} FROM {table} WHERE ({key}) > ({places}) ORDER BY {key} LIMIT {PAGE_ROWS}"
     while True:
         rows = database.rows(sql, start)
         yield from rows
