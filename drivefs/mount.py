@@ -169,8 +169,13 @@ class _Allowance:
     def told(self, reply: SessionReply) -> None:
         """A session has begun."""
         self._journal.set_meta(self.KEY, wire.encode(reply.limits))
+        self.limits = reply.limits
+        self.used(reply.usage)
+
+    def used(self, usage: Usage) -> None:
+        """The backend has said what the account uses now."""
         for each in self.hear:
-            each(reply.limits, reply.usage)
+            each(self.limits, usage)
 
 
 def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Parts:
@@ -180,6 +185,11 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     offload = _Threads(THREADS)
     allowance = _Allowance(local)
     publications = Publications()
+
+    def opened(reply: SessionReply) -> None:
+        _see_to_root(local, device.root)
+        allowance.told(reply)
+
     downloader = Downloader(remote, local.blocks, offload)
     # The engine comes last, since it needs all others; until it runs, nothing can fail for lack of the backend.
     lister = Lister(remote, local.replica, device.workspace, lambda error: engine.connection.lost(error))
@@ -213,12 +223,14 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     )
     parts = Parts(
         local=local,
-        session=Session(local, remote, device.workspace, random_bytes=os.urandom, opened=allowance.told),
+        session=Session(local, remote, device.workspace, random_bytes=os.urandom, opened=opened),
         contents=filesystem.contents,
         publications=publications,
         publisher=Publisher(local.journal, filesystem.contents, publications, uploader, time.time_ns),
         committer=committer,
-        follower=Follower(ends, views=filesystem, invalidator=told, diverged=lambda: None),
+        follower=Follower(ends, views=filesystem, invalidator=told, diverged=lambda: engine.begin_again()),
+        used=allowance.used,
+        forget_all=filesystem.forget_all_cached,
     )
     refusals.invalidator = told
     engine = Engine(parts, time.time_ns, random.random)

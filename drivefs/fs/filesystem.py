@@ -372,6 +372,10 @@ class FileSystem:
         for inode in inodes:
             self._contents.forget(inode)
 
+    def forget_all_cached(self) -> None:
+        """Drop all that is cached of names and inodes: the replica begins again."""
+        self._view.forget_all()
+
 
 def _revision(state: InodeState) -> bytes | None:
     return str(state.revision).encode() if state.kind is InodeKind.FILE else None

@@ -194,6 +194,11 @@ class View:
         for name in names:
             self._names.pop(name, None)
 
+    def forget_all(self) -> None:
+        """Drop all that is cached of the databases."""
+        self._inodes.clear()
+        self._names.clear()
+
     def undo(self) -> None:
         """The open transaction failed: the caches forget what it put."""
         for key in self.touched:

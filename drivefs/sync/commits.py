@@ -24,7 +24,7 @@ from drivefs.sync.refusals import Refusals
 WINDOW_ROWS = 2500
 """How far ahead of the oldest unsettled mutation a batch is looked for."""
 
-DEFER_SECONDS = {Status.BLOCKED: 0.2, Status.NEEDS_BLOCKS: 0.0, Status.OVER_QUOTA: 10.0}
+DEFER_SECONDS = {Status.BLOCKED: 0.2, Status.NEEDS_BLOCKS: math.inf, Status.OVER_QUOTA: 10.0}
 
 
 class Committer:
@@ -46,8 +46,7 @@ class Committer:
         self._publications = publications
         self._refusals = refusals
         self._resend = resend
-        self._deferred: dict[OpNumber, float] = {}
-        self.over_quota = False
+        self._deferred: dict[OpNumber, tuple[float, Status]] = {}
 
     async def commit_next(self, epoch: Epoch) -> CommitReply | None:
         """Commit one batch; None if there is nothing that can go now.
@@ -70,9 +69,14 @@ class Committer:
         """Whether mutations wait that the backend could not take yet."""
         return bool(self._deferred)
 
+    @property
+    def is_over_quota(self) -> bool:
+        """Whether content waits for room in the account."""
+        return any(status is Status.OVER_QUOTA for _, status in self._deferred.values())
+
     def _take_batch(self) -> list[Mutation]:
         now = trio.current_time()
-        self._deferred = {n: until for n, until in self._deferred.items() if until > now}
+        self._deferred = {n: wait for n, wait in self._deferred.items() if wait[0] > now}
         rows = self._window()
         frozen = {row.n for row in rows if row.state is RowState.SENT}
         plan = planner.plan(
@@ -106,7 +110,6 @@ class Committer:
     def _settle(self, batch: list[Mutation], results: list[OpResult]) -> None:
         by_number = {mutation.n: mutation for mutation in batch}
         refused: list[tuple[Mutation, OpResult]] = []
-        self.over_quota = any(result.status is Status.OVER_QUOTA for result in results)
         with self._journal.transaction():
             for result in results:
                 mutation = by_number[result.n]
@@ -116,12 +119,12 @@ class Committer:
                     self._journal.fail(result.n, result.status, result.reason)
                     refused.append((mutation, result))
                 else:
-                    self._deferred[result.n] = trio.current_time() + DEFER_SECONDS[result.status]
+                    until = trio.current_time() + DEFER_SECONDS[result.status]
+                    self._deferred[result.n] = (until, result.status)
             self._refusals.handle(refused)
         for result in results:
             mutation = by_number[result.n]
             if result.status is Status.NEEDS_BLOCKS and isinstance(mutation, Store):
-                self._deferred[result.n] = math.inf
                 self._resend(mutation, result)
             elif isinstance(mutation, Store) and result.n not in self._deferred:
                 self._publications.arrived(mutation.inode)

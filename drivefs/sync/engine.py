@@ -15,6 +15,7 @@ from cache.workspace import LocalState
 from drivefs.protocol.changes import OpResult, Store
 from drivefs.protocol.ground import NowNs
 from drivefs.protocol.ids import InodeId
+from drivefs.protocol.messages import Usage
 from drivefs.remote import errors
 from drivefs.sync.commits import Committer
 from drivefs.sync.connection import Connection
@@ -36,7 +37,8 @@ ERROR_PAUSE_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the engine runs."""
+    """What the engine runs; `used` hears what the account uses after each commit; `forget_all` drops what
+    is cached of the replica."""
 
     local: LocalState
     session: Session
@@ -45,6 +47,8 @@ class Parts:
     publisher: Publisher
     committer: Committer
     follower: Follower
+    used: Callable[[Usage], None]
+    forget_all: Callable[[], None]
 
 
 class Engine:
@@ -91,6 +95,14 @@ class Engine:
             with trio.move_on_after(1.0):
                 await self._settled.wait()
 
+    def begin_again(self) -> None:
+        """The backend's history is not the one that the replica knows: the replica begins again, the journal stays."""
+        self._parts.local.replica.reset()
+        self._parts.forget_all()
+        self.connection.lost(
+            errors.Offline("the server's history is not the one known here, so the drive is listed again")
+        )
+
     def resend(self, store: Store, result: OpResult) -> None:
         """The backend lacks blocks of a store that is already sent: send them again, then the store."""
         self._resends.append((store, result))
@@ -124,8 +136,9 @@ class Engine:
             await self._parts.publisher.resend(store, result)
             del self._resends[0]
             self._parts.committer.resent(store.n)
-        while await self._parts.committer.commit_next(self._parts.session.epoch) is not None:
+        while (reply := await self._parts.committer.commit_next(self._parts.session.epoch)) is not None:
             self._settled.set()
+            self._parts.used(reply.usage)
             await self._parts.session.refill_ids()
 
     async def _follow(self) -> None:
