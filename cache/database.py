@@ -255,6 +255,7 @@ class Database:
         free, used = (row[0], row[1] - row[0]) if row else (0, 0)
         if used * PAGE_BYTES <= SHRINK_BYTES < free * PAGE_BYTES:
             self.execute_script("VACUUM")
+            self.empty_log()
 
     def close(self) -> None:
         """Close; the WAL is copied into the database and removed."""

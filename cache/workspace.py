@@ -63,7 +63,8 @@ class LocalState:
         with ExitStack() as opened:
             make_private(state_dir)
             opened.enter_context(held_lock(state_dir))
-            make_private(cache_dir)
+            for directory in (cache_dir, cache_dir / "blocks"):
+                make_private(directory)
             self.replica = Replica(cache_dir / "replica.db", offload)
             opened.callback(self.replica.close)
             self._open_journal(state_dir, opened)

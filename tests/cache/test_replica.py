@@ -1,0 +1,197 @@
+"""The replica: older never overwrites newer, absence is known only where all names are, and a page is one step."""
+
+import pytest
+import trio
+
+from cache.errors import ReplicaCorrupt
+from cache.overlay import MISSING
+from cache.replica import PAGE_ROWS, Replica
+from cache.workspace import LocalState
+from drivefs.protocol.ids import CommitId, Incarnation, InodeId, RevisionNumber, Seq, WorkspaceId
+from drivefs.protocol.messages import Cursor, Entry, FeedPage, FeedStatus
+from drivefs.protocol.model import DentryState, InodeKind, InodeState
+from tests.cache import states
+from tests.cache.states import ROOT, Bench
+
+WORKSPACE = WorkspaceId(3)
+
+
+@pytest.fixture
+def replica(local: LocalState) -> Replica:
+    return local.replica
+
+
+def directory(inode: int = ROOT, nlink: int = 2) -> InodeState:
+    return InodeState(InodeId(inode), InodeKind.DIRECTORY, 0o755, nlink=nlink)
+
+
+def file(inode: int, size: int = 0, nlink: int = 1) -> InodeState:
+    return InodeState(InodeId(inode), InodeKind.FILE, 0o644, size=size, nlink=nlink)
+
+
+def cursor(seq: int) -> Cursor:
+    return Cursor(incarnation=Incarnation(1), seq=Seq(seq), commit=CommitId(bytes(16)))
+
+
+def page(seq: int, inodes: list[InodeState] | None = None, names: dict[bytes, int] | None = None) -> FeedPage:
+    dentries = [DentryState(ROOT, name, InodeId(inode)) for name, inode in (names or {}).items()]
+    return FeedPage(
+        workspace=WORKSPACE, status=FeedStatus.CHANGES, cursor=cursor(seq), inodes=inodes or [], dentries=dentries
+    )
+
+
+def listing(replica: Replica, seq: int, names: dict[bytes, int], *, complete: bool = True) -> None:
+    entries = [Entry(name=name, inode=file(inode)) for name, inode in names.items()]
+    replica.apply_listing(directory(), entries, Seq(seq), complete)
+
+
+def names(replica: Replica) -> list[bytes]:
+    return [name for name, _ in replica.children(ROOT)]
+
+
+def test_a_name_is_absent_only_where_all_names_are_known(replica: Replica) -> None:
+    listing(replica, 5, {b"a": 10}, complete=False)
+    assert replica.dentry(ROOT, b"a") == 10
+    assert replica.dentry(ROOT, b"b") is MISSING
+    assert not replica.is_complete(ROOT)
+    listing(replica, 5, {b"c": 11})
+    assert replica.dentry(ROOT, b"b") is None
+    assert replica.is_complete(ROOT)
+    assert names(replica) == [b"a", b"c"]
+
+
+def test_an_older_state_never_overwrites_a_newer_one(replica: Replica) -> None:
+    replica.put_inodes([file(10, size=2)], Seq(7))
+    replica.put_inodes([file(10, size=1)], Seq(6))
+    state = replica.inode(InodeId(10))
+    assert state is not None
+    assert state.size == 2
+    replica.put_inodes([file(10, nlink=0)], Seq(6))
+    assert replica.inode(InodeId(10)) is not None
+    replica.put_inodes([file(10, nlink=0)], Seq(7))
+    assert replica.inode(InodeId(10)) is None
+
+
+def test_a_name_removed_by_the_feed_does_not_come_back_with_an_older_listing(bench: Bench, local: LocalState) -> None:
+    replica = local.replica
+    listing(replica, 5, {b"a": 10}, complete=False)
+    replica.apply_page(page(6, [file(11, nlink=0), file(12)], {b"gone": 0, b"new": 12}))
+    listing(replica, 5, {b"gone": 11, b"z": 13})
+    assert replica.dentry(ROOT, b"gone") is None
+    assert names(replica) == [b"a", b"new", b"z"]
+    assert bench.close(local) == []
+
+
+def test_a_page_and_its_cursor_are_one_step_and_may_come_twice(replica: Replica) -> None:
+    listing(replica, 5, {b"a": 10})
+    change = page(6, [file(10, size=9), file(12)], {b"a": 0, b"b": 10, b"c": 12})
+    for _ in range(2):
+        replica.apply_page(change)
+        assert names(replica) == [b"b", b"c"]
+        found = replica.cursor(WORKSPACE)
+        assert found == cursor(6)
+    assert replica.names_of(InodeId(10)) == [(ROOT, b"b")]
+
+
+def test_a_page_that_cannot_be_applied_changes_nothing(replica: Replica) -> None:
+    replica.set_cursor(WORKSPACE, cursor(5))
+    bad = page(6, [file(10)], {b"a": 10})
+    bad.dentries.append(DentryState(ROOT, "no bytes", InodeId(1)))  # type: ignore[arg-type]
+    bad.cursor = None  # type: ignore[assignment]
+    with pytest.raises(AttributeError):
+        replica.apply_page(bad)
+    assert replica.cursor(WORKSPACE) == cursor(5)
+    assert replica.inode(InodeId(10)) is None
+
+
+def test_an_entry_without_its_inode_makes_a_directory_incomplete(replica: Replica) -> None:
+    listing(replica, 5, {})
+    replica.apply_page(page(6, [], {b"a": 10}))
+    assert not replica.is_complete(ROOT)
+    assert replica.dentry(ROOT, b"b") is MISSING
+
+
+def test_a_listing_of_a_complete_directory_changes_no_names(replica: Replica) -> None:
+    listing(replica, 5, {b"a": 10})
+    replica.apply_page(page(6, [file(10, nlink=0)], {b"a": 0}))
+    listing(replica, 5, {b"a": 10})
+    assert names(replica) == []
+
+
+def test_an_own_directory_is_complete_from_the_start(replica: Replica) -> None:
+    replica.mark_complete(InodeId(40))
+    assert replica.dentry(InodeId(40), b"a") is None
+
+
+def test_names_come_by_pages_while_they_change(replica: Replica) -> None:
+    listing(replica, 5, {b"%05d" % index: 100 + index for index in range(2 * PAGE_ROWS + 10)})
+    found = []
+    for count, (name, state) in enumerate(replica.children(ROOT)):
+        found.append(name)
+        assert state.inode == 100 + int(name)
+        if count == 10:
+            replica.apply_page(page(6, [file(99)], {b"%05d" % (PAGE_ROWS + 5): 0, b"": 99}))
+    assert len(found) == len(set(found))
+    assert set(found) >= {b"%05d" % index for index in range(2 * PAGE_ROWS + 10) if index != PAGE_ROWS + 5}
+    assert [name for name, _ in replica.children(ROOT, after=b"00517")][:2] == [b"00518", b"00519"]
+
+
+def test_long_block_lists_are_kept_within_a_bound(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cache.replica.CONTENTS_BYTES", 1000)
+    for revision in range(1, 6):
+        replica.put_content(InodeId(10), RevisionNumber(revision), bytes([revision]) * 400)
+    kept = [replica.content(InodeId(10), RevisionNumber(revision)) for revision in range(1, 6)]
+    assert kept[:3] == [None, None, None]
+    assert kept[3:] == [bytes([4]) * 400, bytes([5]) * 400]
+
+
+def test_what_is_synced_follows_the_cursor_only_by_a_sync(bench: Bench, replica: Replica) -> None:
+    replica.apply_page(page(6))
+    assert replica.synced_seq(WORKSPACE) == 0
+    trio.run(replica.sync)
+    assert replica.synced_seq(WORKSPACE) == 6
+    replica.apply_page(page(7))
+    assert replica.synced_seq(WORKSPACE) == 6
+    bench.crash()
+    assert bench.open("crashed").replica.synced_seq(WORKSPACE) == 0
+
+
+def test_a_damaged_replica_begins_again_and_leaves_the_journal_alone(bench: Bench, local: LocalState) -> None:
+    local.replica.apply_page(page(6, [file(10)], {b"a": 10}))
+    inode, _ = states.create(local.journal, b"mine", content=b"x")
+    bench.close(local)
+    _, cache = bench.places()
+    (cache / "replica.db").write_bytes(b"rot" * 5000)
+    again = bench.open()
+    assert again.replica.cursor(WORKSPACE) is None
+    assert states.content_of(again, inode) == b"x"
+    assert again.journal.overlay.dentry(ROOT, b"mine") == inode
+
+
+def test_damage_that_is_met_later_is_told_and_mended_by_a_reset(local: LocalState) -> None:
+    replica = local.replica
+    listing(replica, 5, {b"%05d" % index: 100 + index for index in range(3000)})
+    local.replica.database.empty_log()
+    with (local.replica.database.path).open("r+b") as found:
+        found.seek(4096)
+        found.write(b"\xff" * 200_000)
+    replica.database.execute_script("PRAGMA shrink_memory")
+    with pytest.raises(ReplicaCorrupt):
+        names(replica)
+    replica.reset()
+    assert names(replica) == []
+    listing(replica, 5, {b"a": 10})
+    assert names(replica) == [b"a"]
+
+
+def test_the_cache_directory_may_be_deleted(bench: Bench, local: LocalState) -> None:
+    inode, _ = states.create(local.journal, b"mine", content=b"x")
+    local.replica.apply_page(page(6, [file(10)], {b"a": 10}))
+    bench.close(local)
+    _, cache = bench.places()
+    for path in sorted(cache.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    cache.rmdir()
+    again = bench.open()
+    assert again.replica.cursor(WORKSPACE) is None
+    assert states.content_of(again, inode) == b"x"
