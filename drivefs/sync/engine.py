@@ -27,8 +27,6 @@ from drivefs.sync.session import Session
 
 log = logging.getLogger(__name__)
 
-GATHER_SECONDS = 0.03
-"""How long a first change waits for others to go with it."""
 BARRIER_SECONDS = 1.0
 POLL_PAUSE_SECONDS = 0.02
 IDLE_SECONDS = 30.0
@@ -118,6 +116,7 @@ class Engine:
     async def _publish(self, nursery: trio.Nursery) -> None:
         while True:
             await self._parts.publications.wait(IDLE_SECONDS)
+            await self._parts.publications.lull()
             await self.connection.wait_online()
             await self._parts.publisher.publish_due(nursery, self.connection.lost)
 
@@ -126,7 +125,7 @@ class Engine:
         while True:
             longest = 0.2 if parts.committer.has_deferred() else IDLE_SECONDS
             await parts.publications.journal_changed.wait(longest)
-            await trio.sleep(GATHER_SECONDS)
+            await parts.publications.lull()
             await self.connection.wait_online()
             await self._guarded(self._commit_all)
 
@@ -140,6 +139,7 @@ class Engine:
             self._settled.set()
             self._parts.used(reply.usage)
             await self._parts.session.refill_ids()
+        await self._parts.follower.let_go()
 
     async def _follow(self) -> None:
         while True:

@@ -17,7 +17,9 @@ import trio
 from drivefs.protocol.ids import InodeId
 from drivefs.sync.signal import Signal
 
-QUIET_SECONDS = 0.1
+QUIET_SECONDS = 0.05
+LULL_SECONDS = 0.025
+LONGEST_LULL_SECONDS = 1.0
 REPUBLISH_SECONDS = 5.0
 
 
@@ -30,10 +32,12 @@ class Publications:
         self._on_their_way: set[InodeId] = set()
         self._published_at: dict[InodeId, float] = {}
         self._offered = Signal()
+        self._event_count = 0
         self.journal_changed = Signal()
 
     def changed(self) -> None:
         """A mutation was added to the journal."""
+        self._event_count += 1
         self.journal_changed.raise_()
 
     def closed(self, inode: InodeId) -> None:
@@ -57,6 +61,7 @@ class Publications:
         self._again.pop(inode, None)
 
     def _offer(self, inode: InodeId, due: float) -> None:
+        self._event_count += 1
         waiting = self._again if inode in self._on_their_way else self._due
         waiting[inode] = due
         self._offered.raise_()
@@ -101,3 +106,16 @@ class Publications:
             next_due = min(self._due.values()) - trio.current_time()
             longest_seconds = min(longest_seconds, max(next_due, 0.0))
         await self._offered.wait(longest_seconds)
+
+    async def lull(self) -> None:
+        """Wait for a moment in which nothing is written, at most `LONGEST_LULL_SECONDS`.
+
+        The work that follows shares the interpreter with system calls: it disturbs less, and does more at once, when
+        a burst of them is over.
+        """
+        deadline = trio.current_time() + LONGEST_LULL_SECONDS
+        while trio.current_time() < deadline:
+            count = self._event_count
+            await trio.sleep(LULL_SECONDS)
+            if count == self._event_count:
+                return

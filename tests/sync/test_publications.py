@@ -4,7 +4,13 @@ import trio
 import trio.testing
 
 from drivefs.protocol.ids import InodeId
-from drivefs.sync.publications import QUIET_SECONDS, REPUBLISH_SECONDS, Publications
+from drivefs.sync.publications import (
+    LONGEST_LULL_SECONDS,
+    LULL_SECONDS,
+    QUIET_SECONDS,
+    REPUBLISH_SECONDS,
+    Publications,
+)
 
 ONE, TWO = InodeId(1), InodeId(2)
 
@@ -93,5 +99,25 @@ def test_dropped_file_is_never_due() -> None:
         await trio.sleep(1)
         assert waiting.take_due(10) == []
         assert waiting.is_idle()
+
+    run(main)
+
+
+def test_lull_waits_out_a_burst_but_not_for_ever() -> None:
+    async def busy(waiting: Publications, seconds: float) -> None:
+        end = trio.current_time() + seconds
+        while trio.current_time() < end:
+            waiting.changed()
+            await trio.sleep(LULL_SECONDS / 5)
+
+    async def main() -> None:
+        waiting = Publications()
+        for burst_seconds, longest in ((0.3, 0.3 + 3 * LULL_SECONDS), (60.0, LONGEST_LULL_SECONDS + LULL_SECONDS)):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(busy, waiting, burst_seconds)
+                before = trio.current_time()
+                await waiting.lull()
+                assert min(burst_seconds, LONGEST_LULL_SECONDS) <= trio.current_time() - before <= longest
+                nursery.cancel_scope.cancel()
 
     run(main)
