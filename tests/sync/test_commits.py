@@ -168,7 +168,7 @@ def test_what_has_no_answer_yet_stays_and_lets_others_pass(world: World, status:
     world.backend.answers = {store: status}
     world.commit()
     assert [row.n for row in world.journal.unsettled(9)] == [store]
-    other, m = create(world.journal, b"b")
+    _other, m = create(world.journal, b"b")
     world.commit()
     assert world.backend.sent == [[n, store], [m]]
     assert world.committer.is_over_quota is (status is Status.OVER_QUOTA)
@@ -189,7 +189,7 @@ def test_missing_blocks_are_sent_again_before_their_store(world: World) -> None:
 
 @pytest.mark.parametrize("status", [Status.CONFLICT, Status.REJECTED, Status.ID_TAKEN, Status.STALE])
 def test_refusals_are_dealt_with_and_the_file_may_be_published_again(world: World, status: Status) -> None:
-    inode, n = create(world.journal, b"a", content=b"x")
+    inode, _n = create(world.journal, b"a", content=b"x")
     store = world.store(inode)
     world.backend.answers = {store: status}
 

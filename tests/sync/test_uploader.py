@@ -14,6 +14,7 @@ from drivefs.protocol.model import BlockRef
 from drivefs.sync.uploader import SMALL_BYTES, Uploader
 
 MIB = 2**20
+INODE = InodeId(5)
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Frozen:
     data: bytes
     base_blocks: list[BlockRef] = field(default_factory=list)
     dirty: list[tuple[int, int]] | None = None
-    inode: InodeId = InodeId(5)
+    inode: InodeId = INODE
     read_bytes: int = 0
 
     @property
