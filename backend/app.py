@@ -7,6 +7,7 @@ master key, and never gets a new one. `make_app` itself runs on asyncio and trio
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import logging
 import os
@@ -35,6 +36,7 @@ from backend.blockstore.local import LocalStore
 from backend.config import Settings
 from backend.metadata.sqlite import Database
 from backend.notify.hub import InProcessHub
+from backend.service import block_rows
 from backend.service.accounts import Accounts
 from backend.service.blocks import Blocks
 from backend.service.changes import Changes
@@ -52,6 +54,10 @@ T = TypeVar("T")
 MAX_THREADS = 24
 BACKLOG = 1024
 """Connections that the kernel holds until they are accepted."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Options of glibc's `mallopt`."""
+LARGEST_KEPT_BYTES = 16 * 2**20
+KEPT_BYTES = 128 * 2**20
 DATABASE_NAME = "metadata.db"
 LOCK_NAME = "lock"
 
@@ -155,6 +161,7 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
         await keys.verify_master()
         store = LocalStore(settings.data / "blocks")
         await offload(store.prepare)
+        await database.write(block_rows.establish_store, "local")
         ground = Ground(
             database=database,
             store=store,
@@ -197,6 +204,7 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
         CannotServe, WrongMasterKey, MetadataError: nothing was started.
     """
     _refuse_taken_address(settings)
+    _keep_freed_memory()
     with locked(settings.data, create=True):
         async with (
             opened(settings) as services,
@@ -252,6 +260,17 @@ def _refuse_taken_address(settings: Settings) -> None:
         raise CannotServe(
             f"Cannot listen at {settings.listen}: {error.strerror or error}. Choose another address with --listen."
         ) from error
+
+
+def _keep_freed_memory() -> None:
+    """Have the allocator keep what uploads free for the next ones, up to a bound, where it can be told.
+
+    Giving each block's memory back to the kernel, to be faulted in again, took 0.9 of 2.1 s of system time per GiB.
+    """
+    with contextlib.suppress(AttributeError):
+        set_option = ctypes.CDLL(None).mallopt
+        set_option(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
+        set_option(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def _has_aes() -> bool:

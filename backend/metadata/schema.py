@@ -372,6 +372,7 @@ pins = Table(
     _key("device"),
     _id("expires_ns"),
     Column("proven", Boolean, nullable=False),  # whether the device showed that it has the bytes, by sending them
+    Index("pins_by_expiry", "account", "expires_ns"),
     sqlite_with_rowid=False,
 )
 

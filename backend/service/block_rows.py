@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from backend.metadata.schema import BlockState, CopyState, accounts, block_copies, blocks, pins
+from backend.metadata.schema import BlockState, CopyState, accounts, block_copies, blocks, pins, stores
 from backend.service.ground import Limits
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import AccountId, BlockId, DeviceId
@@ -70,6 +70,12 @@ class Pin:
     now_ns: int
     expires_ns: int
     is_proven: bool
+
+
+def establish_store(connection: Connection, kind: str) -> None:
+    """Note the one store of this deployment, which its copies refer to, if that has not been done yet."""
+    if connection.execute(select(stores.c.store).where(stores.c.store == STORE)).one_or_none() is None:
+        connection.execute(insert(stores), {"store": STORE, "kind": kind, "region": ""})
 
 
 def portions(ids: Collection[BlockId]) -> Iterator[list[BlockId]]:

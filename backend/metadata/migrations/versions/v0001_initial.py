@@ -323,6 +323,7 @@ Table(
     _key("device"),
     _number("expires_ns"),
     Column("proven", Boolean, nullable=False),
+    Index("pins_by_expiry", "account", "expires_ns"),
     sqlite_with_rowid=False,
 )
 
