@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -41,6 +42,7 @@ from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.remote import errors, transport
 from drivefs.remote.client import Remote
 from drivefs.sync.commits import Committer
+from drivefs.sync.contents import Shown
 from drivefs.sync.downloader import PARALLEL_REQUESTS, Downloader
 from drivefs.sync.ends import Ends
 from drivefs.sync.engine import Engine, Parts
@@ -158,8 +160,10 @@ class _Allowance:
 
     KEY = "allowance"
 
-    def __init__(self, local: LocalState) -> None:
+    def __init__(self, local: LocalState, root: InodeId) -> None:
         self._journal = local.journal
+        self._see_to_root = partial(_see_to_root, local, root)
+        self._see_to_root()
         known = self._journal.meta(self.KEY)
         nothing = Limits(file_bytes=DEFAULT_FILE_BYTES, quota_bytes=0)
         self.limits = nothing if known is None else wire.decode(known, Limits)
@@ -167,7 +171,8 @@ class _Allowance:
         self.hear: list[Callable[[Limits, Usage], None]] = []
 
     def told(self, reply: SessionReply) -> None:
-        """A session has begun."""
+        """A session has begun, perhaps over a replica that begins again."""
+        self._see_to_root()
         self._journal.set_meta(self.KEY, wire.encode(reply.limits))
         self.limits = reply.limits
         self.used(reply.usage)
@@ -181,15 +186,9 @@ class _Allowance:
 def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Parts:
     """Build the parts and join them; nothing runs yet."""
     device = settings.credentials
-    _see_to_root(local, device.root)
     offload = _Threads(THREADS)
-    allowance = _Allowance(local)
+    allowance = _Allowance(local, device.root)
     publications = Publications()
-
-    def opened(reply: SessionReply) -> None:
-        _see_to_root(local, device.root)
-        allowance.told(reply)
-
     downloader = Downloader(remote, local.blocks, offload)
     # The engine comes last, since it needs all others; until it runs, nothing can fail for lack of the backend.
     lister = Lister(remote, local.replica, device.workspace, lambda error: engine.connection.lost(error))
@@ -212,8 +211,9 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     told = invalidation.Invalidation(kernel.translation, _Threads(invalidation.WORKERS))
     ends = Ends(local, remote, device.workspace)
     uploader = Uploader(remote, local.blocks, offload, device.workspace)
+    shown = Shown(filesystem, told)
     labels = Labels(device=settings.profile.device, today=_today)
-    refusals = Refusals(local, device.root, contents=filesystem.contents, views=filesystem, labels=labels)
+    refusals = Refusals(local, device.root, contents=filesystem.contents, shown=shown, labels=labels)
     committer = Committer(
         ends,
         contents=filesystem.contents,
@@ -223,16 +223,15 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     )
     parts = Parts(
         local=local,
-        session=Session(local, remote, device.workspace, random_bytes=os.urandom, opened=opened),
+        session=Session(local, remote, device.workspace, random_bytes=os.urandom, opened=allowance.told),
         contents=filesystem.contents,
         publications=publications,
         publisher=Publisher(local.journal, filesystem.contents, publications, uploader, time.time_ns),
         committer=committer,
-        follower=Follower(ends, views=filesystem, invalidator=told, diverged=lambda: engine.begin_again()),
+        follower=Follower(ends, shown, diverged=lambda: engine.begin_again()),
         used=allowance.used,
         forget_all=filesystem.forget_all_cached,
     )
-    refusals.invalidator = told
     engine = Engine(parts, time.time_ns, random.random)
     reporter = Reporter(
         local,

@@ -4,6 +4,7 @@ Owns the declarations only; `fs` satisfies them, and `mount` brings the two toge
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from drivefs.protocol.changes import Base
@@ -81,3 +82,11 @@ class Invalidator(Protocol):
     def entry(self, parent: InodeId, name: bytes) -> None:
         """What a name leads to has changed."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What programs are shown comes from these caches: all that has to hear of a change."""
+
+    views: Views
+    invalidator: Invalidator

@@ -14,7 +14,7 @@ from cache.overlay import MISSING
 from drivefs.protocol.ids import NO_INODE, InodeId
 from drivefs.protocol.messages import ChangesRequest, FeedPage, FeedStatus, WorkspaceCursor
 from drivefs.protocol.model import InodeState
-from drivefs.sync.contents import Invalidator, Views
+from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
 
 POLL_SECONDS = 50.0
@@ -33,19 +33,12 @@ class _Difference:
 class Follower:
     """Keeps the replica of one workspace up with the backend."""
 
-    def __init__(
-        self,
-        ends: Ends,
-        *,
-        views: Views,
-        invalidator: Invalidator,
-        diverged: Callable[[], None],
-    ) -> None:
+    def __init__(self, ends: Ends, shown: Shown, *, diverged: Callable[[], None]) -> None:
         self._local = ends.local
         self._remote = ends.remote
         self._workspace = ends.workspace
-        self._views = views
-        self._invalidator = invalidator
+        self._views = shown.views
+        self._invalidator = shown.invalidator
         self._diverged = diverged
 
     async def poll(self) -> bool:

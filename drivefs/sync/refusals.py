@@ -16,7 +16,7 @@ from drivefs.protocol.changes import Base, Create, Link, Mutation, OpResult, Ren
 from drivefs.protocol.ids import NO_INODE, InodeId
 from drivefs.protocol.model import InodeState, cut_runs, run_id, unpack_blocks
 from drivefs.sync import planner
-from drivefs.sync.contents import Contents, Invalidator, Views
+from drivefs.sync.contents import Contents, Shown
 from drivefs.sync.resolver import Action, conflict_name, resolve
 
 Name = tuple[InodeId, bytes]
@@ -33,14 +33,13 @@ class Labels:
 class Refusals:
     """Keeps what the backend refused, under another name where it has to be."""
 
-    def __init__(self, local: LocalState, root: InodeId, *, contents: Contents, views: Views, labels: Labels) -> None:
+    def __init__(self, local: LocalState, root: InodeId, *, contents: Contents, shown: Shown, labels: Labels) -> None:
         self._journal = local.journal
         self._replica = local.replica
         self._root = root
         self._contents = contents
-        self._views = views
+        self._shown = shown
         self._labels = labels
-        self.invalidator: Invalidator | None = None
 
     def handle(self, refused: Iterable[tuple[Mutation, OpResult]]) -> None:
         """Deal with all refusals of one reply, in the order of the batch, within the caller's journal transaction."""
@@ -138,9 +137,8 @@ class Refusals:
 
     def _tell(self, inodes: Iterable[InodeId], names: Iterable[Name]) -> None:
         inodes, names = list(inodes), list(names)
-        self._views.forget_cached(inodes, names)
-        if self.invalidator is not None:
-            for inode in inodes:
-                self.invalidator.inode(inode, content=True)
-            for parent, name in names:
-                self.invalidator.entry(parent, name)
+        self._shown.views.forget_cached(inodes, names)
+        for inode in inodes:
+            self._shown.invalidator.inode(inode, content=True)
+        for parent, name in names:
+            self._shown.invalidator.entry(parent, name)

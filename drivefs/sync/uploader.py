@@ -9,6 +9,7 @@ Memory is bounded by `WINDOW_BYTES` and `PARALLEL_WINDOWS`, whatever the size of
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Protocol
 
 import trio
@@ -39,6 +40,10 @@ class Snapshot(Protocol):
         """The ranges (start, end) that differ from the base, in order."""
         ...
 
+    def is_staged(self, start: int, end: int) -> bool:
+        """Whether the block cache will have these bytes anyway when the content is published."""
+        ...
+
     async def read(self, offset: int, length: int) -> bytes:
         """Exactly these bytes, fetching base blocks where needed."""
         ...
@@ -66,10 +71,11 @@ class BlockKeeper(Protocol):
 
 @dataclass(slots=True)
 class _Window:
-    """One stretch of new blocks: where they go in the block list, and their plaintexts."""
+    """One stretch of new blocks: where they go in the block list, their plaintexts, and which the cache is to copy."""
 
     first: int
     plaintexts: list[memoryview]
+    is_copied: list[bool]
 
 
 @dataclass(slots=True)
@@ -99,7 +105,8 @@ class Uploader:
             what `Snapshot.read` and the sink raise; nothing is stored for certain then.
         """
         contents = [memoryview(await snapshot.read(0, snapshot.size)) for snapshot in snapshots]
-        ids = iter(await self._store([content for content in contents if content], codec.Compression.AUTO))
+        filled = [content for content in contents if content]
+        ids = iter(await self._store(_Window(0, filled, [True] * len(filled)), codec.Compression.AUTO))
         self.traffic.content_bytes += sum(map(len, contents))
         return [[BlockRef(next(ids), len(content))] if content else [] for content in contents]
 
@@ -117,7 +124,7 @@ class Uploader:
 
         async def finish(window: _Window) -> None:
             try:
-                ids = await self._store(window.plaintexts, compression)
+                ids = await self._store(window, compression)
                 for position, (block, plaintext) in enumerate(zip(ids, window.plaintexts, strict=True)):
                     refs[window.first + position] = BlockRef(block, len(plaintext))
                 done = sum(map(len, window.plaintexts))
@@ -127,13 +134,17 @@ class Uploader:
                 slots.release()
 
         async with trio.open_nursery() as nursery:
+            offset = 0
             async for piece in self._pieces(snapshot):
                 if isinstance(piece, tuple):
                     refs.extend(piece)
-                    progress(sum(ref.size_bytes for ref in piece))
+                    kept_bytes = sum(ref.size_bytes for ref in piece)
+                    progress(kept_bytes)
+                    offset += kept_bytes
                     continue
-                window = _Window(len(refs), piece)
+                window = _Window(len(refs), piece, _is_copied(snapshot, offset, piece))
                 refs.extend([BlockRef(BlockId(b""), 0)] * len(piece))
+                offset += sum(map(len, piece))
                 await slots.acquire()
                 nursery.start_soon(finish, window)
         return refs
@@ -171,8 +182,9 @@ class Uploader:
             if met:
                 return
 
-    async def _store(self, plaintexts: list[memoryview], compression: codec.Compression) -> list[BlockId]:
-        """Make sure that the backend has these plaintexts as blocks, and keep them in the cache."""
+    async def _store(self, window: _Window, compression: codec.Compression) -> list[BlockId]:
+        """Make sure that the backend has these plaintexts as blocks, and that the cache will have them."""
+        plaintexts = window.plaintexts
         if not plaintexts:
             return []
         ids = await self._offload(_hash_all, plaintexts)
@@ -188,7 +200,8 @@ class Uploader:
             total += len(payload)
         if batch:
             await self._put(batch)
-        await self._keeper.keep(list(by_id.items()))
+        kept = zip(ids, plaintexts, window.is_copied, strict=True)
+        await self._keeper.keep([(block, plaintext) for block, plaintext, is_copied in kept if is_copied])
         return ids
 
     async def store_again(self, block: BlockId, plaintext: bytes) -> None:
@@ -199,6 +212,12 @@ class Uploader:
     async def _put(self, batch: list[tuple[BlockId, bytes]]) -> None:
         await self._sink.put_blocks(self._workspace, batch)
         self.traffic.sent_bytes += sum(len(payload) for _, payload in batch)
+
+
+def _is_copied(snapshot: Snapshot, offset: int, plaintexts: Sequence[memoryview]) -> list[bool]:
+    """For each block from `offset` on, whether the cache has to copy it: it takes over the others as they are."""
+    ends = list(accumulate(map(len, plaintexts), initial=offset))
+    return [not snapshot.is_staged(start, end) for start, end in pairwise(ends)]
 
 
 def _hash_all(plaintexts: Sequence[memoryview]) -> list[BlockId]:
