@@ -1,0 +1,305 @@
+"""A file system over real local databases, with a backend in memory, for tests without a kernel.
+
+Owns the pretended parts: a clock that ticks, a backend that keeps blocks in a dict and may be offline, and the way of one
+publication as the engine does it.
+"""
+
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+
+import trio
+
+from cache.workspace import LocalState
+from drivefs.fs.filesystem import Drive, FileSystem, Services
+from drivefs.fs.namespace import NewInode
+from drivefs.fs.ownership import Owner
+from drivefs.fs.snapshots import Snapshot
+from drivefs.protocol import blocks as codec
+from drivefs.protocol.changes import Mutation, Store
+from drivefs.protocol.ids import (
+    BlockId,
+    CommitId,
+    Incarnation,
+    InodeId,
+    OpNumber,
+    RevisionNumber,
+    Seq,
+    WorkspaceId,
+)
+from drivefs.protocol.messages import Cursor, Entry, Limits, Usage
+from drivefs.protocol.model import (
+    MAX_INLINE_BLOCKS,
+    BlockRef,
+    InodeKind,
+    InodeState,
+    cut_runs,
+    pack_blocks,
+    run_id,
+)
+from drivefs.remote.errors import Offline
+
+ROOT = InodeId(2**20)
+WORKSPACE = WorkspaceId(1)
+FIRST_ID = InodeId(2**21)
+LIMITS = Limits(file_bytes=2**40, quota_bytes=2**41)
+OWNER = Owner(1000, 1000)
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class User:
+    """Who calls."""
+
+    uid: int = 1000
+    gid: int = 1000
+
+
+ME = User()
+
+
+class Backend:
+    """Blocks, listings and block lists of the server; hears what there is to publish."""
+
+    def __init__(self) -> None:
+        self.local: LocalState
+        self.is_online = True
+        self.blocks: dict[BlockId, bytes] = {}
+        self.contents: dict[tuple[InodeId, RevisionNumber], bytes] = {}
+        self.listings: dict[InodeId, tuple[InodeState, list[Entry]]] = {}
+        self.fetched: list[BlockId] = []
+        self.ahead: list[BlockId] = []
+        self.heard: list[tuple[str, InodeId]] = []
+        self.during: Callable[[], None] = lambda: None
+        """Called once while somebody waits for the server."""
+
+    async def _wait(self) -> None:
+        during, self.during = self.during, lambda: None
+        during()
+        if not self.is_online:
+            raise Offline("the server is away")
+
+    async def fetch(self, workspace: WorkspaceId, inode: InodeId, blocks: Sequence[BlockId], *, urgent: bool) -> None:
+        if not urgent:
+            self.ahead += blocks
+            return
+        await self._wait()
+        self.fetched += blocks
+        await self.local.blocks.keep([(block, self.blocks[block]) for block in blocks])
+
+    async def read(self, workspace: WorkspaceId, inode: InodeId, block: BlockId) -> bytes:
+        await self._wait()
+        return self.blocks[block]
+
+    async def list_directory(self, directory: InodeId) -> None:
+        await self._wait()
+        state, entries = self.listings[directory]
+        self.local.replica.apply_listing(state, entries, Seq(1), complete=True)
+
+    async def content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
+        await self._wait()
+        return self.contents[inode, revision]
+
+    def changed(self) -> None:
+        self.heard.append(("changed", InodeId(0)))
+
+    def closed(self, inode: InodeId) -> None:
+        self.heard.append(("closed", inode))
+
+    def synced(self, inode: InodeId) -> None:
+        self.heard.append(("synced", inode))
+
+    def dropped(self, inode: InodeId) -> None:
+        self.heard.append(("dropped", inode))
+
+    def told(self, inode: InodeId) -> list[str]:
+        """What was heard of an inode."""
+        return [word for word, about in self.heard if about == inode]
+
+
+async def at_once(work: Callable[..., Any], /, *args: Any) -> Any:
+    return work(*args)
+
+
+class FsBench:
+    """One device: a file system, its databases, and calls that run to their end."""
+
+    def __init__(self, place: Path, limits: Limits = LIMITS) -> None:
+        self.place = place
+        self.limits = limits
+        self.backend = Backend()
+        self.ticks = count(10**18)
+        self.revisions = count(1)
+        self.seqs = count(2)
+        self.local: LocalState
+        self.fs: FileSystem
+        self.open()
+
+    def now_ns(self) -> int:
+        return next(self.ticks)
+
+    def open(self) -> None:
+        self.local = LocalState(self.place / "state", self.place / "cache", offload=at_once, cache_limit_bytes=2**30)
+        if self.local.replica.inode(ROOT) is None:
+            root = InodeState(inode=ROOT, kind=InodeKind.DIRECTORY, mode=0o755, nlink=2, seq=Seq(1))
+            self.local.replica.apply_listing(root, [], Seq(1), complete=True)
+            self.local.replica.set_cursor(
+                WORKSPACE, Cursor(incarnation=Incarnation(1), seq=Seq(1), commit=CommitId(b"c"))
+            )
+            self.local.journal.add_id_range(FIRST_ID)
+        self.backend.local = self.local
+        self.compose()
+
+    def compose(self) -> None:
+        """A new mount over the same databases."""
+        services = Services(fetcher=self.backend, lister=self.backend, publisher=self.backend)
+        drive = Drive(
+            workspace=WORKSPACE,
+            root=ROOT,
+            owner=OWNER,
+            limits=self.limits,
+            usage=Usage(),
+            files={b"status": lambda: {"online": self.backend.is_online}},
+            status_of=lambda inode: "pending",
+        )
+        self.fs = FileSystem(self.local, services, drive, self.now_ns)
+
+    def reopen(self) -> None:
+        """As after the death of the process: what was in memory is gone."""
+        self.local.close()
+        self.open()
+
+    def close(self) -> None:
+        self.local.close()
+
+    def run(self, work: Callable[..., Awaitable[Result]], *args: Any, **named: Any) -> Result:
+        """Run an asynchronous call to its end."""
+
+        async def call() -> Result:
+            return await work(*args, **named)
+
+        return trio.run(call)
+
+    # -- names
+
+    def make(self, name: bytes, kind: InodeKind = InodeKind.FILE, parent: InodeId = ROOT, **more: Any) -> InodeState:
+        new = NewInode(parent=parent, name=name, kind=kind, mode=more.pop("mode", 0o644), **more)
+        return self.run(self.fs.create, new, ME)
+
+    def mkdir(self, name: bytes, parent: InodeId = ROOT) -> InodeId:
+        return self.make(name, InodeKind.DIRECTORY, parent, mode=0o755).inode
+
+    def file(self, name: bytes, content: bytes = b"", parent: InodeId = ROOT) -> InodeId:
+        """Make a file with content, and close it."""
+        new = NewInode(parent=parent, name=name, kind=InodeKind.FILE, mode=0o644)
+        state, number = self.run(self.fs.create_file, new, os.O_WRONLY, ME)
+        if content:
+            self.fs.write(number, 0, content)
+        self.fs.release(number)
+        return state.inode
+
+    def lookup(self, name: bytes, parent: InodeId = ROOT) -> InodeState | None:
+        return self.run(self.fs.lookup, parent, name)
+
+    def unlink(self, name: bytes, parent: InodeId = ROOT) -> None:
+        self.run(self.fs.unlink, parent, name)
+
+    def rename(self, old: bytes, new: bytes, *, replace: bool = True) -> None:
+        self.run(self.fs.rename, (ROOT, old), (ROOT, new), replace=replace)
+
+    def names(self, directory: InodeId = ROOT) -> set[bytes]:
+        number = self.fs.open_directory(directory)
+        entries = self.run(self.fs.read_directory, number, 0)
+        found = {name for name, _, _ in entries} - {b".", b".."}
+        self.fs.release_directory(number)
+        return found
+
+    # -- content
+
+    def open_file(self, inode: InodeId, flags: int = os.O_RDWR) -> int:
+        return self.fs.open(inode, flags)
+
+    def read(self, inode: InodeId, offset: int = 0, length: int = 2**40) -> bytes:
+        number = self.fs.open(inode, os.O_RDONLY)
+        try:
+            return bytes(self.run(self.fs.read, number, offset, length))
+        finally:
+            self.fs.release(number)
+
+    def mutations(self) -> list[Mutation]:
+        return [row.mutation for row in self.local.journal.unsettled(10_000)]
+
+    # -- publishing, as the engine does it
+
+    def freeze(self, inode: InodeId) -> Snapshot | None:
+        return self.run(self.fs.contents.snapshot, inode)
+
+    def content_of(self, snapshot: Snapshot) -> bytes:
+        return self.run(snapshot.read, 0, snapshot.size)
+
+    def store(self, snapshot: Snapshot, *, block_bytes: int = 16) -> OpNumber | None:
+        """Have the blocks stored, and put the `Store` into the journal; None if it has become pointless."""
+        content = self.content_of(snapshot)
+        pieces = [content[start : start + block_bytes] for start in range(0, len(content), block_bytes)]
+        refs = [BlockRef(codec.block_id(piece), len(piece)) for piece in pieces]
+        self.backend.blocks.update({ref.block: piece for ref, piece in zip(refs, pieces, strict=True)})
+        known = {run_id(run) for run in cut_runs(list(snapshot.base_blocks))}
+        runs = {run_id(run): run for run in cut_runs(refs)}
+        journal = self.local.journal
+        store = Store(
+            n=journal.next_op(),
+            time_ns=self.now_ns(),
+            inode=snapshot.inode,
+            base=snapshot.base,
+            size=snapshot.size,
+            runs=[run_id(run) for run in cut_runs(refs)],
+            new_runs=[run for name, run in runs.items() if name not in known],
+            mtime_ns=snapshot.mtime_ns,
+        )
+        with journal.transaction():
+            if not self.fs.contents.storing(snapshot, store.n, pack_blocks(refs)):
+                return None
+            journal.append(store)
+        return store.n
+
+    def commit(self, op: OpNumber) -> RevisionNumber:
+        """The backend has committed a store."""
+        row = self.local.journal.get(op)
+        assert row is not None
+        inode, revision = row.mutation.inode, RevisionNumber(next(self.revisions))
+        journal = self.local.journal
+        journal.mark_sent([op])
+        with journal.transaction():
+            journal.settle(op, Seq(next(self.seqs)), revision)
+            self.fs.contents.published(inode, op, revision)
+        state = self.fs.inode(inode)
+        if state.blocks is None:
+            packed = self.local.replica.content(inode, revision)
+            assert packed is not None
+            self.backend.contents[inode, revision] = packed
+        else:
+            assert len(state.blocks) <= MAX_INLINE_BLOCKS * 36
+        return revision
+
+    def publish(self, inode: InodeId, *, block_bytes: int = 16) -> RevisionNumber:
+        snapshot = self.freeze(inode)
+        assert snapshot is not None
+        op = self.store(snapshot, block_bytes=block_bytes)
+        assert op is not None
+        return self.commit(op)
+
+    def add_remote_directory(self, name: bytes, directory: InodeId, entries: dict[bytes, InodeState]) -> None:
+        """A directory that the server has and that was not listed here yet."""
+        state = InodeState(inode=directory, kind=InodeKind.DIRECTORY, mode=0o755, nlink=2, seq=Seq(1))
+        replica = self.local.replica
+        with replica.transaction():
+            replica.put_inodes([state], Seq(1))
+            replica.database.write("INSERT INTO dentries VALUES (?, ?, ?, 1)", (ROOT, name, directory))
+        self.backend.listings[directory] = (
+            state,
+            [Entry(name=name, inode=inode) for name, inode in entries.items()],
+        )

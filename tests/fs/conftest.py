@@ -1,0 +1,17 @@
+"""Fixtures of the file system's tests: a device, checked by the local fsck when the test is over."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cache.check import check
+from tests.fs.bench import FsBench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[FsBench]:
+    bench = FsBench(tmp_path)
+    yield bench
+    bench.close()
+    assert check(tmp_path / "state", tmp_path / "cache") == []
