@@ -36,7 +36,7 @@ FLOOR_PART = 20
 RECOVER_BYTES = 64 * 2**20
 """How much an admission gives back at most when the disk is below the floor."""
 CHECKPOINT_BYTES = 4 * 2**20
-LEAST_COVERED = 0.75
+LEAST_COVERED = 0.25
 """A file is taken over only if so much of it is blocks; the rest would be space taken for nothing."""
 
 
@@ -389,6 +389,12 @@ class BlockCache:
                 self._index.add(places)
 
     # Taking over
+
+    def can_adopt_from(self, directory: Path) -> bool:
+        """Whether files of this directory can be taken over: they are on the same file system."""
+        if self._index is None:
+            return False
+        return os.stat(directory).st_dev == os.stat(self._layout.directory).st_dev
 
     def adopt_file(self, path: Path, ranges: Sequence[tuple[BlockId, int, int]]) -> bool:
         """Take over a file that will not change any more: each of the blocks lies at (offset, length) in it.

@@ -45,7 +45,8 @@ class Staging:
     """
 
     def __init__(self, directory: Path, *, take_number: Callable[[], int], reserve: Reserve) -> None:
-        self._directory = directory
+        self.directory = directory
+        """Where the files are."""
         self._take_number = take_number
         self._reserve = reserve
         self._appending: dict[InodeId, StagedFile] = {}
@@ -59,7 +60,7 @@ class Staging:
 
     def paths(self) -> Iterator[Path]:
         """All staging files."""
-        return self._directory.iterdir()
+        return self.directory.iterdir()
 
     def recount(self) -> None:
         """Count again what is there, after files were taken away from outside."""
@@ -72,7 +73,7 @@ class Staging:
 
     def path(self, file: int) -> Path:
         """Where a staging file lies."""
-        return self._directory / f"{file:016x}"
+        return self.directory / f"{file:016x}"
 
     def current_file(self, inode: InodeId) -> int:
         """The file that takes the next bytes of an inode; 0: a new one."""
@@ -173,7 +174,7 @@ class Staging:
 
     def begin_sync(self) -> "PendingSync":
         """What a barrier that begins now has to sync, and what it may remove then."""
-        pending = PendingSync(self._directory, self._dirty, self._has_new_names, self._retired)
+        pending = PendingSync(self.directory, self._dirty, self._has_new_names, self._retired)
         self._dirty = set()
         self._has_new_names = False
         self._retired = []

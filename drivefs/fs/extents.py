@@ -53,6 +53,13 @@ class Layer:
     def __len__(self) -> int:
         return len(self._extents)
 
+    def covering(self, start: int, end: int) -> Extent | None:
+        """The one extent that has all bytes of a range, if there is one."""
+        index = bisect_right(self._starts, start) - 1
+        if index < 0 or self._extents[index].end < end:
+            return None
+        return self._extents[index]
+
     def write(self, extent: Extent) -> None:
         """Put an extent over whatever was there."""
         start, end, source, offset = extent

@@ -11,11 +11,13 @@ Satisfies `drivefs.sync.contents.Contents`. Owns the freezing of drafts; it send
 4. The op is committed.
 5. `*` `published`, with the op settled: the records up to the frozen one are dropped, the new revision is the base of
    what came later (if nothing did, the draft ends), and the inode's state has the revision's number and blocks. The
-   staging files that only those records needed go after the next barrier.
+   staging files that only those records needed go to the block cache, and from staging after the next barrier.
 
 A crash after any step leaves either the draft as it was (before 3) or a draft with its op (before 5): both go on from
 there. Records are never dropped before the revision that has their bytes is committed.
 """
+
+from collections import defaultdict
 
 import msgspec
 
@@ -25,12 +27,21 @@ from cache.workspace import LocalState
 from drivefs.fs import extents
 from drivefs.fs.content import Content
 from drivefs.fs.contents import Contents
+from drivefs.fs.extents import Layer
 from drivefs.fs.quota import Quota
-from drivefs.fs.snapshots import Snapshot
+from drivefs.fs.snapshots import Snapshot, staged_piece
 from drivefs.fs.view import View
 from drivefs.protocol.changes import Base, Store
-from drivefs.protocol.ids import NO_OP, InodeId, OpNumber, RevisionNumber
-from drivefs.protocol.model import MAX_INLINE_BLOCKS, PACKED_BLOCK_BYTES, cut_runs, pack_blocks, run_id, unpack_blocks
+from drivefs.protocol.ids import NO_OP, BlockId, InodeId, OpNumber, RevisionNumber
+from drivefs.protocol.model import (
+    MAX_INLINE_BLOCKS,
+    PACKED_BLOCK_BYTES,
+    BlockRef,
+    cut_runs,
+    pack_blocks,
+    run_id,
+    unpack_blocks,
+)
 
 
 class Publishing:
@@ -137,8 +148,10 @@ class Publishing:
             blocks = self._blocks_of(inode, store)
         content = self._contents.load(inode)
         state = self._view.draft_of(inode)
+        refs = unpack_blocks(blocks)
+        self._hand_over(content.layers[-1], refs)
         self._quota.pend(-content.layers[-1].length)
-        content.rebase(Base(revision=revision), unpack_blocks(blocks), state.size)
+        content.rebase(Base(revision=revision), refs, state.size)
         if content.layers:
             self._drafts.drop_records(inode, draft.frozen)
             self._rest_over(draft, revision, blocks, content)
@@ -150,6 +163,20 @@ class Publishing:
         if not inline:
             self._local.replica.put_content(inode, revision, blocks)
         self._view.put_inode(state)
+
+    def _hand_over(self, layer: Layer, refs: list[BlockRef]) -> None:
+        """Let the block cache have the staging files of what is published now, so that nothing is copied."""
+        if not self._contents.reader.can_hand_over:
+            return
+        pieces: defaultdict[int, list[tuple[BlockId, int, int]]] = defaultdict(list)
+        position = 0
+        for block, size in refs:
+            staged = staged_piece(layer, position, position + size)
+            if staged is not None:
+                pieces[staged.file].append((block, staged.offset, size))
+            position += size
+        for file, found in pieces.items():
+            self._local.blocks.adopt_file(self._local.staging.path(file), found)
 
     def _rest_over(self, draft: DraftRow, revision: RevisionNumber, blocks: bytes, content: Content) -> None:
         """What was written after the freeze is a draft over the new revision."""

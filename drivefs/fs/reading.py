@@ -35,6 +35,8 @@ class Reader:
         self._drafts = local.journal.drafts
         self._staging = local.staging
         self._blocks = local.blocks
+        self.can_hand_over = local.blocks.can_adopt_from(local.staging.directory)
+        """Whether published content goes from staging into the block cache as it is, without being copied."""
         self._fetcher = fetcher
         self._lister = lister
         self._workspace = workspace

@@ -6,8 +6,9 @@ dropped meanwhile fails with `Unavailable` or `cache.errors.Corrupt`, and its pu
 
 from collections.abc import Sequence
 
+from cache.staging import StagedRange
 from drivefs.fs import extents
-from drivefs.fs.content import Content
+from drivefs.fs.content import Content, Staged
 from drivefs.fs.extents import Layer
 from drivefs.fs.reading import Reader
 from drivefs.protocol.changes import Base
@@ -34,6 +35,10 @@ class Snapshot:
         """The ranges (start, end) that differ from the base, in order."""
         return extents.dirty_ranges(self._layers, self.size)
 
+    def is_staged(self, start: int, end: int) -> bool:
+        """Whether these bytes lie in one piece in a staging file that the block cache will take over."""
+        return self._reader.can_hand_over and staged_piece(self._layers[0], start, end) is not None
+
     async def read(self, offset: int, length: int) -> bytes:
         """Exactly these bytes of the frozen content, fetching blocks of the base where needed.
 
@@ -42,3 +47,11 @@ class Snapshot:
             cache.errors.Corrupt: written bytes do not verify.
         """
         return await self._reader.fetch(self._content, self._layers, offset, offset + length)
+
+
+def staged_piece(layer: Layer, start: int, end: int) -> StagedRange | None:
+    """Where in staging a range of a layer lies, if it does so in one piece."""
+    extent = layer.covering(start, end)
+    if extent is None or not isinstance(extent.source, Staged):
+        return None
+    return StagedRange(extent.source.file, extent.offset + start - extent.start, end - start)

@@ -33,7 +33,9 @@ def read(refs: list[BlockRef] | None, offsets: list[int], length: int) -> list[B
     """What is fetched ahead of reads at these offsets."""
     fetcher = Fetcher()
     nothing = cast(Any, SimpleNamespace())
-    local = SimpleNamespace(journal=SimpleNamespace(drafts=nothing), staging=nothing, blocks=nothing)
+    blocks = SimpleNamespace(can_adopt_from=lambda directory: False)
+    staging = SimpleNamespace(directory=None)
+    local = SimpleNamespace(journal=SimpleNamespace(drafts=nothing), staging=staging, blocks=blocks)
     reader = Reader(cast(Any, local), cast(Any, fetcher), nothing, workspace=WORKSPACE, deadline_seconds=1)
 
     async def scenario() -> None:

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import pytest
 import trio
@@ -24,6 +25,7 @@ class Backend:
     held: dict[BlockId, bytes] = field(default_factory=dict)
     sent_bytes: int = 0
     largest_request_bytes: int = 0
+    kept: set[BlockId] = field(default_factory=set)
 
     async def missing(self, workspace: WorkspaceId, blocks: list[BlockId]) -> list[BlockId]:
         await trio.lowlevel.checkpoint()
@@ -38,6 +40,7 @@ class Backend:
 
     async def keep(self, blocks: list[tuple[BlockId, bytes | memoryview]]) -> None:
         await trio.lowlevel.checkpoint()
+        self.kept.update(block for block, _ in blocks)
 
     def content(self, refs: list[BlockRef]) -> bytes:
         return b"".join(self.held[ref.block] for ref in refs)
@@ -45,13 +48,14 @@ class Backend:
 
 @dataclass
 class Frozen:
-    """A content in memory with the ranges that differ from its base."""
+    """A content in memory, with the ranges that differ from its base; what lies before `staged_until` is staged."""
 
     data: bytes
     base_blocks: list[BlockRef] = field(default_factory=list)
     dirty: list[tuple[int, int]] | None = None
     inode: InodeId = INODE
     read_bytes: int = 0
+    staged_until: int = 0
 
     @property
     def size(self) -> int:
@@ -59,6 +63,9 @@ class Frozen:
 
     def dirty_ranges(self) -> list[tuple[int, int]]:
         return [(0, self.size)] if self.dirty is None else self.dirty
+
+    def is_staged(self, start: int, end: int) -> bool:
+        return end <= self.staged_until
 
     async def read(self, offset: int, length: int) -> bytes:
         await trio.lowlevel.checkpoint()
@@ -96,6 +103,14 @@ def test_content_of_any_size_comes_back_from_its_blocks(size: int) -> None:
     refs = stored(backend, Frozen(data))
     assert backend.content(refs) == data
     assert backend.largest_request_bytes <= 8 * MIB + 64
+
+
+def test_the_cache_copies_only_what_it_cannot_take_over() -> None:
+    backend = Backend()
+    refs = stored(backend, Frozen(random.Random(3).randbytes(20 * MIB), staged_until=9 * MIB))
+    ends = accumulate(ref.size_bytes for ref in refs)
+    assert backend.kept == {ref.block for ref, end in zip(refs, ends, strict=True) if end > 9 * MIB}
+    assert 0 < len(backend.kept) < len(refs)
 
 
 def test_one_changed_byte_sends_and_reads_only_its_neighbourhood() -> None:
