@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 BARRIER_SECONDS = 1.0
 POLL_PAUSE_SECONDS = 0.02
 IDLE_SECONDS = 30.0
-ERROR_PAUSE_SECONDS = 0.2
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,22 @@ class Parts:
     forget_all: Callable[[], None]
 
 
+@dataclass(slots=True)
+class _Trouble:
+    """A task that has failed, how often in a row, and why the last time."""
+
+    failure_count: int = 0
+    reason: str = ""
+
+
 class Engine:
     """All background synchronisation of one mount."""
 
     def __init__(self, parts: Parts, now_ns: NowNs, jitter: Callable[[], float]) -> None:
         self._parts = parts
         self.connection = Connection(parts.session.open, now_ns, jitter)
+        self._jitter = jitter
+        self._troubles: dict[str, _Trouble] = {}
         self._settled = trio.Event()
         self._resends: list[tuple[Store, OpResult]] = []
 
@@ -151,11 +162,18 @@ class Engine:
         await self._parts.follower.poll()
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do what needs the backend; when it is gone, say so and go on later."""
+        """Do what needs the backend; when it fails, say so once, and go on after a delay that grows with each failure."""
         try:
             await work()
         except errors.RemoteError as error:
-            log.warning("synchronising stopped for now: %s", error)
+            trouble = self._troubles.setdefault(work.__name__, _Trouble())
+            if str(error) != trouble.reason:
+                log.warning("synchronising stopped for now: %s", error)
+            trouble.reason = str(error)
             self.connection.lost(error)
             self._parts.publications.changed()
-            await trio.sleep(ERROR_PAUSE_SECONDS)
+            delay = min(FIRST_PAUSE_SECONDS * 2**trouble.failure_count, LONGEST_PAUSE_SECONDS)
+            trouble.failure_count += 1
+            await trio.sleep(delay * (0.5 + self._jitter() / 2))
+        else:
+            self._troubles.pop(work.__name__, None)
