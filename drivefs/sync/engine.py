@@ -162,7 +162,7 @@ class Engine:
         await self._parts.follower.poll()
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do what needs the backend; when it fails, say so once, and go on after a delay that grows with each failure."""
+        """Do what needs the backend; when it fails, say so once, and go on after a growing delay."""
         try:
             await work()
         except errors.RemoteError as error:
