@@ -1,0 +1,223 @@
+"""`drivefs-server` as a process: starting, administrating, stopping, being killed, being told nonsense."""
+
+import json
+import os
+import random
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from drivefs.protocol import messages, routes, wire
+from tests.backend.server_process import PASSWORD, ServerProcess, TlsServerProcess
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    found = ServerProcess(tmp_path / "data", tmp_path / "config")
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def running(server: ServerProcess) -> ServerProcess:
+    assert server.add_user().returncode == 0
+    server.start()
+    return server
+
+
+def noise(seed: int) -> bytes:
+    return random.Random(seed).randbytes(2**18)
+
+
+def test_users_are_made_and_listed_before_and_while_it_runs(server: ServerProcess) -> None:
+    assert server.add_user("ann").returncode == 0
+    server.start()
+    assert server.add_user("bob").returncode == 0
+    server.log_in()
+    again = server.add_user("bob")
+    assert again.returncode == 1
+    assert "already" in again.stderr
+    assert "Nothing was changed" in again.stderr
+    listed = server.on_data("user", "list", "--json")
+    assert [(user["name"], user["devices"]) for user in json.loads(listed.stdout)] == [("ann", 1), ("bob", 0)]
+    assert listed.stderr == ""
+    server.stop()
+    assert "bob" in server.on_data("user", "list").stdout
+
+
+def test_it_prints_one_line_and_stops_at_once_though_polls_are_open(running: ServerProcess) -> None:
+    polls = [running.log_in().begin_poll() for _ in range(3)]
+    code, printed, complaints = running.stop()
+    assert code == 0
+    assert complaints == ""
+    assert printed.count("\n") == 1
+    assert f"http://127.0.0.1:{running.port}" in printed
+    for poll in polls:
+        reply = poll.getresponse()
+        assert wire.decode(reply.read(), messages.ChangesReply).pages == []
+        poll.close()
+
+
+def test_what_was_acknowledged_survives_a_kill(running: ServerProcess) -> None:
+    device = running.log_in()
+    device.put(noise(1), b"small one", b"small two")
+    running.kill()
+    running.start()
+    assert device.missing(noise(1), b"small one", b"small two", b"never sent") == 1
+    assert running.on_data("check").returncode == 0
+
+
+def test_a_second_server_on_the_same_data_is_refused(running: ServerProcess) -> None:
+    second = running.on_data("run", "--listen", f"127.0.0.1:{running.port + 1}")
+    assert second.returncode == 1
+    assert "Another drivefs-server uses" in second.stderr
+    assert running.is_healthy()
+
+
+def test_a_taken_address_is_said_in_plain_words(running: ServerProcess, tmp_path: Path) -> None:
+    other = ServerProcess(tmp_path / "other", tmp_path / "config")
+    refused = other.on_data("run", "--listen", f"127.0.0.1:{running.port}")
+    assert refused.returncode == 1
+    assert "Cannot listen" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_check_finds_damage_while_it_runs_and_when_it_does_not(running: ServerProcess) -> None:
+    device = running.log_in()
+    device.put(noise(1))
+    device.put(noise(2))
+    sound = running.on_data("check", "--json")
+    assert sound.returncode == 0
+    assert json.loads(sound.stdout) == {"sound": True, "blocks": 2, "bytes": 2 * 2**18, "findings": []}
+    path = next(path for path in (running.data / "blocks" / "objects").rglob("*") if path.is_file())
+    path.write_bytes(bytes(path.stat().st_size))
+    damaged = running.on_data("check", "--json")
+    assert damaged.returncode == 3
+    assert len(json.loads(damaged.stdout)["findings"]) == 1
+    running.stop()
+    told = running.on_data("check")
+    assert told.returncode == 3
+    assert "1 damaged or missing" in told.stdout
+
+
+def test_the_data_without_its_master_key_is_refused(running: ServerProcess) -> None:
+    running.log_in().put(noise(1))
+    running.stop()
+    key = running.home / "drivefs-server" / "master.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    right = key.read_text()
+    key.unlink()
+    for words in (["check"], ["user", "list"], ["run"]):
+        refused = running.on_data(*words)
+        assert refused.returncode == 1
+        assert "master key" in refused.stderr
+        assert "--master-key" in refused.stderr
+    assert not key.exists()
+    key.write_text(os.urandom(32).hex())
+    foreign = running.on_data("check")
+    assert foreign.returncode == 1
+    assert "sealed with the master key" in foreign.stderr
+    elsewhere = running.home / "elsewhere.key"
+    elsewhere.write_text(right)
+    assert running.on_data("check", "--master-key", str(elsewhere)).returncode == 0
+
+
+def test_a_data_directory_is_its_owners_alone(running: ServerProcess) -> None:
+    assert stat.S_IMODE(running.data.stat().st_mode) == 0o700
+    for path in running.data.rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_a_directory_without_data_is_not_made_by_asking(server: ServerProcess) -> None:
+    for words in (["user", "list"], ["check"]):
+        refused = server.on_data(*words)
+        assert refused.returncode == 1
+        assert "no drivefs data" in refused.stderr
+    assert not server.data.exists()
+
+
+@pytest.mark.parametrize("name", ["", " ann", "ann\n", "a\0b".replace("\0", "\x01"), "x" * 257])
+def test_names_that_cannot_be_are_refused(server: ServerProcess, name: str) -> None:
+    refused = server.add_user(name)
+    assert refused.returncode == 1
+    assert "user name" in refused.stderr
+
+
+def test_an_empty_password_is_refused(server: ServerProcess) -> None:
+    refused = server.on_data("user", "add", "ann", "--password-stdin")
+    assert refused.returncode == 1
+    assert "password" in refused.stderr
+
+
+def test_settings_come_from_file_environment_and_flag_in_that_order(server: ServerProcess) -> None:
+    server.data.mkdir()
+    (server.data / "server.toml").write_text('quota = "1M"\nfile_limit = "2M"\n')
+    server.environment["DRIVEFS_SERVER_FILE_LIMIT"] = "3M"
+    assert server.add_user().returncode == 0
+    server.start("--quota", "5M")
+    device = server.log_in()
+    assert device.session.limits == messages.Limits(file_bytes=3 * 2**20, quota_bytes=5 * 2**20)
+
+
+def test_a_setting_that_cannot_be_is_refused_before_anything_is_done(server: ServerProcess) -> None:
+    server.environment["DRIVEFS_SERVER_QUOTA"] = "many"
+    refused = server.on_data("run")
+    assert refused.returncode == 2
+    assert "quota" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not server.data.exists()
+
+
+def test_the_help_tells_settings_and_exit_codes(server: ServerProcess) -> None:
+    for words in (["--help"], ["run", "--help"]):
+        told = server.command(*words)
+        assert told.returncode == 0
+        assert "DRIVEFS_SERVER_" in told.stdout
+        assert "exit codes" in told.stdout
+    assert server.command("user", "--help").returncode == 0
+    assert server.command("nonsense").returncode == 2
+
+
+def test_it_speaks_tls(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    server = TlsServerProcess(tmp_path / "data", tmp_path / "config", authority=certificate)
+    try:
+        assert server.add_user().returncode == 0
+        server.start("--tls-cert", str(certificate), "--tls-key", str(key))
+        device = server.log_in()
+        device.put(noise(1))
+        assert device.missing(noise(1)) == 0
+    finally:
+        server.close()
+
+
+def make_certificate(directory: Path) -> tuple[Path, Path]:
+    certificate, key = directory / "cert.pem", directory / "key.pem"
+    kind = "-x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    names = "-subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    command = f"openssl req {kind} {names} -keyout {key} -out {certificate}"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    return certificate, key
+
+
+def test_a_connection_that_breaks_in_the_middle_of_an_upload_harms_nobody(running: ServerProcess) -> None:
+    device = running.log_in()
+    connection = running.connect()
+    connection.putrequest("POST", device.path(routes.PUT_BLOCKS))
+    connection.putheader("authorization", f"Bearer {device.token}")
+    connection.putheader("content-length", str(2**20))
+    connection.endheaders(b"half of a header")
+    connection.close()
+    assert device.put(noise(3)).stored_count == 1
+    code, _, complaints = running.stop()
+    assert (code, complaints) == (0, "")
+
+
+def test_the_password_is_nowhere_in_the_data(running: ServerProcess) -> None:
+    running.stop()
+    for path in running.data.rglob("*"):
+        if path.is_file():
+            assert PASSWORD.encode() not in path.read_bytes()
