@@ -31,7 +31,6 @@ PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     f"PRAGMA busy_timeout={BUSY_MILLISECONDS}",
-    "PRAGMA foreign_keys=ON",
     "PRAGMA temp_store=MEMORY",
     "PRAGMA cache_size=-16384",
 )
@@ -43,8 +42,8 @@ class Database:
     def __init__(self, path: Path, offload: Offload) -> None:
         self.path = path
         self._offload = offload
-        self._readers = _engine(path, begin="BEGIN", connection_count=MAX_READERS)
-        self._writer = _engine(path, begin="BEGIN IMMEDIATE", connection_count=1)
+        self._readers = open_engine(path, begin="BEGIN", connection_count=MAX_READERS, is_read_only=True)
+        self._writer = open_engine(path, begin="BEGIN IMMEDIATE", connection_count=1)
         self._reading = anyio.Semaphore(MAX_READERS)
         self._writing = anyio.Lock()
 
@@ -92,15 +91,16 @@ def _prepare(path: Path) -> None:
             f"SQLite {sqlite_library.sqlite_version} can lose commits; nothing was opened. "
             f"Install a pysqlite3 that brings SQLite {wanted} or newer."
         )
-    engine = _engine(path, begin="BEGIN IMMEDIATE", connection_count=1)
+    engine = open_engine(path, begin="BEGIN IMMEDIATE", connection_count=1)
     try:
         upgrade.upgrade(engine, path)
     finally:
         engine.dispose()
 
 
-def _engine(path: Path, *, begin: str, connection_count: int) -> Engine:
+def open_engine(path: Path, *, begin: str, connection_count: int, is_read_only: bool = False) -> Engine:
     """An engine whose transactions start with `begin`, and not when the driver thinks fit."""
+    pragmas = (*PRAGMAS, "PRAGMA query_only=ON") if is_read_only else PRAGMAS
     engine = create_engine(
         f"sqlite:///{path}",
         module=sqlite_library,
@@ -113,7 +113,7 @@ def _engine(path: Path, *, begin: str, connection_count: int) -> Engine:
 
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: Any, _record: Any) -> None:
-        for pragma in PRAGMAS:
+        for pragma in pragmas:
             connection.execute(pragma)
 
     @event.listens_for(engine, "begin")

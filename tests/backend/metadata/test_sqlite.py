@@ -1,0 +1,124 @@
+"""Transactions of the embedded database: snapshots, turns, and what is left when something goes wrong."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from sqlalchemy import Connection, insert, select, text
+
+from backend.metadata import schema
+from backend.metadata.queries import MAX_PARAMETERS, select_in, select_in_pairs
+from backend.metadata.sqlite import MAX_READERS, Database
+
+pytestmark = pytest.mark.anyio
+STORES = schema.stores
+
+
+@pytest.fixture(params=["trio", "asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    opened = await Database.open(tmp_path / "m.db", anyio.to_thread.run_sync)
+    yield opened
+    opened.close()
+
+
+def add(connection: Connection, *stores: int) -> None:
+    connection.execute(insert(STORES), [{"store": store, "kind": "local", "region": ""} for store in stores])
+
+
+def stores(connection: Connection) -> list[int]:
+    return list(connection.execute(select(STORES.c.store)).scalars())
+
+
+async def test_writes_are_durable_and_their_results_come_back(database: Database) -> None:
+    await database.write(add, 1)
+    assert await database.write(stores) == [1]
+    assert await database.read(stores) == [1]
+    pragmas = await database.read(
+        lambda c: [c.execute(text(f"PRAGMA {p}")).scalar() for p in ("journal_mode", "synchronous")]
+    )
+    assert pragmas == ["wal", 2]
+
+
+async def test_a_write_that_fails_leaves_nothing(database: Database) -> None:
+    def fail(connection: Connection) -> None:
+        add(connection, 1)
+        raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"):
+        await database.write(fail)
+    assert await database.read(stores) == []
+    await database.write(add, 2)
+    assert await database.read(stores) == [2]
+
+
+async def test_a_read_sees_one_moment(database: Database) -> None:
+    seen: list[list[int]] = []
+
+    def look_twice(connection: Connection) -> None:
+        seen.append(stores(connection))
+        anyio.from_thread.run(database.write, add, 1)
+        seen.append(stores(connection))
+
+    await database.read(look_twice)
+    assert seen == [[], []]
+    assert await database.read(stores) == [1]
+
+
+async def test_a_read_cannot_write(database: Database) -> None:
+    with pytest.raises(Exception, match="readonly"):
+        await database.read(add, 1)
+
+
+async def test_writes_take_turns_and_hold_no_thread_while_they_wait(database: Database) -> None:
+    threads = anyio.to_thread.current_default_thread_limiter()
+    inside = 0
+
+    def work(connection: Connection, number: int) -> None:
+        nonlocal inside
+        inside += 1
+        assert inside == 1
+        assert threads.borrowed_tokens <= 1 + MAX_READERS
+        add(connection, number)
+        inside -= 1
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(1, 21):
+            tasks.start_soon(database.write, work, number)
+            tasks.start_soon(database.read, stores)
+    assert await database.read(stores) == list(range(1, 21))
+
+
+async def test_a_write_begun_is_not_cancelled(database: Database) -> None:
+    with anyio.CancelScope() as scope:
+
+        def work(connection: Connection) -> None:
+            anyio.from_thread.run_sync(scope.cancel)
+            add(connection, 1)
+
+        await database.write(work)
+        await anyio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    assert await database.read(stores) == [1]
+
+
+async def test_long_lists_of_keys_are_cut(database: Database) -> None:
+    count = MAX_PARAMETERS + 10
+    await database.write(add, *range(count))
+
+    def ask(connection: Connection) -> tuple[Any, Any]:
+        columns = select(STORES.c.store)
+        found = [row.store for row in select_in(connection, columns, STORES.c.store, range(5, count + 5))]
+        pairs = [(number, "local") for number in range(count)] + [(1, "other")]
+        paired = [row.store for row in select_in_pairs(connection, columns, (STORES.c.store, STORES.c.kind), pairs)]
+        return sorted(found), sorted(paired)
+
+    assert await database.read(ask) == (list(range(5, count)), list(range(count)))
+    nothing = await database.read(lambda c: list(select_in(c, select(STORES.c.store), STORES.c.store, [])))
+    assert nothing == []
