@@ -47,12 +47,17 @@ class Account:
 
 @dataclass(slots=True)
 class Contents:
-    """What is known of the contents that the batch touches; `current` has the present revision of those inodes."""
+    """What is known of the contents that the batch touches.
+
+    `current` has the present revision of those inodes; `last_numbers` the highest number in use in each lineage that
+    the batch may hand on.
+    """
 
     account: Account
     current: dict[InodeId, RevisionRow]
     runs: dict[RunId, KnownRun]
     blocks: dict[BlockId, KnownBlock]
+    last_numbers: dict[LineageId, RevisionNumber] = field(default_factory=dict)
     revisions: list[RevisionRow] = field(default_factory=list)
     run_refs: Counter[RunId] = field(default_factory=Counter)
     block_refs: Counter[BlockId] = field(default_factory=Counter)
@@ -86,6 +91,7 @@ class Contents:
         """Count a revision's runs, and make it its inode's current one."""
         self.revisions.append(revision)
         self.current[revision.inode] = revision
+        self.last_numbers[revision.lineage] = revision.number
         for run in split_runs(revision.runs):
             known = self.runs.get(run)
             if (known is None or known.refs == 0) and not self.run_refs[run]:

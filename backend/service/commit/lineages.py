@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from backend.service.commit.contents import Contents
 from backend.service.rows import InodeRow
-from drivefs.protocol.ids import InodeId, LineageId, RevisionNumber
+from drivefs.protocol.ids import NO_REVISION, InodeId, LineageId, RevisionNumber
 
 
 class Past(NamedTuple):
@@ -46,11 +46,18 @@ class Lineages:
     changed: dict[LineageId, LineageRow] = field(default_factory=dict)
 
     def take_over(self, heir: InodeRow, past: Past) -> None:
-        """Let an inode go on with the history of a name; what content it has becomes that history's next revision."""
-        if not past.last_number or past.lineage == heir.lineage:
+        """Let an inode go on with the history of a name; what content it has becomes that history's next revision.
+
+        Not if another inode has done so since the name was freed. The inode that bore the name may have gone on under
+        another one: the numbers it has used since are taken.
+        """
+        holder = self._holder(past.lineage)
+        is_gone_on = holder is not None and holder.inode != past.inode
+        if not past.last_number or past.lineage == heir.lineage or is_gone_on:
             return
         heir.lineage = past.lineage
-        heir.last_number = max(past.last_number, heir.last_number)
+        used = self.contents.last_numbers.get(past.lineage, NO_REVISION)
+        heir.last_number = max(past.last_number, used, heir.last_number)
         if heir.revision:
             heir.last_number = heir.revision = RevisionNumber(heir.last_number + 1)
             self.contents.copy(heir.inode, heir.lineage, heir.revision)
@@ -66,10 +73,14 @@ class Lineages:
 
     def is_taken(self, row: InodeRow) -> bool:
         """Whether another inode continues this one's lineage."""
-        holder = self.changed.get(row.lineage) or self.rows.get(row.lineage)
+        holder = self._holder(row.lineage)
         return holder is not None and holder.inode != row.inode
 
+    def _holder(self, lineage: LineageId) -> LineageRow | None:
+        """Who continues a lineage; None if that is still its first inode."""
+        return self.changed.get(lineage) or self.rows.get(lineage)
+
     def _give(self, inode: InodeId, lineage: LineageId) -> None:
-        known = self.changed.get(lineage) or self.rows.get(lineage)
+        known = self._holder(lineage)
         origin = (known.parent_lineage, known.parent_number) if known is not None else (None, None)
         self.changed[lineage] = LineageRow(lineage, inode, *origin)

@@ -30,7 +30,7 @@ from backend.service.rows import (
     RevisionRow,
 )
 from drivefs.protocol.changes import OpResult, Status
-from drivefs.protocol.ids import AccountId, BlockId, InodeId, LineageId, OpNumber, RunId
+from drivefs.protocol.ids import AccountId, BlockId, InodeId, LineageId, OpNumber, RevisionNumber, RunId
 
 ASIDE_NS = 60 * 10**9
 """How long a freed name keeps its history for what the same device creates there (save by rename-aside)."""
@@ -63,6 +63,7 @@ class Loader:
             current=current,
             runs=self._runs(wants.runs.union(*(split_runs(each.runs) for each in current.values()))),
             blocks=self._blocks(wants.blocks),
+            last_numbers=self._last_numbers({past.lineage for past in pasts.values()}),
         )
         histories = {past.lineage for past in pasts.values()} | {row.lineage for row in own.values()}
         return State(
@@ -131,6 +132,11 @@ class Loader:
         found = select_in_pairs(self.connection, self._select(t, REVISION_COLUMNS), (t.c.lineage, t.c.number), keys)
         revisions = [RevisionRow(*row) for row in found]
         return {revision.inode: revision for revision in revisions}
+
+    def _last_numbers(self, lineages: set[LineageId]) -> dict[LineageId, RevisionNumber]:
+        t = schema.revisions
+        statement = select(t.c.lineage, func.max(t.c.number)).where(t.c.account == self.account).group_by(t.c.lineage)
+        return dict(select_in(self.connection, statement, t.c.lineage, lineages))
 
     def _runs(self, ids: set[RunId]) -> dict[RunId, KnownRun]:
         statement = self._select(schema.runs, ("run", "packed", "refs"))

@@ -105,6 +105,43 @@ async def test_rename_aside_over_the_last_backup(drive: Drive, laptop: Device) -
     assert await history(drive, (await laptop.known(first)).lineage) == [(1, backup), (2, first)]
 
 
+async def test_a_file_that_goes_on_under_its_other_name_keeps_its_numbers(drive: Drive, laptop: Device) -> None:
+    old = await laptop.save(b"doc", b"one")
+    lineage = (await laptop.known(old)).lineage
+    assert await laptop.say(laptop.link(old, b"other")) == "ok"
+    assert await laptop.say(laptop.unlink(old, b"doc", base=1)) == "ok"
+    assert await laptop.write(old, b"two", base=1) == 2
+    new = await laptop.save(b"doc", b"three")
+    assert await history(drive, lineage) == [(1, old), (2, old), (3, new)]
+    forked = await laptop.known(old)
+    assert forked.lineage != lineage
+    assert await laptop.write(old, b"four", base=2) == 3
+
+
+async def test_only_one_of_two_names_goes_on_with_the_history_of_their_file(drive: Drive, laptop: Device) -> None:
+    old = await laptop.save(b"doc", b"one")
+    lineage = (await laptop.known(old)).lineage
+    assert await laptop.say(laptop.link(old, b"other")) == "ok"
+    for name in (b"doc", b"other"):
+        assert await laptop.say(laptop.unlink(old, name, base=1)) == "ok"
+    first = await laptop.save(b"doc", b"two")
+    second = await laptop.save(b"other", b"three")
+    assert await history(drive, lineage) == [(1, old), (2, first)]
+    assert (await laptop.known(second)).lineage not in (lineage, (await laptop.known(first)).lineage)
+
+
+async def test_a_history_taken_over_by_rename_is_not_taken_again(drive: Drive, laptop: Device) -> None:
+    old = await laptop.save(b"doc", b"one")
+    lineage = (await laptop.known(old)).lineage
+    assert await laptop.say(laptop.link(old, b"other")) == "ok"
+    assert await laptop.say(laptop.rename(old, b"doc", b"doc~")) == "ok"
+    saved = await laptop.save(b"tmp", b"two")
+    assert await laptop.say(laptop.rename(saved, b"tmp", b"other", replaced=old)) == "ok"
+    new = await laptop.save(b"doc", b"three")
+    assert await history(drive, lineage) == [(1, old), (2, saved)]
+    assert len({(await laptop.known(each)).lineage for each in (old, saved, new)}) == 3
+
+
 async def test_delete_and_create_anew_goes_on_with_the_history(drive: Drive, laptop: Device) -> None:
     old = await laptop.save(b"doc", b"one")
     assert await laptop.say(laptop.unlink(old, b"doc", base=1)) == "ok"
