@@ -119,6 +119,12 @@ class Replica:
 
     def mark_complete(self, directory: InodeId) -> None:
         """A directory that this device has just made: nobody else can have put anything into it."""
+        with self.database.transaction():
+            self._mark_complete(directory)
+
+    def _mark_complete(self, directory: InodeId) -> None:
+        """From now on a name that is not here is absent: no row has to say so."""
+        self.database.write("DELETE FROM dentries WHERE parent = ? AND inode = 0", (directory,))
         self.database.write("INSERT OR IGNORE INTO complete VALUES (?)", (directory,))
 
     # -- from the server ---------------------------------------------------------------------------------------------
@@ -134,8 +140,7 @@ class Replica:
                 self._put_inode(entry.inode, seq)
                 self.database.write(PUT_DENTRY, (parent, entry.name, entry.inode.inode, seq))
             if complete:
-                self.database.write("DELETE FROM dentries WHERE parent = ? AND inode = 0", (parent,))
-                self.mark_complete(parent)
+                self._mark_complete(parent)
 
     def apply_page(self, page: FeedPage) -> None:
         """Take over a page of the feed, with its cursor, in one transaction; twice does no harm."""
