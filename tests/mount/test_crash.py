@@ -70,14 +70,16 @@ def test_killed_in_the_middle_of_an_untar(workbench: Workbench, server: Server, 
     names = workbench.home / "names"
     with names.open("wb") as listing:
         tar = subprocess.Popen(
-            ["tar", "-xvf", workbench.home / "archive.tar", "-C", device.mountpoint, "--no-same-owner"],
+            ["stdbuf", "-oL", "tar", "-xv", "-C", device.mountpoint, "--no-same-owner"],
+            stdin=subprocess.PIPE,
             stdout=listing,
             stderr=subprocess.DEVNULL,
         )
-    wait_until("tar has come far enough", lambda: len(names.read_bytes().splitlines()) >= killed_after, 120)
+    begun = feed_until(killed_after, tar, workbench.home / "archive.tar", names)
     device.kill()
+    assert tar.stdin is not None
+    tar.stdin.close()
     assert tar.wait(60) != 0
-    begun = names.read_text().splitlines()
     assert len(begun) < FILES
 
     device.mount(*mount_options())
@@ -86,6 +88,19 @@ def test_killed_in_the_middle_of_an_untar(workbench: Workbench, server: Server, 
     last = device.mountpoint / begun[-1]
     assert not last.exists() or contents[begun[-1]].startswith(last.read_bytes())
     assert_arrives_at_second_device(workbench, device)
+
+
+def feed_until(count: int, tar: subprocess.Popen[bytes], source: Path, names: Path) -> list[str]:
+    """Feed an archive to tar, piece by piece, until it has begun `count` files; return their names.
+
+    It never has more of the archive than a pipe holds: it is still at work when this returns, and cannot be done.
+    """
+    assert tar.stdin is not None
+    with source.open("rb") as archived:
+        while len(names.read_bytes().splitlines()) < count:
+            tar.stdin.write(archived.read(10_240))
+            tar.stdin.flush()
+    return names.read_text().splitlines()
 
 
 def test_every_call_that_returned_is_there(workbench: Workbench, server: Server) -> None:
@@ -234,6 +249,7 @@ def offline_device(workbench: Workbench, server: Server) -> Iterator[tuple[Devic
     state.mkdir()
     disk = DiskImage(workbench.home, state)
     shutil.copytree(kept, state, dirs_exist_ok=True)
+    os.sync()  # as if it had always been there
     device.mount(*mount_options())
     write_file(device.mountpoint / "old", b"old content")
     device.sync()

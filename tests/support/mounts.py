@@ -284,8 +284,11 @@ class Device:
             raise RuntimeError(f"the mount ended with {self.process.returncode}; its log says:\n{tail(self.log)}")
         if self.mountpoint not in fuse_connections():
             return False
-        asked = subprocess.run(["stat", str(self.mountpoint)], capture_output=True, timeout=READY_SECONDS)
-        return asked.returncode == 0
+        # Of a dead mountpoint the kernel's cache may still give attributes; this question it always passes on.
+        asked = subprocess.run(
+            ["stat", "-f", "-c", "%T", self.mountpoint], capture_output=True, text=True, timeout=READY_SECONDS
+        )
+        return asked.returncode == 0 and asked.stdout.startswith("fuse")
 
     def umount(self, *options: str) -> None:
         """`drivefs umount`, which drains, and wait for the process to end with 0."""
