@@ -1,0 +1,109 @@
+"""The check: sound when all is well, and each way of not being well is found and named."""
+
+import random
+
+import pytest
+from sqlalchemy import Connection, delete, insert, update
+
+from backend.metadata.schema import blocks, runs
+from backend.service.checks import Report
+from drivefs.protocol import blocks as codec
+from drivefs.protocol import model
+from drivefs.protocol.model import BlockRef
+from tests.backend.api.served import Served
+
+pytestmark = pytest.mark.anyio
+LARGE = 2**18
+
+
+def noise(seed: int) -> bytes:
+    return random.Random(seed).randbytes(LARGE)
+
+
+async def check(served: Served) -> tuple[Report, list[tuple[int, int]]]:
+    progress: list[tuple[int, int]] = []
+
+    async def report(done: int, total: int) -> None:
+        progress.append((done, total))
+
+    return await served.services.checks.check(report), progress
+
+
+async def test_an_empty_server_is_sound(served: Served) -> None:
+    report, _ = await check(served)
+    assert report.is_sound
+    assert report.block_count == 0
+
+
+async def test_all_blocks_are_looked_at_page_by_page(served: Served) -> None:
+    await served.put(*[b"block %d" % number for number in range(150)], noise(1))
+    report, progress = await check(served)
+    assert report.is_sound
+    assert report.block_count == 151
+    assert progress[0] == (0, 151)
+    assert progress[-1] == (151, 151)
+    assert len(progress) > 3
+
+
+async def test_a_lost_a_damaged_and_an_exchanged_block_are_found(served: Served) -> None:
+    for seed in range(4):
+        await served.put(noise(seed))
+    lost, damaged, one, other = served.objects()
+    lost.unlink()
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    swapped = one.read_bytes(), other.read_bytes()
+    one.write_bytes(swapped[1])
+    other.write_bytes(swapped[0])
+    report, _ = await check(served)
+    assert not report.is_sound
+    assert {finding.block for finding in report.findings} == {codec.block_id(noise(seed)) for seed in range(4)}
+    assert all(finding.problem for finding in report.findings)
+    again, _ = await check(served)
+    assert len(again.findings) == 4
+
+
+async def test_what_was_found_lost_is_healed_by_a_device_that_has_it(served: Served) -> None:
+    await served.put(noise(1))
+    served.objects()[0].unlink()
+    await check(served)
+    assert await served.missing(codec.block_id(noise(1))) == [codec.block_id(noise(1))]
+    await served.put(noise(1))
+    report, _ = await check(served)
+    assert report.is_sound
+
+
+def need(connection: Connection, served: Served, account: int, refs: list[BlockRef]) -> None:
+    packed = model.pack_blocks(refs)
+    row = {"account": account, "run": model.run_id(packed), "packed": packed, "refs": 1}
+    connection.execute(insert(runs), row)
+
+
+def account_of(connection: Connection) -> int:
+    found: int = connection.execute(blocks.select()).first().account  # type: ignore[union-attr]
+    return found
+
+
+async def test_a_block_that_a_revision_needs_and_nobody_has_is_found(served: Served) -> None:
+    await served.put(noise(1))
+    database = served.ground.database
+    account = await database.read(account_of)
+    here, absent = codec.block_id(noise(1)), codec.block_id(b"absent")
+    refs = [BlockRef(here, LARGE), BlockRef(absent, 6)]
+    await database.write(need, served, account, refs)
+    report, _ = await check(served)
+    assert [finding.block for finding in report.findings] == [absent]
+    assert report.findings[0].is_referenced
+    await database.write(lambda connection: connection.execute(delete(runs)))
+    assert (await check(served))[0].is_sound
+
+
+async def test_a_size_that_does_not_agree_is_found(served: Served) -> None:
+    await served.put(noise(1))
+    database = served.ground.database
+    account = await database.read(account_of)
+    await database.write(need, served, account, [BlockRef(codec.block_id(noise(1)), LARGE - 1)])
+    report, _ = await check(served)
+    assert len(report.findings) == 1
+    await database.write(lambda connection: connection.execute(update(blocks).values(size_bytes=LARGE - 1)))
+    report, _ = await check(served)
+    assert [finding.block for finding in report.findings] == [codec.block_id(noise(1))]
