@@ -122,7 +122,7 @@ def test_an_older_schema_is_copied_and_then_brought_up(tmp_path: Path, steps: Pa
     path = tmp_path / "m.db"
     upgrade.upgrade(engine(path), path, str(steps))
     assert tables(path) == {"alembic_version", "one"}
-    assert list(tmp_path.glob("m.db?*")) == [], "what is new has nothing to keep"
+    assert list(tmp_path.glob("m.db.before*")) == [], "what is new has nothing to keep"
     write_step(steps, "2", "1", "two")
     upgrade.upgrade(engine(path), path, str(steps))
     assert tables(path) == {"alembic_version", "one", "two"}
