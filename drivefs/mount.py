@@ -239,7 +239,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         sent=Meter(lambda: uploader.traffic.sent_bytes),
         received=Meter(lambda: downloader.received_bytes),
     )
-    allowance.hear += [filesystem.quota.told, reporter.told]
+    allowance.hear += [filesystem.quota.told, reporter.told, lambda limits, usage: downloader.came_online()]
     return _Parts(engine, publications, downloader, reporter, kernel, told)
 
 
