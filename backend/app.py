@@ -9,10 +9,13 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
+import ipaddress
 import logging
 import os
+import resource
 import signal
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -203,8 +206,10 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
     Raises:
         CannotServe, WrongMasterKey, MetadataError: nothing was started.
     """
-    _refuse_taken_address(settings)
+    address = _free_address(settings)
+    _check_certificate(settings)
     _keep_freed_memory()
+    _raise_file_limit()
     with locked(settings.data, create=True):
         async with (
             opened(settings) as services,
@@ -213,14 +218,14 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
         ):
             tasks.start_soon(control.serve, listener, services)
             say(f"drivefs-server keeps {settings.data} and listens at {settings.url}; SIGTERM or Ctrl-C stops it")
-            await _serve_http(settings, services)
+            await _serve_http(settings, address, services)
             tasks.cancel_scope.cancel()
 
 
-async def _serve_http(settings: Settings, services: Services) -> None:
+async def _serve_http(settings: Settings, address: str, services: Services) -> None:
     server = Server(
         make_app(services),
-        address=settings.host,
+        address=address,
         port=settings.port,
         interface=Interfaces.ASGINL,
         http=HTTPModes.http1,
@@ -248,8 +253,8 @@ async def _serve_http(settings: Settings, services: Services) -> None:
         ended.result()
 
 
-def _refuse_taken_address(settings: Settings) -> None:
-    """Find out in time, and say in plain words, what the HTTP server would fail at later."""
+def _free_address(settings: Settings) -> str:
+    """Find the numeric address to listen at; say in plain words, and in time, what the HTTP server would fail at."""
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
@@ -260,6 +265,28 @@ def _refuse_taken_address(settings: Settings) -> None:
         raise CannotServe(
             f"Cannot listen at {settings.listen}: {error.strerror or error}. Choose another address with --listen."
         ) from error
+    numeric = str(address[0])
+    if settings.tls_cert is None and not ipaddress.ip_address(numeric).is_loopback:
+        log.warning("Without TLS, passwords and files travel readable, and clients refuse %s.", settings.url)
+    return numeric
+
+
+def _check_certificate(settings: Settings) -> None:
+    if settings.tls_cert is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ValueError) as error:
+        raise CannotServe(
+            f"The certificate {settings.tls_cert} and the key {settings.tls_key} cannot be used: {error}. "
+            "Both must be PEM files, and belong together."
+        ) from error
+
+
+def _raise_file_limit() -> None:
+    """Each open request takes a descriptor: let there be as many as the system allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _keep_freed_memory() -> None:

@@ -194,6 +194,15 @@ def test_it_speaks_tls(tmp_path: Path) -> None:
         server.close()
 
 
+def test_a_certificate_that_is_none_is_said_in_plain_words(server: ServerProcess, tmp_path: Path) -> None:
+    junk = tmp_path / "junk.pem"
+    junk.write_text("no certificate")
+    refused = server.on_data("run", "--tls-cert", str(junk), "--tls-key", str(junk))
+    assert refused.returncode == 1
+    assert "junk.pem" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def make_certificate(directory: Path) -> tuple[Path, Path]:
     certificate, key = directory / "cert.pem", directory / "key.pem"
     kind = "-x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
@@ -214,6 +223,20 @@ def test_a_connection_that_breaks_in_the_middle_of_an_upload_harms_nobody(runnin
     assert device.put(noise(3)).stored_count == 1
     code, _, complaints = running.stop()
     assert (code, complaints) == (0, "")
+
+
+def test_an_upload_that_stands_still_does_not_keep_it_from_stopping(server: ServerProcess) -> None:
+    assert server.add_user().returncode == 0
+    server.start("--stop-seconds", "1")
+    device = server.log_in()
+    connection = server.connect()
+    connection.putrequest("POST", device.path(routes.PUT_BLOCKS))
+    connection.putheader("authorization", f"Bearer {device.token}")
+    connection.putheader("content-length", str(2**20))
+    connection.endheaders(b"half of a header")
+    assert device.missing(noise(1)) == 1
+    assert server.stop()[0] == 0
+    connection.close()
 
 
 def test_the_password_is_nowhere_in_the_data(running: ServerProcess) -> None:
