@@ -14,11 +14,16 @@ from drivefs.protocol.ground import Offload
 
 
 class Barrier:
-    """Syncs of one journal; at most one runs at a time."""
+    """Syncs of one journal; at most one of an object runs at a time.
 
-    def __init__(self, database: Database, staging: Staging, offload: Offload) -> None:
+    With `staged` False it leaves staged bytes alone: enough to let others hear of mutations, and for what was written
+    without an fsync, since recovery finds out which staged bytes a power cut has left.
+    """
+
+    def __init__(self, database: Database, staging: Staging, offload: Offload, *, staged: bool) -> None:
         self._database = database
         self._staging = staging
+        self._staged = staged
         self._offload = offload
         self._begun_count = 0
         self._ended_count = 0
@@ -29,7 +34,7 @@ class Barrier:
     @property
     def is_needed(self) -> bool:
         """Whether anything was committed or staged since the last barrier began."""
-        return self._database.commit_count != self._covered_commits or self._staging.is_dirty
+        return self._database.commit_count != self._covered_commits or (self._staged and self._staging.is_dirty)
 
     async def wait(self) -> None:
         """Durable on return: all that was committed and staged before the call.
@@ -53,7 +58,7 @@ class Barrier:
         self._begun_count += 1
         number, covered = self._begun_count, self._covered_commits
         self._covered_commits = self._database.commit_count
-        pending = self._staging.begin_sync()
+        pending = self._staging.begin_sync() if self._staged else self._staging.nothing_to_sync()
         try:
             removed_bytes = await self._offload(self._sync, pending)
         except OSError as error:

@@ -83,7 +83,8 @@ class Journal:
         self._reserve = reserve
         self._ops = Counter(database, "op")
         self._ids = InodeIds(database)
-        self._barrier = Barrier(database, staging, offload)
+        self._barrier = Barrier(database, staging, offload, staged=True)
+        self._log_barrier = Barrier(database, staging, offload, staged=False)
         self.overlay = Overlay(database)
         self.drafts = Drafts(database, staging)
         self.pending_count = self._count_pending()
@@ -148,6 +149,19 @@ class Journal:
             Poisoned: the disk failed.
         """
         await self._barrier.wait()
+
+    @property
+    def is_log_dirty(self) -> bool:
+        """Whether anything was committed since the last barrier of the log began."""
+        return self._log_barrier.is_needed
+
+    async def log_barrier(self) -> None:
+        """Durable on return: all mutations and drafts committed before the call, but not the staged bytes of drafts.
+
+        Raises:
+            Poisoned: the disk failed.
+        """
+        await self._log_barrier.wait()
 
     # -- mutations ---------------------------------------------------------------------------------------------------
 

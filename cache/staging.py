@@ -171,6 +171,17 @@ class Staging:
                 self.roll(inode)
                 break
         self._retired.append(file)
+        # Nothing needs its bytes any more: syncing them would only keep the disk busy.
+        self._dirty.discard(file)
+
+    @property
+    def has_retired(self) -> bool:
+        """Whether files wait for a barrier to be removed."""
+        return bool(self._retired)
+
+    def nothing_to_sync(self) -> "PendingSync":
+        """What a barrier of the WAL alone has to do with staging."""
+        return PendingSync(self.directory, set(), has_new_names=False, retired=[])
 
     def begin_sync(self) -> "PendingSync":
         """What a barrier that begins now has to sync, and what it may remove then."""

@@ -59,7 +59,7 @@ class Committer:
         batch = self._take_batch()
         if not batch:
             return None
-        await self._journal.barrier()
+        await self._journal.log_barrier()
         request = CommitRequest(epoch=epoch, watermark=self._journal.watermark(), mutations=batch)
         reply = await self._remote.commit(self._workspace, request)
         self._settle(batch, reply.results)

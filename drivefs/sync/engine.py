@@ -118,11 +118,15 @@ class Engine:
         self._parts.publications.changed()
 
     async def _barriers(self) -> None:
-        """What a system call returned for is durable within a second, asked for or not."""
+        """Mutations are durable within a second, asked for or not; staged bytes when an fsync or the kernel has it so."""
         while True:
             await trio.sleep(BARRIER_SECONDS)
-            await self._parts.local.journal.barrier()
-            await self._parts.local.checkpoint()
+            local = self._parts.local
+            if local.staging.has_retired:
+                await local.barrier()
+            elif local.journal.is_log_dirty:
+                await local.journal.log_barrier()
+            await local.checkpoint()
 
     async def _publish(self, nursery: trio.Nursery) -> None:
         while True:

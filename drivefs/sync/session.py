@@ -72,7 +72,7 @@ class Session:
         reply = await exchange(self._local, self._remote, self._random_bytes)
         self._set_cursor(reply)
         await self.refill_ids()
-        await self._local.journal.barrier()
+        await self._local.journal.log_barrier()
         self._opened(reply)
 
     def _set_cursor(self, reply: SessionReply) -> None:

@@ -242,3 +242,22 @@ class TestDiskFull:
                 local.staging.append(InodeId(7), BIG)
         write(local, 7)
         assert content_of(local, InodeId(7)) == BIG
+
+
+def test_barrier_of_the_log_leaves_staged_bytes_to_the_next_full_one(local: LocalState, syncs: Syncs) -> None:
+    file = write(local, 7)
+    trio.run(local.journal.log_barrier)
+    assert syncs.names == ["journal.db-wal"]
+    assert local.dirty
+    trio.run(local.barrier)
+    assert syncs.names[1:] == [f"{file:016x}", "staging", "journal.db-wal"]
+
+
+def test_staging_that_nothing_needs_any_more_is_not_synced_before_it_goes(local: LocalState, syncs: Syncs) -> None:
+    file = write(local, 7)
+    with local.journal.transaction():
+        local.journal.drafts.drop_draft(InodeId(7))
+    assert local.staging.has_retired
+    trio.run(local.barrier)
+    assert f"{file:016x}" not in syncs.names
+    assert not local.staging.path(file).exists()

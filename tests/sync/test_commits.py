@@ -152,7 +152,7 @@ def test_lost_answer_sends_the_same_batch_again_and_it_is_durable_before_it_leav
     with pytest.raises(Offline):
         world.commit()
     assert [row.state for row in world.journal.unsettled(9)] == [RowState.SENT] * 2
-    assert not world.journal.is_dirty
+    assert not world.journal.is_log_dirty
     world.backend.is_down = False
     world.committer = world.new_committer()
     world.commit()
