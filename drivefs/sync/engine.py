@@ -118,7 +118,7 @@ class Engine:
         self._parts.publications.changed()
 
     async def _barriers(self) -> None:
-        """Mutations are durable within a second, asked for or not; staged bytes when an fsync or the kernel has it so."""
+        """Mutations are durable within a second, asked for or not; staged bytes when an fsync asks."""
         while True:
             await trio.sleep(BARRIER_SECONDS)
             local = self._parts.local
