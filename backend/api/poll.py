@@ -18,6 +18,9 @@ from backend.service.intake import Disconnected
 from drivefs.protocol import messages, routes, wire
 from drivefs.protocol.errors import ProtocolError
 
+RETRY_SECONDS = 2.0
+"""How long devices are asked to wait, more or less, before they come back to a server that is stopping."""
+
 
 class ChangesPoll:
     """The route of the change feed."""
@@ -46,15 +49,16 @@ class ChangesPoll:
         lifecycle = self._services.lifecycle
         topics = [hub.of_workspace(each.workspace) for each in request.cursors] + [hub.of_device(caller.device)]
         with lifecycle.hub.listen(topics) as listener, anyio.move_on_after(request.wait_seconds) as waiting:
-            while True:
+            while not lifecycle.stopping.is_set():
                 with anyio.CancelScope(shield=True):
                     reply = await self._services.changes.read(caller, request)
-                if reply.pages or lifecycle.stopping.is_set() or waiting.cancel_called:
+                if reply.pages or waiting.cancel_called:
                     return reply
                 await _until(listener.wait, receive)
-                # Whoever wakes may have been revoked meanwhile.
-                caller = await requests.caller(scope, self._services)
-        return messages.ChangesReply(pages=[])
+                if not lifecycle.stopping.is_set():
+                    # Whoever wakes may have been revoked meanwhile.
+                    caller = await requests.caller(scope, self._services)
+        return messages.ChangesReply(pages=[], retry_seconds=RETRY_SECONDS if lifecycle.stopping.is_set() else 0.0)
 
 
 async def _until(wait: Callable[[], Awaitable[None]], receive: Receive) -> None:
