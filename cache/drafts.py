@@ -152,6 +152,24 @@ class Drafts:
             self._cached.pop(inode, None)
             self.dropped.append(inode)
 
+    def move_draft(self, inode: InodeId, other: InodeId) -> None:
+        """Let a draft, with its records and base blocks, belong to another inode, which has none.
+
+        Raises:
+            KeyError: the inode has no draft.
+        """
+        place, draft, blocks = self._place_of(inode), self.draft(inode), self.base_blocks(inode)
+        assert draft is not None, "a place is that of a draft"
+        with self._database.transaction():
+            self._staging.roll(inode)
+            self._database.write("DELETE FROM drafts WHERE inode = ?", (inode,))
+            self._database.write("DELETE FROM bases WHERE inode = ?", (inode,))
+            del self._cached[inode]
+            self._remember(other, place)
+            self.put_draft(msgspec.structs.replace(draft, inode=other))
+            self.put_base_blocks(other, blocks)
+            self.dropped.append(inode)
+
     def draft_inodes(self, after: InodeId = NO_INODE) -> Iterator[InodeId]:
         """Inodes above `after` that have a draft, in order of id; read by pages, so drafts may come and go."""
         while True:

@@ -13,6 +13,7 @@ from cache.sealing import digest
 from cache.workspace import LocalState
 from drivefs.fs.content import Content, Staged
 from drivefs.fs.extents import Extent
+from drivefs.fs.handles import FileHandle, Handles
 from drivefs.fs.interfaces import Publisher
 from drivefs.fs.quota import Quota
 from drivefs.fs.reading import Reader
@@ -34,6 +35,7 @@ class Contents:
     """Contents of files, by inode."""
 
     def __init__(self, local: LocalState, view: View, reader: Reader, quota: Quota, now_ns: NowNs) -> None:
+        self.handles: Handles[FileHandle] = Handles()
         self._journal = local.journal
         self._drafts = local.journal.drafts
         self._staging = local.staging
@@ -78,7 +80,9 @@ class Contents:
         """Rebuild the changes of a content from its draft."""
         draft = self._drafts.draft(content.inode)
         assert draft is not None, "a content is reloaded because its draft changed"
+        before = content.dirty_bytes
         content.replay(draft, self._drafts.records(content.inode))
+        self._quota.pend(content.dirty_bytes - before)
 
     @staticmethod
     def _load_clean(state: InodeState) -> Content:
@@ -131,6 +135,22 @@ class Contents:
         if writing and not content.writers and (content.layers or content.fresh):
             content.fresh = False
             publisher.closed(inode)
+
+    def move(self, inode: InodeId, other: InodeId) -> Content:
+        """Let the content with all changes be that of another inode; descriptors that may write follow it."""
+        content = self.load(inode)
+        self._idle.pop(inode, None)
+        self._open.pop(inode, None)
+        content.inode = other
+        readers = [each for each in self.handles if each.content is content and not each.writes]
+        content.handles -= len(readers)
+        if content.handles:
+            self._open[other] = content
+        else:
+            self._keep_idle(content)
+        for handle in readers:
+            handle.content = self.acquire(inode, writing=False)
+        return content
 
     def nameless(self, inode: InodeId, publisher: Publisher) -> None:
         """The inode has lost its last name: its changes go, unless a descriptor still needs them."""

@@ -9,7 +9,7 @@ import os
 from drivefs.fs import errors
 from drivefs.fs.attributes import Attributes
 from drivefs.fs.contents import Contents
-from drivefs.fs.handles import FileHandle, Handles
+from drivefs.fs.handles import FileHandle
 from drivefs.fs.interfaces import Publisher
 from drivefs.fs.view import View
 from drivefs.protocol.ids import InodeId
@@ -24,7 +24,7 @@ class Files:
         self._contents = contents
         self._attributes = attributes
         self._publisher = publisher
-        self.handles: Handles[FileHandle] = Handles()
+        self.handles = contents.handles
 
     def open(self, inode: InodeId, flags: int, *, is_new: bool = False) -> int:
         """Open a file; O_TRUNC empties it. Gives the descriptor's number.

@@ -4,7 +4,7 @@ Owns the tables only. A descriptor number is never used twice in the life of a m
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
 from drivefs.fs import errors
@@ -73,6 +73,9 @@ class Handles(Generic[Kind]):
         handle = self.get(number)
         del self._open[number]
         return handle
+
+    def __iter__(self) -> Iterator[Kind]:
+        return iter(list(self._open.values()))
 
     def __len__(self) -> int:
         return len(self._open)

@@ -67,11 +67,13 @@ class Mutations:
         if state.kind is InodeKind.DIRECTORY and self._view.has_own_names(state.inode):
             return False
         rows = self._journal.touching(state.inode)
+        if not any(isinstance(row.mutation, Create) for row in rows) or state.revision:
+            return False
         if not all(row.state is RowState.PENDING and _is_own_affair(row.mutation) for row in rows):
             return False
         for row in rows:
             self._journal.remove(row.n)
-        return bool(rows)
+        return True
 
     def set_attributes(self, change: SetAttributes) -> OpNumber:
         """Append a change of attributes, or merge it into the last mutation about its inode."""

@@ -85,7 +85,9 @@ class Publishing:
         if (content := self._publishable(inode)) is None:
             return None
         state = self._view.inode(inode)
+        before = content.dirty_bytes
         content.freeze(state.size)
+        self._quota.pend(content.dirty_bytes - before)
         self._local.staging.roll(inode)
         return Snapshot(content, self._contents.reader, size=state.size, mtime_ns=state.mtime_ns)
 
@@ -157,6 +159,8 @@ class Publishing:
             self._rest_over(draft, revision, blocks, content)
         else:
             self._drafts.drop_draft(inode)
+        if not self._journal.pending_bytes:
+            self._quota.pend(-self._quota.pending_bytes)
         state.revision = revision
         inline = len(blocks) <= MAX_INLINE_BLOCKS * PACKED_BLOCK_BYTES
         state.blocks = blocks if inline else None
@@ -191,3 +195,23 @@ class Publishing:
             )
         )
         self._drafts.put_base_blocks(draft.inode, blocks)
+
+    def moved(self, inode: InodeId, copy: InodeId, op: OpNumber = NO_OP) -> None:
+        """Note, in the caller's transaction, that unpublished content now belongs to the new inode `copy`.
+
+        The whole draft, and the descriptors that may write, follow; `inode` shows again what the backend has. `op` is
+        the `Store` of the copy that has what was frozen; without one, all of it is to be published again.
+        """
+        if self._drafts.draft(inode) is None:
+            return
+        self._drafts.move_draft(inode, copy)
+        draft = self._drafts.draft(copy)
+        assert draft is not None, "it was moved there"
+        frozen = draft.frozen if op else 0
+        self._drafts.put_draft(msgspec.structs.replace(draft, base=Base(), frozen=frozen, frozen_op=op))
+        content = self._contents.move(inode, copy)
+        content.base = Base()
+        if not op:
+            content.thaw()
+        if (blocks := self._stored.pop(inode, None)) is not None and op:
+            self._stored[copy] = blocks

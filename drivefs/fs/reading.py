@@ -32,8 +32,9 @@ class Reader:
         workspace: WorkspaceId,
         deadline_seconds: float,
     ) -> None:
-        self._drafts = local.journal.drafts
-        self._staging = local.staging
+        self.offload = local.offload
+        self.drafts = local.journal.drafts
+        self.staging = local.staging
         self._blocks = local.blocks
         self.can_hand_over = local.blocks.can_adopt_from(local.staging.directory)
         """Whether published content goes from staging into the block cache as it is, without being copied."""
@@ -133,8 +134,8 @@ class Reader:
         if source is extents.ZEROS:
             return bytes(end - start)
         if isinstance(source, Staged):
-            return self._staging.read(StagedRange(source.file, offset, end - start), 0, end - start)
-        return self._drafts.record_data(source)[offset : offset + end - start]
+            return self.staging.read(StagedRange(source.file, offset, end - start), 0, end - start)
+        return self.drafts.record_data(source)[offset : offset + end - start]
 
     def _base_now(self, content: Content, start: int, end: int) -> bytes | bytearray | None:
         parts = []

@@ -1,19 +1,25 @@
 """The frozen content of a file, for publication: what was written up to one record, over the base of its draft.
 
-Owns nothing durable. A snapshot stays readable for as long as its draft has the records; reading one whose draft was
-dropped meanwhile fails with `Unavailable` or `cache.errors.Corrupt`, and its publication has become pointless anyway.
+Owns nothing durable, and verifies what it gives: written bytes that have rotted never leave this device. A snapshot
+whose draft was dropped meanwhile (its file was removed) has become pointless: it reads as zeros, and `storing`
+refuses it.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
-from cache.staging import StagedRange
+from cache.errors import Corrupt
+from cache.staging import StagedRange, Staging
 from drivefs.fs import extents
 from drivefs.fs.content import Content, Staged
 from drivefs.fs.extents import Layer
 from drivefs.fs.reading import Reader
 from drivefs.protocol.changes import Base
-from drivefs.protocol.ids import InodeId
+from drivefs.protocol.ids import MAX_ID, InodeId
 from drivefs.protocol.model import BlockRef
+
+KEPT_RECORDS = 8
+"""How many verified records are kept while the pieces left of them are read."""
 
 
 class Snapshot:
@@ -29,6 +35,7 @@ class Snapshot:
         self.record = content.frozen
         self._content = content
         self._reader = reader
+        self._records: list[tuple[StagedRange, int]] | None = None
         self._layers: list[Layer] = content.layers[1:]
 
     def dirty_ranges(self) -> list[tuple[int, int]]:
@@ -46,7 +53,63 @@ class Snapshot:
             drivefs.remote.errors.RemoteError: bytes of the base cannot be had now.
             cache.errors.Corrupt: written bytes do not verify.
         """
-        return await self._reader.fetch(self._content, self._layers, offset, offset + length)
+        parts: list[bytes] = []
+        jobs: list[StagedRange] = []
+        for extent in extents.resolve(self._layers, offset, offset + length):
+            if isinstance(extent.source, Staged):
+                jobs.append(StagedRange(extent.source.file, extent.offset, extent.end - extent.start))
+                continue
+            parts += await self._verified(jobs)
+            jobs = []
+            if not self.is_pending:
+                return bytes(length)
+            parts.append(await self._reader.fetch(self._content, self._layers, extent.start, extent.end))
+        parts += await self._verified(jobs)
+        return b"".join(parts) if self.is_pending else bytes(length)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the draft still has what was frozen."""
+        draft = self._reader.drafts.draft(self._content.inode)
+        return draft is not None and draft.base == self._content.base
+
+    async def _verified(self, wanted: list[StagedRange]) -> list[bytes]:
+        """Bytes from staging, each record that they are part of verified as a whole."""
+        if not wanted or not self.is_pending:
+            return []
+        if self._records is None:
+            records = self._reader.drafts.records(self._content.inode, self.record)
+            self._records = sorted((each.staged, each.digest) for each in records if each.staged is not None)
+        try:
+            return await self._reader.offload(load_verified, self._reader.staging, self._records, wanted)
+        except Corrupt:
+            if self.is_pending:
+                raise
+            return []
+
+
+def load_verified(
+    staging: Staging, records: Sequence[tuple[StagedRange, int]], wanted: Sequence[StagedRange]
+) -> list[bytes]:
+    """Read ranges of staging files; for a thread. `records` are all ranges with their checksums, in order.
+
+    Raises:
+        cache.errors.Corrupt: a record that a range touches does not verify.
+    """
+    found: list[bytes] = []
+    loaded: dict[StagedRange, bytes] = {}
+    for file, offset, length in wanted:
+        parts, position, end = [], offset, offset + length
+        while position < end:
+            record, checksum = records[bisect_right(records, (StagedRange(file, position, MAX_ID), MAX_ID)) - 1]
+            if record not in loaded:
+                if len(loaded) == KEPT_RECORDS:
+                    del loaded[next(iter(loaded))]
+                loaded[record] = staging.load(record, checksum)
+            parts.append(loaded[record][position - record.offset : end - record.offset])
+            position += len(parts[-1])
+        found.append(b"".join(parts))
+    return found
 
 
 def staged_piece(layer: Layer, start: int, end: int) -> StagedRange | None:

@@ -1,7 +1,7 @@
 """A file system over real local databases, with a backend in memory, for tests without a kernel.
 
-Owns the pretended parts: a clock that ticks, a backend that keeps blocks in a dict and may be offline, and the way of one
-publication as the engine does it.
+Owns the pretended parts: a clock that ticks, a backend that keeps blocks in a dict and may be offline, and the way of
+one publication as the engine does it.
 """
 
 import os
@@ -272,8 +272,11 @@ class FsBench:
         assert row is not None
         inode, revision = row.mutation.inode, RevisionNumber(next(self.revisions))
         journal = self.local.journal
-        journal.mark_sent([op])
+        earlier = [row.n for row in journal.touching(inode) if row.n < op]
+        journal.mark_sent([*earlier, op])
         with journal.transaction():
+            for n in earlier:
+                journal.settle(n, Seq(next(self.seqs)))
             journal.settle(op, Seq(next(self.seqs)), revision)
             self.fs.contents.published(inode, op, revision)
         state = self.fs.inode(inode)

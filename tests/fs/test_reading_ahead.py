@@ -35,7 +35,7 @@ def read(refs: list[BlockRef] | None, offsets: list[int], length: int) -> list[B
     nothing = cast(Any, SimpleNamespace())
     blocks = SimpleNamespace(can_adopt_from=lambda directory: False)
     staging = SimpleNamespace(directory=None)
-    local = SimpleNamespace(journal=SimpleNamespace(drafts=nothing), staging=staging, blocks=blocks)
+    local = SimpleNamespace(offload=None, journal=SimpleNamespace(drafts=nothing), staging=staging, blocks=blocks)
     reader = Reader(cast(Any, local), cast(Any, fetcher), nothing, workspace=WORKSPACE, deadline_seconds=1)
 
     async def scenario() -> None:

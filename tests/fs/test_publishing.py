@@ -1,0 +1,267 @@
+"""What a publication sees and leaves, step by step."""
+
+import os
+
+import pytest
+
+from cache.errors import Corrupt
+from drivefs.fs.attributes import Wanted
+from drivefs.protocol.changes import Base, Store, Unlink
+from drivefs.protocol.ids import NO_REVISION, InodeId
+from drivefs.protocol.model import InodeKind, InodeState
+from tests.fs.bench import FsBench
+
+
+def test_a_published_file_is_clean_and_reads_the_same(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"some content of a file")
+    revision = bench.publish(inode)
+    state = bench.fs.inode(inode)
+    assert (state.revision, state.size, bench.local.journal.drafts.draft(inode)) == (revision, 22, None)
+    assert bench.read(inode) == b"some content of a file"
+    assert bench.fs.quota.pending_bytes == 0
+
+
+def test_a_published_file_reads_the_same_from_the_backend_on_the_next_mount(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"some content of a file")
+    bench.publish(inode)
+    bench.reopen()
+    assert bench.read(inode) == b"some content of a file"
+
+
+def test_mtime_does_not_jump_when_a_file_is_published(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"content")
+    before = bench.fs.inode(inode)
+    bench.publish(inode)
+    after = bench.fs.inode(inode)
+    assert (before.mtime_ns, before.ctime_ns) == (after.mtime_ns, after.ctime_ns)
+
+
+def test_a_store_says_the_mtime_that_was_set_last(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"content")
+    bench.fs.set_attributes(inode, Wanted(mtime_ns=12345, atime_ns=1))
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    assert snapshot.mtime_ns == 12345
+
+
+def test_nothing_is_published_of_a_file_without_changes(bench: FsBench) -> None:
+    inode = bench.file(b"empty")
+    assert bench.freeze(inode) is None
+    other = bench.file(b"file", b"content")
+    bench.publish(other)
+    assert bench.freeze(other) is None
+
+
+def test_one_publication_of_a_file_at_a_time(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"content")
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    op = bench.store(snapshot)
+    bench.file(b"other")
+    assert bench.freeze(inode) is None
+    assert op is not None
+    bench.commit(op)
+
+
+def test_writes_after_a_freeze_are_a_draft_over_the_new_revision(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"aaaaaaaaaaaaaaaaaaaa")
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    number = bench.open_file(inode)
+    bench.fs.write(number, 5, b"bbb")
+    op = bench.store(snapshot)
+    assert op is not None
+    revision = bench.commit(op)
+    draft = bench.local.journal.drafts.draft(inode)
+    assert draft is not None
+    assert draft.base == Base(revision=revision)
+    assert bench.read(inode) == b"aaaaabbbaaaaaaaaaaaa"
+    bench.fs.release(number)
+    again = bench.freeze(inode)
+    assert again is not None
+    assert again.dirty_ranges() == [(5, 8)]
+    assert bench.content_of(again) == b"aaaaabbbaaaaaaaaaaaa"
+
+
+def test_a_file_removed_while_its_store_is_on_the_way_stays_removed(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"content")
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    op = bench.store(snapshot)
+    assert op is not None
+    bench.unlink(b"file")
+    assert "dropped" in bench.backend.told(inode)
+    bench.local.journal.mark_sent([op])
+    with bench.local.journal.transaction():
+        bench.fs.contents.published(inode, op, bench.fs.inode(inode).revision)
+    assert bench.lookup(b"file") is None
+    assert bench.local.journal.drafts.draft(inode) is None
+
+
+def test_a_store_is_not_appended_for_a_file_that_was_removed_meanwhile(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"content")
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    bench.unlink(b"file")
+    assert bench.store(snapshot) is None
+    stores = [each for each in bench.mutations() if isinstance(each, Store)]
+    assert stores == []
+
+
+def test_the_base_of_a_removal_is_the_revision_seen(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"content")
+    revision = bench.publish(inode)
+    bench.unlink(b"file")
+    (removal,) = [each for each in bench.mutations() if isinstance(each, Unlink)]
+    assert removal.base == Base(revision=revision)
+
+
+def test_a_removal_that_leaves_a_name_expects_nothing_of_the_content(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"content")
+    bench.publish(inode)
+    bench.run(bench.fs.link, inode, bench.fs.root, b"other")
+    bench.unlink(b"file")
+    (removal,) = [each for each in bench.mutations() if isinstance(each, Unlink)]
+    assert removal.base == Base()
+
+
+def test_unpublished_bytes_are_those_of_drafts_and_of_files_being_written(bench: FsBench) -> None:
+    unpublished = bench.fs.contents.unpublished_bytes
+    inode = bench.file(b"file", b"content")
+    assert unpublished(inode) == 7
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    op = bench.store(snapshot)
+    assert unpublished(inode) is None
+    number = bench.open_file(inode, os.O_WRONLY)
+    assert unpublished(inode) == 7
+    bench.fs.write(number, 7, b"!")
+    bench.fs.release(number)
+    assert unpublished(inode) == 8
+    assert op is not None
+    bench.commit(op)
+    assert unpublished(inode) == 8
+    bench.unlink(b"file")
+    assert unpublished(inode) is None
+
+
+def test_closing_tells_the_publisher_once_the_last_writer_is_gone(bench: FsBench) -> None:
+    inode = bench.file(b"file")
+    bench.backend.heard.clear()
+    first, second = bench.open_file(inode, os.O_WRONLY), bench.open_file(inode, os.O_WRONLY)
+    bench.fs.write(first, 0, b"x")
+    bench.fs.release(first)
+    assert bench.backend.told(inode) == []
+    bench.fs.release(second)
+    assert bench.backend.told(inode) == ["closed"]
+
+
+def test_a_new_file_that_stays_empty_is_told_of_too(bench: FsBench) -> None:
+    assert bench.backend.told(bench.file(b"empty")) == ["closed"]
+
+
+def test_a_reader_tells_the_publisher_nothing(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"content")
+    bench.backend.heard.clear()
+    assert bench.read(inode) == b"content"
+    assert bench.backend.told(inode) == []
+
+
+def test_fsync_offers_what_was_written_for_publication(bench: FsBench) -> None:
+    inode = bench.file(b"file")
+    number = bench.open_file(inode)
+    bench.run(bench.fs.sync, number)
+    assert "synced" not in bench.backend.told(inode)
+    bench.fs.write(number, 0, b"x")
+    bench.run(bench.fs.sync, number)
+    assert bench.backend.told(inode)[-1] == "synced"
+    assert not bench.local.dirty
+
+
+def test_the_block_list_of_a_store_survives_a_crash(bench: FsBench) -> None:
+    inode = bench.file(b"file", bytes(range(200)) * 5)
+    bench.publish(inode, block_bytes=10)
+    number = bench.open_file(inode)
+    bench.fs.write(number, 500, b"changed")
+    bench.fs.release(number)
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    op = bench.store(snapshot, block_bytes=10)
+    expected = bench.fs.contents.frozen(inode)
+    bench.reopen()
+    found = bench.fs.contents.frozen(inode)
+    assert expected is not None
+    assert found is not None
+    assert found[1] == expected[1]
+    assert bench.content_of(found[0]) == bench.read(inode)
+    assert op is not None
+    bench.commit(op)
+    assert bench.read(inode)[500:507] == b"changed"
+
+
+def test_content_moves_to_a_copy_with_its_writers(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"what the server has")
+    revision = bench.publish(inode)
+    writer, reader = bench.open_file(inode), bench.open_file(inode, os.O_RDONLY)
+    bench.fs.write(writer, 0, b"WHAT")
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    op = bench.store(snapshot)
+    assert op is not None
+    copy, again = conflict_copy(bench, inode, op)
+    assert bytes(bench.run(bench.fs.read, reader, 0, 100)) == b"what the server has"
+    assert bytes(bench.run(bench.fs.read, writer, 0, 100)) == b"WHAT the server has"
+    bench.fs.write(writer, 5, b"THE")
+    assert bench.read(inode) == b"what the server has"
+    assert bench.read(copy) == b"WHAT THE server has"
+    assert bench.fs.inode(inode).revision == revision
+    bench.fs.release(writer)
+    bench.fs.release(reader)
+    bench.commit(again)
+    assert bench.read(copy) == b"WHAT THE server has"
+    bench.publish(copy)
+    bench.reopen()
+    assert bench.read(copy) == b"WHAT THE server has"
+
+
+def conflict_copy(bench: FsBench, inode: InodeId, op: int) -> tuple[InodeId, int]:
+    """What is done with a store that the backend refused: a new file has its content."""
+    journal = bench.local.journal
+    row = journal.get(op)
+    assert row is not None
+    assert isinstance(row.mutation, Store)
+    found = bench.fs.contents.frozen(inode)
+    assert found is not None
+    with journal.transaction():
+        copy, again = journal.allocate_inode(), journal.next_op()
+        bench.fs.contents.moved(inode, copy, again)
+        size = row.mutation.size
+        journal.append(
+            Store(n=again, time_ns=1, inode=copy, base=Base(), size=size, runs=row.mutation.runs,
+                  new_runs=[found[1]], mtime_ns=1)
+        )  # fmt: skip
+        journal.overlay.put_inode(
+            InodeState(inode=copy, kind=InodeKind.FILE, mode=0o644, size=size, blocks=None), again
+        )
+        before = journal.overlay.inode(inode)
+        assert before is not None
+        journal.remove(op)
+    bench.fs.forget_cached([inode, copy], [])
+    assert before.revision != NO_REVISION
+    return copy, again
+
+
+@pytest.mark.parametrize("length", [10, 100_000])
+def test_dirty_bytes_that_rotted_are_never_read_as_good(bench: FsBench, length: int) -> None:
+    inode = bench.file(b"file", b"x" * length)
+    for staged in (bench.place / "state" / "staging").iterdir():
+        staged.write_bytes(b"y" * staged.stat().st_size)
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    if length == 10:
+        assert bench.content_of(snapshot) == b"x" * length
+        return
+
+    with pytest.raises(Corrupt):
+        bench.content_of(snapshot)
+    bench.unlink(b"file")
