@@ -61,6 +61,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Options of glibc's `mallopt`."""
 LARGEST_KEPT_BYTES = 16 * 2**20
 KEPT_BYTES = 128 * 2**20
+HTTP_BUFFER_BYTES = 512 * 2**10
+"""Read from a connection at once, at most. Uploads of 8 MiB each ran at 120 MB/s with 8 KiB and at 1,900 with this; an
+idle poll takes 20 to 24 KiB of memory with either."""
 DATABASE_NAME = "metadata.db"
 LOCK_NAME = "lock"
 
@@ -229,7 +232,7 @@ async def _serve_http(settings: Settings, address: str, services: Services) -> N
         port=settings.port,
         interface=Interfaces.ASGINL,
         http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(max_buffer_size=settings.http_buffer),
+        http1_settings=HTTP1Settings(max_buffer_size=HTTP_BUFFER_BYTES),
         websockets=False,
         backlog=BACKLOG,
         backpressure=settings.max_requests,

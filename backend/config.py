@@ -36,9 +36,6 @@ class Settings:
     pin_hours: int = 72
     max_requests: int = 8192
     """Requests, idle polls among them, that may be open at once; more wait to be accepted."""
-    http_buffer: int = 2**19
-    """Bytes read from a connection at once. An upload of 8 MiB requests ran at 120 MB/s with 8 KiB and at 1,900 with
-    400 KiB; an idle poll costs 16 KB with 8 KiB and 29 with 400. A server of idle polls alone wants 8 KiB."""
     stop_seconds: int = 5
     """How long open requests may take to end after SIGTERM."""
 
@@ -101,10 +98,9 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "file_limit": _size,
     "pin_hours": _positive,
     "max_requests": _positive,
-    "http_buffer": _size,
     "stop_seconds": _positive,
 }
-NUMBERS = {"quota", "file_limit", "pin_hours", "max_requests", "http_buffer", "stop_seconds"}
+NUMBERS = {"quota", "file_limit", "pin_hours", "max_requests", "stop_seconds"}
 
 
 def load(data: Path, config: Path | None, environment: Mapping[str, str], flags: Mapping[str, str | None]) -> Settings:
