@@ -57,7 +57,7 @@ class LocalState:
             NewerState: a newer drivefs wrote it; nothing was touched.
             Corrupt: the journal cannot be read; it was left as it is.
         """
-        self._offload = offload
+        self.offload = offload
         self._is_checkpointing = False
         self.report: list[Finding] = []
         with ExitStack() as opened:
@@ -96,7 +96,7 @@ class LocalState:
         (state_dir / SUSPECT).unlink(missing_ok=True)
         note_opened(database, boot)
         database.on_poisoned = partial(mark_suspect, state_dir)
-        self.journal = Journal(database, self.staging, reserve=reserve, offload=self._offload)
+        self.journal = Journal(database, self.staging, reserve=reserve, offload=self.offload)
         opened.callback(self._close_journal)
 
     def _close_journal(self) -> None:
@@ -132,9 +132,9 @@ class LocalState:
                 continue
             self._is_checkpointing = True
             try:
-                await self._offload(database.checkpoint)
+                await self.offload(database.checkpoint)
                 if database.wal_bytes > FINISH_BYTES:
-                    await self._offload(database.checkpoint)
+                    await self.offload(database.checkpoint)
                     database.finish_checkpoint()
             finally:
                 self._is_checkpointing = False
