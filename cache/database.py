@@ -338,3 +338,8 @@ def remove_database(path: Path) -> None:
     """Remove a database that nobody has open, with its WAL."""
     for suffix in ("", "-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def json_list(numbers: Sequence[int]) -> str:
+    """Many numbers as one parameter, for `json_each`."""
+    return f"[{','.join(map(str, numbers))}]"

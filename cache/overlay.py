@@ -5,9 +5,10 @@ that is not forgotten, or a draft, needs it; each row verifies when it is read.
 """
 
 import enum
+from collections.abc import Sequence
 from typing import Final
 
-from cache.database import Database
+from cache.database import Database, json_list
 from cache.errors import Corrupt
 from cache.sealing import row_digest
 from drivefs.protocol import wire
@@ -44,6 +45,13 @@ class Overlay:
         if row_digest(state, inode, op) != digest:
             raise Corrupt(f"the local state of inode {inode} does not match its checksum")
         return wire.decode(state, InodeState)
+
+    def touched(self, wanted: Sequence[InodeId]) -> set[InodeId]:
+        """Those of many inodes that have a row here."""
+        rows = self._database.rows(
+            "SELECT inode FROM inodes WHERE inode IN (SELECT value FROM json_each(?))", (json_list(wanted),)
+        )
+        return {InodeId(inode) for (inode,) in rows}
 
     def put_inode(self, state: InodeState, op: OpNumber) -> None:
         """Set the state of an inode; `op` is the mutation that made it so, or `NO_OP`: the row keeps its op."""

@@ -5,10 +5,10 @@ page of the feed and its cursor are one transaction; every entry's inode is here
 as complete; a name that is not here is absent only in a complete directory.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cache.database import Database, Transaction, create_tables, remove_database
+from cache.database import Database, Transaction, create_tables, json_list, remove_database
 from cache.errors import NewerState, ReplicaCorrupt
 from cache.overlay import MISSING, Missing
 from cache.schema import REPLICA, REPLICA_VERSION
@@ -20,7 +20,6 @@ from drivefs.protocol.messages import Cursor, Entry, FeedPage
 from drivefs.protocol.model import InodeKind, InodeState
 
 CACHE_KIBIBYTES = 8192
-PAGE_ROWS = 500
 CONTENTS_BYTES = 64 * 2**20
 """How much of long block lists is kept."""
 
@@ -93,18 +92,19 @@ class Replica:
             return row[0] or None
         return None if self.is_complete(parent) else MISSING
 
-    def children(self, parent: InodeId, after: bytes = b"") -> Iterator[tuple[bytes, InodeState]]:
-        """The names after `after` in byte order, with what they lead to; read by pages, so entries may come and go."""
-        while True:
-            rows = self.database.rows(
-                "SELECT name, state FROM dentries JOIN inodes USING (inode)"
-                " WHERE parent = ? AND name > ? ORDER BY name LIMIT ?",
-                (parent, after, PAGE_ROWS),
-            )
-            for after, state in rows:
-                yield after, wire.decode(state, InodeState)
-            if len(rows) < PAGE_ROWS:
-                return
+    def names(self, parent: InodeId) -> list[tuple[bytes, InodeId]]:
+        """All known names of a directory in byte order, with the inodes that they lead to."""
+        found: list[tuple[bytes, InodeId]] = self.database.rows(
+            "SELECT name, inode FROM dentries WHERE parent = ? AND inode != 0 ORDER BY name", (parent,)
+        )
+        return found
+
+    def inodes(self, wanted: Sequence[InodeId]) -> list[InodeState]:
+        """The states of those of many inodes that are known here, in no order."""
+        rows = self.database.rows(
+            "SELECT state FROM inodes WHERE inode IN (SELECT value FROM json_each(?))", (json_list(wanted),)
+        )
+        return [wire.decode(state, InodeState) for (state,) in rows]
 
     def names_of(self, inode: InodeId) -> list[tuple[InodeId, bytes]]:
         """The known names that lead to an inode."""

@@ -14,6 +14,9 @@ from drivefs.fs.view import View
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeState
 
+LOADED_TOGETHER = 128
+"""How many entries' states are looked up at once: about as many as go into one reply."""
+
 
 class Directories:
     """The open directories of a mount."""
@@ -52,6 +55,8 @@ class Directories:
 
     def _entries(self, handle: DirectoryHandle, place: int) -> Iterator[tuple[bytes, InodeState, int]]:
         for index in range(place, len(handle.names)):
+            if (index - place) % LOADED_TOGETHER == 0:
+                self._view.load(inode for _, inode in handle.names[index : index + LOADED_TOGETHER])
             name, inode = handle.names[index]
             try:
                 state = self._view.inode(inode)

@@ -22,6 +22,8 @@ from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId, OpNumber
 from drivefs.protocol.model import InodeKind, InodeState
 
 MAX_INODES = 16_384
+LEAST_LOADED = 4
+"""Fewer inodes than this are not worth a query for all of them."""
 MAX_NAMES = 32_768
 MAX_NAMELESS = 4096
 
@@ -75,6 +77,16 @@ class View:
         self._inodes[inode] = state
         shrink(self._inodes, MAX_INODES)
         return state
+
+    def load(self, inodes: Iterable[InodeId]) -> None:
+        """Bring the states of many inodes into the cache at once, those that local changes did not touch."""
+        wanted = [inode for inode in inodes if inode not in self._inodes]
+        if len(wanted) < LEAST_LOADED:
+            return
+        touched = self._overlay.touched(wanted)
+        for state in self.replica.inodes([inode for inode in wanted if inode not in touched]):
+            self._inodes[state.inode] = state
+        shrink(self._inodes, MAX_INODES)
 
     def draft_of(self, inode: InodeId) -> InodeState:
         """A copy of an inode's state, to be changed and put back.
@@ -135,16 +147,18 @@ class View:
     def children(self, directory: InodeId) -> list[tuple[bytes, InodeId]]:
         """All names of a directory that is listed, in no order."""
         own = dict(self._overlay.children(directory))
+        known = self.replica.names(directory)
+        if not own:
+            return known
         found = [(name, inode) for name, inode in own.items() if inode]
-        found += [(name, state.inode) for name, state in self.replica.children(directory) if name not in own]
-        return found
+        return found + [entry for entry in known if entry[0] not in own]
 
     def is_empty(self, directory: InodeId) -> bool:
         """Whether a directory that is listed has no names."""
         own = dict(self._overlay.children(directory))
         if any(own.values()):
             return False
-        return all(name in own for name, _ in self.replica.children(directory))
+        return all(name in own for name, _ in self.replica.names(directory))
 
     def parent_of(self, directory: InodeId) -> InodeId:
         """The directory in which a directory was last seen; itself if it was never seen in one."""

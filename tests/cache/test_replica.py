@@ -5,7 +5,7 @@ import trio
 
 from cache.errors import ReplicaCorrupt
 from cache.overlay import MISSING
-from cache.replica import PAGE_ROWS, Replica
+from cache.replica import Replica
 from cache.workspace import LocalState
 from drivefs.protocol.ids import CommitId, Incarnation, InodeId, RevisionNumber, Seq, WorkspaceId
 from drivefs.protocol.messages import Cursor, Entry, FeedPage, FeedStatus
@@ -46,7 +46,7 @@ def listing(replica: Replica, seq: int, names: dict[bytes, int], *, complete: bo
 
 
 def names(replica: Replica) -> list[bytes]:
-    return [name for name, _ in replica.children(ROOT)]
+    return [name for name, _ in replica.names(ROOT)]
 
 
 def test_a_name_is_absent_only_where_all_names_are_known(replica: Replica) -> None:
@@ -123,17 +123,12 @@ def test_an_own_directory_is_complete_from_the_start(replica: Replica) -> None:
     assert replica.dentry(InodeId(40), b"a") is None
 
 
-def test_names_come_by_pages_while_they_change(replica: Replica) -> None:
-    listing(replica, 5, {b"%05d" % index: 100 + index for index in range(2 * PAGE_ROWS + 10)})
-    found = []
-    for count, (name, state) in enumerate(replica.children(ROOT)):
-        found.append(name)
-        assert state.inode == 100 + int(name)
-        if count == 10:
-            replica.apply_page(page(6, [file(99)], {b"%05d" % (PAGE_ROWS + 5): 0, b"": 99}))
-    assert len(found) == len(set(found))
-    assert set(found) >= {b"%05d" % index for index in range(2 * PAGE_ROWS + 10) if index != PAGE_ROWS + 5}
-    assert [name for name, _ in replica.children(ROOT, after=b"00517")][:2] == [b"00518", b"00519"]
+def test_names_and_states_of_a_directory_come_all_at_once(replica: Replica) -> None:
+    listing(replica, 5, {b"%05d" % index: 100 + index for index in range(2000)})
+    found = replica.names(ROOT)
+    assert found == [(b"%05d" % index, 100 + index) for index in range(2000)]
+    states = replica.inodes([InodeId(inode) for _, inode in found[:500]] + [InodeId(7)])
+    assert sorted(state.inode for state in states) == list(range(100, 600))
 
 
 def test_long_block_lists_are_kept_within_a_bound(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
