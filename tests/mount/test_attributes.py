@@ -93,7 +93,7 @@ def test_chown_clears_set_id_bits(both: Pair, mode: int, who: str) -> None:
 
 
 @pytest.mark.needs_root
-@pytest.mark.parametrize("mode", [0o6777, 0o4777, 0o2777, 0o2666, 0o6666])
+@pytest.mark.parametrize("mode", [0o6777, 0o4777, 0o2777, 0o4666])
 @pytest.mark.parametrize("change", ["write", "truncate", "ftruncate", "open"])
 @pytest.mark.parametrize("who", ["root", "other"])
 def test_writes_clear_set_id_bits(both: Pair, mode: int, change: str, who: str) -> None:
@@ -117,6 +117,15 @@ def test_writes_clear_set_id_bits(both: Pair, mode: int, change: str, who: str) 
     both(prepare)
     both(work) if who == "root" else both.as_user(ALICE, work)
     both.assert_same_tree()
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize(("mode", "left"), [(0o2666, 0o2666), (0o6666, 0o2666)])
+def test_set_group_id_that_gives_no_right_stays(both: Pair, mode: int, left: int) -> None:
+    """[setgid-without-execution]"""
+    path = write_file(both.drive / "file", mode=mode)
+    ALICE.run(lambda root: os.truncate(root / "file", 3), both.drive)
+    assert stat.S_IMODE(path.stat().st_mode) == left
 
 
 @pytest.mark.needs_root
