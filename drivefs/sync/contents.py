@@ -5,7 +5,7 @@ Owns the declarations only; `fs` satisfies them, and `mount` brings the two toge
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from drivefs.protocol.changes import Base
 from drivefs.protocol.ids import InodeId, OpNumber, RevisionNumber
@@ -36,8 +36,8 @@ class Contents(Protocol):
         """
         ...
 
-    def storing(self, snapshot: Snapshot, op: OpNumber, blocks: bytes) -> bool:
-        """Note, in the caller's journal transaction, that `op` is the `Store` of this snapshot; `blocks` stays with it.
+    def storing(self, snapshot: Any, op: OpNumber, blocks: bytes) -> bool:
+        """Note, in the caller's journal transaction, that `op` is the `Store` of what `snapshot` gave.
 
         `blocks` is the packed block list of the whole content. False if the inode has lost its last name, or the
         snapshot its meaning, in the meantime: append nothing then.
