@@ -20,9 +20,9 @@ from backend.service.commit.batch import judge
 from backend.service.commit.contents import Account
 from backend.service.commit.loading import Loader
 from backend.service.commit.state import Author
-from backend.service.commit.writing import Stamp, Writer
+from backend.service.commit.writing import Writer
 from backend.service.ground import Ground
-from backend.service.workspaces import Access
+from backend.service.workspaces import Stamp
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import COMMIT_ID_BYTES, MAX_ID, AccountId, CommitId, LineageId, OpNumber, Seq, WorkspaceId
 from drivefs.protocol.messages import MAX_BATCH_BLOCKS, CommitReply, CommitRequest, Cursor, Usage
@@ -60,7 +60,9 @@ class Commits:
     ) -> tuple[CommitReply, bool]:
         access = workspaces.require(connection, caller.user, workspace, lock=True)
         sessions.require_epoch(connection, caller, request.epoch)
-        stamp = self._stamp(connection, access)
+        incarnation = ids.incarnation(connection)
+        last = workspaces.stamp_at(connection, access, access.head_seq)
+        stamp = self._next_stamp(last)
         author = Author(
             workspace=workspace,
             user=caller.user,
@@ -77,23 +79,17 @@ class Commits:
         state.watermark = OpNumber(max(request.watermark, known_watermark or 0))
         verdict = judge(state, request.mutations, loader.results(wanted.ops))
         writer = Writer(connection, access.account, state)
+        head = Cursor(incarnation=incarnation, seq=access.head_seq, commit=last.commit_id)
         if verdict.changes:
             writer.write_commit(verdict, stamp)
+            head = Cursor(incarnation=incarnation, seq=author.seq, commit=stamp.commit_id)
         writer.write_results(verdict, known_watermark=known_watermark)
         usage = Usage(stored_bytes=figures.stored_bytes, pinned_bytes=figures.pinned_bytes)
-        reply = CommitReply(results=verdict.results, head=self._head(connection, workspace, caller), usage=usage)
-        return reply, bool(verdict.changes)
+        return CommitReply(results=verdict.results, head=head, usage=usage), bool(verdict.changes)
 
-    def _head(self, connection: Connection, workspace: WorkspaceId, caller: Caller) -> Cursor:
-        access = workspaces.require(connection, caller.user, workspace)
-        return workspaces.head_cursor(connection, access, ids.incarnation(connection))
-
-    def _stamp(self, connection: Connection, access: Access) -> Stamp:
-        c = schema.commits
-        here = (c.c.account == access.account, c.c.workspace == access.workspace, c.c.seq == access.head_seq)
-        last_ns = connection.execute(select(c.c.time_ns).where(*here)).scalar_one()
+    def _next_stamp(self, last: Stamp) -> Stamp:
         commit_id = CommitId(self._ground.random_bytes(COMMIT_ID_BYTES))
-        return Stamp(commit_id, max(self._ground.now_ns(), last_ns + 1))
+        return Stamp(commit_id, max(self._ground.now_ns(), last.time_ns + 1))
 
     def _new_lineage(self) -> LineageId:
         return LineageId(ids.random_id(self._ground.random_bytes))

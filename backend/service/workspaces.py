@@ -56,6 +56,14 @@ class Access:
     history_floor: Seq
 
 
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What marks a commit beside its seq: a random id, and its time."""
+
+    commit_id: CommitId
+    time_ns: int
+
+
 def create_home(connection: Connection, user: UserId, *, now_ns: int, random_bytes: RandomBytes) -> Home:
     """Make the account and the own drive of a new user: an empty root directory, born by commit 1."""
     ids.establish_deployment(connection, now_ns=now_ns, random_bytes=random_bytes)
@@ -142,8 +150,12 @@ def head_cursor(connection: Connection, access: Access, incarnation: Incarnation
 
 def cursor_at(connection: Connection, access: Access, incarnation: Incarnation, seq: Seq) -> Cursor:
     """The cursor of a commit that the workspace has."""
-    commits = schema.commits
-    statement = select(commits.c.commit_id).where(
-        commits.c.account == access.account, commits.c.workspace == access.workspace, commits.c.seq == seq
-    )
-    return Cursor(incarnation=incarnation, seq=seq, commit=CommitId(connection.execute(statement).scalar_one()))
+    return Cursor(incarnation=incarnation, seq=seq, commit=stamp_at(connection, access, seq).commit_id)
+
+
+def stamp_at(connection: Connection, access: Access, seq: Seq) -> Stamp:
+    """The id and time of a commit that the workspace has."""
+    c = schema.commits.c
+    here = (c.account == access.account, c.workspace == access.workspace, c.seq == seq)
+    row = connection.execute(select(c.commit_id, c.time_ns).where(*here)).one()
+    return Stamp(CommitId(row.commit_id), row.time_ns)

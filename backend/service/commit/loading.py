@@ -65,7 +65,7 @@ class Loader:
             blocks=self._blocks(wants.blocks),
             last_numbers=self._last_numbers({past.lineage for past in pasts.values()}),
         )
-        histories = {past.lineage for past in pasts.values()} | {row.lineage for row in own.values()}
+        histories = {past.lineage for past in pasts.values()} | {row.lineage for row in own.values() if row.lineage}
         return State(
             author=self.author,
             tree=tree,
@@ -111,6 +111,8 @@ class Loader:
         return {Place(row[0], row[1]): DentryRow(*row) for row in rows}
 
     def _child_counts(self, directories: set[InodeId]) -> dict[InodeId, int]:
+        if not directories:
+            return {}
         t = schema.dentries
         statement = select(t.c.parent, func.count()).where(t.c.account == self.account).group_by(t.c.parent)
         return dict(select_in(self.connection, statement, t.c.parent, directories))
@@ -129,22 +131,30 @@ class Loader:
     def _current_revisions(self, rows: Iterable[InodeRow]) -> dict[InodeId, RevisionRow]:
         t = schema.revisions
         keys = [(row.lineage, row.revision) for row in rows if row.revision]
+        if not keys:
+            return {}
         found = select_in_pairs(self.connection, self._select(t, REVISION_COLUMNS), (t.c.lineage, t.c.number), keys)
         revisions = [RevisionRow(*row) for row in found]
         return {revision.inode: revision for revision in revisions}
 
     def _last_numbers(self, lineages: set[LineageId]) -> dict[LineageId, RevisionNumber]:
+        if not lineages:
+            return {}
         t = schema.revisions
         statement = select(t.c.lineage, func.max(t.c.number)).where(t.c.account == self.account).group_by(t.c.lineage)
         return dict(select_in(self.connection, statement, t.c.lineage, lineages))
 
     def _runs(self, ids: set[RunId]) -> dict[RunId, KnownRun]:
+        if not ids:
+            return {}
         statement = self._select(schema.runs, ("run", "packed", "refs"))
         rows = select_in(self.connection, statement, schema.runs.c.run, ids)
         return {run: KnownRun(packed, refs) for run, packed, refs in rows}
 
     def _blocks(self, ids: set[BlockId]) -> dict[BlockId, KnownBlock]:
         """The blocks that can be served; one whose copies are all lost counts as not stored."""
+        if not ids:
+            return {}
         b, c, p = schema.blocks, schema.block_copies, schema.pins
         copied = and_(c.c.account == b.c.account, c.c.block == b.c.block, c.c.generation == b.c.generation)
         mine = and_(p.c.account == b.c.account, p.c.block == b.c.block, p.c.device == self.author.device)
@@ -157,6 +167,8 @@ class Loader:
         }
 
     def _xattrs(self, ids: set[InodeId]) -> dict[InodeId, dict[bytes, XattrRow]]:
+        if not ids:
+            return {}
         t = schema.xattrs
         found: dict[InodeId, dict[bytes, XattrRow]] = {}
         statement = self._select(t, ("inode", "name", "value", "from_seq"))
@@ -170,6 +182,8 @@ class Loader:
         return frozenset(self.connection.execute(statement).scalars())
 
     def _lineages(self, ids: set[LineageId]) -> dict[LineageId, LineageRow]:
+        if not ids:
+            return {}
         t = schema.lineages
         statement = self._select(t, LineageRow._fields)
         return {row[0]: LineageRow(*row) for row in select_in(self.connection, statement, t.c.lineage, ids)}

@@ -17,18 +17,11 @@ from backend.service.commit.batch import ChangeRow, Verdict
 from backend.service.commit.lineages import LineageRow
 from backend.service.commit.state import State
 from backend.service.rows import DentryRow, InodeRow, Place
-from drivefs.protocol.ids import NO_INODE, AccountId, CommitId, InodeId, LineageId, OpNumber
+from backend.service.workspaces import Stamp
+from drivefs.protocol.ids import NO_INODE, AccountId, InodeId, LineageId, OpNumber
 
 asdict = msgspec.structs.asdict
 Rows = list[dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """The commit to be: its id and time."""
-
-    commit_id: CommitId
-    time_ns: int
 
 
 @dataclass(frozen=True, slots=True)

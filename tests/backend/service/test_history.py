@@ -160,7 +160,7 @@ async def check_feed(drive: Drive, data: st.DataObject, history: list[Model]) ->
     assert cursor.seq == len(history)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.data())
 def test_random_histories(data: st.DataObject) -> None:
     async def run(directory: Path) -> None:
