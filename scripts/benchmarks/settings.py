@@ -21,9 +21,10 @@ target has its own backend. Rounds are interleaved; the table shows medians."""
 EPILOG = """Workloads: small (3,000 small files), large (one incompressible file of --size), tree (a generated source
 tree of 2,450 files), git, sqlite (500 transactions), mount; and, only when named, many (100,000 files) and huge (3 GiB
 written and read back), which look at the memory of drivefs. --peers installs rclone and JuiceFS into a virtual
-environment in the work directory, and the Debian packages sshfs, openssh-server and redis-server. Cold reads need root:
-without it the kernel's pages of the file are dropped, but not those of the files behind it. Exit code: 1 when
-something of ours could not be measured, else 0; a peer that is not to be had is named at the end."""
+environment in the work directory, and the Debian packages sshfs, openssh-server and redis-server; s3ql is measured
+where it is installed or Debian has it. Cold reads need root: without it the kernel's pages of the file are dropped, but
+not those of the files behind it. Exit code: 1 when something of ours could not be measured, else 0; a peer that is not
+to be had is named at the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
