@@ -31,9 +31,9 @@ class ModelInode:
     kind: InodeKind
     mode: int
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
-    blocks: bytes = b""
+    contents: list[bytes] = field(default_factory=list)
     bases: list[Base] = field(default_factory=lambda: [Base()])
-    """What names each of its contents, the present one last."""
+    """What names each of its contents, the present one last; the first is that there is none."""
 
 
 @dataclass
@@ -155,7 +155,7 @@ class Model:
                 if inode.kind is not InodeKind.FILE or mutation.base != inode.bases[-1]:
                     return False
                 inode.bases.append(Base(revision_op=mutation.n))
-                inode.blocks = b"".join(mutation.new_runs)
+                inode.contents.append(b"".join(mutation.new_runs))
         return True
 
     def settle(self, results: list[OpResult]) -> None:
@@ -170,4 +170,4 @@ class Model:
 
     def knows(self, inode: int) -> tuple[object, ...]:
         known = self.inodes[inode]
-        return known.kind, known.mode, self.links(inode), known.xattrs, known.blocks
+        return known.kind, known.mode, self.links(inode), known.xattrs, b"".join(known.contents[-1:])

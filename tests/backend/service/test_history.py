@@ -165,11 +165,13 @@ async def check_feed(drive: Drive, data: st.DataObject, history: list[Model]) ->
 def test_random_histories(data: st.DataObject) -> None:
     async def run(directory: Path) -> None:
         drive = await open_drive(directory)
-        history = await commit_randomly(drive, data)
-        await check_past(drive, data, history)
-        await check_feed(drive, data, history)
-        await drive.database.read(invariants.check)
-        drive.database.close()
+        try:
+            history = await commit_randomly(drive, data)
+            await check_past(drive, data, history)
+            await check_feed(drive, data, history)
+            await drive.database.read(invariants.check)
+        finally:
+            drive.database.close()
 
     with TemporaryDirectory() as directory:
         anyio.run(run, Path(directory), backend="trio")
