@@ -218,8 +218,8 @@ def _check(arguments: argparse.Namespace) -> int:
         print(json.dumps(summary, indent=2))
         return DONE if is_sound else DAMAGED
     for each in found.findings:
-        needed = "a file needs it" if each.is_referenced else "no file needs it"
-        print(f"block {each.block} of account {each.account}: {each.problem} ({needed})")
+        needed = f"needed by {', '.join(each.files) or 'a file'}" if each.is_referenced else "no file needs it"
+        print(f"block {each.block} of account {each.account}: {each.problem}; {needed}")
     print(f"{found.block_count} blocks, {found.byte_count} bytes checked: {len(found.findings)} damaged or missing.")
     if not is_sound:
         print("A device that still has such a block sends it again when it next uploads it. Nothing was changed.")

@@ -62,6 +62,7 @@ class FindingInfo(msgspec.Struct):
     block: str
     problem: str
     is_referenced: bool
+    files: list[str]
 
 
 class CheckResult(msgspec.Struct):
@@ -104,7 +105,8 @@ async def perform(services: Services, command: Command, report: Report) -> Reply
         return Reply(is_last=True, users=users)
     found = await services.checks.check(report)
     findings = [
-        FindingInfo(each.account, each.block.hex(), each.problem, each.is_referenced) for each in found.findings
+        FindingInfo(each.account, each.block.hex(), each.problem, each.is_referenced, list(each.files))
+        for each in found.findings
     ]
     return Reply(is_last=True, check=CheckResult(found.block_count, found.byte_count, findings))
 

@@ -5,14 +5,14 @@ has the block is asked for it. Works page by page in short reads, so that it can
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection, func, select, tuple_
 
 from backend.blockstore import errors
 from backend.blockstore.sealed import AccountKey
 from backend.metadata.schema import blocks, runs
-from backend.service import block_rows
+from backend.service import affected, block_rows
 from backend.service.ground import Ground
 from backend.service.keys import AccountKeys, WrongMasterKey
 from backend.service.sealing import open_copy
@@ -30,12 +30,13 @@ Progress = Callable[[int, int], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A block that is not as it must be."""
+    """A block that is not as it must be, and the files that have it; `is_referenced`: a revision needs it."""
 
     account: AccountId
     block: BlockId
     problem: str
     is_referenced: bool
+    files: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -82,7 +83,17 @@ class Checks:
             after = (rows[-1].account, rows[-1].block)
             await progress(report.block_count, max(total, report.block_count))
         await self._check_runs(report)
+        report.findings = await self._with_files(report.findings)
         return report
+
+    async def _with_files(self, findings: list[Finding]) -> list[Finding]:
+        named = []
+        for account in {finding.account for finding in findings}:
+            own = [finding for finding in findings if finding.account == account]
+            damaged = {finding.block for finding in own if finding.is_referenced}
+            files = await self._ground.database.read(affected.files_with, account, damaged) if damaged else {}
+            named += [replace(finding, files=tuple(files.get(finding.block, ()))) for finding in own]
+        return named
 
     async def _check_block(self, row: _Row, report: Report) -> None:
         problem, place = await self._problem(row)

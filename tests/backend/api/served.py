@@ -20,8 +20,8 @@ from backend.notify.hub import InProcessHub
 from backend.service.ground import Ground, Limits
 from backend.service.keys import AccountKeys, MasterKey
 from drivefs.protocol import blocks as codec
-from drivefs.protocol import messages, routes, wire
-from drivefs.protocol.ids import BlockId, WorkspaceId
+from drivefs.protocol import changes, messages, model, routes, wire
+from drivefs.protocol.ids import BlockId, InodeId, OpNumber, WorkspaceId
 from tests.backend.service.drive import Clock, Random, offload
 
 M = TypeVar("M")
@@ -153,6 +153,52 @@ class Served:
 
     def objects(self) -> list[Path]:
         return sorted(path for path in (self.data / "blocks" / "objects").rglob("*") if path.is_file())
+
+
+class Drive:
+    """What a device knows of its drive after the first calls."""
+
+    def __init__(self, served: Served, session: messages.SessionReply, start: InodeId) -> None:
+        self.served = served
+        self.root = session.workspaces[0].root
+        self.head = session.workspaces[0].head
+        self.epoch = session.epoch
+        self.start = start
+
+    async def store_file(self, n: int, name: bytes, content: bytes) -> None:
+        """Upload and commit a file of one block."""
+        await self.served.put(content)
+        inode = InodeId(self.start + n)
+        refs = [model.BlockRef(codec.block_id(content), len(content))]
+        packed = list(model.cut_runs(refs))
+        store = changes.Store(
+            n=OpNumber(n + 1),
+            time_ns=1,
+            inode=inode,
+            base=changes.Base(),
+            size=len(content),
+            runs=[model.run_id(run) for run in packed],
+            new_runs=packed,
+            mtime_ns=1,
+        )
+        reply = await self._commit(n, [self._create(n, name, model.InodeKind.FILE), store])
+        assert [result.status for result in reply.results] == [changes.Status.OK] * 2
+
+    async def make_directory(self, n: int, name: bytes) -> messages.CommitReply:
+        return await self._commit(n, [self._create(n, name, model.InodeKind.DIRECTORY)])
+
+    def _create(self, n: int, name: bytes, kind: model.InodeKind) -> changes.Create:
+        inode = InodeId(self.start + n)
+        return changes.Create(n=OpNumber(n), time_ns=1, inode=inode, parent=self.root, name=name, kind=kind, mode=0o755)
+
+    async def _commit(self, n: int, mutations: list[changes.Mutation]) -> messages.CommitReply:
+        request = messages.CommitRequest(epoch=self.epoch, watermark=OpNumber(n), mutations=mutations)
+        return (await self.served.post(routes.COMMIT, request)).message(messages.CommitReply)
+
+    def poll(self, wait_seconds: float) -> Request:
+        cursor = messages.WorkspaceCursor(workspace=self.served.workspace, cursor=self.head)
+        body = wire.encode(messages.ChangesRequest(cursors=[cursor], wait_seconds=wait_seconds))
+        return Request(routes.CHANGES, [body], self.served.token)
 
 
 SESSION = messages.SessionRequest(next_nonce=bytes(16))

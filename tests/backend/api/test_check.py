@@ -10,7 +10,7 @@ from backend.service.checks import Report
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import model
 from drivefs.protocol.model import BlockRef
-from tests.backend.api.served import Served
+from tests.backend.api.served import Drive, Served
 
 pytestmark = pytest.mark.anyio
 LARGE = 2**18
@@ -107,3 +107,16 @@ async def test_a_size_that_does_not_agree_is_found(served: Served) -> None:
     await database.write(lambda connection: connection.execute(update(blocks).values(size_bytes=LARGE - 1)))
     report, _ = await check(served)
     assert [finding.block for finding in report.findings] == [codec.block_id(noise(1))]
+
+
+async def test_the_files_that_a_damaged_block_belongs_to_are_named(served: Served, drive: Drive) -> None:
+    await drive.store_file(1, b"thesis.txt", noise(1))
+    await drive.store_file(3, b"copy\xff\n.txt", noise(1))
+    await drive.store_file(5, b"other.txt", noise(2))
+    assert (await check(served))[0].is_sound
+    for path in served.objects():
+        path.unlink()
+    report, _ = await check(served)
+    files = {finding.block: finding.files for finding in report.findings}
+    assert set(files[codec.block_id(noise(1))]) == {"/thesis.txt", "/copy\\xff\\n.txt"}
+    assert files[codec.block_id(noise(2))] == ("/other.txt",)

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from backend.api import problems
-from drivefs.protocol import changes, errors, messages, model, routes, wire
-from drivefs.protocol.ids import Epoch, InodeId, OpNumber, Seq
-from tests.backend.api.served import PASSWORD, SESSION, USER, Request, Served
+from drivefs.protocol import changes, errors, messages, routes
+from drivefs.protocol.ids import InodeId, Seq
+from tests.backend.api.served import PASSWORD, SESSION, USER, Drive, Request, Served
 
 pytestmark = pytest.mark.anyio
 
@@ -136,42 +136,6 @@ async def test_readiness_ends_when_the_server_is_about_to_stop(served: Served) -
     assert (await served.run(Request("/readyz", method="GET"))).status == 200
     served.services.lifecycle.stop()
     assert (await served.run(Request("/readyz", method="GET"))).status == 503
-
-
-class Drive:
-    """What a device knows of its drive after the first calls."""
-
-    def __init__(self, served: Served, session: messages.SessionReply, start: InodeId) -> None:
-        self.served = served
-        self.root = session.workspaces[0].root
-        self.head = session.workspaces[0].head
-        self.epoch = session.epoch
-        self.start = start
-
-    async def make_directory(self, n: int, name: bytes) -> messages.CommitReply:
-        create = changes.Create(
-            n=OpNumber(n),
-            time_ns=1,
-            inode=InodeId(self.start + n),
-            parent=self.root,
-            name=name,
-            kind=model.InodeKind.DIRECTORY,
-            mode=0o755,
-        )
-        request = messages.CommitRequest(epoch=self.epoch, watermark=OpNumber(n), mutations=[create])
-        return (await self.served.post(routes.COMMIT, request)).message(messages.CommitReply)
-
-    def poll(self, wait_seconds: float) -> Request:
-        cursor = messages.WorkspaceCursor(workspace=self.served.workspace, cursor=self.head)
-        body = wire.encode(messages.ChangesRequest(cursors=[cursor], wait_seconds=wait_seconds))
-        return Request(routes.CHANGES, [body], self.served.token)
-
-
-@pytest.fixture
-async def drive(served: Served) -> Drive:
-    session = (await served.post(routes.SESSION, SESSION)).message(messages.SessionReply)
-    ranges = await served.post(routes.ID_RANGES, messages.IdRangesRequest(epoch=Epoch(session.epoch)))
-    return Drive(served, session, ranges.message(messages.IdRangesReply).starts[0])
 
 
 async def test_what_is_committed_is_listed_and_in_the_feed(served: Served, drive: Drive) -> None:
