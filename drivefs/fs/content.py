@@ -38,7 +38,7 @@ class Content:
 
     __slots__ = (
         "base", "fresh", "frozen", "handles", "inline_bytes", "inode", "last_record", "layers", "offsets", "refs",
-        "writers",
+        "sizes_before", "writers",
     )  # fmt: skip
 
     def __init__(self, inode: InodeId, base: Base, refs: list[BlockRef] | None) -> None:
@@ -56,6 +56,8 @@ class Content:
         self.writers = 0
         self.fresh = False
         """Created or truncated through a descriptor, and not published since."""
+        self.sizes_before: set[int] = set()
+        """Sizes until another device changed them, since the file was opened: the kernel may still go by one."""
         if refs is not None:
             self.know(refs)
 

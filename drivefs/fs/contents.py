@@ -46,6 +46,14 @@ class Contents:
         self._open: dict[InodeId, Content] = {}
         self._idle: dict[InodeId, Content] = {}
         view.keep_while(self._open.__contains__)
+        self._drop_left_over()
+
+    def _drop_left_over(self) -> None:
+        """Drop the drafts of files that were removed while they were open, when the last mount ended."""
+        for inode in self._drafts.draft_inodes():
+            state = self._journal.overlay.inode(inode)
+            if state is not None and not state.nlink:
+                self._drafts.drop_draft(inode)
 
     def peek(self, inode: InodeId) -> Content | None:
         """The content of an inode if it is open."""
@@ -94,12 +102,15 @@ class Contents:
             self._idle[content.inode] = content
             shrink(self._idle, MAX_IDLE_CONTENTS)
 
-    def forget(self, inode: InodeId) -> None:
+    def forget(self, inode: InodeId, before: InodeState | None) -> None:
         """The databases have something newer: what is clean is read afresh from now on."""
         content = self._open.get(inode)
         if content is None:
             self._idle.pop(inode, None)
-        elif not content.layers:
+            return
+        if before is not None:
+            content.sizes_before.add(before.size)
+        if not content.layers:
             self._refresh(content)
 
     def _refresh(self, content: Content) -> None:

@@ -1,13 +1,14 @@
 """Open files: what a descriptor may do, and where its bytes go.
 
 Owns descriptors. The bytes are the business of `contents`. Writes to a descriptor with O_APPEND are placed at the
-present end here: the offset that the kernel sends may be that of a size which another device has changed.
+present end here.
 """
 
 import os
 
 from drivefs.fs import errors
 from drivefs.fs.attributes import Attributes
+from drivefs.fs.content import Content
 from drivefs.fs.contents import Contents
 from drivefs.fs.handles import FileHandle
 from drivefs.fs.interfaces import Publisher
@@ -73,10 +74,19 @@ class Files:
             raise errors.BadHandle
         content = handle.content
         if handle.appends:
-            offset = self._view.inode(content.inode).size
+            offset = self._end_for(content, offset)
         if data:
             self._contents.write(content, offset, data)
         return len(data)
+
+    def _end_for(self, content: Content, offset: int) -> int:
+        """Where a write through a descriptor that appends goes.
+
+        The kernel gives the end as it knows it, which may be older than a change from elsewhere. Any other place below
+        the end is that of a mapped page which the kernel writes back through whatever descriptor it finds.
+        """
+        size = self._view.inode(content.inode).size
+        return size if offset >= size or offset in content.sizes_before else offset
 
     def synced(self, number: int) -> None:
         """What the descriptor wrote is durable now: it may be published.

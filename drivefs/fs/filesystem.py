@@ -368,9 +368,9 @@ class FileSystem:
     def forget_cached(self, inodes: Iterable[InodeId], names: Iterable[Name]) -> None:
         """Drop what is cached of these: the databases have something newer."""
         inodes = list(inodes)
-        self._view.forget(inodes, names)
+        before = self._view.forget(inodes, names)
         for inode in inodes:
-            self._contents.forget(inode)
+            self._contents.forget(inode, before.get(inode))
 
     def forget_all_cached(self) -> None:
         """Drop all that is cached of names and inodes: the replica begins again."""

@@ -324,7 +324,6 @@ class Namespace:
         return True
 
     def _move(self, source: Name, target: Name, moved: InodeState, replaced: InodeState | None) -> None:
-        self._mutations.admit()
         with self._view.change():
             change = Rename(
                 n=self._next_op(),
@@ -371,7 +370,6 @@ class Namespace:
         one, other = self._existing(*first), self._existing(*second)
         if one.inode == other.inode:
             return
-        self._mutations.admit()
         with self._view.change():
             change = Exchange(
                 n=self._next_op(),

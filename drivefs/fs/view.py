@@ -71,7 +71,7 @@ class View:
         state = self._inodes.get(inode)
         if state is not None:
             return state
-        state = self._nameless.get(inode) or self._overlay.inode(inode) or self.replica.inode(inode)
+        state = self._overlay.inode(inode) or self.replica.inode(inode) or self._nameless.get(inode)
         if state is None:
             raise errors.NotFound
         self._inodes[inode] = state
@@ -201,12 +201,12 @@ class View:
         self._names[parent, name] = inode
         shrink(self._names, MAX_NAMES)
 
-    def forget(self, inodes: Iterable[InodeId], names: Iterable[Name]) -> None:
-        """Drop what is cached of these: the databases have something newer."""
-        for inode in inodes:
-            self._inodes.pop(inode, None)
+    def forget(self, inodes: Iterable[InodeId], names: Iterable[Name]) -> dict[InodeId, InodeState]:
+        """Drop what is cached of these: the databases have something newer. Gives the states that were dropped."""
+        dropped = {inode: state for inode in inodes if (state := self._inodes.pop(inode, None)) is not None}
         for name in names:
             self._names.pop(name, None)
+        return dropped
 
     def forget_all(self) -> None:
         """Drop all that is cached of the databases."""
