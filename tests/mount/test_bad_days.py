@@ -139,7 +139,7 @@ def test_revoked_device_keeps_what_it_has(server: Server, device: Device) -> Non
     device.sync()
     server.stop()
     with sqlite3.connect(next(server.data.glob("*.db"))) as database:
-        database.execute("UPDATE devices SET revoked_at = 1")
+        database.execute("UPDATE devices SET revoked_ns = 1")
     database.close()
     server.start()
     write_file(root / "after", b"kept here")

@@ -125,7 +125,6 @@ def test_full_journal_disk_refuses_before_it_accepts(device_on_small_disk: Devic
     del accepted["file0"]
     os.rename(root / "file1", root / "renamed")
     accepted["renamed"] = accepted.pop("file1")
-    os.mkdir(root / "directory")
     device.server.start()
     device.sync()
     assert_all_there(root, accepted)
