@@ -5,6 +5,7 @@ what, and which bits a change of owner or content clears, the kernel has decided
 without the `handle_killpriv` capabilities): it then sends the resulting mode.
 """
 
+import stat
 from dataclasses import dataclass
 
 from drivefs.fs import errors
@@ -81,6 +82,15 @@ class Attributes:
         content.fresh = content.fresh or content.writers > 0
         if not content.writers:
             publisher.closed(inode)
+
+    def clear_privileges(self, inode: InodeId, publisher: Publisher) -> None:
+        """Clear set-user-ID, and set-group-ID where it means that; the kernel leaves it to us when opening truncates."""
+        mode = self._view.inode(inode).mode
+        cleared = mode & ~stat.S_ISUID
+        if mode & stat.S_IXGRP:
+            cleared &= ~stat.S_ISGID
+        if cleared != mode:
+            self.set(inode, Wanted(mode=cleared), publisher)
 
     def _set(self, inode: InodeId, wanted: Wanted) -> None:
         state = self._view.draft_of(inode)

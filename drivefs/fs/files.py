@@ -12,6 +12,7 @@ from drivefs.fs.content import Content
 from drivefs.fs.contents import Contents
 from drivefs.fs.handles import FileHandle
 from drivefs.fs.interfaces import Publisher
+from drivefs.fs.ownership import Caller
 from drivefs.fs.view import View
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind
@@ -27,8 +28,8 @@ class Files:
         self._publisher = publisher
         self.handles = contents.handles
 
-    def open(self, inode: InodeId, flags: int, *, is_new: bool = False) -> int:
-        """Open a file; O_TRUNC empties it. Gives the descriptor's number.
+    def open(self, inode: InodeId, flags: int, caller: Caller, *, is_new: bool = False) -> int:
+        """Open a file; O_TRUNC empties it, and clears what a write by that user clears. Gives the descriptor's number.
 
         Raises:
             IsDirectory, Invalid: it is no file.
@@ -46,6 +47,8 @@ class Files:
         if flags & os.O_TRUNC:
             try:
                 self._attributes.resize(inode, 0, self._publisher)
+                if caller.uid:
+                    self._attributes.clear_privileges(inode, self._publisher)
             except BaseException:
                 self._end(handle)
                 raise

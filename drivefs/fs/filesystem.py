@@ -136,9 +136,9 @@ class FileSystem:
             existing = await self._names.lookup(new.parent, new.name)
             if flags & os.O_EXCL or existing is None:
                 raise
-            number = self._files.open(existing.inode, flags)
+            number = self._files.open(existing.inode, flags, caller)
             return self._view.inode(existing.inode), number
-        return state, self._files.open(state.inode, flags & ~os.O_TRUNC, is_new=True)
+        return state, self._files.open(state.inode, flags & ~os.O_TRUNC, caller, is_new=True)
 
     async def link(self, inode: InodeId, parent: InodeId, name: bytes) -> InodeState:
         """Give an inode one more name.
@@ -267,7 +267,7 @@ class FileSystem:
 
     # -- open files --------------------------------------------------------------------------------------------------
 
-    def open(self, inode: InodeId, flags: int) -> int:
+    def open(self, inode: InodeId, flags: int, caller: Caller) -> int:
         """Open a file; gives the descriptor's number, `virtual.FIRST` or more for a virtual one.
 
         Raises:
@@ -277,7 +277,7 @@ class FileSystem:
             if flags & os.O_ACCMODE != os.O_RDONLY:
                 raise errors.NotPermitted
             return self._virtual_files.add(self._virtual.text(inode))
-        return self._files.open(inode, flags)
+        return self._files.open(inode, flags, caller)
 
     async def read(self, number: int, offset: int, length: int) -> bytes | bytearray:
         """Up to `length` bytes from `offset` on.

@@ -72,12 +72,14 @@ class Namespace:
         """Return when it is known here what these names lead to.
 
         Raises:
+            NotDirectory, NotFound: a parent is no directory, or was removed.
             Unavailable: a directory is not known here and could not be listed within the deadline.
         """
         while True:
             unknown = next((parent for parent, name in names if self._view.named(parent, name) is None), None)
             if unknown is None:
                 return
+            self._view.directory(unknown)
             await self.list(unknown)
 
     async def list(self, directory: InodeId) -> None:
@@ -105,7 +107,6 @@ class Namespace:
         inode = self._view.named(parent, name)
         if inode is None:
             check_name(name)
-            self._view.directory(parent)
             await self.know((parent, name))
             inode = self._view.named(parent, name)
         if not inode:

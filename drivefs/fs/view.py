@@ -161,8 +161,11 @@ class View:
         return all(name in own for name, _ in self.replica.names(directory))
 
     def parent_of(self, directory: InodeId) -> InodeId:
-        """The directory in which a directory was last seen; itself if it was never seen in one."""
-        return self._parents.get(directory, directory)
+        """The directory in which a directory is, as far as that is known; else itself."""
+        if (parent := self._parents.get(directory)) is not None:
+            return parent
+        names = self._overlay.names_of(directory) or self.replica.names_of(directory)
+        return names[0][0] if names else directory
 
     def seen_in(self, parent: InodeId, child: InodeState) -> None:
         """Remember where a directory was seen, for its `..`."""

@@ -40,7 +40,7 @@ class Xattrs:
         """The value of an attribute.
 
         Raises:
-            NoAttribute, NotSupported, NotFound.
+            NoAttribute, NotSupported, Invalid, NotFound.
         """
         state = self._view.inode(inode)
         value = state.xattrs.get(name)
@@ -63,7 +63,7 @@ class Xattrs:
         """Set an attribute.
 
         Raises:
-            NotSupported, NotPermitted: there is none of that name to be set.
+            NotSupported, NotPermitted, Invalid: there is none of that name to be set.
             OutOfRange, NoSpace: the name or the value is too long, or all together are.
             NotFound.
         """
@@ -83,7 +83,7 @@ class Xattrs:
         """Remove an attribute.
 
         Raises:
-            NoAttribute, NotSupported, NotPermitted, NotFound.
+            NoAttribute, NotSupported, NotPermitted, Invalid, NotFound.
         """
         _check_writable(name)
         state = self._view.draft_of(inode)
@@ -104,6 +104,8 @@ class Xattrs:
 def _check_kind(name: bytes) -> None:
     if not name.startswith(STORED):
         raise errors.NotSupported
+    if name in STORED:
+        raise errors.Invalid
 
 
 def _check_writable(name: bytes) -> None:

@@ -191,7 +191,7 @@ class Operations(pyfuse3.Operations):
     @translated
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         """Open a file; the kernel keeps the pages that it has."""
-        number = self._fs.open(self._inode(inode), flags)
+        number = self._fs.open(self._inode(inode), flags, ctx)
         return FileInfo(fh=number, keep_cache=True, direct_io=number >= virtual.FIRST)
 
     @translated

@@ -220,11 +220,11 @@ class FsBench:
 
     # -- content
 
-    def open_file(self, inode: InodeId, flags: int = os.O_RDWR) -> int:
-        return self.fs.open(inode, flags)
+    def open_file(self, inode: InodeId, flags: int = os.O_RDWR, user: User = ME) -> int:
+        return self.fs.open(inode, flags, user)
 
     def read(self, inode: InodeId, offset: int = 0, length: int = 2**40) -> bytes:
-        number = self.fs.open(inode, os.O_RDONLY)
+        number = self.fs.open(inode, os.O_RDONLY, ME)
         try:
             return bytes(self.run(self.fs.read, number, offset, length))
         finally:
@@ -301,7 +301,7 @@ class FsBench:
         replica = self.local.replica
         with replica.transaction():
             replica.put_inodes([state], Seq(1))
-            replica.database.write("INSERT INTO dentries VALUES (?, ?, ?, 1)", (ROOT, name, directory))
+            replica.database.write("INSERT OR REPLACE INTO dentries VALUES (?, ?, ?, 1)", (ROOT, name, directory))
         self.backend.listings[directory] = (
             state,
             [Entry(name=name, inode=inode) for name, inode in entries.items()],

@@ -14,7 +14,7 @@ from drivefs.protocol.changes import Create, SetAttributes, Unlink
 from drivefs.protocol.ids import InodeId, RevisionNumber, Seq
 from drivefs.protocol.messages import Limits
 from drivefs.protocol.model import InodeKind, InodeState
-from tests.fs.bench import FsBench
+from tests.fs.bench import FsBench, User
 
 
 def read(bench: FsBench, number: int, offset: int = 0, length: int = 1000) -> bytes:
@@ -334,3 +334,13 @@ def test_no_attribute_change_is_lost_among_writes(bench: FsBench) -> None:
     assert any(isinstance(each, SetAttributes) for each in bench.mutations())
     bench.reopen()
     assert (bench.fs.inode(inode).mtime_ns, bench.fs.inode(inode).size) == (5, 7)
+
+
+@pytest.mark.parametrize(("uid", "mode", "expected"), [(33, 0o6775, 0o775), (33, 0o6764, 0o2764), (0, 0o6775, 0o6775)])
+def test_opening_with_truncation_clears_privileges_unless_by_root(
+    bench: FsBench, uid: int, mode: int, expected: int
+) -> None:
+    inode = bench.file(b"program", b"content")
+    bench.fs.set_attributes(inode, Wanted(mode=mode))
+    bench.fs.release(bench.open_file(inode, os.O_WRONLY | os.O_TRUNC, User(uid, uid)))
+    assert bench.fs.inode(inode).mode == expected
