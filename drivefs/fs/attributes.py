@@ -84,7 +84,7 @@ class Attributes:
             publisher.closed(inode)
 
     def clear_privileges(self, inode: InodeId, publisher: Publisher) -> None:
-        """Clear set-user-ID, and set-group-ID where it means that; the kernel leaves it to us when opening truncates."""
+        """Clear set-user-ID, and set-group-ID where it means that; the kernel does not when opening truncates."""
         mode = self._view.inode(inode).mode
         cleared = mode & ~stat.S_ISUID
         if mode & stat.S_IXGRP:
