@@ -76,15 +76,19 @@ def write_at(path: Path, offsets: list[int], content: bytes) -> None:
 
 
 def huge_file(work: Work) -> Figures:
-    """Writes and reads back `huge_bytes`, and looks at what the mount process holds before and after."""
+    """Writes and reads back `huge_bytes`, and compares what the mount process holds with the same after a twelfth."""
+    write_and_read_back(work, work.place / "part", work.settings.huge_bytes // 12)
     before = work.target.memory_bytes()
-    path = work.place / "huge"
-    source = work.round.random("huge")
-    write(path, (source.randbytes(MEBIBYTE) for _ in range(work.settings.huge_bytes // MEBIBYTE)))
-    work.target.wait_synced()
-    work.target.forget_pages(path)
-    read(path)
+    write_and_read_back(work, work.place / "huge", work.settings.huge_bytes)
     after = work.target.memory_bytes()
     if before is None or after is None:
         return {}
     return {"memory_huge": after / MEBIBYTE, "memory_growth": max(0, after - before) / MEBIBYTE}
+
+
+def write_and_read_back(work: Work, path: Path, size_bytes: int) -> None:
+    source = work.round.random(path.name)
+    write(path, (source.randbytes(MEBIBYTE) for _ in range(size_bytes // MEBIBYTE)))
+    work.target.wait_synced()
+    work.target.forget_pages(path)
+    read(path)

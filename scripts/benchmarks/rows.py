@@ -67,6 +67,6 @@ ROWS = {
         mebibytes("memory", "memory of the mount process after each round"),
         mebibytes("memory_many", "memory with 100,000 files", 150.0),
         mebibytes("memory_huge", "memory after 3 GiB written and read back", 150.0),
-        mebibytes("memory_growth", "growth of it over those 3 GiB", 16.0),
+        mebibytes("memory_growth", "growth of it from 256 MiB to 3 GiB", 16.0),
     )
 }
