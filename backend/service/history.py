@@ -69,13 +69,24 @@ def names_at(
     connection: Connection, access: Access, places: Collection[Place], seq: Seq
 ) -> dict[Place, tuple[InodeId, Seq]]:
     """What these names led to, and since which seq; those that were free are left out."""
-    found: dict[Place, tuple[InodeId, Seq]] = {}
-    for table in (schema.dentries, schema.dentry_versions):
-        c = table.c
-        statement = _valid_at(select(c.parent, c.name, c.inode, c.from_seq), table, access, seq)
-        for parent, name, inode, since in select_in_pairs(connection, statement, (c.parent, c.name), places):
-            found[Place(parent, name)] = (inode, since)
-    return found
+    c = schema.dentries.c
+    statement = _valid_at(select(c.parent, c.name, c.inode, c.from_seq), schema.dentries, access, seq)
+    rows = select_in_pairs(connection, statement, (c.parent, c.name), places)
+    found = {Place(parent, name): (inode, since) for parent, name, inode, since in rows}
+    rest = [place for place in places if place not in found]
+    return {**found, **_names_of_the_past(connection, access, rest, seq)} if rest else found
+
+
+def _names_of_the_past(
+    connection: Connection, access: Access, places: Collection[Place], seq: Seq
+) -> dict[Place, tuple[InodeId, Seq]]:
+    """As `names_at`, of superseded names: their key leads to what a directory has lost since, not to single names."""
+    c = schema.dentry_versions.c
+    statement = _valid_at(select(c.parent, c.name, c.inode, c.from_seq), schema.dentry_versions, access, seq)
+    rows = select_in(connection, statement, c.parent, {place.parent for place in places})
+    wanted = set(places)
+    found = ((Place(parent, name), (inode, since)) for parent, name, inode, since in rows)
+    return {place: state for place, state in found if place in wanted}
 
 
 def children_at(

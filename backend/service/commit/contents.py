@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from backend.metadata.schema import BlockState
 from backend.service.commit import refusals
 from backend.service.rows import InodeRow, RevisionRow
 from drivefs.protocol.changes import Status, Store
@@ -27,11 +26,11 @@ class KnownRun(NamedTuple):
 
 
 class KnownBlock(NamedTuple):
-    """A row of `blocks`; `is_pinned`: by the device that commits."""
+    """A block that can be served; `is_stored`: and that nobody is about to delete; `is_pinned`: by this device."""
 
-    state: BlockState
     size_bytes: int
     refs: int
+    is_stored: bool
     is_pinned: bool
 
 
@@ -125,7 +124,7 @@ class Contents:
         needed = []
         for block, size_bytes in refs:
             known = self.blocks.get(block)
-            if known is None or known.state is not BlockState.STORED or not (known.is_pinned or block in in_base):
+            if known is None or not known.is_stored or not (known.is_pinned or block in in_base):
                 needed.append(block)
             elif known.size_bytes != size_bytes:
                 raise refusals.rejected(refusals.MALFORMED)

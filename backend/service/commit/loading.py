@@ -162,7 +162,7 @@ class Loader:
         statement = columns.select_from(b.join(c, copied).outerjoin(p, mine))
         statement = statement.where(b.c.account == self.account, c.c.state == CopyState.STORED)
         return {
-            block: KnownBlock(BlockState(state), size, refs, expires is not None and expires > self.now_ns)
+            block: KnownBlock(size, refs, state == BlockState.STORED, expires is not None and expires > self.now_ns)
             for block, state, size, refs, expires in select_in(self.connection, statement, b.c.block, ids)
         }
 

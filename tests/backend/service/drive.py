@@ -4,7 +4,8 @@ Owns no rules: it makes mutations, sends them, and puts rows of blocks where an 
 """
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
@@ -12,7 +13,7 @@ from typing import Any, cast
 
 import anyio
 from blake3 import blake3
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, event, insert, select, update
 
 from backend.blockstore.store import ObjectStore
 from backend.metadata import schema
@@ -337,6 +338,24 @@ def as_base(base: Base | int) -> Base:
 
 def say(result: OpResult) -> str:
     return f"{result.status} {result.reason}".strip()
+
+
+@contextmanager
+def watching(drive: Drive, fault: Callable[[list[str]], None] = lambda _statements: None) -> Iterator[list[str]]:
+    """The statements of writing transactions, as they come; `fault` may raise before the last of them is executed."""
+    engine = drive.database._writer
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if not statement.startswith("BEGIN"):
+            statements.append(statement)
+            fault(statements)
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
 
 
 async def open_drive(directory: Path, limits: Limits = LIMITS) -> Drive:

@@ -4,19 +4,18 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import Connection, event, select
+from sqlalchemy import Connection, select
 
 from backend.metadata import schema
 from drivefs.protocol.changes import Mutation
 from tests.backend.service import invariants
-from tests.backend.service.drive import Device, Drive, empty_database, refs, reopen_drive, say
+from tests.backend.service.drive import Device, Drive, empty_database, refs, reopen_drive, say, watching
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).resolve().parents[3]
@@ -26,24 +25,14 @@ class Broken(Exception):
     """The fault that a test plants."""
 
 
-@contextmanager
-def failing_at(drive: Drive, number: int) -> Iterator[list[str]]:
-    """Let the statement of that number fail, counted from 0; gives the statements that were tried."""
-    engine = drive.database._writer
-    tried: list[str] = []
+def failing_at(number: int) -> Callable[[list[str]], None]:
+    """Let the statement of that number fail, counted from 0."""
 
-    def count(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        if statement.startswith("BEGIN"):
-            return
-        tried.append(statement)
-        if len(tried) == number + 1:
-            raise Broken(statement)
+    def fail(statements: list[str]) -> None:
+        if len(statements) == number + 1:
+            raise Broken(statements[-1])
 
-    event.listen(engine, "before_cursor_execute", count)
-    try:
-        yield tried
-    finally:
-        event.remove(engine, "before_cursor_execute", count)
+    return fail
 
 
 def everything(connection: Connection) -> dict[str, list[Any]]:
@@ -82,7 +71,7 @@ async def test_a_commit_that_fails_anywhere_leaves_nothing_and_succeeds_when_sen
     before = await drive.database.read(everything)
     number = 0
     while True:
-        with failing_at(drive, number) as tried:
+        with watching(drive, failing_at(number)) as tried:
             try:
                 results = await laptop.send(*batch)
                 break

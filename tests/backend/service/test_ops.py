@@ -13,7 +13,7 @@ from drivefs.protocol.changes import Base, OpResult, Status
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import Epoch, OpNumber, WorkspaceId
 from drivefs.protocol.messages import MAX_BATCH_BLOCKS
-from tests.backend.service.drive import DIRECTORY, Device, Drive, refs, say
+from tests.backend.service.drive import DIRECTORY, Device, Drive, refs, say, watching
 
 pytestmark = pytest.mark.anyio
 
@@ -285,3 +285,17 @@ async def test_times_of_commits_grow_though_the_clock_goes_back(drive: Drive, la
     await laptop.make(b"b")
     times = [row.time_ns for row in await drive.fetch(select(schema.commits.c.time_ns).order_by(schema.commits.c.seq))]
     assert times == sorted(set(times))
+
+
+async def test_the_number_of_statements_does_not_grow_with_the_batch(drive: Drive, laptop: Device) -> None:
+    assert await laptop.say(laptop.create(b"first")) == "ok"
+    counts = []
+    for size in (2, 200):
+        files = [laptop.create(b"%d-%d" % (size, number)) for number in range(size)]
+        blocks = await drive.upload(laptop, *[b"%d of %d" % (number, size) for number in range(size)])
+        stores = [laptop.store(file.inode, [block], after=[file]) for file, block in zip(files, blocks, strict=True)]
+        moves = [laptop.rename(file.inode, file.name, b"moved " + file.name) for file in files]
+        with watching(drive) as statements:
+            assert {say(each) for each in await laptop.send(*files, *stores, *moves)} == {"ok"}
+        counts.append(len(statements))
+    assert counts[0] == counts[1]
