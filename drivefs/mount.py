@@ -191,7 +191,13 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     publications = Publications()
     downloader = Downloader(remote, local.blocks, offload)
     # The engine comes last, since it needs all others; until it runs, nothing can fail for lack of the backend.
-    lister = Lister(remote, local.replica, device.workspace, lambda error: engine.connection.lost(error))
+    lister = Lister(
+        remote,
+        local.replica,
+        device.workspace,
+        failed=lambda error: engine.connection.lost(error),
+        tried=lambda: engine.connection.tried.wait(),
+    )
     filesystem = FileSystem(
         local,
         Services(fetcher=downloader, lister=lister, publisher=publications),

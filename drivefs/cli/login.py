@@ -137,6 +137,8 @@ async def _log_in(places: config.Places, profile: config.Profile, password: str)
 
 async def _keep(places: config.Places, profile: config.Profile, device: "Remote", token: str) -> None:
     """Open a first session and store all that mounting needs, the credentials last."""
+    import trio
+
     from drivefs.cli import local_state
     from drivefs.sync import session
     from drivefs.sync.lister import Lister
@@ -148,7 +150,10 @@ async def _keep(places: config.Places, profile: config.Profile, device: "Remote"
         standing = session.Session(local, device, home.workspace, random_bytes=os.urandom, opened=lambda reply: None)
         await standing.open()
         # So that a first mount without a network shows the top of the drive.
-        await Lister(device, local.replica, home.workspace, failed=lambda error: None).list_directory(home.root)
+        lister = Lister(
+            device, local.replica, home.workspace, failed=lambda error: None, tried=trio.lowlevel.checkpoint
+        )
+        await lister.list_directory(home.root)
     config.write_profile(places, profile)
     config.write_credentials(
         of_profile,

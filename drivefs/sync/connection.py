@@ -81,6 +81,10 @@ class Connection:
             self._set_offline(str(error))
             self._lost.set()
 
+    def begin_again(self) -> None:
+        """What is known of the backend holds no longer: whether it can be reached is to be found out anew."""
+        self.tried = trio.Event()
+
     def retry_now(self) -> None:
         """Someone waits: try again at once instead of at the end of the delay."""
         self._retry.set()

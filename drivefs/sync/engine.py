@@ -108,6 +108,7 @@ class Engine:
         """The backend's history is not the one that the replica knows: the replica begins again, the journal stays."""
         self._parts.local.replica.reset()
         self._parts.forget_all()
+        self.connection.begin_again()
         self.connection.lost(
             errors.Offline("the server's history is not the one known here, so the drive is listed again")
         )

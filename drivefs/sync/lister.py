@@ -4,7 +4,7 @@ Everything is asked for as of the replica's cursor, so that what arrives never c
 requests for one directory are one request. Owns no state but those under way.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import trio
@@ -20,15 +20,25 @@ WAIT_SECONDS = 25.0
 
 
 class Lister:
-    """Fills the replica from the backend, as of its cursor."""
+    """Fills the replica from the backend, as of its cursor.
+
+    `failed` hears when the backend is found gone; `tried` waits until it is known whether it can be reached.
+    """
 
     def __init__(
-        self, remote: Remote, replica: Replica, workspace: WorkspaceId, failed: Callable[[errors.RemoteError], None]
+        self,
+        remote: Remote,
+        replica: Replica,
+        workspace: WorkspaceId,
+        *,
+        failed: Callable[[errors.RemoteError], None],
+        tried: Callable[[], Awaitable[None]],
     ) -> None:
         self._remote = remote
         self._replica = replica
         self._workspace = workspace
         self._failed = failed
+        self._tried = tried
         self._under_way: dict[InodeId, trio.Event] = {}
 
     async def list_directory(self, directory: InodeId) -> None:
@@ -51,6 +61,10 @@ class Lister:
                 done.set()
 
     async def _fetch(self, directory: InodeId) -> None:
+        if self._replica.cursor(self._workspace) is None:
+            # A replica that begins has its cursor as soon as the first session opens.
+            with trio.move_on_after(WAIT_SECONDS):
+                await self._tried()
         after, more = b"", True
         while more:
             as_of = self._cursor()
