@@ -22,6 +22,7 @@ Bindings = Sequence[int | float | str | bytes | memoryview | None]
 PAGE_BYTES = 2048
 """Small pages: a created file dirties six of them, and each goes to the WAL whole."""
 
+FRAME_BYTES = PAGE_BYTES + 24
 SHRINK_BYTES = 32 * 2**20
 BUSY_MILLISECONDS = 5000
 
@@ -34,7 +35,8 @@ class Database:
     """A connection whose statements are short; used by one thread at a time.
 
     Called for each outermost transaction: `on_begin` after it began, `on_commit` before it commits, `on_committed`
-    and `on_rollback` after it ended. `on_poisoned` is called when the disk has failed.
+    and `on_rollback` after it ended. `on_distrust` is called when the disk has failed, or what it gave does
+    not verify.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Database:
         self.on_commit: Callable[[], None] = _nothing
         self.on_committed: Callable[[], None] = _nothing
         self.on_rollback: Callable[[], None] = _nothing
-        self.on_poisoned: Callable[[], None] = _nothing
+        self.on_distrust: Callable[[], None] = _nothing
         self._corrupt = corrupt
         self._depth = 0
         self._doomed = False
@@ -91,7 +93,7 @@ class Database:
         self._connection.set_wal_hook(self._note_commit)
 
     def _note_commit(self, _connection: apsw.Connection, _name: str, page_count: int) -> int:
-        self.wal_bytes = page_count * (PAGE_BYTES + 24)
+        self.wal_bytes = page_count * FRAME_BYTES
         self.commit_count += 1
         return 0
 
@@ -214,23 +216,30 @@ class Database:
             f"{self.path.name} could not be read, written or synced ({error}); nothing more is accepted. Check the disk"
             " and mount again: what is there is verified then."
         )
-        self.on_poisoned()
+        self.on_distrust()
         return self.poisoned
 
-    def checkpoint(self) -> None:
-        """Copy the WAL into the database as far as possible, on a connection of its own: for a thread.
+    def rot(self, message: str) -> errors.Corrupt:
+        """A row does not verify: the next start looks at everything; gives what to raise."""
+        self.on_distrust()
+        return self._corrupt(message)
 
-        Durable on return: all that was copied. Does not stop the writer.
+    def checkpoint(self) -> int:
+        """Copy the WAL into the database as far as it has come, on a connection of its own: for a thread.
+
+        Gives how many bytes of the WAL are copied now; that part is durable on return. Does not stop the writer.
         """
         try:
             connection = apsw.Connection(str(self.path))
             try:
                 connection.set_busy_timeout(0)
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                # A connection that has read nothing yet knows of no WAL, and would copy nothing.
+                connection.execute("SELECT 1 FROM sqlite_schema").fetchall()
+                return max(0, connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)[1]) * FRAME_BYTES
             finally:
                 connection.close()
         except apsw.BusyError:
-            return
+            return 0
         except apsw.Error as error:
             raise self.translated(error) from error
 

@@ -13,7 +13,6 @@ import msgspec
 
 from cache.counters import Counter
 from cache.database import Database
-from cache.errors import Corrupt
 from cache.sealing import digest, row_digest
 from cache.staging import StagedRange, Staging
 from drivefs.protocol import wire
@@ -125,7 +124,7 @@ class Drafts:
             return None
         place, state, found = row
         if row_digest(state, inode, place) != found:
-            raise Corrupt(f"the draft of inode {inode} does not match its checksum")
+            raise self._database.rot(f"the draft of inode {inode} does not match its checksum")
         return wire.decode(state, DraftRow)
 
     def put_draft(self, draft: DraftRow) -> None:
@@ -192,7 +191,7 @@ class Drafts:
             return None
         blocks: bytes = row[0]
         if row_digest(blocks, inode) != row[1]:
-            raise Corrupt(f"the base of the draft of inode {inode} does not match its checksum")
+            raise self._database.rot(f"the base of the draft of inode {inode} does not match its checksum")
         return blocks
 
     def put_base_blocks(self, inode: InodeId, blocks: bytes | None) -> None:
@@ -274,7 +273,7 @@ class Drafts:
         ):
             record, file_offset, length, file, offset, content, expected = row
             if row_digest(b"", record, file_offset, length, file, offset, content) != expected:
-                raise Corrupt(f"a record of the draft of inode {inode} does not match its checksum")
+                raise self._database.rot(f"a record of the draft of inode {inode} does not match its checksum")
             staged = StagedRange(file, offset, length) if file else None
             found.append(Record(record, file_offset, length, staged, content))
         return found
@@ -288,7 +287,7 @@ class Drafts:
         row = self._database.row("SELECT data FROM records WHERE id = ?", (record.id,))
         data = row[0] if row else None
         if data is None or len(data) != record.length or digest(data) != record.digest:
-            raise Corrupt(f"the bytes written at offset {record.file_offset} do not match their checksum")
+            raise self._database.rot(f"the bytes written at offset {record.file_offset} do not match their checksum")
         found: bytes = data
         return found
 

@@ -5,7 +5,7 @@ never used. Invariant: an id is given out at most once in the life of the device
 """
 
 from cache.database import Database
-from cache.errors import Corrupt, OutOfIds
+from cache.errors import OutOfIds
 from cache.sealing import row_digest
 from drivefs.protocol.ids import ID_RANGE_LENGTH, InodeId
 
@@ -50,7 +50,7 @@ class InodeIds:
         if row is None:
             raise OutOfIds("No inode id is left for new files: connect to the server once, so that it hands out more.")
         if row_digest(b"", row[0], row[1]) != row[2]:
-            raise Corrupt(f"the range of inode ids at {row[0]} does not match its checksum")
+            raise self._database.rot(f"the range of inode ids at {row[0]} does not match its checksum")
         return row[0], row[1]
 
     def _put(self, start: int, following: int) -> None:

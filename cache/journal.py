@@ -14,7 +14,6 @@ from cache.counters import Counter
 from cache.database import Database, Row, Transaction
 from cache.drafts import Drafts
 from cache.effects import entries, parents, subjects
-from cache.errors import Corrupt
 from cache.inode_ids import InodeIds
 from cache.overlay import Overlay
 from cache.reserve import Reserve
@@ -218,7 +217,7 @@ class Journal:
     def get(self, n: OpNumber) -> JournalRow | None:
         """One mutation, whatever its state."""
         found = self._database.row(f"SELECT {_COLUMNS} FROM mutations WHERE n = ?", (n,))
-        return decoded(found) if found else None
+        return self._decoded(found) if found else None
 
     def unsettled(self, limit: int, after_n: int = 0) -> list[JournalRow]:
         """Mutations without a final answer, in order."""
@@ -226,12 +225,12 @@ class Journal:
         found = self._database.rows(
             f"SELECT {_COLUMNS} FROM mutations WHERE n > ? AND state IN (0, 1) ORDER BY n LIMIT ?", (lowest, limit)
         )
-        return [decoded(row) for row in found]
+        return [self._decoded(row) for row in found]
 
     def failed(self, limit: int) -> list[JournalRow]:
         """Mutations that were refused for good, in order."""
         found = self._database.rows(f"SELECT {_COLUMNS} FROM mutations WHERE state = 3 ORDER BY n LIMIT ?", (limit,))
-        return [decoded(row) for row in found]
+        return [self._decoded(row) for row in found]
 
     def touching(self, inode: InodeId) -> list[JournalRow]:
         """Mutations, not acknowledged, that are about an inode (not those that only name it as a parent), in order."""
@@ -240,7 +239,7 @@ class Journal:
             f" SELECT {_COLUMNS} FROM mutations WHERE other = ?1 AND other != 0 AND state != 2 ORDER BY n",
             (inode,),
         )
-        return [decoded(row) for row in found]
+        return [self._decoded(row) for row in found]
 
     def mark_sent(self, numbers: list[OpNumber]) -> None:
         """Freeze bodies: these are about to be sent, after a barrier."""
@@ -290,6 +289,13 @@ class Journal:
         row = self._database.row("SELECT count(*) FROM mutations WHERE state IN (0, 1)")
         return row[0] if row else 0
 
+    def _decoded(self, row: Row) -> JournalRow:
+        n, state, seq, revision, status, reason, body, digest, mark = row
+        if row_digest(body, n) != digest or mark_of(n, state, seq, revision, status + reason) != mark:
+            raise self._database.rot(f"mutation {n} of the journal does not match its checksum")
+        answer = Status(status) if status else None
+        return JournalRow(n, RowState(state), wire.decode_mutation(body), seq, revision, answer, reason)
+
     # -- forgetting --------------------------------------------------------------------------------------------------
 
     def forget(self, cursor_seq: Seq, limit: int = 128) -> Forgotten:
@@ -305,7 +311,7 @@ class Journal:
         made: list[InodeId] = []
         touched: set[InodeId] = set()
         with self._database.transaction():
-            for row in map(decoded, found[:limit]):
+            for row in map(self._decoded, found[:limit]):
                 if isinstance(row.mutation, Create) and row.mutation.kind is InodeKind.DIRECTORY:
                     made.append(row.mutation.inode)
                 self._database.write("DELETE FROM mutations WHERE n = ?", (row.n,))
@@ -379,16 +385,3 @@ class Journal:
     def ids_left(self) -> int:
         """How many inode ids are left."""
         return self._ids.left()
-
-
-def decoded(row: Row) -> JournalRow:
-    """A row of the table as a value, verified.
-
-    Raises:
-        Corrupt: it does not match its checksums.
-    """
-    n, state, seq, revision, status, reason, body, digest, mark = row
-    if row_digest(body, n) != digest or mark_of(n, state, seq, revision, status + reason) != mark:
-        raise Corrupt(f"mutation {n} of the journal does not match its checksum")
-    answer = Status(status) if status else None
-    return JournalRow(n, RowState(state), wire.decode_mutation(body), seq, revision, answer, reason)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from cache.database import Database, json_list
-from cache.errors import Corrupt
 from cache.sealing import row_digest
 from drivefs.protocol import wire
 from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId, OpNumber
@@ -43,7 +42,7 @@ class Overlay:
             return None
         op, state, digest = row
         if row_digest(state, inode, op) != digest:
-            raise Corrupt(f"the local state of inode {inode} does not match its checksum")
+            raise self._database.rot(f"the local state of inode {inode} does not match its checksum")
         return wire.decode(state, InodeState)
 
     def touched(self, wanted: Sequence[InodeId]) -> set[InodeId]:
@@ -83,7 +82,7 @@ class Overlay:
             return MISSING
         inode, op, digest = row
         if row_digest(name, parent, inode, op) != digest:
-            raise Corrupt(f"the local entry {name!r} of directory {parent} does not match its checksum")
+            raise self._database.rot(f"the local entry {name!r} of directory {parent} does not match its checksum")
         return inode or None
 
     def put_dentry(self, parent: InodeId, name: bytes, inode: InodeId, op: OpNumber) -> None:
@@ -109,7 +108,7 @@ class Overlay:
             "SELECT name, inode, op, digest FROM dentries WHERE parent = ? ORDER BY name", (parent,)
         ):
             if row_digest(name, parent, inode, op) != digest:
-                raise Corrupt(f"a local entry of directory {parent} does not match its checksum")
+                raise self._database.rot(f"a local entry of directory {parent} does not match its checksum")
             found.append((name, inode))
         return found
 

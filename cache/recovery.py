@@ -14,14 +14,25 @@ from pathlib import Path
 import msgspec
 
 from cache.database import Database
-from cache.drafts import PLACE_BITS, DraftRow, Record
+from cache.drafts import DraftRow, Record
 from cache.effects import outcome
+from cache.errors import Corrupt
 from cache.findings import Finding, Severity
 from cache.lost import LostAndFound, Piece
 from cache.overlay import Overlay
+from cache.rescue import unreadable
 from cache.sealing import row_digest
 from cache.staging import Staging
-from cache.verification import BadRow, bad_rows, pages, record_bytes, records_of
+from cache.verification import (
+    BadRow,
+    all_records,
+    bad_rows,
+    end_of_records,
+    pages,
+    place_of,
+    record_bytes,
+    records_of,
+)
 from drivefs.protocol import wire
 from drivefs.protocol.changes import Create, Mutation
 from drivefs.protocol.ids import NO_OP, InodeId
@@ -55,10 +66,12 @@ class Recovery:
         Raises:
             Corrupt: the database cannot be read.
         """
+        if self._is_thorough:
+            self._mend_indexes()
         with self._database.transaction():
             self._mend_rows()
-            for inode, place in self._drafts():
-                self._cut_draft(inode, place)
+            for place in self._bad_places():
+                self._cut_draft(place)
             for inode in self._bereft:
                 self._keep_unborn(inode)
             self._drop_needless()
@@ -67,6 +80,15 @@ class Recovery:
 
     def _find(self, severity: Severity, what: str, meaning: str, advice: str = CHECK_DISK) -> None:
         self.findings.append(Finding(severity, what, meaning, advice))
+
+    def _mend_indexes(self) -> None:
+        """Damage of an index costs nothing: it is made again."""
+        sound = [("ok",)]
+        if self._database.rows("PRAGMA integrity_check(1)") != sound:
+            self._database.execute_script("REINDEX")
+            if self._database.rows("PRAGMA integrity_check(1)") != sound:
+                raise Corrupt(unreadable(self._database.path, "its structure is damaged"))
+            self._find(Severity.WARNING, "An index of the journal was damaged", "It was made again; nothing is lost")
 
     # -- rows --------------------------------------------------------------------------------------------------------
 
@@ -135,22 +157,32 @@ class Recovery:
 
     # -- drafts ------------------------------------------------------------------------------------------------------
 
-    def _drafts(self) -> Iterator[tuple[InodeId, int]]:
-        yield from pages(self._database, "drafts", "inode, place", (0,))
+    def _is_good(self, record: Record, data: bytes | None, row_is_good: bool) -> bool:
+        if not row_is_good or not self._is_thorough:
+            return row_is_good
+        return record_bytes(self._staging.peek, record, data) is not None
 
-    def _cut_draft(self, inode: InodeId, place: int) -> None:
+    def _bad_places(self) -> list[int]:
+        """Where records are that are not what was written."""
+        found = all_records(self._database, with_data=self._is_thorough)
+        return sorted({place_of(each[0]) for each in found if not self._is_good(*each)})
+
+    def _cut_draft(self, place: int) -> None:
         """Keep the records up to the first that is not what was written; what lies behind it goes to `lost+found`."""
-        first_bad = None
+        row = self._database.row("SELECT inode FROM drafts WHERE place = ?", (place,))
+        if row is None:
+            return
+        inode = InodeId(row[0])
         size = self._draft_row(inode).base_size
         for record, data, is_good in records_of(self._database, place, with_data=self._is_thorough):
-            if not is_good or (self._is_thorough and record_bytes(self._staging.peek, record, data) is None):
+            if not self._is_good(record, data, is_good):
                 first_bad = record
                 break
             size = size_after(record, size)
-        if first_bad is None:
+        else:
             return
         kept = self._keep_behind(inode, place, first_bad)
-        self._database.write("DELETE FROM records WHERE id >= ? AND id < ?", (first_bad.id, records_end(place)))
+        self._database.write("DELETE FROM records WHERE id >= ? AND id < ?", (first_bad.id, end_of_records(place)))
         self._shrink_draft(inode, place, size)
         what = f"Bytes written to inode {inode} at offset {first_bad.file_offset} are not on the disk"
         if kept is None:
@@ -201,7 +233,7 @@ class Recovery:
         first = next(records_of(self._database, place, with_data=False), None)
         kept = self._keep_behind(inode, place, first[0]) if first else None
         self._database.write(
-            "DELETE FROM records WHERE id > ? AND id < ?", (records_end(place - 1) - 1, records_end(place))
+            "DELETE FROM records WHERE id > ? AND id < ?", (end_of_records(place - 1) - 1, end_of_records(place))
         )
         self._database.write("DELETE FROM bases WHERE inode = ?", (inode,))
         if kept is not None:
@@ -263,11 +295,6 @@ MEANINGS: dict[str, tuple[Severity, str]] = {
     "bases": (Severity.NOTE, "It is fetched again from the server"),
     "id_ranges": (Severity.NOTE, "Those ids are not used any more"),
 }
-
-
-def records_end(place: int) -> int:
-    """The id behind the last that a draft's records can have."""
-    return ((place + 1) << PLACE_BITS) + 1
 
 
 def size_after(record: Record, size: int) -> int:

@@ -74,10 +74,15 @@ def _accepted_frames(path: Path) -> int:
         finally:
             connection.close()
     except apsw.Error as error:
-        raise Corrupt(
-            f"{path} cannot be opened ({error}). It was left as it is; changes that were not uploaded are in it. Keep a"
-            f" copy of {path.parent}, then log in again under another profile."
-        ) from error
+        raise Corrupt(unreadable(path, error)) from error
+
+
+def unreadable(path: Path, why: object) -> str:
+    """What to say of a journal that cannot be read at all."""
+    return (
+        f"{path} cannot be opened ({why}). It was left as it is; changes that were not uploaded are in it. Keep a copy"
+        f" of {path.parent}, then log in again under another profile."
+    )
 
 
 def _copy_aside(path: Path, aside: Path) -> None:

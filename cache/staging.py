@@ -41,14 +41,17 @@ class StagedFile:
 class Staging:
     """The files of one device.
 
-    `used_bytes` counts all that were not removed yet.
+    `used_bytes` counts all that were not removed yet; `on_rot` is called, from any thread, when bytes do not verify.
     """
 
-    def __init__(self, directory: Path, *, take_number: Callable[[], int], reserve: Reserve) -> None:
+    def __init__(
+        self, directory: Path, *, take_number: Callable[[], int], reserve: Reserve, on_rot: Callable[[], None]
+    ) -> None:
         self.directory = directory
         """Where the files are."""
         self._take_number = take_number
         self._reserve = reserve
+        self._on_rot = on_rot
         self._appending: dict[InodeId, StagedFile] = {}
         self._reading: dict[int, int] = {}
         self._dirty: set[int] = set()
@@ -154,7 +157,10 @@ class Staging:
             Corrupt: the bytes are not those that were written.
         """
         data = self.peek(staged)
-        if data is None or digest(data) != content:
+        if data is None:
+            raise Corrupt(f"staging file {staged.file:016x} is gone, or shorter than what was written to it")
+        if digest(data) != content:
+            self._on_rot()
             raise Corrupt(
                 f"bytes at offset {staged.offset} of staging file {staged.file:016x} do not match their checksum"
             )

@@ -63,8 +63,8 @@ _RECORDS = Table(
 )
 
 
-def pages(database: Database, table: str, columns: str, start: Row) -> Iterator[Row]:
-    """All rows in order of the first columns, which are the key, beginning after `start`; never many at once.
+def pages(database: Database, table: str, columns: str, start: Row, end: int | None = None) -> Iterator[Row]:
+    """The rows in order of the first columns, which are the key, after `start` and before `end`; never many at once.
 
     Text comes as bytes: damage may have made text of anything.
     """
@@ -72,7 +72,8 @@ def pages(database: Database, table: str, columns: str, start: Row) -> Iterator[
     key = ", ".join(names[: len(start)])
     places = ", ".join("?" * len(start))
     plain = ", ".join(f"iif(typeof({name}) = 'text', CAST({name} AS BLOB), {name})" for name in names)
-    sql = f"SELECT {plain} FROM {table} WHERE ({key}) > ({places}) ORDER BY {key} LIMIT {PAGE_ROWS}"
+    bound = "" if end is None else f" AND {key} < {end}"
+    sql = f"SELECT {plain} FROM {table} WHERE ({key}) > ({places}){bound} ORDER BY {key} LIMIT {PAGE_ROWS}"
     while True:
         rows = database.rows(sql, start)
         yield from rows
@@ -98,17 +99,36 @@ def verifies(table: Table, row: Row) -> bool:
         return False
 
 
+def end_of_records(place: int) -> int:
+    """The id behind the last that the records at a place can have."""
+    return ((place + 1) << PLACE_BITS) + 1
+
+
 def records_of(
     database: Database, place: int, *, with_data: bool = True
 ) -> Iterator[tuple[Record, bytes | None, bool]]:
     """The records at a place in order, with their inline bytes if asked for, and whether each row verifies."""
+    return _records(database, place << PLACE_BITS, end_of_records(place), with_data)
+
+
+def all_records(database: Database, *, with_data: bool) -> Iterator[tuple[Record, bytes | None, bool]]:
+    """The same for the records of all drafts."""
+    return _records(database, 0, None, with_data)
+
+
+def _records(
+    database: Database, start: int, end: int | None, with_data: bool
+) -> Iterator[tuple[Record, bytes | None, bool]]:
     columns = _RECORDS.columns if with_data else _RECORDS.columns.replace("data", "NULL")
-    for row in pages(database, "records", columns, (place << PLACE_BITS,)):
+    for row in pages(database, "records", columns, (start,), end):
         record, file_offset, length, file, offset, content = row[:6]
-        if record > (place + 1) << PLACE_BITS:
-            return
         staged = StagedRange(file, offset, length) if file else None
         yield Record(record, file_offset, length, staged, content), row[7], verifies(_RECORDS, row)
+
+
+def place_of(record: Record) -> int:
+    """The place of the draft that a record belongs to."""
+    return (record.id - 1) >> PLACE_BITS
 
 
 def record_bytes(read: StagingReader, record: Record, data: bytes | None) -> bytes | None:

@@ -37,8 +37,12 @@ CHECKPOINT_BYTES = 16 * 2**20
 FINISH_BYTES = 64 * 2**20
 """A WAL of this size never ended while it was copied: the rest is copied on the loop, a few milliseconds."""
 
+REST_BYTES = 2**20
+MOST_PASSES = 5
+"""So little is left for the loop to copy, or so many passes were made in the thread before it does."""
+
 SUSPECT = "suspect"
-"""This file says that the disk had failed: everything is to be verified from the disk."""
+"""This file says that the disk had failed, or gave what was not written: all of it is to be verified."""
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -75,6 +79,7 @@ class LocalState:
     def _open_journal(self, state_dir: Path, opened: ExitStack) -> None:
         path, lost = state_dir / "journal.db", LostAndFound(state_dir / "lost+found")
         refuse_newer(path, JOURNAL_VERSION)
+        suspect = partial(mark_suspect, state_dir)
         is_suspect = (state_dir / SUSPECT).exists()
         if is_suspect:
             drop_cached([*state_dir.glob("journal.db*"), *state_dir.glob("staging/*")])
@@ -87,7 +92,7 @@ class LocalState:
         is_thorough = is_suspect or last_boot not in (None, boot)
         reserve = Reserve(state_dir)
         numbers = Counter(database, "file")
-        self.staging = Staging(state_dir / "staging", take_number=numbers.take, reserve=reserve)
+        self.staging = Staging(state_dir / "staging", take_number=numbers.take, reserve=reserve, on_rot=suspect)
         opened.callback(self.staging.close)
         recovery = Recovery(database, self.staging, lost, replica=self.replica.inode, is_thorough=is_thorough)
         self.report += recovery.run()
@@ -95,7 +100,7 @@ class LocalState:
         database.shrink()
         (state_dir / SUSPECT).unlink(missing_ok=True)
         note_opened(database, boot)
-        database.on_poisoned = partial(mark_suspect, state_dir)
+        database.on_distrust = suspect
         self.journal = Journal(database, self.staging, reserve=reserve, offload=self.offload)
         opened.callback(self._close_journal)
 
@@ -132,13 +137,20 @@ class LocalState:
                 continue
             self._is_checkpointing = True
             try:
-                await self.offload(database.checkpoint)
-                if database.wal_bytes > FINISH_BYTES:
-                    await self.offload(database.checkpoint)
-                    database.finish_checkpoint()
+                await self._checkpoint(database)
             finally:
                 self._is_checkpointing = False
         await self.blocks.tidy()
+
+    async def _checkpoint(self, database: Database) -> None:
+        copied_bytes = await self.offload(database.checkpoint)
+        if database.wal_bytes < FINISH_BYTES:
+            return
+        for _ in range(MOST_PASSES):
+            if database.wal_bytes - copied_bytes <= REST_BYTES:
+                break
+            copied_bytes = await self.offload(database.checkpoint)
+        database.finish_checkpoint()
 
     def close(self) -> None:
         """Close everything; what is pending stays for the next time."""

@@ -13,7 +13,7 @@ import trio
 
 from cache import workspace
 from cache.check import check
-from cache.errors import NewerState
+from cache.errors import Corrupt, NewerState
 from cache.findings import Severity
 from cache.journal import RowState
 from cache.overlay import MISSING
@@ -364,6 +364,41 @@ class TestRows:
         connection.close()
         assert origin == "mutations"
         assert b"kept" in msgspec.msgpack.decode(content)[6]
+
+
+def test_rot_that_is_met_while_mounted_is_dealt_with_at_the_next_start(bench: Bench, local: LocalState) -> None:
+    inode, _ = create(local.journal, b"one", content=b"12345")
+    file = stage(local, inode, 5, BIG)
+    state, _ = bench.places()
+    damage(state / "staging" / f"{file:016x}", 5, b"rot")
+    staged = local.journal.drafts.records(inode)[1]
+    assert staged.staged is not None
+    with pytest.raises(Corrupt):
+        local.staging.load(staged.staged, staged.digest)
+    bench.close(local)
+    again = bench.open()
+    assert content_of(again, inode) == b"12345"
+    assert [finding.severity for finding in again.report] == [Severity.WARNING, Severity.NOTE]
+    assert bench.close(again) == []
+
+
+def test_a_damaged_index_is_made_again(bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch) -> None:
+    inode, n = create(local.journal, b"one")
+    image = bench.crash()
+    damage_row(image, "UPDATE meta SET value = value WHERE key = 'open'")
+    connection = sqlite3.connect(image / "journal.db")
+    (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'mutations_by_inode'").fetchone()
+    connection.close()
+    database = image / "journal.db"
+    at = (page - 1) * 2048
+    content = database.read_bytes()[at : at + 2048]
+    entry = content.rindex(inode.to_bytes(3, "big"))
+    damage(database, at + entry, (inode + 5).to_bytes(3, "big"))
+    power_cut(monkeypatch)
+    again = bench.open("crashed")
+    assert "index" in again.report[0].what
+    assert [row.n for row in again.journal.touching(inode)] == [n]
+    assert bench.close(again, "crashed") == []
 
 
 class Killed(BaseException):
