@@ -18,6 +18,11 @@ from tests.backend.service.drive import DIRECTORY, Device, Drive, refs, say, wat
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(params=["trio", "asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 async def result_count(drive: Drive) -> int:
     return int((await drive.fetch(select(func.count()).select_from(schema.op_results)))[0][0])
 
