@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import trio
 
+from cache.errors import DiskFull
 from drivefs.protocol.errors import Code
 from drivefs.protocol.ground import NowNs
 from drivefs.remote import errors
@@ -30,8 +31,8 @@ class Reach:
 class Connection:
     """Opens a session with the backend whenever there is none, with growing, jittered delays.
 
-    `open_session` is called to get online and raises `errors.RemoteError` when that fails. `jitter` gives numbers
-    from 0 to 1.
+    `open_session` is called to get online and raises `errors.RemoteError` or `DiskFull` when that fails. `jitter` gives
+    numbers from 0 to 1.
     """
 
     def __init__(self, open_session: Callable[[], Awaitable[None]], now_ns: NowNs, jitter: Callable[[], float]) -> None:
@@ -56,7 +57,7 @@ class Connection:
         while True:
             try:
                 await self._open_session()
-            except errors.RemoteError as error:
+            except (errors.RemoteError, DiskFull) as error:
                 self._set_offline(str(error))
                 self.tried.set()
             else:

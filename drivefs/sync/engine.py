@@ -1,16 +1,18 @@
 """Runs synchronisation: the tasks, when each works, and how they wait for each other.
 
 Owns the nursery of all background work on the network; what each task does is in `publisher`, `commits` and
-`follower`. Every task waits out an offline time, and goes on where it was. Invariant: a task that fails with anything
-but a `RemoteError` ends the mount: that is a defect, and the journal has everything.
+`follower`. Every task waits out an offline time and a full disk, and goes on where it was. Invariant: a task that fails
+with anything but a `RemoteError` or `DiskFull` ends the mount: that is a defect, and the journal has everything.
 """
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
 
+from cache.errors import DiskFull
 from cache.workspace import LocalState
 from drivefs.protocol.changes import OpResult, Store
 from drivefs.protocol.ground import NowNs
@@ -72,7 +74,8 @@ class Engine:
     async def run(self) -> None:
         """Synchronise until cancelled; cancellation loses nothing, the journal has it all."""
         self._offer_drafts()
-        await self._parts.follower.let_go()
+        with suppress(DiskFull):  # it is tried again with each page
+            await self._parts.follower.let_go()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.connection.run)
             nursery.start_soon(self._barriers)
@@ -127,7 +130,8 @@ class Engine:
                 await local.barrier()
             elif local.journal.is_log_dirty:
                 await local.journal.log_barrier()
-            await local.checkpoint()
+            with suppress(DiskFull):  # the logs keep it all: tried again in a second
+                await local.checkpoint()
 
     async def _publish(self, nursery: trio.Nursery) -> None:
         while True:
@@ -167,15 +171,16 @@ class Engine:
         await self._parts.follower.poll()
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do what needs the backend; when it fails, say so once, and go on after a growing delay."""
+        """Do what needs the backend and room on the disk; on failure say so once and go on after a growing delay."""
         try:
             await work()
-        except errors.RemoteError as error:
+        except (errors.RemoteError, DiskFull) as error:
             trouble = self._troubles.setdefault(work.__name__, _Trouble())
             if str(error) != trouble.reason:
                 log.warning("synchronising stopped for now: %s", error)
             trouble.reason = str(error)
-            self.connection.lost(error)
+            if isinstance(error, errors.RemoteError):
+                self.connection.lost(error)
             self._parts.publications.changed()
             delay = min(FIRST_PAUSE_SECONDS * 2**trouble.failure_count, LONGEST_PAUSE_SECONDS)
             trouble.failure_count += 1

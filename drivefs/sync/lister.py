@@ -5,10 +5,11 @@ requests for one directory are one request. Owns no state but those under way.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import trio
 
+from cache.errors import DiskFull
 from cache.replica import Replica
 from drivefs.protocol.ids import InodeId, RevisionNumber, Seq, WorkspaceId
 from drivefs.protocol.messages import ContentRequest, ListRequest
@@ -48,6 +49,7 @@ class Lister:
 
         Raises:
             RemoteError: it cannot be had now.
+            DiskFull: there is no room to keep it.
         """
         while not self._replica.is_complete(directory):
             if (other := self._under_way.get(directory)) is not None:
@@ -89,7 +91,8 @@ class Lister:
             return known
         with self._bounded():
             reply = await self._remote.content(self._workspace, ContentRequest(inode=inode, revision=revision))
-        self._replica.put_content(inode, revision, reply.blocks)
+        with suppress(DiskFull):  # then it is fetched again when it is needed again
+            self._replica.put_content(inode, revision, reply.blocks)
         return reply.blocks
 
     def _cursor(self) -> Seq:
