@@ -4,6 +4,7 @@ Owns the failures that a person meets through the commands; those of programs ar
 """
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -31,6 +32,7 @@ from tests.support.mounts import (
 )
 
 UNFINISHED, NOT_MOUNTED, REFUSED = 3, 4, 5
+LARGE = random.Random(5).randbytes(8_000_000)
 
 
 @pytest.fixture
@@ -248,27 +250,49 @@ def test_no_fuse_device(workbench: Workbench, device: Device) -> None:
     assert_says(done, "/dev/fuse", "modprobe fuse")
 
 
-@pytest.mark.needs_root
-def test_cache_directory_full(workbench: Workbench, server: Server, device: Device) -> None:
-    content = os.urandom(8_000_000)
-    write_file(device.mount(*mount_options()) / "large", content)
+@pytest.fixture
+def second_on_small_cache(workbench: Workbench, server: Server, device: Device) -> Iterator[Device]:
+    """A device that is not logged in yet, whose cache directory has 12 MiB; there is one file that it never saw."""
+    write_file(device.mount(*mount_options()) / "large", LARGE)
     device.umount()
-    second = workbench.device(server)
+    second = workbench.new_device(server)
     cache = second.directories["XDG_CACHE_HOME"]
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m,mode=0700", "drivefs-test", cache], check=True)
-    try:
-        root = second.mount(*mount_options())
-        fill_up(cache / "ballast")
-        assert (root / "large").read_bytes() == content
-        write_file(root / "new", b"n" * 200_000)
-        second.sync()
-        assert (root / "new").read_bytes() == b"n" * 200_000
-        second.umount()
-        second.assert_sound()
-    finally:
-        second.clear()
-        subprocess.run(["umount", cache], check=True)
-    assert (device.mount(*mount_options()) / "new").read_bytes() == b"n" * 200_000
+    yield second
+    second.clear()
+    subprocess.run(["umount", cache], check=True)
+
+
+@pytest.mark.needs_root
+def test_cache_directory_full(second_on_small_cache: Device, device: Device) -> None:
+    """What is not kept is fetched for each reader, and what is written goes its way."""
+    second = second_on_small_cache
+    second.login()
+    root = second.mount(*mount_options())
+    fill_up(second.directories["XDG_CACHE_HOME"] / "ballast")
+    assert (root / "large").read_bytes() == LARGE
+    write_file(root / "new", b"n" * 200_000)
+    second.sync()
+    assert (root / "new").read_bytes() == b"n" * 200_000
+    second.umount()
+    second.assert_sound()
+    there = device.mount(*mount_options()) / "new"
+    wait_until("the first device has caught up", there.exists)
+    assert there.read_bytes() == b"n" * 200_000
+
+
+@pytest.mark.needs_root
+def test_cache_directory_full_before_anything_is_known(second_on_small_cache: Device) -> None:
+    second = second_on_small_cache
+    second.login()
+    cache = second.directories["XDG_CACHE_HOME"]
+    shutil.rmtree(cache / "drivefs")
+    fill_up(cache / "ballast")
+    assert_says(second.command("mount", str(second.mountpoint)), "cache directory", "no space left", "make room")
+    (cache / "ballast").unlink()
+    assert (second.mount(*mount_options()) / "large").read_bytes() == LARGE
+    second.umount()
+    second.assert_sound()
 
 
 def fill_up(path: Path) -> None:

@@ -287,6 +287,7 @@ def test_directories_nest_deep(both: Pair) -> None:
 
 def test_trees_are_removed_whole(both: Pair) -> None:
     """[readdir-remove]"""
+
     def work(root: Path) -> list[str]:
         for branch in range(5):
             for twig in range(5):

@@ -250,6 +250,7 @@ def test_find_grep_diff_and_cp_agree_with_ext4(both: Pair) -> None:
 
 def test_locks_exclude_other_processes(both: Pair) -> None:
     """[local-locks]"""
+
     def work(root: Path) -> list[int]:
         path = write_file(root / "lock")
         results = []

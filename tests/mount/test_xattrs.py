@@ -194,7 +194,7 @@ def test_privileged_namespaces(both: Pair) -> None:
 def test_access_lists_are_refused(both: Pair) -> None:
     """[no-acl]"""
     path = write_file(both.drive / "file")
-    acl = bytes.fromhex("02000000" "01000600ffffffff" "04000400ffffffff" "20000400ffffffff")
+    acl = bytes.fromhex("0200000001000600ffffffff04000400ffffffff20000400ffffffff")
     with pytest.raises(OSError, match="not supported") as refused:
         os.setxattr(path, "system.posix_acl_access", acl)
     assert refused.value.errno == errno.EOPNOTSUPP
