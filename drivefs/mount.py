@@ -149,6 +149,7 @@ class _Parts:
 
     engine: Engine
     publications: Publications
+    publisher: Publisher
     downloader: Downloader
     reporter: Reporter
     kernel: KernelSession
@@ -246,7 +247,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         received=Meter(lambda: downloader.received_bytes),
     )
     allowance.hear += [filesystem.quota.told, reporter.told, lambda limits, usage: downloader.came_online()]
-    return _Parts(engine, publications, downloader, reporter, kernel, told)
+    return _Parts(engine, publications, parts.publisher, downloader, reporter, kernel, told)
 
 
 def _see_to_root(local: LocalState, root: InodeId) -> None:
@@ -339,6 +340,11 @@ class _Mount:
         found = [f"{each.what}. {each.advice}" for each in self._local.report]
         if self._local.blocks.problem:
             found.append(f"nothing is kept in the cache until the next mount: {self._local.blocks.problem}")
+        found += [
+            f"what was written to inode {inode} has been damaged on this disk and is not sent ({why}). "
+            "Copy what can still be read, and write the file anew"
+            for inode, why in parts.publisher.damaged.items()
+        ]
         if parts.kernel.holds_up_others:
             found.append(
                 "slow reads may hold up other work on the mount: only root may let more of them wait at a time"

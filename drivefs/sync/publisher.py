@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import trio
 
+from cache.errors import Corrupt
 from cache.journal import Journal
 from drivefs.protocol.changes import OpResult, Store
 from drivefs.protocol.ground import NowNs
@@ -24,6 +25,7 @@ GROUP_FILES = 1000
 GROUP_BYTES = 8 * 2**20
 PARALLEL_LARGE_FILES = 2
 RETRY_SECONDS = 2.0
+DAMAGED_SECONDS = 3600.0
 
 
 @dataclass(slots=True)
@@ -52,6 +54,8 @@ class Publisher:
         self._uploader = uploader
         self._now_ns = now_ns
         self._large = trio.CapacityLimiter(PARALLEL_LARGE_FILES)
+        self.damaged: dict[InodeId, str] = {}
+        """Files whose unpublished bytes have rotted on this disk, and what was found."""
         self.uploads: dict[InodeId, Upload] = {}
 
     async def publish_due(self, nursery: trio.Nursery, failed: Callable[[errors.RemoteError], None]) -> None:
@@ -92,6 +96,13 @@ class Publisher:
             for snapshot in group:
                 self._publications.returned(snapshot.inode, RETRY_SECONDS)
             return
+        except Corrupt as error:
+            if len(group) == 1:
+                self._keep_damaged(group[0].inode, error)
+            else:
+                for snapshot in group:
+                    await self._publish_group([snapshot], failed)
+            return
         with self._journal.transaction():
             for snapshot, blocks in zip(group, contents, strict=True):
                 self._append_store(snapshot, blocks)
@@ -110,11 +121,19 @@ class Publisher:
                 failed(error)
                 self._publications.returned(snapshot.inode, RETRY_SECONDS)
                 return
+            except Corrupt as error:
+                self._keep_damaged(snapshot.inode, error)
+                return
             finally:
                 del self.uploads[snapshot.inode]
             with self._journal.transaction():
                 self._append_store(snapshot, blocks)
             self._publications.changed()
+
+    def _keep_damaged(self, inode: InodeId, error: Corrupt) -> None:
+        """Bytes that did not verify are never sent: the draft stays as it is, and people are told."""
+        self.damaged[inode] = str(error)
+        self._publications.returned(inode, DAMAGED_SECONDS)
 
     def _append_store(self, snapshot: Snapshot, blocks: list[BlockRef]) -> None:
         runs = list(cut_runs(blocks))
@@ -130,6 +149,7 @@ class Publisher:
             new_runs=_unknown(runs, ids, known),
             mtime_ns=snapshot.mtime_ns,
         )
+        self.damaged.pop(snapshot.inode, None)
         if self._contents.storing(snapshot, store.n, pack_blocks(blocks)):
             self._journal.append(store)
         else:

@@ -13,8 +13,8 @@ import msgspec
 from cache.overlay import MISSING
 from cache.workspace import LocalState
 from drivefs.protocol.changes import Base, Create, Link, Mutation, OpResult, Rename, Restore, Status, Store
-from drivefs.protocol.ids import NO_INODE, InodeId
-from drivefs.protocol.model import InodeState, cut_runs, run_id, unpack_blocks
+from drivefs.protocol.ids import NO_INODE, NO_REVISION, InodeId, LineageId, Seq
+from drivefs.protocol.model import cut_runs, run_id, unpack_blocks
 from drivefs.sync import planner
 from drivefs.sync.contents import Contents, Shown
 from drivefs.sync.resolver import Action, conflict_name, resolve
@@ -60,66 +60,78 @@ class Refusals:
         """Make the same change again, under a new op number; its effect here stands."""
         again = msgspec.structs.replace(mutation, n=self._journal.next_op(), after=[])
         self._journal.append(again)
+        overlay, drafts = self._journal.overlay, self._journal.drafts
         for inode in planner.inodes_of(again):
-            if (state := self._journal.overlay.inode(inode)) is not None:
-                self._journal.overlay.put_inode(state, again.n)
+            if (state := overlay.inode(inode)) is not None:
+                overlay.put_inode(state, again.n)
         for parent, name in planner.names_of(again):
-            if (target := self._journal.overlay.dentry(parent, name)) is not MISSING:
-                self._journal.overlay.put_dentry(parent, name, target or NO_INODE, again.n)
+            if (target := overlay.dentry(parent, name)) is not MISSING:
+                overlay.put_dentry(parent, name, target or NO_INODE, again.n)
+        draft = drafts.draft(again.inode) if isinstance(again, Store) else None
+        if draft is not None and draft.frozen_op == mutation.n:
+            drafts.put_draft(msgspec.structs.replace(draft, frozen_op=again.n))
 
     def _other_name(self, mutation: Create | Link | Restore | Rename, reason: str) -> None:
         """Make the same change under a derived name, at the root if its directory is gone."""
-        old = (
-            (mutation.new_parent, mutation.new_name)
-            if isinstance(mutation, Rename)
-            else (mutation.parent, mutation.name)
-        )
-        parent, name = new = self._free_name(self._root if reason == "no_parent" else old[0], old[1])
         fresh: Mutation
         if isinstance(mutation, Rename):
-            fresh = msgspec.structs.replace(
-                mutation, new_parent=parent, new_name=name, replaced=NO_INODE, base=Base(), after=[]
-            )
+            old, replaced = (mutation.new_parent, mutation.new_name), mutation.replaced
+            parent, name = new = self._free_name(self._root if reason == "no_parent" else old[0], old[1])
+            fresh = msgspec.structs.replace(mutation, new_parent=parent, new_name=name, replaced=NO_INODE, base=Base())
         else:
-            fresh = msgspec.structs.replace(mutation, parent=parent, name=name, after=[])
-        self._journal.overlay.drop_dentry(*old)
-        self._journal.overlay.put_dentry(parent, name, mutation.inode, mutation.n)
-        if isinstance(mutation, Rename) and mutation.replaced:
-            self._journal.overlay.drop_inode(mutation.replaced)
-            self._tell([mutation.replaced], [])
+            old, replaced = (mutation.parent, mutation.name), NO_INODE
+            parent, name = new = self._free_name(self._root if reason == "no_parent" else old[0], old[1])
+            fresh = msgspec.structs.replace(mutation, parent=parent, name=name)
+        overlay = self._journal.overlay
+        overlay.drop_dentry(*old)
+        overlay.put_dentry(parent, name, mutation.inode, mutation.n)
+        if replaced:
+            overlay.drop_inode(replaced)
+            self._tell([replaced], [])
         self._again(fresh)
         self._tell([mutation.inode], [old, new])
 
     def _copy_content(self, store: Store, reason: str) -> None:
         """Give the stored blocks a file of their own: beside the old name, or under it if it has become free."""
-        state = self._journal.overlay.inode(store.inode) or self._replica.inode(store.inode)
-        names = self._journal.overlay.names_of(store.inode) or self._replica.names_of(store.inode)
-        parent, name = names[0] if names else (self._root, b"recovered-%d" % store.inode)
+        overlay = self._journal.overlay
+        state = overlay.inode(store.inode) or self._replica.inode(store.inode)
         frozen = self._contents.frozen(store.inode)
         if state is None or frozen is None:
+            # The file was removed here meanwhile, its content with it.
             return
-        copy = self._journal.allocate_inode()
-        if reason != "absent" or self._is_taken(parent, name):
+        names = overlay.names_of(store.inode) or self._replica.names_of(store.inode)
+        parent, name = names[0] if names else (self._root, b"recovered-%d" % store.inode)
+        if reason == "absent":
+            overlay.drop_dentry(parent, name)
+        if self._is_taken(parent, name):
             parent, name = self._free_name(parent, name)
+        copy, created, stored = self._journal.allocate_inode(), self._journal.next_op(), self._journal.next_op()
         runs = list(cut_runs(unpack_blocks(frozen[1])))
-        create = Create(
-            n=self._journal.next_op(), time_ns=store.time_ns, inode=copy, parent=parent, name=name,
-            kind=state.kind, mode=state.mode, uid=state.uid, gid=state.gid,
-        )  # fmt: skip
-        self._journal.append(create)
-        self._contents.moved(store.inode, copy)
-        self._journal.overlay.drop_inode(store.inode)
-        self._journal.overlay.put_dentry(parent, name, copy, create.n)
-        again = Store(
-            n=self._journal.next_op(), time_ns=store.time_ns, inode=copy, base=Base(), size=store.size,
-            runs=[run_id(run) for run in runs], new_runs=runs, mtime_ns=store.mtime_ns,
-        )  # fmt: skip
-        self._journal.append(again)
-        fresh = InodeState(
-            inode=copy, kind=state.kind, mode=state.mode, uid=state.uid, gid=state.gid, atime_ns=state.atime_ns,
-            mtime_ns=store.mtime_ns, ctime_ns=store.time_ns, size=store.size, blocks=None,
-        )  # fmt: skip
-        self._journal.overlay.put_inode(fresh, again.n)
+        self._journal.append(
+            Create(
+                n=created,
+                time_ns=store.time_ns,
+                inode=copy,
+                parent=parent,
+                name=name,
+                kind=state.kind,
+                mode=state.mode,
+                uid=state.uid,
+                gid=state.gid,
+            )
+        )
+        self._journal.append(
+            msgspec.structs.replace(
+                store, n=stored, after=[], inode=copy, base=Base(), runs=[run_id(run) for run in runs], new_runs=runs
+            )
+        )
+        self._contents.moved(store.inode, copy, stored)
+        overlay.put_dentry(parent, name, copy, created)
+        fresh = msgspec.structs.replace(
+            state, inode=copy, nlink=1, revision=NO_REVISION, blocks=None, lineage=LineageId(0), seq=Seq(0)
+        )
+        overlay.put_inode(fresh, stored)
+        overlay.drop_inode(store.inode)
         self._tell([store.inode, copy], [(parent, name)])
 
     def _free_name(self, parent: InodeId, name: bytes) -> Name:
