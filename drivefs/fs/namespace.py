@@ -159,6 +159,8 @@ class Namespace:
             self._view.put_name(new.parent, new.name, state.inode, change.n)
             is_directory = new.kind is InodeKind.DIRECTORY
             self._touch_directory(new.parent, change, subdirectories=1 if is_directory else 0)
+        if is_directory:
+            self._view.begin_listing(state.inode)
         self._mutations.made(state.inode, is_transient=is_transient)
         self._view.seen_in(new.parent, state)
         self._publisher.changed()

@@ -26,6 +26,8 @@ LEAST_LOADED = 4
 """Fewer inodes than this are not worth a query for all of them."""
 MAX_NAMES = 32_768
 MAX_NAMELESS = 4096
+MAX_LISTED = 32_768
+"""How many directories and names all listings in memory may have together."""
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -49,6 +51,7 @@ class View:
         self._inodes: dict[InodeId, InodeState] = {}
         self._names: dict[Name, InodeId] = {}
         self._parents: dict[InodeId, InodeId] = {}
+        self._listings = Listings()
         self._nameless: dict[InodeId, InodeState] = {}
         self._used: Callable[[InodeId], bool] = lambda inode: False
         self._change = _Change(self)
@@ -146,19 +149,20 @@ class View:
 
     def children(self, directory: InodeId) -> list[tuple[bytes, InodeId]]:
         """All names of a directory that is listed, in no order."""
-        own = dict(self._overlay.children(directory))
-        known = self.replica.names(directory)
-        if not own:
-            return known
-        found = [(name, inode) for name, inode in own.items() if inode]
-        return found + [entry for entry in known if entry[0] not in own]
+        listing = self._listings.get(directory)
+        if listing is None:
+            listing = dict(self.replica.names(directory))
+            for name, inode in self._overlay.children(directory):
+                if inode:
+                    listing[name] = inode
+                else:
+                    listing.pop(name, None)
+            self._listings.keep(directory, listing)
+        return list(listing.items())
 
     def is_empty(self, directory: InodeId) -> bool:
         """Whether a directory that is listed has no names."""
-        own = dict(self._overlay.children(directory))
-        if any(own.values()):
-            return False
-        return all(name in own for name, _ in self.replica.names(directory))
+        return not self.children(directory)
 
     def parent_of(self, directory: InodeId) -> InodeId:
         """The directory in which a directory is, as far as that is known; else itself."""
@@ -166,6 +170,10 @@ class View:
             return parent
         names = self._overlay.names_of(directory) or self.replica.names_of(directory)
         return names[0][0] if names else directory
+
+    def begin_listing(self, directory: InodeId) -> None:
+        """A directory was made just now: it has no names."""
+        self._listings.keep(directory, {})
 
     def seen_in(self, parent: InodeId, child: InodeState) -> None:
         """Remember where a directory was seen, for its `..`."""
@@ -196,12 +204,12 @@ class View:
         """The same for a name."""
         self.touched.append((parent, name))
         self._names[parent, name] = inode
+        self._listings.put(parent, name, inode)
 
     def put_name(self, parent: InodeId, name: bytes, inode: InodeId, op: OpNumber) -> None:
         """Let a name lead to an inode, or to nothing (`NO_INODE`); only inside `change()`."""
         self._overlay.put_dentry(parent, name, inode, op)
-        self.touched.append((parent, name))
-        self._names[parent, name] = inode
+        self.show_name(parent, name, inode)
         shrink(self._names, MAX_NAMES)
 
     def forget(self, inodes: Iterable[InodeId], names: Iterable[Name]) -> dict[InodeId, InodeState]:
@@ -209,21 +217,70 @@ class View:
         dropped = {inode: state for inode in inodes if (state := self._inodes.pop(inode, None)) is not None}
         for name in names:
             self._names.pop(name, None)
+            self._listings.drop(name[0])
         return dropped
 
     def forget_all(self) -> None:
         """Drop all that is cached of the databases."""
         self._inodes.clear()
         self._names.clear()
+        self._listings.clear()
 
     def undo(self) -> None:
         """The open transaction failed: the caches forget what it put."""
         for key in self.touched:
             if isinstance(key, tuple):
                 self._names.pop(key, None)
+                self._listings.drop(key[0])
             else:
                 self._inodes.pop(key, None)
                 self._nameless.pop(key, None)
+
+
+class Listings:
+    """Whole listings of directories, the latest ones that were asked for, `MAX_LISTED` names together."""
+
+    def __init__(self) -> None:
+        self._kept: dict[InodeId, dict[bytes, InodeId]] = {}
+        self._name_count = 0
+
+    def get(self, directory: InodeId) -> dict[bytes, InodeId] | None:
+        """A listing that is kept; not to be changed."""
+        return self._kept.get(directory)
+
+    def keep(self, directory: InodeId, listing: dict[bytes, InodeId]) -> None:
+        """Keep a listing, unless it is too long; others make room for it."""
+        self.drop(directory)
+        if len(listing) < MAX_LISTED:
+            self._kept[directory] = listing
+            self._name_count += len(listing)
+            self._make_room()
+
+    def put(self, directory: InodeId, name: bytes, inode: InodeId) -> None:
+        """A name leads to an inode now, or to nothing (`NO_INODE`)."""
+        listing = self._kept.get(directory)
+        if listing is None:
+            return
+        before = len(listing)
+        if inode:
+            listing[name] = inode
+        else:
+            listing.pop(name, None)
+        self._name_count += len(listing) - before
+        self._make_room()
+
+    def _make_room(self) -> None:
+        while self._name_count + len(self._kept) > MAX_LISTED:
+            self.drop(next(iter(self._kept)))
+
+    def drop(self, directory: InodeId) -> None:
+        """Keep a listing no longer."""
+        self._name_count -= len(self._kept.pop(directory, ()))
+
+    def clear(self) -> None:
+        """Keep none."""
+        self._kept.clear()
+        self._name_count = 0
 
 
 class _Change:

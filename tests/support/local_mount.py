@@ -106,7 +106,7 @@ async def serve(local: LocalState, mountpoint: str, options: set[str]) -> None:
     async def sync_now_and_then() -> None:
         while True:
             await trio.sleep(1.0)
-            await local.barrier()
+            await local.journal.log_barrier()
             await local.checkpoint()
 
     try:
