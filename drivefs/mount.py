@@ -27,7 +27,7 @@ import trio
 from cache.errors import CacheError
 from cache.workspace import LocalState
 from drivefs import __version__
-from drivefs.config import MountSettings
+from drivefs.config import Credentials, MountSettings
 from drivefs.control import handlers, mounts, server
 from drivefs.control.readiness import Readiness
 from drivefs.fs.filesystem import Drive, FileSystem, Services
@@ -199,19 +199,9 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         failed=lambda error: engine.connection.lost(error),
         tried=lambda: engine.connection.tried.wait(),
     )
-    filesystem = FileSystem(
-        local,
-        Services(fetcher=downloader, lister=lister, publisher=publications),
-        Drive(
-            workspace=device.workspace,
-            root=device.root,
-            owner=Owner(os.getuid(), os.getgid()),
-            limits=allowance.limits,
-            usage=allowance.usage,
-            files={b"status": lambda: msgspec.to_builtins(reporter.status())},
-        ),
-        time.time_ns,
-    )
+    services = Services(fetcher=downloader, lister=lister, publisher=publications)
+    drive = _drive(device, allowance, lambda: msgspec.to_builtins(reporter.status()))
+    filesystem = FileSystem(local, services, drive, time.time_ns)
     name = f"drivefs:{settings.profile.name}"
     kernel = KernelSession(filesystem, str(settings.mountpoint), settings.options, name)
     # In threads of its own: a notification may wait for the kernel, which may wait for us.
@@ -248,6 +238,18 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     )
     allowance.hear += [filesystem.quota.told, reporter.told, lambda limits, usage: downloader.came_online()]
     return _Parts(engine, publications, parts.publisher, downloader, reporter, kernel, told)
+
+
+def _drive(device: Credentials, allowance: _Allowance, status: Callable[[], Any]) -> Drive:
+    """What the file system has to know of the account and of who mounts it."""
+    return Drive(
+        workspace=device.workspace,
+        root=device.root,
+        owner=Owner(os.getuid(), os.getgid()),
+        limits=allowance.limits,
+        usage=allowance.usage,
+        files={b"status": status},
+    )
 
 
 def _see_to_root(local: LocalState, root: InodeId) -> None:

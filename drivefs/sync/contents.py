@@ -59,7 +59,8 @@ class Contents(Protocol):
     def moved(self, inode: InodeId, copy: InodeId, op: OpNumber) -> None:
         """Note, in the caller's journal transaction, that unpublished content now belongs to the inode `copy`.
 
-        `op` is the `Store` of the copy that has what was frozen. The whole draft, and the descriptors that wrote it, follow; `inode` shows again what the backend has.
+        `op` is the `Store` of the copy that has what was frozen. The whole draft, and the descriptors that wrote it,
+        follow; `inode` shows again what the backend has.
         """
         ...
 
