@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from cache.database import Database, json_list
+from cache.effects import outcome
 from cache.sealing import row_digest
 from drivefs.protocol import wire
 from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId, OpNumber
@@ -113,12 +114,19 @@ class Overlay:
         return found
 
     def names_of(self, inode: InodeId) -> list[tuple[InodeId, bytes]]:
-        """The touched names that lead to an inode."""
-        if inode == NO_INODE:
-            return []
-        return [
+        """The touched names that lead to an inode, in order.
+
+        Each was made by a mutation about this inode that is still in the journal: no index of entries is needed.
+        """
+        bodies = self._database.rows(
+            "SELECT body FROM mutations WHERE inode = ?1 UNION ALL"
+            " SELECT body FROM mutations WHERE other = ?1 AND other != 0",
+            (inode,),
+        )
+        made = {
             (parent, name)
-            for parent, name in self._database.rows(
-                "SELECT parent, name FROM dentries WHERE inode = ? AND inode != 0 ORDER BY parent, name", (inode,)
-            )
-        ]
+            for (body,) in bodies
+            for parent, name, target in outcome(wire.decode_mutation(body))
+            if target == inode != NO_INODE
+        }
+        return sorted(entry for entry in made if self.dentry(*entry) == inode)

@@ -39,7 +39,6 @@ CREATE TABLE dentries (       -- overlay: shadows the replica's dentries
     digest INTEGER NOT NULL,
     PRIMARY KEY (parent, name)
 ) WITHOUT ROWID;
-CREATE INDEX dentries_by_inode ON dentries (inode) WHERE inode != 0;
 
 CREATE TABLE mutations (      -- the journal, in the order of n
     n INTEGER PRIMARY KEY,

@@ -9,7 +9,7 @@ from cache.errors import OutOfIds
 from cache.journal import RowState
 from cache.overlay import MISSING
 from cache.workspace import LocalState
-from drivefs.protocol.changes import SetAttributes, Status
+from drivefs.protocol.changes import Exchange, Link, SetAttributes, Status
 from drivefs.protocol.ids import ID_RANGE_LENGTH, NO_INODE, Epoch, InodeId, OpNumber, RevisionNumber, Seq
 from drivefs.protocol.model import InodeKind, InodeState
 from tests.cache.states import FIRST_ID, ROOT, Bench, change_mode, create, unlink
@@ -240,6 +240,29 @@ def test_children_are_in_byte_order_with_tombstones(local: LocalState) -> None:
     other, _ = create(journal, b"\xff")
     unlink(journal, b"a", InodeId(99))
     assert journal.overlay.children(ROOT) == [(b"a", NO_INODE), (b"b", inode), (b"\xff", other)]
+
+
+def test_names_of_an_inode_are_those_that_lead_to_it_now(local: LocalState) -> None:
+    journal = local.journal
+    inode, _ = create(journal, b"a")
+    with journal.transaction():
+        n = journal.next_op()
+        journal.append(Link(n=n, time_ns=1, inode=inode, parent=ROOT, name=b"b"))
+        journal.overlay.put_dentry(ROOT, b"b", inode, n)
+    assert journal.overlay.names_of(inode) == [(ROOT, b"a"), (ROOT, b"b")]
+    unlink(journal, b"a", inode)
+    assert journal.overlay.names_of(inode) == [(ROOT, b"b")]
+    other, _ = create(journal, b"other")
+    with journal.transaction():
+        n = journal.next_op()
+        exchange = Exchange(
+            n=n, time_ns=1, parent=ROOT, name=b"b", inode=inode, other_parent=ROOT, other_name=b"other", other=other
+        )
+        journal.append(exchange)
+        journal.overlay.put_dentry(ROOT, b"b", other, n)
+        journal.overlay.put_dentry(ROOT, b"other", inode, n)
+    assert journal.overlay.names_of(inode) == [(ROOT, b"other")]
+    assert journal.overlay.names_of(other) == [(ROOT, b"b")]
 
 
 def test_a_mutation_of_any_kind_comes_back_as_it_was(local: LocalState) -> None:
