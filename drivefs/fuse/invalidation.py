@@ -7,12 +7,14 @@ made there. Satisfies `drivefs.sync.contents.Invalidator`.
 Content that changed is told by its attributes (`attr_only`): the kernel then sees another size or mtime and drops its
 pages. That takes no page lock; dropping pages outright would wait for reads under way, in a thread that nothing can
 stop.
+
+Invariant: what waits to be told stands in a queue once, so queues are no longer than what the kernel may know.
 """
 
 import errno
 import logging
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import pyfuse3
 import trio
@@ -25,8 +27,37 @@ log = logging.getLogger(__name__)
 
 WORKERS = 4
 BATCH = 256
+HARMLESS = (errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY)
+"""That the kernel knows nothing of what it is to forget, or that it is in use and will be asked for again."""
 
-Notification = Callable[[], None]
+
+class Notification(NamedTuple):
+    """What to forget: a name in the directory `number`, or without one the attributes of the inode `number`."""
+
+    number: int
+    name: bytes | None = None
+
+
+class _Queue:
+    """What one worker has to tell, in order, each thing once."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Notification, None] = {}
+        self._filled = trio.Event()
+
+    def put(self, notification: Notification) -> None:
+        self._waiting[notification] = None
+        self._filled.set()
+
+    async def take(self) -> list[Notification]:
+        """The next ones, as soon as there are any."""
+        await self._filled.wait()
+        batch = list(self._waiting)[:BATCH]
+        for notification in batch:
+            del self._waiting[notification]
+        if not self._waiting:
+            self._filled = trio.Event()
+        return batch
 
 
 class Invalidation:
@@ -35,43 +66,38 @@ class Invalidation:
     def __init__(self, translation: Translation, offload: Offload) -> None:
         self._translation = translation
         self._offload = offload
-        self._queues = [trio.open_memory_channel[Notification](math.inf) for _ in range(WORKERS)]
+        self._queues = [_Queue() for _ in range(WORKERS)]
 
     def inode(self, inode: InodeId, *, content: bool) -> None:
         """The attributes of an inode have changed, and perhaps its content: its size or mtime says so."""
-        number = self._translation.number(inode)
-        self._queue(inode, lambda: pyfuse3.invalidate_inode(pyfuse3.InodeT(number), attr_only=True))
+        self._put(inode, Notification(self._translation.number(inode)))
 
     def entry(self, parent: InodeId, name: bytes) -> None:
         """What a name leads to has changed."""
-        number = self._translation.number(parent)
-        self._queue(parent, lambda: pyfuse3.invalidate_entry(pyfuse3.InodeT(number), name))
+        self._put(parent, Notification(self._translation.number(parent), name))
 
-    def _queue(self, inode: InodeId, notification: Notification) -> None:
-        self._queues[inode % WORKERS][0].send_nowait(notification)
+    def _put(self, inode: InodeId, notification: Notification) -> None:
+        self._queues[inode % WORKERS].put(notification)
 
     async def run(self) -> None:
         """Work off the queues until cancelled; what is queued then is never told."""
         async with trio.open_nursery() as nursery:
-            for _, queue in self._queues:
+            for queue in self._queues:
                 nursery.start_soon(self._work, queue)
 
-    async def _work(self, queue: trio.MemoryReceiveChannel[Notification]) -> None:
-        async for notification in queue:
-            batch = [notification]
-            while len(batch) < BATCH:
-                try:
-                    batch.append(queue.receive_nowait())
-                except trio.WouldBlock:
-                    break
-            await self._offload(notify, batch)
+    async def _work(self, queue: _Queue) -> None:
+        while True:
+            await self._offload(notify, await queue.take())
 
 
-def notify(batch: list[Notification]) -> None:
-    """Make notifications, in a thread; that the kernel knows nothing of what it should forget is fine."""
-    for notification in batch:
+def notify(batch: Sequence[Notification]) -> None:
+    """Make notifications, in a thread."""
+    for number, name in batch:
         try:
-            notification()
+            if name is None:
+                pyfuse3.invalidate_inode(pyfuse3.InodeT(number), attr_only=True)
+            else:
+                pyfuse3.invalidate_entry(pyfuse3.InodeT(number), name)
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY):
+            if error.errno not in HARMLESS:
                 log.warning("the kernel did not take a notification: %s", error)

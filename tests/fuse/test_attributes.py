@@ -1,0 +1,66 @@
+"""What the kernel is told of an inode."""
+
+import stat
+
+import pyfuse3
+
+from drivefs.fs.ownership import Owner
+from drivefs.fuse import attributes
+from drivefs.fuse.attributes import Translation
+from drivefs.protocol.ids import InodeId
+from drivefs.protocol.model import InodeKind, InodeState
+
+ROOT = InodeId(1000)
+
+
+def translation() -> Translation:
+    return Translation(ROOT, Owner(501, 502))
+
+
+def state(**changes: object) -> InodeState:
+    fields: dict[str, object] = {"inode": InodeId(2**40), "kind": InodeKind.FILE, "mode": 0o640, **changes}
+    return InodeState(**fields)  # type: ignore[arg-type]
+
+
+def test_an_inode_is_shown_as_it_is() -> None:
+    shown = translation().attributes(
+        state(size=5000, uid=7, gid=8, nlink=3, rdev=0, atime_ns=1, mtime_ns=-5, ctime_ns=2**61)
+    )
+    assert (shown.st_ino, shown.st_mode) == (2**40, stat.S_IFREG | 0o640)
+    assert (shown.st_size, shown.st_blocks, shown.st_nlink) == (5000, 16, 3)
+    assert (shown.st_uid, shown.st_gid) == (7, 8)
+    assert (shown.st_atime_ns, shown.st_mtime_ns, shown.st_ctime_ns) == (1, -5, 2**61)
+    assert shown.entry_timeout == shown.attr_timeout == attributes.CACHED_SECONDS
+
+
+def test_mine_is_shown_as_the_mounting_users() -> None:
+    shown = translation().attributes(state())
+    assert (shown.st_uid, shown.st_gid) == (501, 502)
+
+
+def test_the_root_has_the_kernels_number_both_ways() -> None:
+    both = translation()
+    assert both.inode(pyfuse3.ROOT_INODE) == ROOT
+    assert both.number(ROOT) == pyfuse3.ROOT_INODE
+    assert both.inode(77) == 77
+    assert both.number(InodeId(77)) == 77
+
+
+def test_a_state_is_translated_once_and_a_newer_one_anew() -> None:
+    translate = translation().attributes
+    first, second = state(size=1), state(size=2)
+    assert translate(first) is translate(first)
+    assert translate(second).st_size == 2
+    assert translate(first).st_size == 1
+
+
+def test_what_is_kept_is_bounded() -> None:
+    kept = translation()
+    for number in range(3 * attributes.MAX_CACHED):
+        kept.attributes(state(inode=InodeId(number)))
+    assert len(kept._cached) <= attributes.MAX_CACHED
+
+
+def test_a_missing_name_is_one_the_kernel_may_remember() -> None:
+    absent = translation().absent
+    assert (absent.st_ino, absent.entry_timeout) == (0, attributes.CACHED_SECONDS)
