@@ -75,7 +75,9 @@ class Author:
                 return device.set_xattr(self.inode(), self.data.draw(NAMES), value)
             case _:
                 file = self.inode()
-                return device.store(file, self.data.draw(st.lists(st.sampled_from(self.blocks))), self.base(file))
+                return device.store(
+                    file, self.data.draw(st.lists(st.sampled_from(self.blocks), max_size=4)), self.base(file)
+                )
 
 
 class Replica:
