@@ -20,7 +20,7 @@ Row = tuple[Any, ...]
 Bindings = Sequence[int | float | str | bytes | memoryview | None]
 
 PAGE_BYTES = 2048
-"""Small pages: a created file dirties six of them, and each goes to the WAL whole."""
+"""Small pages: a created file dirties five of them, and each goes to the WAL whole."""
 
 FRAME_BYTES = PAGE_BYTES + 24
 SHRINK_BYTES = 32 * 2**20
