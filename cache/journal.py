@@ -189,14 +189,18 @@ class Journal:
         Raises:
             ValueError: it was sent, or is not there.
         """
+        if not self.replace_unsent(mutation):
+            raise ValueError(f"mutation {mutation.n} is not one that may still be replaced")
+
+    def replace_unsent(self, mutation: Mutation) -> bool:
+        """The same, if it is still there and unsent; gives whether it was."""
         first, second = subjects(mutation)
         body = wire.encode(mutation)
         self._database.write(
             "UPDATE mutations SET inode = ?, other = ?, body = ?, digest = ? WHERE n = ? AND state = ?",
             (first, second, body, row_digest(body, mutation.n), mutation.n, RowState.PENDING),
         )
-        if not self._database.changed_count():
-            raise ValueError(f"mutation {mutation.n} is not one that may still be replaced")
+        return bool(self._database.changed_count())
 
     def remove(self, n: OpNumber) -> None:
         """Take back an unsent mutation, or drop a refused one after what it carried was taken care of.

@@ -88,7 +88,7 @@ class FileSystem:
             deadline_seconds=drive.deadline_seconds,
         )
         self._contents = Contents(local, view, self._reader, self.quota, now_ns)
-        self.contents = Publishing(local, view, self._contents, self.quota)
+        self.contents = Publishing(local, view, self._contents, self.quota, mutations=mutations)
         self._names = Namespace(view, mutations, self._contents, owner=drive.owner, now_ns=now_ns)
         self._names.connect(services.lister, services.publisher, drive.deadline_seconds)
         self._attributes = Attributes(view, mutations, self._contents, owner=drive.owner, now_ns=now_ns)

@@ -11,13 +11,15 @@ from itertools import islice
 
 import msgspec
 
-from cache.journal import Journal, JournalRow, RowState
+from cache.effects import subjects
+from cache.journal import Journal, RowState
 from drivefs.fs.view import View
 from drivefs.protocol.changes import Create, Mutation, SetAttributes, SetXattr
 from drivefs.protocol.ids import InodeId, OpNumber
 from drivefs.protocol.model import InodeKind, InodeState
 
 MAX_TRANSIENT = 10_000
+MAX_RECENT = 4096
 ROW_BYTES = 1024
 """About what a mutation with its rows takes: what the journal has to have room for."""
 
@@ -28,6 +30,9 @@ class Mutations:
     def __init__(self, journal: Journal, view: View) -> None:
         self._journal = journal
         self._view = view
+        view.undone = self._forget_recent
+        self._recent: dict[InodeId, Mutation] = {}
+        """The last mutation about an inode that was appended here; whether it was sent, the journal knows."""
         self._transient: dict[InodeId, None] = {}
         """Inodes made under a name of which nothing else is known, and that still have this one name only."""
 
@@ -42,7 +47,19 @@ class Mutations:
     def append(self, mutation: Mutation) -> OpNumber:
         """Append a mutation."""
         self._journal.append(mutation)
+        for inode in subjects(mutation):
+            self._recent.pop(inode, None)
+        self._recent[mutation.inode] = mutation
+        if len(self._recent) > MAX_RECENT:
+            self._recent = dict(islice(self._recent.items(), MAX_RECENT // 2, None))
         return mutation.n
+
+    def _forget_recent(self) -> None:
+        self._recent.clear()
+
+    def storing(self, inode: InodeId) -> None:
+        """A store of an inode is in the journal: nothing that comes now may merge into what came before it."""
+        self._recent.pop(inode, None)
 
     def next_op(self) -> OpNumber:
         """A number for a mutation."""
@@ -77,17 +94,12 @@ class Mutations:
 
     def set_attributes(self, change: SetAttributes) -> OpNumber:
         """Append a change of attributes, or merge it into the last mutation about its inode."""
-        last = self._last(change.inode)
-        if last is not None:
-            merged = _merged(last.mutation, change)
-            if merged is not None:
-                self._journal.replace(merged)
-                return merged.n
-        return self.append(change)
-
-    def _last(self, inode: InodeId) -> JournalRow | None:
-        rows = self._journal.touching(inode)
-        return rows[-1] if rows and rows[-1].state is RowState.PENDING else None
+        last = self._recent.get(change.inode)
+        merged = None if last is None else _merged(last, change)
+        if merged is None or not self._journal.replace_unsent(merged):
+            return self.append(change)
+        self._recent[change.inode] = merged
+        return merged.n
 
 
 def _is_own_affair(mutation: Mutation) -> bool:

@@ -28,6 +28,7 @@ from drivefs.fs import extents
 from drivefs.fs.content import Content
 from drivefs.fs.contents import Contents
 from drivefs.fs.extents import Layer
+from drivefs.fs.mutations import Mutations
 from drivefs.fs.quota import Quota
 from drivefs.fs.snapshots import Snapshot, staged_piece
 from drivefs.fs.view import View
@@ -47,7 +48,10 @@ from drivefs.protocol.model import (
 class Publishing:
     """The drafts of a mount, as those who publish them see them."""
 
-    def __init__(self, local: LocalState, view: View, contents: Contents, quota: Quota) -> None:
+    def __init__(
+        self, local: LocalState, view: View, contents: Contents, quota: Quota, *, mutations: Mutations
+    ) -> None:
+        self._mutations = mutations
         self._local = local
         self._journal: Journal = local.journal
         self._drafts = local.journal.drafts
@@ -114,6 +118,7 @@ class Publishing:
         if content.frozen != snapshot.record:
             self._contents.reload(content)
         self._stored[inode] = blocks
+        self._mutations.storing(inode)
         return True
 
     def frozen(self, inode: InodeId) -> tuple[Snapshot, bytes] | None:

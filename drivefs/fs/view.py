@@ -56,6 +56,8 @@ class View:
         self._used: Callable[[InodeId], bool] = lambda inode: False
         self._change = _Change(self)
         self.touched: list[InodeId | Name] = []
+        self.undone: Callable[[], object] = lambda: None
+        """Called when a transaction failed, for whoever remembers what was in it."""
 
     def keep_while(self, used: Callable[[InodeId], bool]) -> None:
         """Keep what is known of an inode without a name as long as `used` says so."""
@@ -235,6 +237,7 @@ class View:
             else:
                 self._inodes.pop(key, None)
                 self._nameless.pop(key, None)
+        self.undone()
 
 
 class Listings:

@@ -13,7 +13,7 @@ import msgspec
 from cache.overlay import MISSING
 from cache.workspace import LocalState
 from drivefs.protocol.changes import Base, Create, Link, Mutation, OpResult, Rename, Restore, Status, Store
-from drivefs.protocol.ids import NO_INODE, NO_REVISION, InodeId, LineageId, Seq
+from drivefs.protocol.ids import NO_INODE, NO_OP, NO_REVISION, InodeId, LineageId, Seq
 from drivefs.protocol.model import cut_runs, run_id, unpack_blocks
 from drivefs.sync import planner
 from drivefs.sync.contents import Contents, Shown
@@ -131,7 +131,12 @@ class Refusals:
             state, inode=copy, nlink=1, revision=NO_REVISION, blocks=None, lineage=LineageId(0), seq=Seq(0)
         )
         overlay.put_inode(fresh, stored)
-        overlay.drop_inode(store.inode)
+        if self._replica.inode(store.inode) is not None:
+            overlay.drop_inode(store.inode)
+        elif state.blocks is not None:
+            # The feed has not brought the file's own creation yet: until then it shows its last revision.
+            size = sum(ref.size_bytes for ref in unpack_blocks(state.blocks))
+            overlay.put_inode(msgspec.structs.replace(state, size=size), NO_OP)
         self._tell([store.inode, copy], [(parent, name)])
 
     def _free_name(self, parent: InodeId, name: bytes) -> Name:
