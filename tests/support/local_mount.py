@@ -1,6 +1,7 @@
 """A mount without a backend, in one process: everything stays in the journal. For tests and for profiling the mount.
 
-Run as `python -m tests.support.local_mount STATE CACHE MOUNTPOINT`; it ends when unmounted, or on SIGTERM.
+Run as `python -m tests.support.local_mount STATE CACHE MOUNTPOINT`; it ends when unmounted, or on SIGTERM. The
+directory `elsewhere` is known by name only: whoever looks into it waits `WAIT_SECONDS`.
 """
 
 import os
@@ -19,13 +20,15 @@ from drivefs.fs.filesystem import Drive, FileSystem, Services
 from drivefs.fs.ownership import Owner
 from drivefs.fuse.session import Session
 from drivefs.protocol.ids import BlockId, CommitId, Incarnation, InodeId, RevisionNumber, Seq, WorkspaceId
-from drivefs.protocol.messages import Cursor, Limits, Usage
+from drivefs.protocol.messages import Cursor, Entry, Limits, Usage
 from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.remote.errors import Offline
 
 ROOT = InodeId(2**20)
 WORKSPACE = WorkspaceId(1)
 FIRST_ID = InodeId(2**21)
+ELSEWHERE = InodeId(2**20 + 1)
+WAIT_SECONDS = 2.0
 LIMITS = Limits(file_bytes=10 * 10**9, quota_bytes=10 * 10**9)
 
 
@@ -46,6 +49,7 @@ class Nobody:
         raise Offline("there is no backend here")
 
     async def list_directory(self, directory: InodeId) -> None:
+        await trio.sleep(WAIT_SECONDS)
         raise Offline("there is no backend here")
 
     async def content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
@@ -70,7 +74,8 @@ def opened(state: Path, cache: Path, offload: Callable[..., Awaitable[Any]] = in
     with LocalState(state, cache, offload=offload, cache_limit_bytes=2 * 2**30) as local:
         if local.replica.inode(ROOT) is None:
             root = InodeState(inode=ROOT, kind=InodeKind.DIRECTORY, mode=0o755, nlink=2, seq=Seq(1))
-            local.replica.apply_listing(root, [], Seq(1), complete=True)
+            elsewhere = InodeState(inode=ELSEWHERE, kind=InodeKind.DIRECTORY, mode=0o755, nlink=2, seq=Seq(1))
+            local.replica.apply_listing(root, [Entry(name=b"elsewhere", inode=elsewhere)], Seq(1), complete=True)
             local.replica.set_cursor(WORKSPACE, Cursor(incarnation=Incarnation(1), seq=Seq(1), commit=CommitId(b"c")))
         if local.journal.ids_left() < 1000:
             local.journal.add_id_range(FIRST_ID)
