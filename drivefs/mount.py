@@ -192,12 +192,12 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     publications = Publications()
     downloader = Downloader(remote, local.blocks, offload)
     # The engine comes last, since it needs all others; until it runs, nothing can fail for lack of the backend.
+    ends = Ends(local, remote, device.workspace)
     lister = Lister(
-        remote,
-        local.replica,
-        device.workspace,
+        ends,
         failed=lambda error: engine.connection.lost(error),
         tried=lambda: engine.connection.tried.wait(),
+        changed=lambda inode: shown.attributes_changed(inode),
     )
     services = Services(fetcher=downloader, lister=lister, publisher=publications)
     drive = _drive(device, allowance, lambda: msgspec.to_builtins(reporter.status()))
@@ -206,7 +206,6 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     kernel = KernelSession(filesystem, str(settings.mountpoint), settings.options, name)
     # In threads of its own: a notification may wait for the kernel, which may wait for us.
     told = invalidation.Invalidation(kernel.translation, _Threads(invalidation.WORKERS))
-    ends = Ends(local, remote, device.workspace)
     uploader = Uploader(remote, local.blocks, offload, device.workspace)
     shown = Shown(filesystem, told)
     labels = Labels(device=settings.profile.device, today=_today)
@@ -253,9 +252,13 @@ def _drive(device: Credentials, allowance: _Allowance, status: Callable[[], Any]
 
 
 def _see_to_root(local: LocalState, root: InodeId) -> None:
-    """Nothing can be mounted without a root, and a cache that was deleted has none: until it is listed, any will do."""
+    """Nothing can be mounted without a root, and a cache that was deleted has none: until it is listed, any will do.
+
+    Its seq says that the backend has it, and that it may hold more than is known here.
+    """
     if local.replica.inode(root) is None:
-        local.replica.put_inodes([InodeState(inode=root, kind=InodeKind.DIRECTORY, mode=0o755, nlink=2)], Seq(0))
+        state = InodeState(inode=root, kind=InodeKind.DIRECTORY, mode=0o755, nlink=2, seq=Seq(1))
+        local.replica.put_inodes([state], Seq(0))
 
 
 def _today() -> str:

@@ -141,6 +141,7 @@ async def _keep(places: config.Places, profile: config.Profile, device: "Remote"
 
     from drivefs.cli import local_state
     from drivefs.sync import session
+    from drivefs.sync.ends import Ends
     from drivefs.sync.lister import Lister
 
     of_profile = places.of_profile(profile.name)
@@ -151,7 +152,10 @@ async def _keep(places: config.Places, profile: config.Profile, device: "Remote"
         await standing.open()
         # So that a first mount without a network shows the top of the drive.
         lister = Lister(
-            device, local.replica, home.workspace, failed=lambda error: None, tried=trio.lowlevel.checkpoint
+            Ends(local, device, home.workspace),
+            failed=lambda error: None,
+            tried=trio.lowlevel.checkpoint,
+            changed=lambda inode: None,
         )
         await lister.list_directory(home.root)
     config.write_profile(places, profile)

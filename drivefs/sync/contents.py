@@ -91,3 +91,8 @@ class Shown:
 
     views: Views
     invalidator: Invalidator
+
+    def attributes_changed(self, inode: InodeId) -> None:
+        """The databases have other attributes of an inode than those that are cached."""
+        self.views.forget_cached([inode], [])
+        self.invalidator.inode(inode, content=False)

@@ -10,11 +10,10 @@ from contextlib import contextmanager, suppress
 import trio
 
 from cache.errors import DiskFull
-from cache.replica import Replica
-from drivefs.protocol.ids import InodeId, RevisionNumber, Seq, WorkspaceId
+from drivefs.protocol.ids import InodeId, RevisionNumber, Seq
 from drivefs.protocol.messages import ContentRequest, ListRequest
 from drivefs.remote import errors
-from drivefs.remote.client import Remote
+from drivefs.sync.ends import Ends
 
 PAGE_ENTRIES = 2000
 WAIT_SECONDS = 25.0
@@ -23,23 +22,24 @@ WAIT_SECONDS = 25.0
 class Lister:
     """Fills the replica from the backend, as of its cursor.
 
-    `failed` hears when the backend is found gone; `tried` waits until it is known whether it can be reached.
+    `failed` hears when the backend is found gone; `tried` waits until it is known whether it can be reached; `changed`
+    hears of a directory whose attributes were shown otherwise: the root of a replica that begins.
     """
 
     def __init__(
         self,
-        remote: Remote,
-        replica: Replica,
-        workspace: WorkspaceId,
+        ends: Ends,
         *,
         failed: Callable[[errors.RemoteError], None],
         tried: Callable[[], Awaitable[None]],
+        changed: Callable[[InodeId], None],
     ) -> None:
-        self._remote = remote
-        self._replica = replica
-        self._workspace = workspace
+        self._remote = ends.remote
+        self._replica = ends.local.replica
+        self._workspace = ends.workspace
         self._failed = failed
         self._tried = tried
+        self._changed = changed
         self._under_way: dict[InodeId, trio.Event] = {}
 
     async def list_directory(self, directory: InodeId) -> None:
@@ -79,7 +79,10 @@ class Lister:
             more = reply.more
             if reply.entries:
                 after = reply.entries[-1].name
+            before = self._replica.inode(directory)
             self._replica.apply_listing(reply.directory, reply.entries, as_of, complete=not more)
+            if before != reply.directory:
+                self._changed(directory)
 
     async def content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
         """The packed block list of a revision, from the replica or the backend.

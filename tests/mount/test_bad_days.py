@@ -374,6 +374,32 @@ def test_lost_cache_costs_nothing_but_fetching(server: Server, device: Device) -
     server.assert_sound()
 
 
+def test_listings_over_a_lost_cache_are_whole_or_an_error(server: Server, device: Device) -> None:
+    """What is still in the journal is never taken for all that a directory holds."""
+    root = device.mount(*mount_options())
+    root.chmod(0o711)
+    expected = {"directory"}
+    (root / "directory").mkdir()
+    device.sync()
+    before = root.stat()
+    for round_number in range(3):
+        server.stop()
+        write_file(root / f"file{round_number}")
+        expected.add(f"file{round_number}")
+        device.kill()
+        shutil.rmtree(device.directories["XDG_CACHE_HOME"] / "drivefs")
+        device.mount(*mount_options())
+        with pytest.raises(OSError, match="Input/output error"):
+            os.listdir(root)
+        server.start()
+        wait_until("online again", lambda: bool(device.status()["online"]), 60)
+        assert set(os.listdir(root)) == expected
+        assert (root.stat().st_mode, root.stat().st_nlink) == (before.st_mode, before.st_nlink)
+        device.sync()
+    device.umount()
+    device.assert_sound()
+
+
 def test_mount_in_the_background(device: Device) -> None:
     """What a person types: the command returns when the mount answers, and the commands find it."""
     root = device.mountpoint
