@@ -7,6 +7,7 @@ until its file is removed; a file is removed only after a barrier that came afte
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -275,12 +276,19 @@ def read_range(path: Path, staged: StagedRange) -> bytes | None:
 
 
 def sync_path(path: Path) -> None:
-    """Make a file's bytes, or a directory's names, survive a power cut; a file that is gone needs none."""
+    """Make a file's bytes, or a directory's names, survive a power cut; a file that is gone needs none.
+
+    Of a file's own facts only the size has to: a log that is written in place, as SQLite's is once it has grown, then
+    costs no commit of the file system's journal.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
-        os.fsync(descriptor)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            os.fsync(descriptor)
+        else:
+            os.fdatasync(descriptor)
     finally:
         os.close(descriptor)

@@ -134,20 +134,25 @@ class Engine:
                 await local.checkpoint()
 
     async def _publish(self, nursery: trio.Nursery) -> None:
+        worked_seconds = 0.0
         while True:
             await self._parts.publications.wait(IDLE_SECONDS)
-            await self._parts.publications.lull()
+            await self._parts.publications.lull(worked_seconds)
             await self.connection.wait_online()
+            began = trio.current_time()
             await self._parts.publisher.publish_due(nursery, self.connection.lost)
+            worked_seconds = trio.current_time() - began
 
     async def _commit(self) -> None:
-        parts = self._parts
+        parts, worked_seconds = self._parts, 0.0
         while True:
             longest = 0.2 if parts.committer.has_deferred() else IDLE_SECONDS
             await parts.publications.journal_changed.wait(longest)
-            await parts.publications.lull()
+            await parts.publications.lull(worked_seconds)
             await self.connection.wait_online()
+            began = trio.current_time()
             await self._guarded(self._commit_all)
+            worked_seconds = trio.current_time() - began
 
     async def _commit_all(self) -> None:
         while self._resends:

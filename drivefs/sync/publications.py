@@ -19,7 +19,10 @@ from drivefs.sync.signal import Signal
 
 QUIET_SECONDS = 0.05
 LULL_SECONDS = 0.025
-LONGEST_LULL_SECONDS = 1.0
+FIRST_LULL_SECONDS = 1.0
+LONGEST_LULL_SECONDS = 4.0
+IDLE_SHARE = 3.0
+"""How many times as long as it worked the background waits while a burst of writing goes on."""
 REPUBLISH_SECONDS = 5.0
 
 
@@ -107,13 +110,15 @@ class Publications:
             longest_seconds = min(longest_seconds, max(next_due, 0.0))
         await self._offered.wait(longest_seconds)
 
-    async def lull(self) -> None:
+    async def lull(self, worked_seconds: float = 0.0) -> None:
         """Wait for a moment in which nothing is written, at most `LONGEST_LULL_SECONDS`.
 
         The work that follows shares the interpreter with system calls: it disturbs less, and does more at once, when
-        a burst of them is over.
+        a burst of them is over. Where it does not end, work that took `worked_seconds` the last time waits longer, so
+        that it never takes more than a part of the time.
         """
-        deadline = trio.current_time() + LONGEST_LULL_SECONDS
+        longest = min(max(FIRST_LULL_SECONDS, worked_seconds * IDLE_SHARE), LONGEST_LULL_SECONDS)
+        deadline = trio.current_time() + longest
         while trio.current_time() < deadline:
             count = self._event_count
             await trio.sleep(LULL_SECONDS)

@@ -25,6 +25,7 @@ class Syncs:
         self.error: OSError | None = None
         self._fsync = os.fsync
         monkeypatch.setattr(os, "fsync", self)
+        monkeypatch.setattr(os, "fdatasync", self)
 
     def __call__(self, descriptor: int) -> None:
         if self.error is not None:

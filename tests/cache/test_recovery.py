@@ -431,7 +431,7 @@ def test_crashes_while_recovering_lead_to_the_same_end(
 
 def crash_at_every_step(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> int:
     """Start again and again, each time killed one step later, until a start comes through; gives the steps."""
-    steps = [os.fsync, os.replace, os.unlink, os.pwrite, os.open]
+    steps = [os.fsync, os.fdatasync, os.replace, os.unlink, os.pwrite, os.open]
     for limit in range(1, 500):
         left = [limit]
 
