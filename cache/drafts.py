@@ -139,17 +139,21 @@ class Drafts:
             (inode, number, state, row_digest(state, inode, number)),
         )
 
-    def drop_draft(self, inode: InodeId) -> None:
-        """Drop a draft with its records and base blocks; its staging files go after the next barrier."""
+    def drop_draft(self, inode: InodeId) -> bool:
+        """Drop a draft with its records and base blocks; its staging files go after the next barrier.
+
+        False if there is none.
+        """
         place = self._find_place(inode)
         if place is None:
-            return
+            return False
         with self._database.transaction():
             self._drop_range(place, place.end, keep=0)
             self._database.write("DELETE FROM drafts WHERE inode = ?", (inode,))
             self._database.write("DELETE FROM bases WHERE inode = ?", (inode,))
             self._cached.pop(inode, None)
             self.dropped.append(inode)
+        return True
 
     def move_draft(self, inode: InodeId, other: InodeId) -> None:
         """Let a draft, with its records and base blocks, belong to another inode, which has none.

@@ -140,7 +140,7 @@ class Contents:
         if not content.handles:
             del self._open[inode]
             if not state.nlink:
-                self._drop(content, publisher)
+                self._drop(inode, publisher)
                 return
             self._keep_idle(content)
         if writing and not content.writers and (content.layers or content.fresh):
@@ -166,15 +166,15 @@ class Contents:
     def nameless(self, inode: InodeId, publisher: Publisher) -> None:
         """The inode has lost its last name: its changes go, unless a descriptor still needs them."""
         if inode not in self._open:
-            self._drop(self.load(inode), publisher)
+            self._drop(inode, publisher)
 
-    def _drop(self, content: Content, publisher: Publisher) -> None:
-        self._idle.pop(content.inode, None)
-        if content.layers:
-            self._quota.pend(-content.dirty_bytes)
-            self._drafts.drop_draft(content.inode)
-            content.layers = []
-            publisher.dropped(content.inode)
+    def _drop(self, inode: InodeId, publisher: Publisher) -> None:
+        self._idle.pop(inode, None)
+        before = self._journal.pending_bytes
+        if self._drafts.drop_draft(inode):
+            left = self._journal.pending_bytes
+            self._quota.pend(left - before if left else -self._quota.pending_bytes)
+            publisher.dropped(inode)
 
     async def read(self, content: Content, offset: int, length: int) -> bytes | bytearray:
         """Up to `length` bytes of the present content from `offset` on.
