@@ -12,7 +12,7 @@ from drivefs.fs.handles import DirectoryHandle, Handles
 from drivefs.fs.namespace import Namespace
 from drivefs.fs.view import View
 from drivefs.protocol.ids import InodeId
-from drivefs.protocol.model import InodeState
+from drivefs.protocol.model import InodeKind, InodeState
 
 LOADED_TOGETHER = 128
 """How many entries' states are looked up at once: about as many as go into one reply."""
@@ -54,19 +54,23 @@ class Directories:
             handle.names = [*dots, *self._view.children(handle.inode)]
 
     def _entries(self, handle: DirectoryHandle, place: int) -> Iterator[tuple[bytes, InodeState, int]]:
+        cached = self._view.cached
         for index in range(place, len(handle.names)):
-            if (index - place) % LOADED_TOGETHER == 0:
-                self._view.load(inode for _, inode in handle.names[index : index + LOADED_TOGETHER])
             name, inode = handle.names[index]
-            try:
-                state = self._view.inode(inode)
-            except errors.NotFound:
+            state = cached(inode) or self._loaded(handle, index)
+            if state is None or not state.nlink:
                 continue
-            if not state.nlink:
-                continue
-            if index > 1:
+            if state.kind is InodeKind.DIRECTORY and index > 1:
                 self._view.seen_in(handle.inode, state)
             yield name, state, index + 1
+
+    def _loaded(self, handle: DirectoryHandle, index: int) -> InodeState | None:
+        """The state of an entry that is not cached, with those of the entries behind it; None if there is none."""
+        self._view.load(inode for _, inode in handle.names[index : index + LOADED_TOGETHER])
+        try:
+            return self._view.inode(handle.names[index][1])
+        except errors.NotFound:
+            return None
 
     def release(self, number: int) -> None:
         """Close a descriptor.

@@ -83,6 +83,10 @@ class View:
         shrink(self._inodes, MAX_INODES)
         return state
 
+    def cached(self, inode: InodeId) -> InodeState | None:
+        """The state of an inode if it is in memory."""
+        return self._inodes.get(inode)
+
     def load(self, inodes: Iterable[InodeId]) -> None:
         """Bring the states of many inodes into the cache at once, those that local changes did not touch."""
         wanted = [inode for inode in inodes if inode not in self._inodes]
