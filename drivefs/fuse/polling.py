@@ -22,9 +22,10 @@ import pyfuse3
 import trio
 
 MAX_IN_A_ROW = 32
-POLLS = 8
-"""How often to look for the next request after one that was answered: programs often send it within microseconds, and
-waking a process that sleeps takes longer than that."""
+POLLS = 100
+"""How often to look for the next request after one that was answered, some 30 µs in all: programs often send it that
+soon, and to sleep and be woken takes longer and costs more. Measured, for 8 and 100: create 464 and 370 µs, open, read
+and close 219 and 142, rename 251 and 195, with less processor time each."""
 
 
 class PolledFirst:
