@@ -78,10 +78,20 @@ class Publications:
             self._on_their_way.add(inode)
         return due
 
+    def behind(self, inode: InodeId) -> None:
+        """An inode that was taken has a store on its way from before: what is newer is due when that has arrived."""
+        self._again[inode] = trio.current_time()
+
     def arrived(self, inode: InodeId) -> None:
-        """The publication of an inode is committed; what was offered meanwhile is due in its turn."""
-        self._on_their_way.discard(inode)
+        """The publication of an inode is committed; what was offered meanwhile is due in its turn.
+
+        So is what may be left of one that was not taken here: a copy goes on with the store that it was made with.
+        """
         now = trio.current_time()
+        if inode in self._on_their_way:
+            self._on_their_way.discard(inode)
+        else:
+            self._again[inode] = now
         self._published_at.pop(inode, None)
         self._published_at[inode] = now
         for old in [old for old, moment in islice(self._published_at.items(), 2) if moment < now - REPUBLISH_SECONDS]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import trio
 
 from cache.errors import Corrupt
-from cache.journal import Journal
+from cache.journal import Journal, RowState
 from drivefs.protocol.changes import OpResult, Store
 from drivefs.protocol.ground import NowNs
 from drivefs.protocol.ids import BlockId, InodeId, RunId
@@ -76,7 +76,7 @@ class Publisher:
                     self._publications.returned(waiting, RETRY_SECONDS)
                 break
             if snapshot is None:
-                self._publications.arrived(inode)
+                self._nothing_now(inode)
             elif snapshot.size > SMALL_BYTES:
                 nursery.start_soon(self._publish_large, snapshot, failed)
             else:
@@ -87,6 +87,15 @@ class Publisher:
                 group_bytes += snapshot.size
         if group:
             await self._publish_group(group, failed)
+
+    def _nothing_now(self, inode: InodeId) -> None:
+        """There is nothing to publish, or nothing yet: a store of an earlier mount may still be on its way."""
+        draft = self._journal.drafts.draft(inode)
+        row = self._journal.get(draft.frozen_op) if draft is not None and draft.frozen_op else None
+        if row is not None and row.state in (RowState.PENDING, RowState.SENT):
+            self._publications.behind(inode)
+        else:
+            self._publications.arrived(inode)
 
     async def _publish_group(self, group: list[Snapshot], failed: Callable[[errors.RemoteError], None]) -> None:
         try:

@@ -48,6 +48,34 @@ def test_one_publication_of_a_file_at_a_time() -> None:
     run(main)
 
 
+def test_what_is_behind_a_store_of_an_earlier_mount_is_due_when_that_has_arrived() -> None:
+    async def main() -> None:
+        waiting = Publications()
+        waiting.forced([ONE])
+        assert waiting.take_due(10) == [ONE]
+        waiting.behind(ONE)
+        assert waiting.is_on_its_way(ONE)
+        assert waiting.take_due(10) == []
+        waiting.arrived(ONE)
+        assert waiting.is_on_its_way(ONE)
+        assert waiting.take_due(10) == [ONE]
+        waiting.arrived(ONE)
+        assert waiting.is_idle()
+
+    run(main)
+
+
+def test_what_was_not_taken_here_may_have_more_when_it_arrives() -> None:
+    async def main() -> None:
+        waiting = Publications()
+        waiting.arrived(ONE)
+        assert waiting.take_due(10) == [ONE]
+        waiting.arrived(ONE)
+        assert waiting.is_idle()
+
+    run(main)
+
+
 def test_file_that_stays_open_is_published_at_most_once_in_a_while() -> None:
     async def main() -> None:
         waiting = Publications()
