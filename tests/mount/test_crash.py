@@ -52,6 +52,7 @@ def server(workbench: Workbench) -> Server:
 def assert_arrives_at_second_device(workbench: Workbench, device: Device) -> None:
     """After a sync, a new and empty device sees the same tree, byte for byte."""
     device.sync()
+    assert device.status()["pending"] == {"mutations": 0, "bytes": 0}
     second = workbench.device(device.server)
     second.mount(*mount_options())
     assert snapshot(second.mountpoint, times=True) == snapshot(device.mountpoint, times=True)
