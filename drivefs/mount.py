@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -36,9 +35,7 @@ from drivefs.fuse import invalidation
 from drivefs.fuse.session import MountFailed
 from drivefs.fuse.session import Session as KernelSession
 from drivefs.protocol import wire
-from drivefs.protocol.ids import InodeId, Seq
 from drivefs.protocol.messages import Limits, SessionReply, Usage
-from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.remote import errors, transport
 from drivefs.remote.client import Remote
 from drivefs.sync.commits import Committer
@@ -161,10 +158,8 @@ class _Allowance:
 
     KEY = "allowance"
 
-    def __init__(self, local: LocalState, root: InodeId) -> None:
+    def __init__(self, local: LocalState) -> None:
         self._journal = local.journal
-        self._see_to_root = partial(_see_to_root, local, root)
-        self._see_to_root()
         known = self._journal.meta(self.KEY)
         nothing = Limits(file_bytes=DEFAULT_FILE_BYTES, quota_bytes=0)
         self.limits = nothing if known is None else wire.decode(known, Limits)
@@ -172,8 +167,7 @@ class _Allowance:
         self.hear: list[Callable[[Limits, Usage], None]] = []
 
     def told(self, reply: SessionReply) -> None:
-        """A session has begun, perhaps over a replica that begins again."""
-        self._see_to_root()
+        """A session has begun."""
         self._journal.set_meta(self.KEY, wire.encode(reply.limits))
         self.limits = reply.limits
         self.used(reply.usage)
@@ -188,7 +182,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     """Build the parts and join them; nothing runs yet."""
     device = settings.credentials
     offload = _Threads(THREADS)
-    allowance = _Allowance(local, device.root)
+    allowance = _Allowance(local)
     publications = Publications()
     downloader = Downloader(remote, local.blocks, offload)
     # The engine comes last, since it needs all others; until it runs, nothing can fail for lack of the backend.
@@ -226,7 +220,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         committer=committer,
         follower=Follower(ends, shown, diverged=lambda: engine.begin_again()),
         used=allowance.used,
-        forget_all=filesystem.forget_all_cached,
+        begun_again=filesystem.begin_again,
     )
     engine = Engine(parts, time.time_ns, random.random)
     reporter = Reporter(
@@ -249,16 +243,6 @@ def _drive(device: Credentials, allowance: _Allowance, status: Callable[[], Any]
         usage=allowance.usage,
         files={b"status": status},
     )
-
-
-def _see_to_root(local: LocalState, root: InodeId) -> None:
-    """Nothing can be mounted without a root, and a cache that was deleted has none: until it is listed, any will do.
-
-    Its seq says that the backend has it, and that it may hold more than is known here.
-    """
-    if local.replica.inode(root) is None:
-        state = InodeState(inode=root, kind=InodeKind.DIRECTORY, mode=0o755, nlink=2, seq=Seq(1))
-        local.replica.put_inodes([state], Seq(0))
 
 
 def _today() -> str:

@@ -79,8 +79,10 @@ class Attributes:
             publisher.changed()
             return
         self._contents.truncate(content, size)
-        content.fresh = content.fresh or content.writers > 0
-        if not content.writers:
+        if content.writers:
+            content.fresh = True
+            publisher.dropped(inode)
+        else:
             publisher.closed(inode)
 
     def clear_privileges(self, inode: InodeId, publisher: Publisher) -> None:

@@ -79,6 +79,7 @@ class FileSystem:
         self._local = local
         self._publisher = services.publisher
         self._view = view = View(local.journal, local.replica)
+        view.see_to_root(drive.root)
         mutations = Mutations(local.journal, view)
         self._reader = Reader(
             local,
@@ -372,9 +373,9 @@ class FileSystem:
         for inode in inodes:
             self._contents.forget(inode, before.get(inode))
 
-    def forget_all_cached(self) -> None:
-        """Drop all that is cached of names and inodes: the replica begins again."""
-        self._view.forget_all()
+    def begin_again(self) -> None:
+        """Drop all that is cached of names and inodes: the replica is empty, and is filled from the backend."""
+        self._view.begin_again(self.root)
 
 
 def _revision(state: InodeState) -> bytes | None:

@@ -53,5 +53,5 @@ class Publisher(Protocol):
         ...
 
     def dropped(self, inode: InodeId) -> None:
-        """The inode has nothing to publish any more: its last name went."""
+        """The inode has nothing to publish now: its last name went, or it is cut and about to be written anew."""
         ...

@@ -18,7 +18,7 @@ from cache.journal import Journal
 from cache.overlay import MISSING
 from cache.replica import Replica
 from drivefs.fs import errors
-from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId, OpNumber
+from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId, OpNumber, Seq
 from drivefs.protocol.model import InodeKind, InodeState
 
 MAX_INODES = 16_384
@@ -226,8 +226,18 @@ class View:
             self._listings.drop(name[0])
         return dropped
 
-    def forget_all(self) -> None:
-        """Drop all that is cached of the databases."""
+    def see_to_root(self, root: InodeId) -> None:
+        """Nothing can be shown without a root, and a cache that was deleted has none: until it is listed, any will do.
+
+        Its seq says that the backend has it, and that it may hold more than is known here.
+        """
+        if self.replica.inode(root) is None:
+            state = InodeState(inode=root, kind=InodeKind.DIRECTORY, mode=0o755, nlink=2, seq=Seq(1))
+            self.replica.put_inodes([state], Seq(0))
+
+    def begin_again(self, root: InodeId) -> None:
+        """Drop all that is cached of the databases: the replica is empty."""
+        self.see_to_root(root)
         self._inodes.clear()
         self._names.clear()
         self._listings.clear()

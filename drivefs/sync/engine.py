@@ -38,8 +38,8 @@ LONGEST_PAUSE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the engine runs; `used` hears what the account uses after each commit; `forget_all` drops what
-    is cached of the replica."""
+    """What the engine runs; `used` hears what the account uses after each commit; `begun_again` hears
+    that the replica is empty."""
 
     local: LocalState
     session: Session
@@ -49,7 +49,7 @@ class Parts:
     committer: Committer
     follower: Follower
     used: Callable[[Usage], None]
-    forget_all: Callable[[], None]
+    begun_again: Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -110,7 +110,7 @@ class Engine:
     def begin_again(self) -> None:
         """The backend's history is not the one that the replica knows: the replica begins again, the journal stays."""
         self._parts.local.replica.reset()
-        self._parts.forget_all()
+        self._parts.begun_again()
         self.connection.begin_again()
         self.connection.lost(
             errors.Offline("the server's history is not the one known here, so the drive is listed again")

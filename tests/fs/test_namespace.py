@@ -461,3 +461,12 @@ def test_unlinked_names_are_free_again(bench: FsBench) -> None:
     assert existing(bench, b"name").inode == second
     removed = [each for each in bench.mutations() if isinstance(each, Rename) and each.replaced != NO_INODE]
     assert removed == []
+
+
+def test_root_is_there_when_the_replica_begins_again(bench: FsBench) -> None:
+    bench.file(b"mine", b"content")
+    bench.local.replica.reset()
+    bench.fs.begin_again()
+    assert bench.fs.inode(ROOT).kind is InodeKind.DIRECTORY
+    bench.backend.listings[ROOT] = (bench.fs.inode(ROOT), [])
+    assert bench.names() == {b"mine"}
