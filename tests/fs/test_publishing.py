@@ -160,6 +160,25 @@ def test_a_new_file_that_stays_empty_is_told_of_too(bench: FsBench) -> None:
     assert bench.backend.told(bench.file(b"empty")) == ["closed"]
 
 
+def test_half_a_copy_is_not_offered(bench: FsBench) -> None:
+    """A file that waits to be published is opened with O_TRUNC: what it had is gone, what it will have is not there."""
+    inode = bench.file(b"file", b"content")
+    bench.backend.heard.clear()
+    number = bench.open_file(inode, os.O_WRONLY | os.O_TRUNC)
+    assert bench.backend.told(inode) == ["dropped"]
+    bench.fs.write(number, 0, b"half")
+    assert bench.backend.told(inode) == ["dropped"]
+    bench.fs.release(number)
+    assert bench.backend.told(inode) == ["dropped", "closed"]
+
+
+def test_truncating_a_file_that_nobody_writes_offers_it(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"content")
+    bench.backend.heard.clear()
+    bench.fs.set_attributes(inode, Wanted(size=3))
+    assert bench.backend.told(inode) == ["closed"]
+
+
 def test_a_reader_tells_the_publisher_nothing(bench: FsBench) -> None:
     inode = bench.file(b"file", b"content")
     bench.backend.heard.clear()
