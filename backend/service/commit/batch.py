@@ -6,6 +6,7 @@ predecessors settled, does what it expects still hold. Invariant: a mutation tha
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from blake3 import blake3
@@ -63,17 +64,24 @@ def hash_mutation(mutation: Mutation) -> bytes:
 
 
 def judge(state: State, mutations: Sequence[Mutation], known: dict[OpNumber, StoredResult]) -> Verdict:
-    """Judge a batch and apply to `state` what is `ok`."""
+    """Judge a batch and apply to `state` what is `ok`.
+
+    A file whose first content stands directly behind its creation and cannot be stored yet is not created either:
+    nobody is to see it empty.
+    """
     verdict = Verdict()
     state.outcomes.update((n, stored.result) for n, stored in known.items())
-    for mutation in mutations:
+    waiting: dict[OpNumber, OpResult] = {}
+    for mutation, following in zip_longest(mutations, mutations[1:]):
         hashed = hash_mutation(mutation)
         stored = known.get(mutation.n)
         if stored is not None:
             same = stored.hash == hashed
             verdict.results.append(stored.result if same else OpResult(mutation.n, Status.ID_TAKEN))
             continue
-        result = _answer(state, mutation)
+        if following is not None and following.n not in known:
+            _look_ahead(state, mutation, following, waiting)
+        result = waiting.pop(mutation.n, None) or _answer(state, mutation)
         state.outcomes[mutation.n] = result
         verdict.results.append(result)
         if result.status in FINAL:
@@ -81,6 +89,20 @@ def judge(state: State, mutations: Sequence[Mutation], known: dict[OpNumber, Sto
         if result.status is Status.OK:
             verdict.changes.append(describe(mutation))
     return verdict
+
+
+def _look_ahead(state: State, mutation: Mutation, following: Mutation, waiting: dict[OpNumber, OpResult]) -> None:
+    """Let a creation wait with the first content that follows it, if that has to wait."""
+    if not isinstance(mutation, changes.Create) or not isinstance(following, changes.Store):
+        return
+    if following.inode != mutation.inode or validity.problem(following):
+        return
+    try:
+        state.contents.check(following, set())
+    except refusals.Refused as refused:
+        if refused.status not in FINAL:
+            waiting[mutation.n] = OpResult(mutation.n, Status.BLOCKED)
+            waiting[following.n] = OpResult(following.n, refused.status, blocks=refused.blocks)
 
 
 def _answer(state: State, mutation: Mutation) -> OpResult:

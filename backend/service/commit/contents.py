@@ -68,23 +68,31 @@ class Contents:
         Raises:
             Refused: `rejected`, `needs_blocks` or `over_quota`; nothing was changed.
         """
+        base_runs = set(split_runs(self.current[row.inode].runs)) if row.revision else set()
+        packed = self.check(mutation, base_runs)
+        self.new_runs.update((run, each) for run, each in packed.items() if run not in base_runs)
+        self.add(msgspec.structs.replace(revision, runs=b"".join(mutation.runs)))
+        block_count = sum(len(unpack_blocks(packed[run])) for run in mutation.runs)
+        return b"".join(packed[run] for run in mutation.runs) if block_count <= MAX_INLINE_BLOCKS else None
+
+    def check(self, mutation: Store, base_runs: set[RunId]) -> dict[RunId, bytes]:
+        """See that a store over these runs can be made now; gives the packed form of each run that it names.
+
+        Raises:
+            Refused: `rejected`, `needs_blocks` or `over_quota`.
+        """
         if mutation.size > self.account.file_bytes:
             raise refusals.rejected(refusals.LIMIT)
-        base_runs = set(split_runs(self.current[row.inode].runs)) if row.revision else set()
         packed = self._resolve_runs(mutation, base_runs)
         refs = {run: unpack_blocks(each) for run, each in packed.items()}
         if sum(size for run in mutation.runs for _, size in refs[run]) != mutation.size:
             raise refusals.rejected(refusals.MALFORMED)
-        brought = [run for run in packed if run not in base_runs]
-        named = [ref for run in brought for ref in refs[run]]
+        named = [ref for run in packed if run not in base_runs for ref in refs[run]]
         self._check_blocks(named, base_runs)
         is_full = self.account.stored_bytes + self.account.pinned_bytes > self.account.quota_bytes
         if is_full and any(self._is_unreferenced(block) for block, _ in named):
             raise refusals.Refused(Status.OVER_QUOTA)
-        self.new_runs.update((run, packed[run]) for run in brought)
-        self.add(msgspec.structs.replace(revision, runs=b"".join(mutation.runs)))
-        block_count = sum(len(refs[run]) for run in mutation.runs)
-        return b"".join(packed[run] for run in mutation.runs) if block_count <= MAX_INLINE_BLOCKS else None
+        return packed
 
     def add(self, revision: RevisionRow) -> None:
         """Count a revision's runs, and make it its inode's current one."""

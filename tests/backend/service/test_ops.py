@@ -89,11 +89,33 @@ async def test_what_is_no_answer_is_not_kept(drive: Drive, laptop: Device) -> No
     file = laptop.create(b"a")
     store = laptop.store(file.inode, refs([b"data"]), after=[file])
     unlink = laptop.unlink(file.inode, b"a", base=Base(revision_op=store.n))
-    results = await laptop.send(file, store, unlink)
-    assert [say(each) for each in results] == ["ok", "needs_blocks", "blocked"]
+    assert await laptop.say(file) == "ok"
+    results = await laptop.send(store, unlink)
+    assert [say(each) for each in results] == ["needs_blocks", "blocked"]
     assert await result_count(drive) == 1
     await drive.upload(laptop, b"data")
     assert [say(each) for each in await laptop.send(store, unlink)] == ["ok", "ok"]
+
+
+async def test_nobody_sees_a_file_before_its_first_content(drive: Drive, laptop: Device) -> None:
+    file, other = laptop.create(b"a"), laptop.create(b"b")
+    store = laptop.store(file.inode, refs([b"data"]), after=[file])
+    results = await laptop.send(file, store, other)
+    assert [say(each) for each in results] == ["blocked", "needs_blocks", "ok"]
+    assert results[1].blocks == [refs([b"data"])[0].block]
+    assert await laptop.names() == {b"b": other.inode}
+    await drive.upload(laptop, b"data")
+    assert [say(each) for each in await laptop.send(file, store)] == ["ok", "ok"]
+    assert set(await laptop.names()) == {b"a", b"b"}
+
+
+async def test_file_over_quota_is_not_created_empty(drive: Drive, laptop: Device) -> None:
+    await drive.execute(update(schema.accounts).values(quota_bytes=100))
+    blocks = await drive.upload(laptop, b"x" * 200)
+    file = laptop.create(b"a")
+    results = await laptop.send(file, laptop.store(file.inode, blocks, after=[file]))
+    assert [say(each) for each in results] == ["blocked", "over_quota"]
+    assert await laptop.names() == {}
 
 
 async def test_an_op_waits_for_its_predecessors(laptop: Device) -> None:
