@@ -38,7 +38,7 @@ class Content:
 
     __slots__ = (
         "base", "fresh", "frozen", "handles", "inline_bytes", "inode", "last_record", "layers", "offsets", "refs",
-        "sizes_before", "writers",
+        "sizes_before", "writers", "written_bytes",
     )  # fmt: skip
 
     def __init__(self, inode: InodeId, base: Base, refs: list[BlockRef] | None) -> None:
@@ -49,6 +49,8 @@ class Content:
         self.layers: list[Layer] = []
         self.inline_bytes = 0
         """Bytes in rows of the journal; never counted down while the draft lives."""
+        self.written_bytes = 0
+        """Bytes written to the draft, overwritten ones too."""
         self.last_record = 0
         self.frozen = 0
         """The last record that the lower layer covers; 0: nothing is frozen."""
@@ -93,7 +95,7 @@ class Content:
     def begin_draft(self, base_size: int) -> None:
         """Local changes begin, over a base of so many bytes."""
         self.layers = [Layer(base_size)]
-        self.inline_bytes = 0
+        self.inline_bytes = self.written_bytes = 0
 
     def freeze(self, size: int) -> None:
         """What there is of changes, with `size` the content's, stays as it is from now on; later ones lie over it."""
@@ -124,6 +126,7 @@ class Content:
 
     def _apply(self, record: Record, size: int) -> int:
         """Apply one record to the topmost layer; gives the size after it."""
+        self.written_bytes += record.length
         start, end = record.file_offset, record.file_offset + record.length
         if record.staged is None and not record.length:
             self.layers[0].truncate(start)
@@ -138,6 +141,7 @@ class Content:
     def rebase(self, base: Base, refs: list[BlockRef], size: int) -> None:
         """The frozen layer, or all there is, has become the base revision `base`; the content has `size` bytes."""
         self.layers = self.layers[:-1]
+        self.written_bytes = self.dirty_bytes
         self.base = base
         self.frozen = 0
         self.know(refs)

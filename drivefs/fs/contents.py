@@ -11,6 +11,7 @@ and the draft of a nameless one goes with its last descriptor.
 from cache.drafts import INLINE_BYTES, DraftRow, Record
 from cache.sealing import digest
 from cache.workspace import LocalState
+from drivefs.fs import compaction
 from drivefs.fs.content import Content, Staged
 from drivefs.fs.extents import Extent
 from drivefs.fs.handles import FileHandle, Handles
@@ -225,7 +226,10 @@ class Contents:
             content.last_record = record
             if isinstance(extent.source, Record):
                 content.inline_bytes += extent.end - extent.start
+        content.written_bytes += len(data)
         self._quota.pend(layer.length - before)
+        if compaction.is_worth_it(content):
+            compaction.compact(content, state.size, self._journal, self._staging)
 
     def _record_inline(self, inode: InodeId, offset: int, data: bytes) -> list[tuple[int, Extent]]:
         written = []
@@ -268,6 +272,9 @@ class Contents:
         with self._view.change():
             if not content.layers:
                 self._put_draft(content, state)
+            if not size and not content.frozen:
+                self._staging.roll(state.inode)
+                self._drafts.drop_records(state.inode, content.last_record)
             record = self._drafts.add_truncate(state.inode, size)
             state.size = size
             state.mtime_ns = state.ctime_ns = self._now_ns()
@@ -276,5 +283,7 @@ class Contents:
             content.begin_draft(base_size)
         before = content.layers[0].length
         content.layers[0].truncate(size)
+        if not size and not content.frozen:
+            content.inline_bytes = content.written_bytes = 0
         content.last_record = record
         self._quota.pend(content.layers[0].length - before)

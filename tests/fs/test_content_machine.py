@@ -5,12 +5,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cache.check import check
-from drivefs.fs import contents
+from drivefs.fs import compaction, contents
 from drivefs.fs.attributes import Wanted
 from drivefs.fs.snapshots import Snapshot
 from drivefs.protocol.ids import InodeId, OpNumber
@@ -25,7 +26,11 @@ class ContentMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.inline_before, contents.MAX_INLINE_BYTES = contents.MAX_INLINE_BYTES, INLINE_BYTES
+        self.patched = pytest.MonkeyPatch()
+        self.patched.setattr(contents, "MAX_INLINE_BYTES", INLINE_BYTES)
+        self.patched.setattr(compaction, "LEAST_WRITTEN_BYTES", 100)
+        self.patched.setattr(compaction, "WASTE", 2)
+        self.patched.setattr(compaction, "PIECE_BYTES", 7)
         self.place = Path(tempfile.mkdtemp())
         self.bench = FsBench(self.place)
         self.expected = bytearray()
@@ -40,7 +45,7 @@ class ContentMachine(RuleBasedStateMachine):
         if hasattr(self, "bench"):
             self.bench.close()
             assert check(self.place / "state", self.place / "cache") == []
-            contents.MAX_INLINE_BYTES = self.inline_before
+            self.patched.undo()
             shutil.rmtree(self.place)
 
     @rule()

@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from cache import errors as cache_errors
-from drivefs.fs import contents, errors
+from drivefs.fs import compaction, contents, errors
 from drivefs.fs.attributes import Wanted
 from drivefs.protocol.changes import Create, SetAttributes, Unlink
 from drivefs.protocol.ids import InodeId, RevisionNumber, Seq
@@ -344,3 +344,74 @@ def test_opening_with_truncation_clears_privileges_unless_by_root(
     bench.fs.set_attributes(inode, Wanted(mode=mode))
     bench.fs.release(bench.open_file(inode, os.O_WRONLY | os.O_TRUNC, User(uid, uid)))
     assert bench.fs.inode(inode).mode == expected
+
+
+def test_what_is_overwritten_again_and_again_does_not_pile_up(bench: FsBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "LEAST_WRITTEN_BYTES", 300_000)
+    inode = bench.file(b"database", b"x" * 200_000)
+    number = bench.open_file(inode)
+    for index in range(200):
+        bench.fs.write(number, index * 4096 % 100_000, bytes([index]) * 4096)
+        bench.run(bench.fs.sync, number)
+    expected = bench.read(inode)
+    assert bench.local.staging.used_bytes < 1_300_000
+    assert bench.local.journal.pending_bytes < 1_200_000
+    bench.fs.release(number)
+    bench.reopen()
+    assert bench.read(inode) == expected
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    assert bench.content_of(snapshot) == expected
+
+
+def test_a_file_rewritten_again_and_again_does_not_pile_up(bench: FsBench) -> None:
+    inode = bench.file(b"settings", b"x" * 10_000)
+    for _ in range(100):
+        number = bench.open_file(inode, os.O_WRONLY | os.O_TRUNC)
+        bench.fs.write(number, 0, b"y" * 10_000)
+        bench.fs.release(number)
+    assert bench.local.journal.pending_bytes == 10_000
+    assert list((bench.place / "state" / "staging").iterdir()) == []
+    bench.reopen()
+    assert bench.read(inode) == b"y" * 10_000
+
+
+def test_bytes_that_rotted_are_not_written_anew(
+    bench: FsBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compaction, "LEAST_WRITTEN_BYTES", 300_000)
+    inode = bench.file(b"database", b"x" * 200_000)
+    for staged in (bench.place / "state" / "staging").iterdir():
+        staged.write_bytes(b"y" * staged.stat().st_size)
+    number = bench.open_file(inode)
+    for index in range(200):
+        bench.fs.write(number, 0, bytes([index]) * 4096)
+    assert caplog.records
+    bench.fs.release(number)
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    with pytest.raises(cache_errors.Corrupt):
+        bench.content_of(snapshot)
+    bench.unlink(b"database")
+
+
+def test_without_room_a_draft_stays_as_it_is(bench: FsBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "LEAST_WRITTEN_BYTES", 300_000)
+    inode = bench.file(b"database", b"x" * 200_000)
+    number = bench.open_file(inode)
+    append, refused = bench.local.staging.append, []
+
+    def full(about: InodeId, data: bytes) -> object:
+        if len(data) > 4096:
+            refused.append(about)
+            raise cache_errors.DiskFull("no room")
+        return append(about, data)
+
+    monkeypatch.setattr(bench.local.staging, "append", full)
+    for index in range(200):
+        bench.fs.write(number, 0, bytes([index]) * 4096)
+    assert refused
+    assert bench.read(inode) == bytes([199]) * 4096 + b"x" * (200_000 - 4096)
+    bench.fs.release(number)
+    bench.reopen()
+    assert bench.read(inode) == bytes([199]) * 4096 + b"x" * (200_000 - 4096)
