@@ -21,6 +21,9 @@ from drivefs.sync.resolver import Action, conflict_name, resolve
 
 Name = tuple[InodeId, bytes]
 
+INODE_TAKEN = "inode"
+"""The reason beside `id_taken` that is about the id of a new inode."""
+
 
 @dataclass(frozen=True, slots=True)
 class Labels:
@@ -44,8 +47,9 @@ class Refusals:
     def handle(self, refused: Iterable[tuple[Mutation, OpResult]]) -> None:
         """Deal with all refusals of one reply, in the order of the batch, within the caller's journal transaction."""
         for mutation, result in refused:
-            # A number that is taken or stale was refused as a number, not as a change.
-            renumber = result.status in (Status.ID_TAKEN, Status.STALE)
+            # A number that is taken or stale was refused as a number, not as a change. An inode id that is taken (a
+            # cloned disk) ends the creation; the file's store then finds no inode, and its content gets a new one.
+            renumber = result.status in (Status.ID_TAKEN, Status.STALE) and result.reason != INODE_TAKEN
             action = Action.TRY_AGAIN if renumber else resolve(mutation, result.reason)
             if action is Action.TRY_AGAIN:
                 self._again(mutation)

@@ -206,3 +206,23 @@ def test_refused_number_is_not_a_refused_change(world: World, status: Status) ->
     world.bench.commit(again[1].n)
     assert world.bench.read(inode) == b"mine"
     assert world.journal.drafts.draft(inode) is None
+
+
+def test_content_of_a_file_whose_inode_id_is_taken_gets_a_new_file(world: World) -> None:
+    inode, create, store = world.stored(b"a.txt", b"mine")
+    with world.journal.transaction():
+        world.journal.mark_sent([create.n, store.n])
+        world.journal.fail(create.n, Status.ID_TAKEN, "inode")
+        world.journal.fail(store.n, Status.CONFLICT, "predecessor")
+        world.refusals.handle(
+            [
+                (create, OpResult(create.n, Status.ID_TAKEN, reason="inode")),
+                (store, OpResult(store.n, Status.CONFLICT, reason="predecessor")),
+            ]
+        )
+    world.refuse((world.pending(Store, inode)[0], "absent"))
+    found = [world.bench.lookup(name) for name in world.bench.names()]
+    assert len(found) == 1
+    assert found[0] is not None
+    assert found[0].inode != inode
+    assert world.bench.read(found[0].inode) == b"mine"

@@ -16,7 +16,7 @@ from drivefs.protocol.ids import NO_REVISION, InodeId, LineageId, RevisionNumber
 def create(state: State, mutation: changes.Create) -> RevisionNumber:
     """A new inode under a free name; a file goes on with the history of a name that its device freed just before."""
     if not state.is_free_id(mutation.inode):
-        raise refusals.Refused(Status.ID_TAKEN)
+        raise refusals.Refused(Status.ID_TAKEN, refusals.INODE)
     place = state.free_place(mutation.parent, mutation.name)
     row = _new_inode(state, mutation)
     state.tree.add_inode(row)

@@ -17,6 +17,8 @@ ROLE = "role"
 LIMIT = "limit"
 MALFORMED = "malformed"
 PREDECESSOR = "predecessor"
+INODE = "inode"
+"""Of `id_taken`: the id of the new inode is taken or not the device's, not the number of the op."""
 
 
 class Refused(Exception):

@@ -58,9 +58,9 @@ async def test_create_is_refused_where_it_cannot_be(drive: Drive, laptop: Device
 async def test_inode_ids_come_from_the_devices_own_ranges_and_once(laptop: Device, phone: Device) -> None:
     mutation = laptop.create(b"a")
     assert await laptop.say(mutation) == "ok"
-    assert await laptop.say(laptop.create(b"b", inode=mutation.inode)) == "id_taken"
-    assert await laptop.say(laptop.create(b"c", inode=phone.new_inode())) == "id_taken"
-    assert await laptop.say(laptop.create(b"d", inode=mutation.inode + 2**20)) == "id_taken"
+    assert await laptop.say(laptop.create(b"b", inode=mutation.inode)) == "id_taken inode"
+    assert await laptop.say(laptop.create(b"c", inode=phone.new_inode())) == "id_taken inode"
+    assert await laptop.say(laptop.create(b"d", inode=mutation.inode + 2**20)) == "id_taken inode"
 
 
 @pytest.mark.parametrize("name", [b"", b".", b"..", b"a/b", b"a\0", b"x" * 256])

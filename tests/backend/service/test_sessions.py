@@ -64,7 +64,7 @@ async def test_ids_of_an_epoch_that_has_ended_are_not_used(laptop: Device) -> No
     laptop.epoch = Epoch(0)
     laptop.nonce = b"other" * 4
     await laptop.begin()
-    assert await laptop.say(old) == "id_taken"
+    assert await laptop.say(old) == "id_taken inode"
     assert await laptop.say(laptop.create(b"new")) == "ok"
 
 
