@@ -39,19 +39,24 @@ class Overlay:
             Corrupt: the row does not verify.
         """
         row = self._database.row("SELECT op, state, digest FROM inodes WHERE inode = ?", (inode,))
-        if row is None:
-            return None
-        op, state, digest = row
+        return None if row is None else self._decoded(inode, *row)
+
+    def _decoded(self, inode: InodeId, op: OpNumber, state: bytes, digest: int) -> InodeState:
         if row_digest(state, inode, op) != digest:
             raise self._database.rot(f"the local state of inode {inode} does not match its checksum")
         return wire.decode(state, InodeState)
 
-    def touched(self, wanted: Sequence[InodeId]) -> set[InodeId]:
-        """Those of many inodes that have a row here."""
+    def inodes(self, wanted: Sequence[InodeId]) -> list[InodeState]:
+        """The states of those of many inodes that local changes touched, in no order.
+
+        Raises:
+            Corrupt: a row does not verify.
+        """
         rows = self._database.rows(
-            "SELECT inode FROM inodes WHERE inode IN (SELECT value FROM json_each(?))", (json_list(wanted),)
+            "SELECT inode, op, state, digest FROM inodes WHERE inode IN (SELECT value FROM json_each(?))",
+            (json_list(wanted),),
         )
-        return {InodeId(inode) for (inode,) in rows}
+        return [self._decoded(*row) for row in rows]
 
     def put_inode(self, state: InodeState, op: OpNumber) -> None:
         """Set the state of an inode; `op` is the mutation that made it so, or `NO_OP`: the row keeps its op."""

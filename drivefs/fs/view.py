@@ -88,12 +88,13 @@ class View:
         return self._inodes.get(inode)
 
     def load(self, inodes: Iterable[InodeId]) -> None:
-        """Bring the states of many inodes into the cache at once, those that local changes did not touch."""
+        """Bring the states of many inodes into the cache at once."""
         wanted = [inode for inode in inodes if inode not in self._inodes]
         if len(wanted) < LEAST_LOADED:
             return
-        touched = self._overlay.touched(wanted)
-        for state in self.replica.inodes([inode for inode in wanted if inode not in touched]):
+        own = {state.inode: state for state in self._overlay.inodes(wanted)}
+        self._inodes.update(own)
+        for state in self.replica.inodes([inode for inode in wanted if inode not in own]):
             self._inodes[state.inode] = state
         shrink(self._inodes, MAX_INODES)
 
