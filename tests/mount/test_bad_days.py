@@ -145,7 +145,7 @@ def test_revoked_device_keeps_what_it_has(server: Server, device: Device) -> Non
     database.close()
     server.start()
     write_file(root / "after", b"kept here")
-    refused = device.command("sync", str(root), "--wait", "--timeout", "20")
+    refused = device.command("sync", str(root), "--wait", "--timeout", "3")
     assert refused.returncode == UNFINISHED, refused.stderr
     assert "revoked" in (refused.stderr + str(device.status())).lower()
     assert (root / "after").read_bytes() == b"kept here"

@@ -14,7 +14,7 @@ import pytest
 
 from tests.mount.conftest import mount_options
 from tests.mount.oracle import Pair, write_file
-from tests.support.mounts import Device, Workbench
+from tests.support.mounts import Device, Workbench, wait_until
 
 MEBIBYTE = 2**20
 LARGEST = 10 * 10**9
@@ -60,6 +60,16 @@ def write_until_refused(root: Path, most: int) -> tuple[dict[str, bytes], int]:
     return accepted, 0
 
 
+def is_accepted(path: Path) -> bool:
+    """Write a file of 1 MiB, if there is room."""
+    try:
+        path.write_bytes(b"y" * MEBIBYTE)
+    except OSError as error:
+        assert error.errno == errno.ENOSPC  # noqa: PT017
+        return False
+    return True
+
+
 def assert_all_there(root: Path, accepted: dict[str, bytes]) -> None:
     for name, content in accepted.items():
         assert (root / name).read_bytes() == content, name
@@ -92,6 +102,29 @@ def test_writes_over_quota_are_refused_and_nothing_is_lost(workbench: Workbench)
     second = workbench.device(server)
     assert_all_there(second.mount(*mount_options()), accepted)
     assert sorted(os.listdir(second.mountpoint / "directory")) == ["file0"]
+
+
+def test_what_was_removed_keeps_counting_until_the_quota_grows(workbench: Workbench) -> None:
+    """[edquot] [edquot-history]"""
+    server = workbench.server("--quota", "8M")
+    device = workbench.device(server)
+    root = device.mount(*mount_options())
+    accepted, number = write_until_refused(root, 20)
+    assert number == errno.EDQUOT
+    device.sync()
+    for name in accepted:
+        os.unlink(root / name)
+    device.sync()
+    assert write_until_refused(root, 4)[1] == errno.EDQUOT
+    server.stop()
+    server.flags = ["--quota", "40M"]
+    server.start()
+    wait_until("the device knows of the larger quota", lambda: device.status()["quota"]["limit_bytes"] == 40 * MEBIBYTE)
+    content = write_file(root / "more", random.Random(9).randbytes(5 * MEBIBYTE)).read_bytes()
+    device.umount()
+    server.assert_sound()
+    second = workbench.device(server)
+    assert (second.mount(*mount_options()) / "more").read_bytes() == content
 
 
 @pytest.fixture
@@ -128,7 +161,8 @@ def test_full_journal_disk_refuses_before_it_accepts(device_on_small_disk: Devic
     device.server.start()
     device.sync()
     assert_all_there(root, accepted)
-    write_file(root / "again", b"y" * MEBIBYTE)
+    # What is sent leaves the disk a moment after.
+    wait_until("there is room again", lambda: is_accepted(root / "again"))
     accepted["again"] = b"y" * MEBIBYTE
     device.umount()
     device.assert_sound()
