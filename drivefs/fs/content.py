@@ -37,6 +37,7 @@ class Content:
     """The content of one inode."""
 
     __slots__ = (
+        "__weakref__",
         "base", "fresh", "frozen", "handles", "inline_bytes", "inode", "last_record", "layers", "offsets", "refs",
         "sizes_before", "writers", "written_bytes",
     )  # fmt: skip

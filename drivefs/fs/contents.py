@@ -8,6 +8,8 @@ Invariants: there is one `Content` for each inode; a file that is open keeps its
 and the draft of a nameless one goes with its last descriptor.
 """
 
+from weakref import WeakValueDictionary
+
 from cache.drafts import INLINE_BYTES, DraftRow, Record
 from cache.sealing import digest
 from cache.workspace import LocalState
@@ -46,6 +48,8 @@ class Contents:
         self._now_ns = now_ns
         self._open: dict[InodeId, Content] = {}
         self._idle: dict[InodeId, Content] = {}
+        self._frozen: WeakValueDictionary[InodeId, Content] = WeakValueDictionary()
+        """Contents of which a snapshot exists: what is frozen, only memory knows until its store is in the journal."""
         view.keep_while(self._open.__contains__)
         self._drop_left_over()
 
@@ -70,7 +74,7 @@ class Contents:
         Raises:
             NotFound: nothing is known of the inode.
         """
-        content = self._open.get(inode) or self._idle.get(inode)
+        content = self._open.get(inode) or self._idle.get(inode) or self._frozen.get(inode)
         if content is not None:
             return content
         draft = self._drafts.draft(inode)
@@ -84,6 +88,14 @@ class Contents:
             content.replay(draft, self._drafts.records(inode))
         self._keep_idle(content)
         return content
+
+    def freeze(self, content: Content) -> None:
+        """What there is of changes stays as it is; for as long as a snapshot refers to the content, that is known."""
+        before = content.dirty_bytes
+        content.freeze(self._view.inode(content.inode).size)
+        self._frozen[content.inode] = content
+        self._quota.pend(content.dirty_bytes - before)
+        self._staging.roll(content.inode)
 
     def reload(self, content: Content) -> None:
         """Rebuild the changes of a content from its draft."""
@@ -105,7 +117,7 @@ class Contents:
 
     def forget(self, inode: InodeId, before: InodeState | None) -> None:
         """The databases have something newer: what is clean is read afresh from now on."""
-        content = self._open.get(inode)
+        content = self._open.get(inode) or self._frozen.get(inode)
         if content is None:
             self._idle.pop(inode, None)
             return
@@ -151,8 +163,8 @@ class Contents:
     def move(self, inode: InodeId, other: InodeId) -> Content:
         """Let the content with all changes be that of another inode; descriptors that may write follow it."""
         content = self.load(inode)
-        self._idle.pop(inode, None)
-        self._open.pop(inode, None)
+        for known in (self._idle, self._open, self._frozen):
+            known.pop(inode, None)
         content.inode = other
         readers = [each for each in self.handles if each.content is content and not each.writes]
         content.handles -= len(readers)
@@ -171,6 +183,7 @@ class Contents:
 
     def _drop(self, inode: InodeId, publisher: Publisher) -> None:
         self._idle.pop(inode, None)
+        self._frozen.pop(inode, None)
         before = self._journal.pending_bytes
         if self._drafts.drop_draft(inode):
             left = self._journal.pending_bytes

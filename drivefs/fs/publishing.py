@@ -89,10 +89,7 @@ class Publishing:
         if (content := self._publishable(inode)) is None:
             return None
         state = self._view.inode(inode)
-        before = content.dirty_bytes
-        content.freeze(state.size)
-        self._quota.pend(content.dirty_bytes - before)
-        self._local.staging.roll(inode)
+        self._contents.freeze(content)
         return Snapshot(content, self._contents.reader, size=state.size, mtime_ns=state.mtime_ns)
 
     def _publishable(self, inode: InodeId) -> Content | None:

@@ -10,6 +10,7 @@ from drivefs.protocol.changes import Base, Store, Unlink
 from drivefs.protocol.ids import NO_REVISION, InodeId
 from drivefs.protocol.model import InodeKind, InodeState
 from tests.fs.bench import FsBench
+from tests.fs.test_files import written_elsewhere
 
 
 def test_a_published_file_is_clean_and_reads_the_same(bench: FsBench) -> None:
@@ -177,6 +178,52 @@ def test_truncating_a_file_that_nobody_writes_offers_it(bench: FsBench) -> None:
     bench.backend.heard.clear()
     bench.fs.set_attributes(inode, Wanted(size=3))
     assert bench.backend.told(inode) == ["closed"]
+
+
+@pytest.mark.parametrize("block_bytes", [16, 1000])
+def test_what_is_frozen_stays_readable_when_the_file_is_emptied(bench: FsBench, block_bytes: int) -> None:
+    """Also when so much happened meanwhile that the file's content is not kept in memory."""
+    content = bytes(range(250)) * 8
+    inode = bench.file(b"file", content)
+    bench.publish(inode, block_bytes=block_bytes)
+    number = bench.open_file(inode)
+    bench.fs.write(number, 0, b"changed")
+    bench.fs.release(number)
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    bench.fs._contents._idle.clear()
+    for _ in range(3):
+        number = bench.open_file(inode, os.O_WRONLY | os.O_TRUNC)
+        bench.fs.write(number, 0, b"new")
+        bench.fs.release(number)
+    assert bench.content_of(snapshot) == b"changed" + content[7:]
+    op = bench.store(snapshot)
+    assert op is not None
+    bench.commit(op)
+    assert bench.read(inode) == b"new"
+
+
+def test_a_snapshot_that_came_to_nothing_holds_nothing_up(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"content")
+    bench.freeze(inode)
+    number = bench.open_file(inode)
+    bench.fs.write(number, 0, b"C")
+    bench.fs.release(number)
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    assert bench.content_of(snapshot) == b"Content"
+
+
+def test_what_came_from_elsewhere_shows_though_a_snapshot_is_still_held(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"content")
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    op = bench.store(snapshot)
+    assert op is not None
+    bench.commit(op)
+    written_elsewhere(bench, inode, b"from another device")()
+    assert bench.read(inode) == b"from another device"
+    assert snapshot.size == 7
 
 
 def test_a_reader_tells_the_publisher_nothing(bench: FsBench) -> None:
