@@ -125,6 +125,8 @@ class View:
         known = self._names.get((parent, name))
         if known is not None:
             return known
+        if (listing := self._listings.get(parent)) is not None:
+            return listing.get(name, NO_INODE)
         found = self._overlay.dentry(parent, name)
         if found is MISSING:
             found = self.replica.dentry(parent, name)
