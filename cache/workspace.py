@@ -22,12 +22,14 @@ from cache.findings import Finding
 from cache.journal import Journal
 from cache.lost import LostAndFound
 from cache.recovery import Recovery
+from cache.renumber import renumber_creations
 from cache.replica import Replica
 from cache.rescue import rescue_log
 from cache.reserve import Reserve
 from cache.schema import JOURNAL, JOURNAL_VERSION
 from cache.staging import Staging, sync_path
 from drivefs.protocol.ground import Offload
+from drivefs.protocol.ids import InodeId
 
 CACHE_KIBIBYTES = 8192
 
@@ -129,6 +131,17 @@ class LocalState:
             Poisoned: the disk failed.
         """
         await self.journal.barrier()
+
+    def renumber_creations(self) -> dict[InodeId, InodeId]:
+        """After a new epoch began: give each inode that the server does not know yet a fresh id.
+
+        Gives the new ids by the old ones. For a state whose files nobody has open: what is cached above the databases
+        still has the old ids.
+
+        Raises:
+            OutOfIds, DiskFull, Corrupt: nothing was changed.
+        """
+        return renumber_creations(self._database, self.journal, self.replica.inode)
 
     async def checkpoint(self) -> None:
         """Copy WALs that have grown into their databases; cheap when they have not."""

@@ -136,7 +136,10 @@ async def _log_in(places: config.Places, profile: config.Profile, password: str)
 
 
 async def _keep(places: config.Places, profile: config.Profile, device: "Remote", token: str) -> None:
-    """Open a first session and store all that mounting needs, the credentials last."""
+    """Open a first session and store all that mounting needs, the credentials last.
+
+    What needs the server comes first: until it has given everything, the journal is that of the older login.
+    """
     import trio
 
     from drivefs.cli import local_state
@@ -146,10 +149,10 @@ async def _keep(places: config.Places, profile: config.Profile, device: "Remote"
 
     of_profile = places.of_profile(profile.name)
     with local_state.opened(of_profile, profile.cache_limit_bytes) as local:
-        reply = await session.exchange(local, device, os.urandom)
+        beginning = await session.ask_to_begin(local, device, os.urandom)
+        reply = beginning.reply
         home = next(each for each in reply.workspaces if each.kind == "home")
-        standing = session.Session(local, device, home.workspace, random_bytes=os.urandom, opened=lambda reply: None)
-        await standing.open()
+        session.set_cursor(local, reply, home.workspace)
         # So that a first mount without a network shows the top of the drive.
         lister = Lister(
             Ends(local, device, home.workspace),
@@ -158,6 +161,7 @@ async def _keep(places: config.Places, profile: config.Profile, device: "Remote"
             changed=lambda inode: None,
         )
         await lister.list_directory(home.root)
+        await session.begin(local, beginning)
     config.write_profile(places, profile)
     config.write_credentials(
         of_profile,

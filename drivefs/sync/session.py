@@ -1,20 +1,27 @@
 """A device's standing with the backend: its epoch, its nonce, its inode ids and the workspace that it shows.
 
-Owns the exchange that begins each mount, and the durable facts that it leaves in the journal's database. Invariant: the
-nonce to come is durable here before it is offered, so that a lost reply never looks like a cloned disk.
+Owns the exchange that begins each mount and each login, and the durable facts that it leaves in the journal's database.
+Invariant: the nonce to come is durable here before it is offered, so that a lost reply never looks like a cloned disk.
 """
 
+import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
+from cache.journal import Journal
 from cache.workspace import LocalState
 from drivefs.protocol.ground import RandomBytes
-from drivefs.protocol.ids import ID_RANGE_LENGTH, Epoch, WorkspaceId
+from drivefs.protocol.ids import ID_RANGE_LENGTH, Epoch, InodeId, WorkspaceId
 from drivefs.protocol.messages import IdRangesRequest, SessionReply, SessionRequest
 from drivefs.remote import errors
 from drivefs.remote.client import Remote
 
+log = logging.getLogger(__name__)
+
 NONCE_BYTES = 16
 RESERVE_RANGES = 2
+MOST_RANGES = 8
+"""So many ranges of inode ids can be asked for at once."""
 
 
 async def exchange(local: LocalState, remote: Remote, random_bytes: RandomBytes) -> SessionReply:
@@ -23,21 +30,89 @@ async def exchange(local: LocalState, remote: Remote, random_bytes: RandomBytes)
     Raises:
         RemoteError: no session.
     """
+    reply = await _ask(local, remote, random_bytes)
+    with local.journal.transaction():
+        _take_over(local.journal, reply)
+    await local.barrier()
+    return reply
+
+
+async def _ask(local: LocalState, remote: Remote, random_bytes: RandomBytes) -> SessionReply:
+    """Offer the nonce to come; nothing else changes here."""
     journal = local.journal
     next_nonce = journal.meta("next_nonce")
     if next_nonce is None:
         next_nonce = random_bytes(NONCE_BYTES)
         journal.set_meta("next_nonce", next_nonce)
         await local.barrier()
-    request = SessionRequest(epoch=journal.epoch, last_nonce=journal.meta("nonce") or b"", next_nonce=next_nonce)
-    reply = await remote.session(request)
+    return await remote.session(
+        SessionRequest(epoch=journal.epoch, last_nonce=journal.meta("nonce") or b"", next_nonce=next_nonce)
+    )
+
+
+def _take_over(journal: Journal, reply: SessionReply) -> None:
+    """Note, in the caller's transaction, that the nonce to come is the present one; begin the epoch if it is new."""
+    journal.set_meta("nonce", journal.meta("next_nonce"))
+    journal.set_meta("next_nonce", None)
+    if reply.epoch != journal.epoch:
+        journal.begin_epoch(reply.epoch)
+
+
+class Beginning(NamedTuple):
+    """What a device that logs in got: its first session and its ranges of inode ids. `begin` takes them over."""
+
+    reply: SessionReply
+    starts: list[InodeId]
+
+
+async def ask_to_begin(local: LocalState, remote: Remote, random_bytes: RandomBytes) -> Beginning:
+    """Open a first session of a device that has just logged in, and ask for its inode ids.
+
+    The journal stays as it is but for the nonce to come: an earlier login goes on with it as before.
+
+    Raises:
+        RemoteError: no session, or no ids.
+    """
+    reply = await _ask(local, remote, random_bytes)
+    if reply.epoch == local.journal.epoch:
+        return Beginning(reply, [])
+    count = min(MOST_RANGES, RESERVE_RANGES + local.journal.pending_count // ID_RANGE_LENGTH)
+    ranges = await remote.id_ranges(IdRangesRequest(epoch=reply.epoch, count=count))
+    return Beginning(reply, ranges.starts)
+
+
+async def begin(local: LocalState, beginning: Beginning) -> None:
+    """Let a state that is not mounted be that of the device that logged in; durable on return.
+
+    In a new epoch, what an earlier device made and never committed gets ids of this one. A crash leaves the state of
+    the earlier login, or that of the new one, whole.
+
+    Raises:
+        CacheError: nothing was changed.
+    """
+    journal = local.journal
     with journal.transaction():
-        journal.set_meta("nonce", next_nonce)
-        journal.set_meta("next_nonce", None)
-        if reply.epoch != journal.epoch:
-            journal.begin_epoch(reply.epoch)
+        is_new = beginning.reply.epoch != journal.epoch
+        _take_over(journal, beginning.reply)
+        for start in beginning.starts:
+            journal.add_id_range(start)
+        if is_new:
+            local.renumber_creations()
     await local.barrier()
-    return reply
+
+
+def set_cursor(local: LocalState, reply: SessionReply, workspace: WorkspaceId) -> None:
+    """A new replica starts at the head: what lies before is listed on demand.
+
+    Raises:
+        Offline: the drive is not there any more.
+    """
+    for info in reply.workspaces:
+        if info.workspace == workspace:
+            if local.replica.cursor(workspace) is None:
+                local.replica.set_cursor(workspace, info.head)
+            return
+    raise errors.Offline("the server no longer lists this drive among those that this device may use")
 
 
 class Session:
@@ -69,20 +144,19 @@ class Session:
         Raises:
             RemoteError: no session.
         """
+        epoch, waiting_count = self.epoch, self._local.journal.pending_count
         reply = await exchange(self._local, self._remote, self._random_bytes)
-        self._set_cursor(reply)
+        if epoch and waiting_count and reply.epoch != epoch:
+            log.warning(
+                "the server does not know this copy of the device's state: it was restored from a backup, or another"
+                " copy was mounted since. Of the %d changes that waited, new files are kept but may come back under"
+                " other names or at the top of the drive, and new empty directories may have to be made again",
+                waiting_count,
+            )
+        set_cursor(self._local, reply, self._workspace)
         await self.refill_ids()
         await self._local.journal.log_barrier()
         self._opened(reply)
-
-    def _set_cursor(self, reply: SessionReply) -> None:
-        """A new replica starts at the head: what lies before is listed on demand."""
-        for info in reply.workspaces:
-            if info.workspace == self._workspace:
-                if self._local.replica.cursor(self._workspace) is None:
-                    self._local.replica.set_cursor(self._workspace, info.head)
-                return
-        raise errors.Offline("the server no longer lists this drive among those that this device may use")
 
     async def refill_ids(self) -> None:
         """See that the reserve of inode ids is full.

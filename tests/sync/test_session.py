@@ -1,0 +1,130 @@
+"""How a login makes a state its own: after everything was had from the backend, and then all at once."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import trio
+
+from cache.errors import CacheError
+from cache.workspace import LocalState
+from drivefs.protocol.ids import ID_RANGE_LENGTH, Epoch, Incarnation, InodeId, Seq, WorkspaceId
+from drivefs.protocol.messages import Cursor, IdRangesReply, IdRangesRequest, SessionRequest
+from drivefs.remote import errors
+from drivefs.remote.client import Remote
+from drivefs.sync import session
+from tests.cache.states import ROOT, Bench, create
+
+HOME = WorkspaceId(5)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.close_all()
+
+
+@pytest.fixture
+def local(bench: Bench) -> LocalState:
+    return bench.open()
+
+
+class Reply:
+    """As much of a session's reply as is looked at."""
+
+    def __init__(self, epoch: Epoch) -> None:
+        self.epoch = epoch
+        self.workspaces: list[Any] = [self]
+        self.workspace = HOME
+        self.head = Cursor(incarnation=Incarnation(1), seq=Seq(1))
+
+
+class Backend:
+    """Begins a new epoch whenever it is told to, and hands out one range after another, if it does at all."""
+
+    def __init__(self, epoch: Epoch) -> None:
+        self.epoch = epoch
+        self.has_ids = True
+        self.asked: list[IdRangesRequest] = []
+
+    async def session(self, request: SessionRequest) -> Reply:
+        await trio.lowlevel.checkpoint()
+        return Reply(self.epoch)
+
+    async def id_ranges(self, request: IdRangesRequest) -> IdRangesReply:
+        await trio.lowlevel.checkpoint()
+        if not self.has_ids:
+            raise errors.Offline("no server answers")
+        self.asked.append(request)
+        first = 100 * len(self.asked)
+        return IdRangesReply(starts=[InodeId((first + each) * ID_RANGE_LENGTH) for each in range(request.count)])
+
+
+async def log_in(local: LocalState, backend: Backend) -> None:
+    beginning = await session.ask_to_begin(local, cast(Remote, backend), bytes)
+    await session.begin(local, beginning)
+
+
+def only_inode(local: LocalState) -> InodeId:
+    ((name, inode),) = local.journal.overlay.children(ROOT)
+    assert name == b"file"
+    return inode
+
+
+def test_a_login_over_unsent_changes_gives_them_ids_of_its_epoch(bench: Bench, local: LocalState) -> None:
+    create(local.journal, b"file", content=b"12345")
+    backend = Backend(Epoch(3))
+    trio.run(log_in, local, backend)
+    assert local.journal.epoch == 3
+    assert [request.epoch for request in backend.asked] == [3]
+    assert only_inode(local) == 100 * ID_RANGE_LENGTH
+    assert local.journal.ids_left() == session.RESERVE_RANGES * ID_RANGE_LENGTH - 1
+    assert not local.journal.is_dirty
+    trio.run(log_in, local, backend)
+    assert only_inode(local) == 100 * ID_RANGE_LENGTH
+    backend.epoch = Epoch(4)
+    trio.run(log_in, local, backend)
+    assert only_inode(local) == 200 * ID_RANGE_LENGTH
+    assert bench.close(local) == []
+
+
+def test_a_login_that_gets_no_ids_changes_nothing(bench: Bench, local: LocalState) -> None:
+    inode, _ = create(local.journal, b"file", content=b"12345")
+    left = local.journal.ids_left()
+    backend = Backend(Epoch(3))
+    backend.has_ids = False
+    with pytest.raises(errors.Offline):
+        trio.run(log_in, local, backend)
+    assert (local.journal.epoch, local.journal.meta("nonce")) == (0, None)
+    assert (only_inode(local), local.journal.ids_left()) == (inode, left)
+    assert bench.close(local) == []
+
+
+def test_a_login_with_too_few_ids_changes_nothing(bench: Bench, local: LocalState) -> None:
+    inode, _ = create(local.journal, b"file", content=b"12345")
+    nothing = session.Beginning(cast(Any, Reply(Epoch(3))), [])
+    with pytest.raises(CacheError):
+        trio.run(session.begin, local, nothing)
+    assert (local.journal.epoch, only_inode(local)) == (0, inode)
+    assert bench.close(local) == []
+
+
+def test_a_mount_whose_epoch_ends_says_what_becomes_of_what_waits(
+    local: LocalState, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = Backend(Epoch(3))
+    opening = session.Session(
+        local, cast(Remote, backend), HOME, random_bytes=bytes, opened=lambda reply: None
+    )
+    with caplog.at_level(logging.WARNING):
+        trio.run(opening.open)
+        create(local.journal, b"file")
+        trio.run(opening.open)
+        assert caplog.messages == []
+        backend.epoch = Epoch(4)
+        trio.run(opening.open)
+    (message,) = caplog.messages
+    assert "1 changes" in message
