@@ -6,11 +6,12 @@ both checks are run on it at the end of the session, so that whatever a test lef
 
 import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.mount.oracle import Pair
-from tests.support.mounts import Device, Watchdog, Workbench
+from tests.support.mounts import Device, Server, Watchdog, Workbench
 
 TEST_SECONDS = 240.0
 """After this long the mounts of a test are killed: it hangs."""
@@ -48,8 +49,16 @@ def watchdog() -> Iterator[Watchdog]:
     watching.close()
 
 
-def opened(config: pytest.Config, watchdog: Watchdog) -> Iterator[Workbench]:
-    workbench = Workbench(watchdog)
+@pytest.fixture(scope="session")
+def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What every server begins with: one user, ada. Made once, since that takes a second."""
+    home = tmp_path_factory.mktemp("server") / "home"
+    Server(home).add_user("ada")
+    return home
+
+
+def opened(config: pytest.Config, watchdog: Watchdog, server_home: Path) -> Iterator[Workbench]:
+    workbench = Workbench(watchdog, server_home)
     config.stash[WORKBENCHES].append(workbench)
     yield workbench
     config.stash[WORKBENCHES].remove(workbench)
@@ -57,14 +66,14 @@ def opened(config: pytest.Config, watchdog: Watchdog) -> Iterator[Workbench]:
 
 
 @pytest.fixture(scope="session")
-def shared_workbench(pytestconfig: pytest.Config, watchdog: Watchdog) -> Iterator[Workbench]:
-    yield from opened(pytestconfig, watchdog)
+def shared_workbench(pytestconfig: pytest.Config, watchdog: Watchdog, server_home: Path) -> Iterator[Workbench]:
+    yield from opened(pytestconfig, watchdog, server_home)
 
 
 @pytest.fixture
-def workbench(pytestconfig: pytest.Config, watchdog: Watchdog) -> Iterator[Workbench]:
+def workbench(pytestconfig: pytest.Config, watchdog: Watchdog, server_home: Path) -> Iterator[Workbench]:
     """For one test that starts, breaks and ends its own servers and mounts."""
-    yield from opened(pytestconfig, watchdog)
+    yield from opened(pytestconfig, watchdog, server_home)
 
 
 @pytest.fixture(scope="session")

@@ -81,9 +81,12 @@ def bare_environment() -> dict[str, str]:
 
 
 class Server:
-    """A `drivefs-server` on a data directory and a port of its own; both stay the same over restarts."""
+    """A `drivefs-server` on a data directory and a port of its own; both stay the same over restarts.
 
-    def __init__(self, home: Path, *flags: str) -> None:
+    It begins as a copy of the home of another one that is not running, if one is given.
+    """
+
+    def __init__(self, home: Path, *flags: str, like: Path | None = None) -> None:
         self.home = home
         self.data = home / "data"
         self.log = home / "server.log"
@@ -92,6 +95,8 @@ class Server:
         self.flags = list(flags)
         self.process: subprocess.Popen[bytes] | None = None
         home.mkdir(parents=True)
+        if like is not None:
+            shutil.copytree(like, home, dirs_exist_ok=True)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -326,10 +331,14 @@ class Device:
 
 
 class Workbench:
-    """Makes servers and devices below one new directory that other users can enter, and ends them all."""
+    """Makes servers and devices below one new directory that other users can enter, and ends them all.
 
-    def __init__(self, watchdog: Watchdog) -> None:
+    Its servers begin as copies of `like`, the home of one that has the user ada.
+    """
+
+    def __init__(self, watchdog: Watchdog, like: Path) -> None:
         self.watchdog = watchdog
+        self.like = like
         self.home = Path(tempfile.mkdtemp(prefix="drivefs-"))
         self.home.chmod(0o755)
         self.servers: list[Server] = []
@@ -342,10 +351,9 @@ class Workbench:
 
     def server(self, *flags: str) -> Server:
         """A running server with one user, ada."""
-        server = Server(self.home / f"server{len(self.servers)}", *flags)
+        server = Server(self.home / f"server{len(self.servers)}", *flags, like=self.like)
         self.servers.append(server)
         server.start()
-        server.add_user("ada")
         return server
 
     def device(self, server: Server, user: str = "ada") -> Device:
