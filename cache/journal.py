@@ -21,9 +21,10 @@ from cache.sealing import row_digest
 from cache.staging import Staging
 from drivefs.protocol import wire
 from drivefs.protocol.changes import Create, Mutation, Status
+from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ground import Offload
 from drivefs.protocol.ids import NO_REVISION, Epoch, InodeId, OpNumber, RevisionNumber, Seq
-from drivefs.protocol.model import InodeKind
+from drivefs.protocol.model import DentryState, InodeKind, InodeState
 
 _COLUMNS = "n, state, seq, revision, status, reason, body, digest, mark"
 
@@ -54,13 +55,13 @@ class JournalRow(NamedTuple):
 
 
 class Forgotten(NamedTuple):
-    """Overlay rows that are gone, so that the replica's show; `more`: there is more to forget.
+    """Overlay rows that are gone, as they were, so that the replica's show; `more`: there is more to forget.
 
     `made` are directories that this device created: all their names have come with the feed.
     """
 
-    inodes: list[InodeId]
-    names: list[tuple[InodeId, bytes]]
+    inodes: list[InodeState]
+    names: list[DentryState]
     made: list[InodeId]
     more: bool
 
@@ -311,7 +312,7 @@ class Journal:
             f"SELECT {_COLUMNS} FROM mutations WHERE state = 2 AND seq <= ? ORDER BY seq LIMIT ?",
             (cursor_seq, limit + 1),
         )
-        names: list[tuple[InodeId, bytes]] = []
+        names: list[DentryState] = []
         made: list[InodeId] = []
         touched: set[InodeId] = set()
         with self._database.transaction():
@@ -324,29 +325,31 @@ class Journal:
             inodes = self._drop_needless(touched)
         return Forgotten(inodes, names, made, len(found) > limit)
 
-    def _drop_entries(self, row: JournalRow) -> list[tuple[InodeId, bytes]]:
-        """Drop the overlay entries that this mutation was the last to touch."""
+    def _drop_entries(self, row: JournalRow) -> list[DentryState]:
+        """Drop the overlay entries that this mutation was the last to touch; gives them as they were."""
         dropped = []
         for parent, name in entries(row.mutation):
-            self._database.write("DELETE FROM dentries WHERE parent = ? AND name = ? AND op = ?", (parent, name, row.n))
-            if self._database.changed_count():
-                dropped.append((parent, name))
+            found = self._database.row(
+                "DELETE FROM dentries WHERE parent = ? AND name = ? AND op = ? RETURNING inode", (parent, name, row.n)
+            )
+            if found is not None:
+                dropped.append(DentryState(parent, name, found[0]))
         return dropped
 
-    def _drop_needless(self, inodes: set[InodeId]) -> list[InodeId]:
-        """Drop the rows of those inodes that no mutation, no draft and no entry of the overlay needs."""
+    def _drop_needless(self, inodes: set[InodeId]) -> list[InodeState]:
+        """Drop the rows of those inodes that no mutation, no draft and no entry of the overlay needs; gives them."""
         dropped = []
         for inode in inodes:
-            self._database.write(
+            found = self._database.row(
                 "DELETE FROM inodes WHERE inode = ?1"
                 " AND NOT EXISTS (SELECT 1 FROM mutations WHERE inode = ?1)"
                 " AND NOT EXISTS (SELECT 1 FROM mutations WHERE other = ?1 AND other != 0)"
                 " AND NOT EXISTS (SELECT 1 FROM drafts WHERE inode = ?1)"
-                " AND NOT EXISTS (SELECT 1 FROM dentries WHERE parent = ?1)",
+                " AND NOT EXISTS (SELECT 1 FROM dentries WHERE parent = ?1) RETURNING state",
                 (inode,),
             )
-            if self._database.changed_count():
-                dropped.append(inode)
+            if found is not None:
+                dropped.append(_shown(inode, found[0]))
         return dropped
 
     # -- facts of the device -----------------------------------------------------------------------------------------
@@ -389,3 +392,11 @@ class Journal:
     def ids_left(self) -> int:
         """How many inode ids are left."""
         return self._ids.left()
+
+
+def _shown(inode: InodeId, body: bytes) -> InodeState:
+    """A state that is being dropped; one that cannot be read looks like no other, and the replica has the right one."""
+    try:
+        return wire.decode(body, InodeState)
+    except ProtocolError:
+        return InodeState(inode=inode, kind=InodeKind.FILE, mode=0, nlink=0)

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from cache.drafts import INLINE_BYTES, DraftRow, Record
 from cache.sealing import digest
 from cache.workspace import LocalState
-from drivefs.fs import compaction
+from drivefs.fs import compaction, errors
 from drivefs.fs.content import Content, Staged
 from drivefs.fs.extents import Extent
 from drivefs.fs.handles import FileHandle, Handles
@@ -127,7 +127,11 @@ class Contents:
             self._refresh(content)
 
     def _refresh(self, content: Content) -> None:
-        fresh = self._load_clean(self._view.inode(content.inode))
+        try:
+            state = self._view.inode(content.inode)
+        except errors.NotFound:
+            return
+        fresh = self._load_clean(state)
         if fresh.base.revision != content.base.revision:
             content.base, content.refs, content.offsets = fresh.base, fresh.refs, fresh.offsets
 

@@ -373,6 +373,10 @@ class FileSystem:
         for inode in inodes:
             self._contents.forget(inode, before.get(inode))
 
+    def replaced(self, states: Iterable[InodeState]) -> None:
+        """These states are newer than what is cached and look the same to programs: cache them instead."""
+        self._view.replace_cached(states)
+
     def begin_again(self) -> None:
         """Drop all that is cached of names and inodes: the replica is empty, and is filled from the backend."""
         self._view.begin_again(self.root)

@@ -14,6 +14,8 @@ from itertools import islice
 from types import TracebackType
 from typing import TypeVar
 
+import msgspec
+
 from cache.journal import Journal
 from cache.overlay import MISSING
 from cache.replica import Replica
@@ -224,10 +226,20 @@ class View:
     def forget(self, inodes: Iterable[InodeId], names: Iterable[Name]) -> dict[InodeId, InodeState]:
         """Drop what is cached of these: the databases have something newer. Gives the states that were dropped."""
         dropped = {inode: state for inode in inodes if (state := self._inodes.pop(inode, None)) is not None}
+        for inode, state in dropped.items():
+            if self._used(inode) and self._overlay.inode(inode) is None and self.replica.inode(inode) is None:
+                # Removed elsewhere: it stays whole for those who have it open.
+                self._nameless[inode] = msgspec.structs.replace(state, nlink=0)
         for name in names:
             self._names.pop(name, None)
             self._listings.drop(name[0])
         return dropped
+
+    def replace_cached(self, states: Iterable[InodeState]) -> None:
+        """Cache these states in place of older ones; what was not cached, or has changed here since, stays as it is."""
+        cached = [state for state in states if state.inode in self._inodes]
+        own = {state.inode for state in self._overlay.inodes([state.inode for state in cached])}
+        self._inodes.update((state.inode, state) for state in cached if state.inode not in own)
 
     def see_to_root(self, root: InodeId) -> None:
         """Nothing can be shown without a root, and a cache that was deleted has none: until it is listed, any will do.

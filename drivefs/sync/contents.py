@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from drivefs.protocol.changes import Base
 from drivefs.protocol.ids import InodeId, OpNumber, RevisionNumber
+from drivefs.protocol.model import InodeState
 from drivefs.sync import uploader
 
 
@@ -70,6 +71,10 @@ class Views(Protocol):
 
     def forget_cached(self, inodes: Iterable[InodeId], names: Iterable[tuple[InodeId, bytes]]) -> None:
         """Drop what is cached of these inodes and (parent, name) pairs: the databases have something newer."""
+        ...
+
+    def replaced(self, states: Iterable[InodeState]) -> None:
+        """These states are newer than what is cached and look the same to programs: cache them instead."""
         ...
 
 

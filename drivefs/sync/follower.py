@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from cache.journal import Forgotten
 from cache.overlay import MISSING
 from drivefs.protocol.ids import NO_INODE, InodeId
 from drivefs.protocol.messages import ChangesRequest, FeedPage, FeedStatus, WorkspaceCursor
@@ -23,11 +24,22 @@ PAGE_CHANGES = 1000
 
 @dataclass(slots=True)
 class _Difference:
-    """What a page changes of what is shown here."""
+    """What changes of what is shown here; `alike` are states that are newer and look the same."""
 
     attributes: list[InodeId] = field(default_factory=list)
     contents: list[InodeId] = field(default_factory=list)
     names: list[tuple[InodeId, bytes]] = field(default_factory=list)
+    alike: list[InodeState] = field(default_factory=list)
+
+    def add_state(self, before: InodeState, after: InodeState | None) -> None:
+        """An inode was shown as `before` and is now as `after`; None: it is gone, or nothing is known of it."""
+        if after is None:
+            # A removed inode was shown as removed already, or its names are told.
+            self.attributes.append(before.inode)
+        elif _looks_same(before, after):
+            self.alike.append(after)
+        else:
+            (self.contents if before.revision != after.revision else self.attributes).append(after.inode)
 
 
 class Follower:
@@ -69,15 +81,7 @@ class Follower:
         """Apply one page and tell everyone whom it concerns."""
         difference = self._compare(page)
         self._local.replica.apply_page(page)
-        self._views.forget_cached(
-            [state.inode for state in page.inodes], [(dentry.parent, dentry.name) for dentry in page.dentries]
-        )
-        for inode in difference.attributes:
-            self._invalidator.inode(inode, content=False)
-        for inode in difference.contents:
-            self._invalidator.inode(inode, content=True)
-        for parent, name in difference.names:
-            self._invalidator.entry(parent, name)
+        self._tell(difference)
         await self.let_go()
 
     async def let_go(self) -> None:
@@ -89,28 +93,47 @@ class Follower:
             forgotten = self._local.journal.forget(replica.synced_seq(self._workspace))
             for directory in forgotten.made:
                 replica.mark_complete(directory)
-            self._views.forget_cached(forgotten.inodes, forgotten.names)
+            self._tell(self._uncovered(forgotten))
             more = forgotten.more
             await trio.lowlevel.checkpoint()
 
     def _compare(self, page: FeedPage) -> _Difference:
         """Find what the page changes of what this device shows: where the overlay has something, it stays."""
-        journal, replica = self._local.journal, self._local.replica
+        replica, overlay = self._local.replica, self._local.journal.overlay
+        own = {state.inode for state in overlay.inodes([state.inode for state in page.inodes])}
         found = _Difference()
         for state in page.inodes:
-            if journal.overlay.inode(state.inode) is not None:
-                continue
-            before = replica.inode(state.inode)
-            if before is None or _looks_same(before, state):
-                continue
-            (found.contents if before.revision != state.revision else found.attributes).append(state.inode)
+            if state.inode not in own and (before := replica.inode(state.inode)) is not None:
+                found.add_state(before, state)
         for dentry in page.dentries:
-            if journal.overlay.dentry(dentry.parent, dentry.name) is not MISSING:
+            if overlay.dentry(dentry.parent, dentry.name) is not MISSING:
                 continue
             known = replica.dentry(dentry.parent, dentry.name)
             if known is MISSING or (known or NO_INODE) != dentry.inode:
                 found.names.append((dentry.parent, dentry.name))
         return found
+
+    def _uncovered(self, forgotten: Forgotten) -> _Difference:
+        """Find where the replica, now that it shows, differs from what the overlay showed until now."""
+        replica, found = self._local.replica, _Difference()
+        after = {state.inode: state for state in replica.inodes([state.inode for state in forgotten.inodes])}
+        for before in forgotten.inodes:
+            found.add_state(before, after.get(before.inode))
+        for dentry in forgotten.names:
+            known = replica.dentry(dentry.parent, dentry.name)
+            if known is MISSING or (known or NO_INODE) != dentry.inode:
+                found.names.append((dentry.parent, dentry.name))
+        return found
+
+    def _tell(self, difference: _Difference) -> None:
+        self._views.forget_cached([*difference.attributes, *difference.contents], difference.names)
+        self._views.replaced(difference.alike)
+        for inode in difference.attributes:
+            self._invalidator.inode(inode, content=False)
+        for inode in difference.contents:
+            self._invalidator.inode(inode, content=True)
+        for parent, name in difference.names:
+            self._invalidator.entry(parent, name)
 
 
 def _looks_same(before: InodeState, after: InodeState) -> bool:

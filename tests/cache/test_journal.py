@@ -11,7 +11,7 @@ from cache.overlay import MISSING
 from cache.workspace import LocalState
 from drivefs.protocol.changes import Exchange, Link, SetAttributes, Status
 from drivefs.protocol.ids import ID_RANGE_LENGTH, NO_INODE, Epoch, InodeId, OpNumber, RevisionNumber, Seq
-from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.protocol.model import DentryState, InodeKind, InodeState
 from tests.cache.states import FIRST_ID, ROOT, Bench, change_mode, create, unlink
 
 
@@ -179,7 +179,8 @@ class TestForgetting:
         assert local.journal.forget(Seq(6)).inodes == []
         assert local.journal.overlay.dentry(ROOT, b"a") == inode
         forgotten = local.journal.forget(Seq(7))
-        assert (forgotten.inodes, forgotten.names, forgotten.more) == ([inode], [(ROOT, b"a")], False)
+        assert ([state.inode for state in forgotten.inodes], forgotten.more) == ([inode], False)
+        assert forgotten.names == [DentryState(ROOT, b"a", inode)]
         assert local.journal.overlay.dentry(ROOT, b"a") is MISSING
         assert local.journal.get(n) is None
 
@@ -192,7 +193,7 @@ class TestForgetting:
         journal.forget(Seq(1))
         assert journal.overlay.inode(ROOT) is not None
         acknowledge(local, n, 2)
-        assert ROOT in journal.forget(Seq(2)).inodes
+        assert ROOT in [state.inode for state in journal.forget(Seq(2)).inodes]
         assert journal.overlay.inode(ROOT) is None
         assert bench.close(local) == []
 
@@ -214,7 +215,8 @@ class TestForgetting:
         assert journal.overlay.dentry(ROOT, b"a") is None
         acknowledge(local, m, 2)
         forgotten = journal.forget(Seq(9))
-        assert (forgotten.inodes, forgotten.names) == ([inode], [(ROOT, b"a")])
+        assert [state.inode for state in forgotten.inodes] == [inode]
+        assert forgotten.names == [DentryState(ROOT, b"a")]
 
     def test_it_goes_by_parts_and_says_when_there_is_more(self, local: LocalState) -> None:
         journal = local.journal
@@ -231,7 +233,7 @@ def test_an_overlay_row_keeps_its_op_when_only_a_draft_changed_it(local: LocalSt
     inode, n = create(journal, b"a")
     journal.overlay.put_inode(InodeState(inode, InodeKind.FILE, 0o600, size=9), OpNumber(0))
     acknowledge(local, n, 1)
-    assert journal.forget(Seq(1)).inodes == [inode]
+    assert [state.inode for state in journal.forget(Seq(1)).inodes] == [inode]
 
 
 def test_children_are_in_byte_order_with_tombstones(local: LocalState) -> None:

@@ -1,0 +1,136 @@
+"""Pages of the feed on a real local state: the kernel hears of what looks different, and of nothing else."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from cache.check import check
+from drivefs.protocol.changes import Create
+from drivefs.protocol.ids import Incarnation, InodeId, RevisionNumber, Seq
+from drivefs.protocol.messages import Cursor, FeedPage, FeedStatus
+from drivefs.protocol.model import DentryState, InodeKind, InodeState
+from drivefs.sync.contents import Shown
+from drivefs.sync.ends import Ends
+from drivefs.sync.follower import Follower
+from tests.fs.bench import ROOT, WORKSPACE, FsBench
+
+
+class Kernel:
+    """Hears what it has to forget."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[object] = []
+
+    def inode(self, inode: InodeId, *, content: bool) -> None:
+        self.forgotten.append((inode, content))
+
+    def entry(self, parent: InodeId, name: bytes) -> None:
+        self.forgotten.append((parent, name))
+
+
+class World:
+    """A device and its follower."""
+
+    def __init__(self, bench: FsBench) -> None:
+        self.bench, self.kernel, self.diverged = bench, Kernel(), 0
+        ends = Ends(bench.local, None, WORKSPACE)  # type: ignore[arg-type]
+        self.follower = Follower(ends, Shown(bench.fs, self.kernel), diverged=lambda: None)
+
+    def apply(self, seq: int, inodes: list[InodeState], dentries: dict[bytes, int]) -> list[object]:
+        """A page arrives; gives what the kernel has to forget."""
+        self.kernel.forgotten.clear()
+        page = FeedPage(
+            workspace=WORKSPACE,
+            status=FeedStatus.CHANGES,
+            cursor=Cursor(incarnation=Incarnation(1), seq=Seq(seq)),
+            inodes=inodes,
+            dentries=[DentryState(ROOT, name, InodeId(inode)) for name, inode in dentries.items()],
+        )
+        trio.run(self.follower.apply, page)
+        return list(self.kernel.forgotten)
+
+    def committed(self, name: bytes, content: bytes) -> InodeState:
+        """A file of this device that the backend has, and the feed has not brought yet."""
+        inode = self.bench.file(name, content)
+        self.bench.publish(inode)
+        journal = self.bench.local.journal
+        with journal.transaction():
+            for row in journal.touching(inode):
+                if isinstance(row.mutation, Create):
+                    journal.settle(row.n, Seq(2))
+        return self.bench.fs.inode(inode)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    bench = FsBench(tmp_path)
+    yield World(bench)
+    bench.close()
+    assert check(tmp_path / "state", tmp_path / "cache") == []
+
+
+def test_own_changes_come_back_without_a_word_to_the_kernel(world: World) -> None:
+    state = world.committed(b"a", b"mine")
+    root = world.bench.fs.inode(ROOT)
+    told = world.apply(9, [msgspec.structs.replace(state, seq=Seq(9)), root], {b"a": state.inode})
+    assert told == []
+    assert world.bench.local.journal.overlay.inode(state.inode) is None
+    shown = world.bench.lookup(b"a")
+    assert shown is not None
+    assert shown.seq == 9
+    assert world.bench.read(state.inode) == b"mine"
+
+
+def test_change_of_another_device_that_comes_with_an_own_one_is_told(world: World) -> None:
+    state = world.committed(b"a", b"mine")
+    assert world.bench.lookup(b"a") is not None
+    changed = msgspec.structs.replace(state, mode=0o600, seq=Seq(9))
+    told = world.apply(9, [changed], {b"a": state.inode})
+    assert (state.inode, False) in told
+    assert world.bench.fs.inode(state.inode).mode == 0o600
+
+
+def test_name_that_another_device_took_right_after_is_told(world: World) -> None:
+    state = world.committed(b"a", b"mine")
+    other = InodeState(inode=InodeId(9000), kind=InodeKind.FILE, mode=0o644)
+    gone = msgspec.structs.replace(state, nlink=0)
+    told = world.apply(9, [gone, other], {b"a": 9000})
+    assert (ROOT, b"a") in told
+    shown = world.bench.lookup(b"a")
+    assert shown is not None
+    assert shown.inode == 9000
+
+
+def test_remote_change_is_told_as_what_it_is(world: World) -> None:
+    state = InodeState(inode=InodeId(9001), kind=InodeKind.FILE, mode=0o644, revision=RevisionNumber(1))
+    assert world.apply(3, [state], {b"b": 9001}) == [(ROOT, b"b")]
+    attributes = msgspec.structs.replace(state, mode=0o600)
+    assert world.apply(4, [attributes], {}) == [(9001, False)]
+    content = msgspec.structs.replace(attributes, revision=RevisionNumber(2), mtime_ns=7)
+    assert world.apply(5, [content], {}) == [(9001, True)]
+    assert world.apply(5, [content], {b"b": 9001}) == []
+    assert world.apply(6, [msgspec.structs.replace(content, nlink=0)], {b"b": 0}) == [(9001, False), (ROOT, b"b")]
+
+
+def test_own_unsent_change_goes_on_showing_over_a_remote_one(world: World) -> None:
+    state = InodeState(inode=InodeId(9001), kind=InodeKind.FILE, mode=0o644)
+    world.apply(3, [state], {b"b": 9001})
+    world.bench.unlink(b"b")
+    assert world.apply(4, [msgspec.structs.replace(state, mode=0o600)], {b"b": 9001}) == []
+    assert world.bench.lookup(b"b") is None
+
+
+def test_file_that_another_device_removed_stays_whole_for_those_who_have_it_open(world: World) -> None:
+    state = world.committed(b"a", b"mine")
+    world.apply(3, [state], {b"a": state.inode})
+    reader = world.bench.open_file(state.inode, os.O_RDONLY)
+    told = world.apply(4, [msgspec.structs.replace(state, nlink=0)], {b"a": 0})
+    assert (ROOT, b"a") in told
+    assert world.bench.lookup(b"a") is None
+    assert bytes(world.bench.run(world.bench.fs.read, reader, 0, 100)) == b"mine"
+    assert world.bench.fs.inode(state.inode).nlink == 0
+    world.bench.fs.release(reader)
