@@ -122,9 +122,7 @@ async def _log_in(places: config.Places, profile: config.Profile, password: str)
                 await _give_back(device)
                 raise
         except errors.Refused as error:
-            raise CommandError(
-                f"{profile.url} refuses: {output.clause(error)}", ExitCode.REFUSED
-            ) from error
+            raise CommandError(f"{profile.url} refuses: {output.clause(error)}", ExitCode.REFUSED) from error
         except (errors.NotDrivefs, errors.OtherProtocol, errors.UntrustedServer) as error:
             raise CommandError(
                 f"{output.clause(error)}. Check the URL. Nothing was changed here", ExitCode.REFUSED

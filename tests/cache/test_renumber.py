@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from cache.database import Database
-from cache.errors import OutOfIds
+from cache.errors import DiskFull, OutOfIds
 from cache.journal import RowState
 from cache.overlay import MISSING
 from cache.renumber import INODE_FIELDS
@@ -227,9 +227,7 @@ def test_what_is_committed_keeps_its_id(bench: Bench, local: LocalState) -> None
 def test_a_base_that_only_the_old_epoch_knows_is_named_by_its_number(local: LocalState) -> None:
     journal = local.journal
     with journal.transaction():
-        store = Store(
-            n=journal.next_op(), time_ns=T0, inode=SERVERS_FILE, base=Base(), size=0, runs=[], mtime_ns=T0
-        )
+        store = Store(n=journal.next_op(), time_ns=T0, inode=SERVERS_FILE, base=Base(), size=0, runs=[], mtime_ns=T0)
         journal.append(store)
         second = msgspec.structs.replace(store, n=journal.next_op(), base=Base(revision_op=store.n))
         third = msgspec.structs.replace(store, n=journal.next_op(), base=Base(revision_op=second.n))
@@ -281,6 +279,22 @@ def test_without_ids_nothing_is_changed(bench: Bench, local: LocalState) -> None
     before, shown = rows(bench), list(tree(local))
     with pytest.raises(OutOfIds):
         begin_epoch(local, start=None)
+    assert rows(bench) == before
+    assert list(tree(local)) == shown
+    assert bench.close(local) == []
+
+
+def test_it_is_one_transaction_also_by_itself(bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch) -> None:
+    furnish(local)
+    before, shown = rows(bench), list(tree(local))
+
+    def failing(inode: InodeId, other: InodeId) -> None:
+        raise DiskFull("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local.journal.drafts, "move_draft", failing)
+        with pytest.raises(DiskFull):
+            local.renumber_creations()
     assert rows(bench) == before
     assert list(tree(local)) == shown
     assert bench.close(local) == []

@@ -116,9 +116,7 @@ def test_a_mount_whose_epoch_ends_says_what_becomes_of_what_waits(
     local: LocalState, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = Backend(Epoch(3))
-    opening = session.Session(
-        local, cast(Remote, backend), HOME, random_bytes=bytes, opened=lambda reply: None
-    )
+    opening = session.Session(local, cast(Remote, backend), HOME, random_bytes=bytes, opened=lambda reply: None)
     with caplog.at_level(logging.WARNING):
         trio.run(opening.open)
         create(local.journal, b"file")
@@ -128,3 +126,10 @@ def test_a_mount_whose_epoch_ends_says_what_becomes_of_what_waits(
         trio.run(opening.open)
     (message,) = caplog.messages
     assert "1 changes" in message
+
+
+def test_limits_that_a_login_heard_hold_before_the_first_mount(local: LocalState) -> None:
+    assert session.known_limits(local.journal).quota_bytes == 0
+    backend = Backend(Epoch(3))
+    trio.run(log_in, local, backend)
+    assert session.known_limits(local.journal) == backend.limits
