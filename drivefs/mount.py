@@ -34,7 +34,6 @@ from drivefs.fs.ownership import Owner
 from drivefs.fuse import invalidation
 from drivefs.fuse.session import MountFailed
 from drivefs.fuse.session import Session as KernelSession
-from drivefs.protocol import wire
 from drivefs.protocol.messages import Limits, SessionReply, Usage
 from drivefs.remote import errors, transport
 from drivefs.remote.client import Remote
@@ -48,7 +47,7 @@ from drivefs.sync.lister import Lister
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
 from drivefs.sync.refusals import Labels, Refusals
-from drivefs.sync.session import Session
+from drivefs.sync.session import Session, known_limits
 from drivefs.sync.status import Meter, Reporter
 from drivefs.sync.uploader import Uploader
 
@@ -62,7 +61,6 @@ THREADS = 8
 SWITCH_SECONDS = 0.0005
 END_SECONDS = 20.0
 FIRST_SESSION_SECONDS = 5.0
-DEFAULT_FILE_BYTES = 10 * 2**30
 """The largest file until the server has said what it allows."""
 
 
@@ -154,21 +152,15 @@ class _Parts:
 
 
 class _Allowance:
-    """What the backend allows the account: remembered in the journal's database, so that it holds offline too."""
-
-    KEY = "allowance"
+    """What the backend allows the account, and whoever has to hear of it."""
 
     def __init__(self, local: LocalState) -> None:
-        self._journal = local.journal
-        known = self._journal.meta(self.KEY)
-        nothing = Limits(file_bytes=DEFAULT_FILE_BYTES, quota_bytes=0)
-        self.limits = nothing if known is None else wire.decode(known, Limits)
+        self.limits = known_limits(local.journal)
         self.usage = Usage()
         self.hear: list[Callable[[Limits, Usage], None]] = []
 
     def told(self, reply: SessionReply) -> None:
         """A session has begun."""
-        self._journal.set_meta(self.KEY, wire.encode(reply.limits))
         self.limits = reply.limits
         self.used(reply.usage)
 

@@ -10,16 +10,21 @@ from typing import NamedTuple
 
 from cache.journal import Journal
 from cache.workspace import LocalState
+from drivefs.protocol import wire
 from drivefs.protocol.ground import RandomBytes
 from drivefs.protocol.ids import ID_RANGE_LENGTH, Epoch, InodeId, WorkspaceId
-from drivefs.protocol.messages import IdRangesRequest, SessionReply, SessionRequest
+from drivefs.protocol.messages import IdRangesRequest, Limits, SessionReply, SessionRequest
 from drivefs.remote import errors
 from drivefs.remote.client import Remote
 
 log = logging.getLogger(__name__)
 
 NONCE_BYTES = 16
+DEFAULT_FILE_BYTES = 10 * 10**9
 RESERVE_RANGES = 2
+LIMITS = "limits"
+"""The fact under which the account's limits are remembered."""
+
 MOST_RANGES = 8
 """So many ranges of inode ids can be asked for at once."""
 
@@ -54,8 +59,15 @@ def _take_over(journal: Journal, reply: SessionReply) -> None:
     """Note, in the caller's transaction, that the nonce to come is the present one; begin the epoch if it is new."""
     journal.set_meta("nonce", journal.meta("next_nonce"))
     journal.set_meta("next_nonce", None)
+    journal.set_meta(LIMITS, wire.encode(reply.limits))
     if reply.epoch != journal.epoch:
         journal.begin_epoch(reply.epoch)
+
+
+def known_limits(journal: Journal) -> Limits:
+    """What the backend allowed the account the last time it was heard, so that it holds offline too."""
+    known = journal.meta(LIMITS)
+    return Limits(file_bytes=DEFAULT_FILE_BYTES, quota_bytes=0) if known is None else wire.decode(known, Limits)
 
 
 class Beginning(NamedTuple):

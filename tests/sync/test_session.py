@@ -11,7 +11,7 @@ import trio
 from cache.errors import CacheError
 from cache.workspace import LocalState
 from drivefs.protocol.ids import ID_RANGE_LENGTH, Epoch, Incarnation, InodeId, Seq, WorkspaceId
-from drivefs.protocol.messages import Cursor, IdRangesReply, IdRangesRequest, SessionRequest
+from drivefs.protocol.messages import Cursor, IdRangesReply, IdRangesRequest, Limits, SessionRequest
 from drivefs.remote import errors
 from drivefs.remote.client import Remote
 from drivefs.sync import session
@@ -32,6 +32,9 @@ def local(bench: Bench) -> LocalState:
     return bench.open()
 
 
+LIMITS = Limits(file_bytes=5, quota_bytes=7)
+
+
 class Reply:
     """As much of a session's reply as is looked at."""
 
@@ -40,6 +43,7 @@ class Reply:
         self.workspaces: list[Any] = [self]
         self.workspace = HOME
         self.head = Cursor(incarnation=Incarnation(1), seq=Seq(1))
+        self.limits = LIMITS
 
 
 class Backend:
@@ -132,4 +136,4 @@ def test_limits_that_a_login_heard_hold_before_the_first_mount(local: LocalState
     assert session.known_limits(local.journal).quota_bytes == 0
     backend = Backend(Epoch(3))
     trio.run(log_in, local, backend)
-    assert session.known_limits(local.journal) == backend.limits
+    assert session.known_limits(local.journal) == LIMITS
