@@ -26,6 +26,7 @@ from drivefs.sync.follower import Follower
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
 from drivefs.sync.session import Session
+from drivefs.sync.signal import Signal
 
 log = logging.getLogger(__name__)
 
@@ -69,19 +70,20 @@ class Engine:
         self._jitter = jitter
         self._troubles: dict[str, _Trouble] = {}
         self._settled = trio.Event()
+        self._covered = Signal()
         self._resends: list[tuple[Store, OpResult]] = []
 
     async def run(self) -> None:
         """Synchronise until cancelled; cancellation loses nothing, the journal has it all."""
         self._offer_drafts()
-        with suppress(DiskFull):  # it is tried again with each page
-            await self._parts.follower.let_go()
+        self._covered.raise_()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.connection.run)
             nursery.start_soon(self._barriers)
             nursery.start_soon(self._publish, nursery)
             nursery.start_soon(self._commit)
             nursery.start_soon(self._follow)
+            nursery.start_soon(self._let_go)
 
     def _offer_drafts(self) -> None:
         """What an earlier mount left unpublished is due; nothing is open yet."""
@@ -164,7 +166,7 @@ class Engine:
             self._settled.set()
             self._parts.used(reply.usage)
             await self._parts.session.refill_ids()
-        await self._parts.follower.let_go()
+        self._covered.raise_()
 
     async def _follow(self) -> None:
         while True:
@@ -172,8 +174,16 @@ class Engine:
             await self._guarded(self._poll)
             await trio.sleep(POLL_PAUSE_SECONDS)
 
+    async def _let_go(self) -> None:
+        """The overlay gives up what the replica has, after each commit and each page: either may come first."""
+        while True:
+            await self._covered.wait(IDLE_SECONDS)
+            with suppress(DiskFull):  # it is tried again with the next page
+                await self._parts.follower.let_go()
+
     async def _poll(self) -> None:
-        await self._parts.follower.poll()
+        if await self._parts.follower.poll():
+            self._covered.raise_()
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do what needs the backend and room on the disk; on failure say so once and go on after a growing delay."""

@@ -20,6 +20,8 @@ from drivefs.sync.ends import Ends
 
 POLL_SECONDS = 50.0
 PAGE_CHANGES = 1000
+LET_GO_MUTATIONS = 32
+LET_GO_PAUSE_SECONDS = 0.005
 
 
 @dataclass(slots=True)
@@ -72,30 +74,32 @@ class Follower:
         reply = await self._remote.changes(request)
         for page in reply.pages:
             if page.status is FeedStatus.CHANGES:
-                await self.apply(page)
+                self.apply(page)
             else:
                 self._diverged()
         return bool(reply.pages)
 
-    async def apply(self, page: FeedPage) -> None:
+    def apply(self, page: FeedPage) -> None:
         """Apply one page and tell everyone whom it concerns."""
         difference = self._compare(page)
         self._local.replica.apply_page(page)
         self._tell(difference)
-        await self.let_go()
 
     async def let_go(self) -> None:
-        """Drop from the overlay what the replica has durably taken over; cancellation leaves the rest for later."""
+        """Drop from the overlay what the replica has durably taken over; cancellation leaves the rest for later.
+
+        Nobody waits for it, so it goes in small steps with pauses for those whose system calls do wait.
+        """
         replica = self._local.replica
         await replica.sync()
         more = True
         while more:
-            forgotten = self._local.journal.forget(replica.synced_seq(self._workspace))
+            forgotten = self._local.journal.forget(replica.synced_seq(self._workspace), LET_GO_MUTATIONS)
             for directory in forgotten.made:
                 replica.mark_complete(directory)
             self._tell(self._uncovered(forgotten))
             more = forgotten.more
-            await trio.lowlevel.checkpoint()
+            await trio.sleep(LET_GO_PAUSE_SECONDS if more else 0.0)
 
     def _compare(self, page: FeedPage) -> _Difference:
         """Find what the page changes of what this device shows: where the overlay has something, it stays."""

@@ -50,7 +50,8 @@ class World:
             inodes=inodes,
             dentries=[DentryState(ROOT, name, InodeId(inode)) for name, inode in dentries.items()],
         )
-        trio.run(self.follower.apply, page)
+        self.follower.apply(page)
+        trio.run(self.follower.let_go)
         return list(self.kernel.forgotten)
 
     def committed(self, name: bytes, content: bytes) -> InodeState:
