@@ -5,16 +5,18 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from cache.check import check
 from cache.findings import Finding, Severity
 from cache.sealing import row_digest
 from cache.workspace import LocalState
 from drivefs.protocol import wire
+from drivefs.protocol.changes import Base, Store
 from drivefs.protocol.ids import InodeId, Seq
 from drivefs.protocol.messages import Entry
 from drivefs.protocol.model import InodeKind, InodeState
-from tests.cache.states import ROOT, Bench, create, draft_of
+from tests.cache.states import ROOT, Bench, change_mode, create, draft_of
 
 
 class Closed:
@@ -100,6 +102,33 @@ def test_a_broken_invariant_of_the_journal_is_found(closed: Closed, sql: str, ex
     closed.change(sql)
     found = [finding.what for finding in closed.check()]
     assert any(expected in what for what in found) == bool(expected)
+
+
+def test_an_earlier_change_may_wait_for_the_first_store_of_its_file(bench: Bench, local: LocalState) -> None:
+    journal = local.journal
+    inode, _ = create(journal, b"a", content=b"12345")
+    mode = change_mode(journal, inode, 0o600)
+    with journal.transaction():
+        state = journal.overlay.inode(inode)
+        assert state is not None
+        state.size = 5
+        store = journal.next_op()
+        journal.append(Store(n=store, time_ns=1, inode=inode, base=Base(), size=5, runs=[], mtime_ns=1))
+        journal.overlay.put_inode(state, store)
+    row = journal.get(mode)
+    assert row is not None
+    journal.replace(structs.replace(row.mutation, after=[store]))
+    assert bench.close(local) == []
+
+
+def test_a_change_that_waits_for_another_later_one_is_found(bench: Bench, local: LocalState) -> None:
+    journal = local.journal
+    inode, created = create(journal, b"a")
+    mode = change_mode(journal, inode, 0o600)
+    row = journal.get(created)
+    assert row is not None
+    journal.replace(structs.replace(row.mutation, after=[mode]))
+    assert ["waits for one" in finding.what for finding in bench.close(local)] == [True]
 
 
 def test_a_size_that_is_not_the_drafts_is_found(closed: Closed) -> None:
