@@ -37,13 +37,16 @@ from drivefs.fuse.session import Session as KernelSession
 from drivefs.protocol.messages import Limits, SessionReply, Usage
 from drivefs.remote import errors, transport
 from drivefs.remote.client import Remote
+from drivefs.sync.announcer import Announcer
 from drivefs.sync.commits import Committer
 from drivefs.sync.contents import Shown
 from drivefs.sync.downloader import PARALLEL_REQUESTS, Downloader
 from drivefs.sync.ends import Ends
 from drivefs.sync.engine import Engine, Parts
+from drivefs.sync.events import Events
 from drivefs.sync.follower import Follower
 from drivefs.sync.lister import Lister
+from drivefs.sync.places import Places
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
 from drivefs.sync.refusals import Labels, Refusals
@@ -196,6 +199,9 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     shown = Shown(filesystem, told)
     labels = Labels(device=settings.profile.device, today=_today)
     refusals = Refusals(local, device.root, contents=filesystem.contents, shown=shown, labels=labels)
+    events = Events()
+    announcer = Announcer(events, Places(local, device.root))
+    events.hear.append(lambda are_heard: _listen(filesystem, publications, announcer if are_heard else None))
     committer = Committer(
         ends,
         contents=filesystem.contents,
@@ -210,7 +216,8 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         publications=publications,
         publisher=Publisher(local.journal, filesystem.contents, publications, uploader, time.time_ns),
         committer=committer,
-        follower=Follower(ends, shown, diverged=lambda: engine.begin_again()),
+        follower=Follower(ends, shown, announcer, diverged=lambda: engine.begin_again()),
+        walker=Walker(local.replica, lister, kernel.call_count),
         used=allowance.used,
         begun_again=filesystem.begin_again,
     )
@@ -227,6 +234,12 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
 
 def _drive(device: Credentials, allowance: _Allowance, status: Callable[[], Any]) -> Drive:
     """What the file system has to know of the account and of who mounts it."""
+def _listen(filesystem: FileSystem, publications: Publications, announcer: Announcer | None) -> None:
+    """What programs do here is told to the announcer, or to nobody: then it costs nothing."""
+    filesystem.hear(None if announcer is None else announcer.mutated)
+    publications.hear = None if announcer is None else announcer.written
+
+
     return Drive(
         workspace=device.workspace,
         root=device.root,

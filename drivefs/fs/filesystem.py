@@ -27,6 +27,7 @@ from drivefs.fs.quota import Quota
 from drivefs.fs.reading import Reader
 from drivefs.fs.view import Name, View
 from drivefs.fs.xattrs import Xattrs
+from drivefs.protocol.changes import Mutation
 from drivefs.protocol.ground import NowNs
 from drivefs.protocol.ids import InodeId, WorkspaceId
 from drivefs.protocol.messages import Limits, Usage
@@ -80,7 +81,7 @@ class FileSystem:
         self._publisher = services.publisher
         self._view = view = View(local.journal, local.replica)
         view.see_to_root(drive.root)
-        mutations = Mutations(local.journal, view)
+        self._mutations = mutations = Mutations(local.journal, view)
         self._reader = Reader(
             local,
             services.fetcher,
@@ -206,14 +207,15 @@ class FileSystem:
             return self._virtual.inode(inode)
         return self._view.inode(inode)
 
-    def set_attributes(self, inode: InodeId, wanted: Wanted) -> InodeState:
-        """Change attributes; gives the new state.
+    def set_attributes(self, inode: InodeId, wanted: Wanted, number: int | None = None) -> InodeState:
+        """Change attributes, through the descriptor of that number if there is one; gives the new state.
 
         Raises:
             IsDirectory, Invalid, TooLarge, NotFound.
         """
         self._check_real(inode)
-        return self._attributes.set(inode, wanted, self._publisher)
+        handle = None if number is None else self._files.handles.get(number)
+        return self._attributes.set(inode, wanted, self._publisher, handle)
 
     def target_of(self, inode: InodeId) -> bytes:
         """Where a symbolic link leads.
@@ -373,9 +375,27 @@ class FileSystem:
         for inode in inodes:
             self._contents.forget(inode, before.get(inode))
 
+    def losing(self, places: Mapping[InodeId, Name]) -> None:
+        """Another device takes these names from these inodes; told before the databases have it, and durable."""
+        with self._view.change():
+            for inode, place in places.items():
+                self._contents.losing(inode, place)
+
+    def hear_of_followers(self, followed: Callable[[InodeId, InodeId], None]) -> None:
+        """Let `followed` hear when what is open as one inode goes on as another, in a journal transaction."""
+        self._contents.followed = followed
+
+    def names_of(self, inode: InodeId) -> list[Name]:
+        """The names that are known to lead to an inode, in the databases."""
+        return [*self._local.journal.overlay.names_of(inode), *self._local.replica.names_of(inode)]
+
     def replaced(self, states: Iterable[InodeState]) -> None:
         """These states are newer than what is cached and look the same to programs: cache them instead."""
         self._view.replace_cached(states)
+
+    def hear(self, hear: Callable[[Mutation], None] | None) -> None:
+        """Tell each change that programs make, just before the overlay has it; None: nobody listens any more."""
+        self._mutations.hear = hear
 
     def begin_again(self) -> None:
         """Drop all that is cached of names and inodes: the replica is empty, and is filled from the backend."""

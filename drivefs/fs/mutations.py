@@ -7,6 +7,7 @@ before it was sent leaves nothing. Everything else is the planner's.
 Invariant: only the last mutation about an inode is ever changed, and only one that was not sent.
 """
 
+from collections.abc import Callable
 from itertools import islice
 
 import msgspec
@@ -33,6 +34,8 @@ class Mutations:
         view.undone = self._forget_recent
         self._recent: dict[InodeId, Mutation] = {}
         """The last mutation about an inode that was appended here; whether it was sent, the journal knows."""
+        self.hear: Callable[[Mutation], None] | None = None
+        """Called with each change just before the overlay has it, while somebody listens."""
         self._transient: dict[InodeId, None] = {}
         """Inodes made under a name of which nothing else is known, and that still have this one name only."""
 
@@ -52,7 +55,13 @@ class Mutations:
         self._recent[mutation.inode] = mutation
         if len(self._recent) > MAX_RECENT:
             self._recent = dict(islice(self._recent.items(), MAX_RECENT // 2, None))
+        self.tell(mutation)
         return mutation.n
+
+    def tell(self, mutation: Mutation) -> None:
+        """A change is made, in the journal or without it."""
+        if self.hear is not None:
+            self.hear(mutation)
 
     def _forget_recent(self) -> None:
         self._recent.clear()
@@ -99,6 +108,7 @@ class Mutations:
         if merged is None or not self._journal.replace_unsent(merged):
             return self.append(change)
         self._recent[change.inode] = merged
+        self.tell(change)
         return merged.n
 
 

@@ -252,6 +252,7 @@ class Namespace:
                 base=base_of(state),
             )
             if self._mutations.vanish(state):
+                self._mutations.tell(change)
                 self._show_vanished(state, change)
             else:
                 self._mutations.append(change)

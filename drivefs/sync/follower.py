@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 import trio
 
 from cache.journal import Forgotten
-from cache.overlay import MISSING
+from cache.overlay import MISSING, Missing
 from drivefs.protocol.ids import NO_INODE, InodeId
 from drivefs.protocol.messages import ChangesRequest, FeedPage, FeedStatus, WorkspaceCursor
 from drivefs.protocol.model import InodeState
 from drivefs.sync.contents import Shown
+from drivefs.sync.announcer import Announcer, Before
 from drivefs.sync.ends import Ends
 
+from drivefs.sync.happenings import NameChange
 POLL_SECONDS = 50.0
 PAGE_CHANGES = 1000
 LET_GO_MUTATIONS = 32
@@ -30,9 +32,10 @@ class _Difference:
 
     attributes: list[InodeId] = field(default_factory=list)
     contents: list[InodeId] = field(default_factory=list)
-    names: list[tuple[InodeId, bytes]] = field(default_factory=list)
+    names: list[NameChange] = field(default_factory=list)
     alike: list[InodeState] = field(default_factory=list)
 
+    states: list[tuple[InodeState, InodeState]] = field(default_factory=list)
     def add_state(self, before: InodeState, after: InodeState | None) -> None:
         """An inode was shown as `before` and is now as `after`; None: it is gone, or nothing is known of it."""
         if after is None:
@@ -43,17 +46,26 @@ class _Difference:
         else:
             (self.contents if before.revision != after.revision else self.attributes).append(after.inode)
 
+            self.states.append((before, after))
+
+
+class Polled(NamedTuple):
+    """What came of one poll: whether the cursor has moved, and how long the server asks to wait before the next."""
+
+    has_moved: bool
+    retry_seconds: float
 
 class Follower:
     """Keeps the replica of one workspace up with the backend."""
 
-    def __init__(self, ends: Ends, shown: Shown, *, diverged: Callable[[], None]) -> None:
+    def __init__(self, ends: Ends, shown: Shown, announcer: Announcer, *, diverged: Callable[[], None]) -> None:
         self._local = ends.local
         self._remote = ends.remote
         self._workspace = ends.workspace
         self._views = shown.views
         self._invalidator = shown.invalidator
         self._diverged = diverged
+        self._announcer = announcer
 
     async def poll(self) -> bool:
         """Ask once for changes, waiting for some if there are none; True if the cursor has moved.
@@ -81,6 +93,7 @@ class Follower:
 
     def apply(self, page: FeedPage) -> None:
         """Apply one page and tell everyone whom it concerns."""
+        before = self._announcer.before(difference.names)
         difference = self._compare(page)
         self._local.replica.apply_page(page)
         self._tell(difference)
@@ -97,7 +110,7 @@ class Follower:
             forgotten = self._local.journal.forget(replica.synced_seq(self._workspace), LET_GO_MUTATIONS)
             for directory in forgotten.made:
                 replica.mark_complete(directory)
-            self._tell(self._uncovered(forgotten))
+            self._tell(self._uncovered(forgotten), Before())
             more = forgotten.more
             await trio.sleep(LET_GO_PAUSE_SECONDS if more else 0.0)
 
@@ -114,7 +127,7 @@ class Follower:
                 continue
             known = replica.dentry(dentry.parent, dentry.name)
             if known is MISSING or (known or NO_INODE) != dentry.inode:
-                found.names.append((dentry.parent, dentry.name))
+                found.names.append(NameChange(dentry.parent, dentry.name, _leads_to(known), dentry.inode))
         return found
 
     def _uncovered(self, forgotten: Forgotten) -> _Difference:
@@ -126,17 +139,23 @@ class Follower:
         for dentry in forgotten.names:
             known = replica.dentry(dentry.parent, dentry.name)
             if known is MISSING or (known or NO_INODE) != dentry.inode:
-                found.names.append((dentry.parent, dentry.name))
+                found.names.append(NameChange(dentry.parent, dentry.name, dentry.inode, _leads_to(known)))
         return found
 
-    def _tell(self, difference: _Difference) -> None:
-        self._views.forget_cached([*difference.attributes, *difference.contents], difference.names)
+    def _tell(self, difference: _Difference, before: Before) -> None:
+        names = [(change.parent, change.name) for change in difference.names]
+        self._views.forget_cached([*difference.attributes, *difference.contents], names)
         self._views.replaced(difference.alike)
         for inode in difference.attributes:
             self._invalidator.inode(inode, content=False)
         for inode in difference.contents:
             self._invalidator.inode(inode, content=True)
         for parent, name in difference.names:
+        self._announcer.elsewhere(before, difference.names, difference.states)
+
+
+def _leads_to(known: InodeId | Missing | None) -> InodeId:
+    return NO_INODE if known is None or isinstance(known, Missing) else known
             self._invalidator.entry(parent, name)
 
 

@@ -9,7 +9,7 @@ that stays open is due after an fsync, at most once in `REPUBLISH_SECONDS`.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 import trio
@@ -37,6 +37,8 @@ class Publications:
         self._offered = Signal()
         self._event_count = 0
         self.journal_changed = Signal()
+        self.hear: Callable[[InodeId], None] | None = None
+        """Called with each file that was written and closed or fsynced, while somebody listens."""
 
     def changed(self) -> None:
         """A mutation was added to the journal."""
@@ -45,10 +47,14 @@ class Publications:
 
     def closed(self, inode: InodeId) -> None:
         """The last descriptor that could write to a changed file was closed."""
+        if self.hear is not None:
+            self.hear(inode)
         self._offer(inode, trio.current_time() + QUIET_SECONDS)
 
     def synced(self, inode: InodeId) -> None:
         """A changed file that stays open was fsynced."""
+        if self.hear is not None:
+            self.hear(inode)
         earliest = self._published_at.get(inode, -math.inf) + REPUBLISH_SECONDS
         self._offer(inode, max(trio.current_time() + QUIET_SECONDS, earliest))
 

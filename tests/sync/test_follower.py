@@ -13,9 +13,12 @@ from drivefs.protocol.changes import Create
 from drivefs.protocol.ids import Incarnation, InodeId, RevisionNumber, Seq
 from drivefs.protocol.messages import Cursor, FeedPage, FeedStatus
 from drivefs.protocol.model import DentryState, InodeKind, InodeState
+from drivefs.sync.announcer import Announcer
 from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
+from drivefs.sync.events import Events
 from drivefs.sync.follower import Follower
+from drivefs.sync.places import Places
 from tests.fs.bench import ROOT, WORKSPACE, FsBench
 
 
@@ -38,7 +41,9 @@ class World:
     def __init__(self, bench: FsBench) -> None:
         self.bench, self.kernel, self.diverged = bench, Kernel(), 0
         ends = Ends(bench.local, None, WORKSPACE)  # type: ignore[arg-type]
-        self.follower = Follower(ends, Shown(bench.fs, self.kernel), diverged=lambda: None)
+        self.events = Events()
+        announcer = Announcer(self.events, Places(bench.local, ROOT))
+        self.follower = Follower(ends, Shown(bench.fs, self.kernel), announcer, diverged=lambda: None)
 
     def apply(self, seq: int, inodes: list[InodeState], dentries: dict[bytes, int]) -> list[object]:
         """A page arrives; gives what the kernel has to forget."""
