@@ -1,5 +1,9 @@
-"""Entry of scripts/bench: makes the targets in a fresh directory, measures, reports, and removes what it made."""
+"""Entry of scripts/bench: makes the targets in a fresh directory, measures, reports, and removes what it made.
 
+Without a subject it measures one mount against others; a first word such as `devices` names another subject.
+"""
+
+import importlib
 import shutil
 import sys
 import tempfile
@@ -18,16 +22,25 @@ JUICEFS: tuple[type[Target], ...] = (JuicefsSqlite, JuicefsSqliteWriteback, Juic
 TARGETS: dict[str, type[Target]] = {
     target.name: target for target in (*OWN, RcloneMount, *JUICEFS, SshfsMount, S3qlMount)
 }
+SUBJECTS = {"devices": "benchmarks.devices", "large": "benchmarks.large_drive", "polls": "benchmarks.polls"}
+"""Subjects with a command line of their own; each module has `main(arguments, say)`, which gives the exit code."""
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> int:
     """Exit code 0 when all was measured that is ours, 1 when something of it failed."""
+    if (subject := next(iter(sys.argv[1:]), "")) in SUBJECTS:
+        code: int = importlib.import_module(SUBJECTS[subject]).main(sys.argv[2:], say)
+        return code
     chosen = settings.parse(sys.argv[1:])
     chosen.directory.mkdir(parents=True, exist_ok=True)
     base = Path(tempfile.mkdtemp(prefix="run-", dir=chosen.directory))
     try:
         targets = [TARGETS[name](base / name) for name in chosen.targets]
-        results = rounds.measure(targets, chosen, base, lambda text: print(text, file=sys.stderr, flush=True))
+        results = rounds.measure(targets, chosen, base, say)
     finally:
         shutil.rmtree(base, ignore_errors=True)
     report.publish(results, chosen)

@@ -24,7 +24,9 @@ written and read back), which look at the memory of drivefs. --peers installs rc
 environment in the work directory, and the Debian packages sshfs, openssh-server and redis-server; s3ql is measured
 where it is installed or Debian has it. Cold reads need root: without it the kernel's pages of the file are dropped, but
 not those of the files behind it. Exit code: 1 when something of ours could not be measured, else 0; a peer that is not
-to be had is named at the end."""
+to be had is named at the end.
+
+Another subject, with its own options: scripts/bench devices (two devices of one account; see its --help)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
