@@ -27,7 +27,7 @@ from cache.errors import CacheError
 from cache.workspace import LocalState
 from drivefs import __version__
 from drivefs.config import Credentials, MountSettings
-from drivefs.control import handlers, mounts, server
+from drivefs.control import handlers, mounts, server, watching
 from drivefs.control.readiness import Readiness
 from drivefs.fs.filesystem import Drive, FileSystem, Services
 from drivefs.fs.ownership import Owner
@@ -157,6 +157,7 @@ class _Parts:
 class _Allowance:
     """What the backend allows the account, and whoever has to hear of it."""
 
+    events: Events
     def __init__(self, local: LocalState) -> None:
         self.limits = known_limits(local.journal)
         self.usage = Usage()
@@ -229,7 +230,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         received=Meter(lambda: downloader.received_bytes),
     )
     allowance.hear += [filesystem.quota.told, reporter.told, lambda limits, usage: downloader.came_online()]
-    return _Parts(engine, publications, parts.publisher, downloader, reporter, kernel, told)
+    return _Parts(engine, publications, parts.publisher, downloader, reporter, kernel, told, events)
 
 
 def _drive(device: Credentials, allowance: _Allowance, status: Callable[[], Any]) -> Drive:
@@ -311,6 +312,7 @@ class _Mount:
             "profile": settings.profile.name,
             "mountpoint": str(settings.mountpoint),
             "url": settings.profile.url,
+        table |= watching.Watching(parts.events).table()
             "user": settings.profile.user,
             "device": settings.profile.device,
             "read_only": "ro" in settings.options,

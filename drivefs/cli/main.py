@@ -20,6 +20,7 @@ from drivefs.cli import (
     sync,
     systemd_unit,
     umount,
+    watch,
 )
 from drivefs.cli.command import Command, build_parser
 from drivefs.cli.errors import CommandError
@@ -31,6 +32,7 @@ COMMANDS: tuple[Command, ...] = (
     status.COMMAND,
     file_status.COMMAND,
     sync.COMMAND,
+    watch.COMMAND,
     umount.COMMAND,
     check.COMMAND,
     cache.COMMAND,

@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -19,8 +19,15 @@ from drivefs.control.errors import Refused
 
 log = logging.getLogger(__name__)
 
-Report = Callable[[Any], Awaitable[None]]
-"""Sends progress to the client; raises `trio.BrokenResourceError` when it has gone."""
+
+class Report(Protocol):
+    """Sends progress to the client."""
+
+    async def __call__(self, progress: Any, seconds: float = ..., /) -> None:
+        """Raises `trio.BrokenResourceError` when it has gone, `trio.TooSlowError` when it took longer to take it."""
+        ...
+
+
 Handler = Callable[[dict[str, Any], Report], Awaitable[Any]]
 """Takes the request's arguments; msgpack must be able to carry what it returns."""
 
@@ -65,12 +72,12 @@ async def serve(listener: trio.SocketListener, handlers: Mapping[str, Handler], 
 
 
 async def _answer(stream: trio.SocketStream, handlers: Mapping[str, Handler]) -> None:
-    async def send(message: dict[str, Any]) -> None:
-        with trio.fail_after(REQUEST_SECONDS):
+    async def send(message: dict[str, Any], seconds: float = REQUEST_SECONDS) -> None:
+        with trio.fail_after(seconds):
             await stream.send_all(frames.encode(message))
 
-    async def report(progress: Any) -> None:
-        await send({"progress": progress})
+    async def report(progress: Any, seconds: float = REQUEST_SECONDS, /) -> None:
+        await send({"progress": progress}, seconds)
 
     try:
         try:
