@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support.link import Link
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 PASSWORD = "correct horse battery staple"
 READY_SECONDS = 30.0
@@ -213,6 +215,8 @@ class Device:
         self.home = home
         self.name = home.name
         self.server = server
+        self.url = server.url
+        """Where it logs in: a link's, if there is one between the two."""
         self.user = user
         self.watchdog = watchdog
         self.log = home / "mount.log"
@@ -254,7 +258,7 @@ class Device:
 
     def login(self) -> None:
         self.run(
-            "login", self.server.url, "--user", self.user, "--device", self.name, "--password-stdin",
+            "login", self.url, "--user", self.user, "--device", self.name, "--password-stdin",
             stdin=PASSWORD + "\n",
         )  # fmt: skip
 
@@ -343,6 +347,7 @@ class Workbench:
         self.home.chmod(0o755)
         self.servers: list[Server] = []
         self.devices: list[Device] = []
+        self.links: list[Link] = []
 
     def directory(self, name: str) -> Path:
         made = self.home / name
@@ -356,9 +361,17 @@ class Workbench:
         server.start()
         return server
 
-    def device(self, server: Server, user: str = "ada") -> Device:
-        """A device that is logged in and not mounted."""
+    def link(self, server: Server) -> Link:
+        """A network to the server that can fail."""
+        link = Link(server.address)
+        self.links.append(link)
+        return link
+
+    def device(self, server: Server, user: str = "ada", link: Link | None = None) -> Device:
+        """A device that is logged in and not mounted; it reaches the server over the link, if one is given."""
         device = self.new_device(server, user)
+        if link is not None:
+            device.url = link.url
         device.login()
         return device
 
@@ -377,6 +390,8 @@ class Workbench:
     def close(self) -> None:
         for device in self.devices:
             device.clear()
+        for link in self.links:
+            link.close()
         for server in self.servers:
             server.stop()
         left = [path for path in fuse_connections() if path.is_relative_to(self.home)]
