@@ -18,6 +18,7 @@ from backend.service.caller import Caller
 from backend.service.commit import validity, wants
 from backend.service.commit.batch import judge
 from backend.service.commit.contents import Account
+from backend.service.commit.gone import Gone
 from backend.service.commit.loading import Loader
 from backend.service.commit.state import Author
 from backend.service.commit.writing import Writer
@@ -84,6 +85,7 @@ class Commits:
             writer.write_commit(verdict, stamp)
             head = Cursor(incarnation=incarnation, seq=author.seq, commit=stamp.commit_id)
         writer.write_results(verdict, known_watermark=known_watermark)
+        Gone(connection, access.account, workspace).tell(request.mutations, verdict.results)
         usage = Usage(stored_bytes=figures.stored_bytes, pinned_bytes=figures.pinned_bytes)
         return CommitReply(results=verdict.results, head=head, usage=usage), bool(verdict.changes)
 

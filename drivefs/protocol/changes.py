@@ -13,7 +13,7 @@ import enum
 import msgspec
 
 from drivefs.protocol.ids import BlockId, InodeId, OpNumber, RevisionNumber, RunId, Seq
-from drivefs.protocol.model import InodeKind
+from drivefs.protocol.model import DentryState, InodeKind
 
 
 class Base(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -153,7 +153,8 @@ class OpResult(msgspec.Struct, omit_defaults=True):
 
     `seq` and `revision` (the number that a store or its lineage gave) are set for `ok`; `reason` is for programs
     (`exists`, `absent`, `changed`, `not_empty`, `cycle`, `no_parent`, `not_directory`, `role`, `limit`, …);
-    `blocks` are the ids that `needs_blocks` asks for.
+    `blocks` are the ids that `needs_blocks` asks for. `gone` says of inodes without a name, for lack of which ops of
+    this commit are refused, and of the directories above them where they last were; each stands in one answer only.
     """
 
     n: OpNumber
@@ -162,3 +163,4 @@ class OpResult(msgspec.Struct, omit_defaults=True):
     revision: RevisionNumber = RevisionNumber(0)
     reason: str = ""
     blocks: list[BlockId] = []
+    gone: list[DentryState] = []
