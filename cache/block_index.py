@@ -2,16 +2,18 @@
 
 Owns the two tables and the counting of bytes; touches no block file. Everything here is short and runs on the loop.
 Invariants: every row of `blocks` has a row in `units`; the sum of `units.size_bytes` is `used_bytes`; no two units have
-the same turn, and of two blocks' own units the later admitted has the higher number.
+the same turn, and of two blocks' own units the later admitted has the higher number; a unit that is protected is in no
+queue that victims are taken from.
 """
 
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, cast
 
 from cache import errors, eviction
+from cache.block_files import ADOPTED
 from cache.database import Database, create_tables
 from drivefs.protocol.ids import BlockId
 
@@ -24,8 +26,8 @@ CREATE TABLE units (
     file INTEGER NOT NULL,           -- adopted: number of the file; else 0
     start INTEGER NOT NULL,          -- adopted: where the stretch begins in the file; else 0
     size_bytes INTEGER NOT NULL,     -- what evicting it frees
-    queue INTEGER NOT NULL,          -- of the eviction; 0: probation, 1: main
-    turn INTEGER NOT NULL,           -- its place in the queue: lower is older
+    queue INTEGER NOT NULL,          -- of the eviction; 0: probation, 1: main, 2: none, it is protected
+    turn INTEGER NOT NULL,           -- its place in the queue: lower is older; protected: when that was last confirmed
     visits INTEGER NOT NULL          -- how often it was used again, up to eviction.MOST_VISITS
 );
 CREATE INDEX units_by_turn ON units (queue, turn);
@@ -54,7 +56,7 @@ MOST_PLACES = 8192
 MOST_VISITED = 1024
 PAGE_UNITS = 64
 MOST_GHOSTS = 20_000
-PROBATION, MAIN = 0, 1
+PROBATION, MAIN, PROTECTED = 0, 1, 2
 
 
 class Unit(NamedTuple):
@@ -101,6 +103,7 @@ class BlockIndex:
         self._next_unit = self._number("SELECT coalesce(max(unit), 0) + 1 FROM units")
         self._next_turn = self._number("SELECT coalesce(max(turn), 0) + 1 FROM units")
         self._probation_bytes = self._number("SELECT coalesce(sum(size_bytes), 0) FROM units WHERE queue = 0")
+        self.protected_bytes = self._number("SELECT coalesce(sum(size_bytes), 0) FROM units WHERE queue = 2")
         self._next_file = self._number("SELECT coalesce(max(file), 0) + 1 FROM units")
 
     def _see_to_format(self) -> None:
@@ -191,7 +194,7 @@ class BlockIndex:
         """Enter blocks and their units in one transaction; a unit that is known already may grow to the size given."""
         added = list(places)
         units = {place.unit.unit: place for place in added}
-        grown = [0, 0]
+        grown = [0, 0, 0]
         with self._database.transaction():
             for place in units.values():
                 queue, growth = self._enter_unit(place)
@@ -203,6 +206,7 @@ class BlockIndex:
                 )
         self.used_bytes += sum(grown)
         self._probation_bytes += grown[PROBATION]
+        self.protected_bytes += grown[PROTECTED]
         for place in added:
             self._remember(place)
 
@@ -237,26 +241,25 @@ class BlockIndex:
     def remove_units(self, units: Sequence[int]) -> list[tuple[Unit, BlockId]]:
         """Take units and their blocks out; gives each unit with one of its blocks (empty if it has none)."""
         removed: list[tuple[Unit, BlockId]] = []
-        from_probation = 0
+        removed_bytes = [0, 0, 0]
         with self._database.transaction():
             for number in units:
                 unit = self.unit(number)
                 if unit is None:
                     continue
                 blocks = self._blocks_of(number)
-                if self._number("SELECT queue FROM units WHERE unit = ?", (number,)) == PROBATION:
-                    from_probation += unit.size_bytes
-                    if len(blocks) == 1:
-                        self._database.write(
-                            "INSERT OR REPLACE INTO ghosts VALUES (?, ?)", (blocks[0], self._next_turn)
-                        )
+                queue = self._number("SELECT queue FROM units WHERE unit = ?", (number,))
+                removed_bytes[queue] += unit.size_bytes
+                if queue == PROBATION and len(blocks) == 1:
+                    self._database.write("INSERT OR REPLACE INTO ghosts VALUES (?, ?)", (blocks[0], self._next_turn))
                 self._database.write("DELETE FROM blocks WHERE unit = ?", (number,))
                 self._database.write("DELETE FROM units WHERE unit = ?", (number,))
                 removed.append((unit, blocks[0] if blocks else BlockId(b"")))
                 for block in blocks:
                     self._places.pop(block, None)
-        self.used_bytes -= sum(unit.size_bytes for unit, _ in removed)
-        self._probation_bytes -= from_probation
+        self.used_bytes -= sum(removed_bytes)
+        self._probation_bytes -= removed_bytes[PROBATION]
+        self.protected_bytes -= removed_bytes[PROTECTED]
         for number in units:
             self._visits.pop(number, None)
         return removed
@@ -293,6 +296,49 @@ class BlockIndex:
         self._move(decision.moved)
         self._forget_ghosts()
         return decision.victims
+
+    def protect(self, units: Collection[int], most_bytes: int) -> set[int]:
+        """Let these units never be victims, as far as all that are protected stay within `most_bytes`; gives which.
+
+        Those that are protected already are confirmed: `unprotect_before` spares them.
+        """
+        done: set[int] = set()
+        left_probation = 0
+        with self._database.transaction():
+            for unit in units:
+                row = self._database.row("SELECT queue, size_bytes FROM units WHERE unit = ?", (unit,))
+                if row is None:
+                    continue
+                queue, size_bytes = cast("tuple[int, int]", row)
+                if queue != PROTECTED:
+                    if self.protected_bytes + size_bytes > most_bytes:
+                        continue
+                    self.protected_bytes += size_bytes
+                    left_probation += size_bytes if queue == PROBATION else 0
+                turn = self._new_turn()
+                self._database.write("UPDATE units SET queue = 2, turn = ? WHERE unit = ?", (turn, unit))
+                done.add(unit)
+        self._probation_bytes -= left_probation
+        return done
+
+    @property
+    def now(self) -> int:
+        """The turn that comes next: what is protected from now on has this one or a later one."""
+        return self._next_turn
+
+    def unprotect_before(self, turn: int, most: int) -> int:
+        """Let up to `most` units whose protection was last confirmed before `turn` be victims again; gives how many."""
+        rows = self._database.rows(
+            "SELECT unit, size_bytes FROM units WHERE queue = 2 AND turn < ? ORDER BY turn LIMIT ?", (turn, most)
+        )
+        with self._database.transaction():
+            for row in rows:
+                unit, size_bytes = cast("tuple[int, int]", row)
+                self.protected_bytes -= size_bytes
+                self._database.write(
+                    "UPDATE units SET queue = 1, turn = ?, visits = 0 WHERE unit = ?", (self._new_turn(), unit)
+                )
+        return len(rows)
 
     def _queue(self, queue: int, pinned: Collection[int]) -> Iterator[eviction.Candidate]:
         """The units of a queue, oldest first."""
@@ -351,3 +397,17 @@ class BlockIndex:
     def finish_checkpoint(self) -> None:
         """Copy what came in the meantime."""
         self._database.finish_checkpoint()
+
+
+def tiled(index: BlockIndex, file: int, stretches: Sequence[tuple[int, int, BlockId]], allocated: int) -> list[Place]:
+    """One unit for each block, each with the gap before it; the last with the file's rest: so all of it is counted."""
+    places: list[Place] = []
+    position = 0
+    for offset, length, block in stretches:
+        unit = Unit(index.new_unit(), ADOPTED, file, position, offset + length - position)
+        places.append(Place(block, unit, offset, length, None, is_verified=True))
+        position = offset + length
+    rest = max(0, allocated - position)
+    last = places[-1]
+    places[-1] = replace(last, unit=last.unit._replace(size_bytes=last.unit.size_bytes + rest))
+    return places

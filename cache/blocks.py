@@ -6,7 +6,7 @@ taken over from staging as it is. The cache may be deleted while nothing is moun
 whoever reads is ready to fetch. Nothing is synced on the way: after a crash, what does not verify is dropped.
 
 Invariants: `used_bytes`, with what is being written, stays within `limit_bytes`; a block that is being read is not
-evicted; bytes are given out only after they verified once since the cache was opened.
+evicted, nor one that is protected; bytes are given out only after they verified once since the cache was opened.
 """
 
 import errno
@@ -14,15 +14,15 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import trio
 
 from cache import block_files, block_recovery, errors
 from cache.block_files import ADOPTED, OWN, SEGMENT, Layout, Removal, Stored, Wanted, Write
-from cache.block_index import BlockIndex, Place, Unit
+from cache.block_index import BlockIndex, Place, Unit, tiled
+from cache.disk_space import FreeSpace, free_space
 from cache.open_files import OpenFiles
 from drivefs.protocol.ground import Offload
 from drivefs.protocol.ids import BlockId
@@ -36,6 +36,7 @@ FLOOR_PART = 20
 RECOVER_BYTES = 64 * 2**20
 """How much an admission gives back at most when the disk is below the floor."""
 CHECKPOINT_BYTES = 4 * 2**20
+UNPROTECTED_TOGETHER = 500
 LEAST_COVERED = 0.25
 """A file is taken over only if so much of it is blocks; the rest would be space taken for nothing."""
 
@@ -45,26 +46,13 @@ class _Planned(NamedTuple):
     places: list[Place]
 
 
-class FreeSpace(Protocol):
-    """The disk on which the cache lies."""
-
-    def __call__(self, directory: Path) -> tuple[int, int]:
-        """The bytes that are free, and that there are in all."""
-        ...
-
-
-def free_space(directory: Path) -> tuple[int, int]:
-    """What the file system says."""
-    found = os.statvfs(directory)
-    return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
-
-
 class BlockCache:
     """The cache in one directory; one process has it open at a time. Its methods are called on the loop."""
 
     def __init__(self, directory: Path, *, offload: Offload, limit_bytes: int, space: FreeSpace = free_space) -> None:
         """Open or create the cache: blocks while it reads the index and, after a crash, looks through the files."""
         self.limit_bytes = limit_bytes
+        self.protected_limit_bytes = limit_bytes * 3 // 4
         self.problem = ""
         """Why the cache keeps nothing until the next mount, or empty."""
         self.damaged_count = 0
@@ -129,6 +117,41 @@ class BlockCache:
             self._pins[unit] -= 1
             if not self._pins[unit]:
                 del self._pins[unit]
+
+    # What people want to have here
+
+    @property
+    def protected_bytes(self) -> int:
+        """How much of what the cache holds is never evicted."""
+        return self._index.protected_bytes if self._index else 0
+
+    def protect(self, blocks: Iterable[BlockId]) -> set[BlockId]:
+        """Never evict these blocks, until `unprotect_before`; gives those that are here and for which it holds.
+
+        A small block takes those that share its segment with it. What is protected is bounded by
+        `protected_limit_bytes`: the rest of the cache goes on working for what is read.
+        """
+        places = [place for place in map(self._find, blocks) if place is not None]
+        done: set[int] = set()
+        if self._index is not None:
+            with self._bypass_on_failure():
+                done = self._index.protect({place.unit.unit for place in places}, self.protected_limit_bytes)
+        return {place.block for place in places if place.unit.unit in done}
+
+    def protection_now(self) -> int:
+        """A moment for `unprotect_before`: all that is protected or confirmed from now on is later."""
+        return self._index.now if self._index else 0
+
+    def unprotect_before(self, moment: int) -> bool:
+        """Let blocks that were not protected or confirmed since a moment be evicted again; True: call again for more.
+
+        A bounded number at a time, since it runs on the loop.
+        """
+        count = 0
+        if self._index is not None:
+            with self._bypass_on_failure():
+                count = self._index.unprotect_before(moment, UNPROTECTED_TOGETHER)
+        return count == UNPROTECTED_TOGETHER
 
     # Reading
 
@@ -418,7 +441,7 @@ class BlockCache:
             block_files.remove(target)
             return False
         with self._bypass_on_failure():
-            index.add(_tiled(index, number, stretches, allocated))
+            index.add(tiled(index, number, stretches, allocated))
         return self.problem == ""
 
     # Housekeeping
@@ -470,17 +493,3 @@ def _clamped(place: Place, offset: int, length: int) -> int:
 
 def _wanted(place: Place, offset: int, length: int, is_verified: bool) -> Wanted:
     return Wanted(place.block, place.start, place.size, place.checksum, offset, length, is_verified)
-
-
-def _tiled(index: BlockIndex, file: int, stretches: Sequence[tuple[int, int, BlockId]], allocated: int) -> list[Place]:
-    """One unit for each block, each with the gap before it; the last with the file's rest: so all of it is counted."""
-    places: list[Place] = []
-    position = 0
-    for offset, length, block in stretches:
-        unit = Unit(index.new_unit(), ADOPTED, file, position, offset + length - position)
-        places.append(Place(block, unit, offset, length, None, is_verified=True))
-        position = offset + length
-    rest = max(0, allocated - position)
-    last = places[-1]
-    places[-1] = replace(last, unit=last.unit._replace(size_bytes=last.unit.size_bytes + rest))
-    return places

@@ -21,12 +21,13 @@ from cache.errors import StateInUse
 from cache.findings import Finding
 from cache.journal import Journal
 from cache.lost import LostAndFound
+from cache.pins import Pins
 from cache.recovery import Recovery
 from cache.renumber import renumber_creations
 from cache.replica import Replica
 from cache.rescue import rescue_log
 from cache.reserve import Reserve
-from cache.schema import JOURNAL, JOURNAL_VERSION
+from cache.schema import JOURNAL, JOURNAL_ADDITIONS, JOURNAL_VERSION
 from cache.staging import Staging, sync_path
 from drivefs.protocol.ground import Offload
 from drivefs.protocol.ids import InodeId
@@ -89,6 +90,7 @@ class LocalState:
         database = self._database = Database(path, cache_kibibytes=CACHE_KIBIBYTES)
         opened.callback(database.close)
         create_tables(database, JOURNAL, JOURNAL_VERSION)
+        database.execute_script(JOURNAL_ADDITIONS)
         sync_path(state_dir)
         boot, last_boot = boot_id(), opened_since(database)
         is_thorough = is_suspect or last_boot not in (None, boot)
@@ -105,6 +107,7 @@ class LocalState:
         database.on_distrust = suspect
         self.journal = Journal(database, self.staging, reserve=reserve, offload=self.offload)
         opened.callback(self._close_journal)
+        self.pins = Pins(database)
 
     def _close_journal(self) -> None:
         """Sync, and note that nothing needs verifying the next time; unless the disk has failed."""
@@ -141,7 +144,11 @@ class LocalState:
         Raises:
             OutOfIds, DiskFull, Corrupt: nothing was changed.
         """
-        return renumber_creations(self._database, self.journal, self.replica.inode)
+        with self.journal.transaction():
+            fresh = renumber_creations(self._database, self.journal, self.replica.inode)
+            for old, new in fresh.items():
+                self.pins.renumber(old, new)
+        return fresh
 
     async def checkpoint(self) -> None:
         """Copy WALs that have grown into their databases; cheap when they have not."""
