@@ -89,6 +89,9 @@ def open_replica(cache_dir: Path, found: Findings) -> Database | None:
     refuse_newer(path, REPLICA_VERSION)
     try:
         replica = Database(path, cache_kibibytes=CACHE_KIBIBYTES, corrupt=ReplicaCorrupt, is_for_reading=True)
+        if replica.row("PRAGMA user_version") != (REPLICA_VERSION,):
+            replica.close()
+            return None  # an older one: the next mount throws it away
         if is_sound(replica):
             return replica
         replica.close()
@@ -282,6 +285,11 @@ class ReplicaCheck:
             "SELECT parent, name FROM dentries WHERE inode = 0 AND parent IN (SELECT directory FROM complete) LIMIT 20"
         ):
             self._wrong(f"The entry {name!r} of {parent} is noted as gone in a directory that is complete")
+        for (directory,) in self._database.rows(
+            "SELECT directory FROM incomplete WHERE directory IN (SELECT directory FROM complete)"
+            " OR directory NOT IN (SELECT inode FROM inodes) LIMIT 20"
+        ):
+            self._wrong(f"Directory {directory} is to be listed, but has been, or is not there")
         for inode, row_state in pages(self._database, "inodes", "inode, state", (0,)):
             state = wire.decode(row_state, InodeState)
             if state.inode != inode or not state.nlink:

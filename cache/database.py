@@ -7,7 +7,7 @@ may be awaited inside a transaction.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -73,6 +73,7 @@ class Database:
         except apsw.Error as error:
             raise self.translated(error) from error
         self._execute = self._connection.cursor().execute
+        self._executemany = self._connection.cursor().executemany
         try:
             self._connection.set_busy_timeout(BUSY_MILLISECONDS)
             if is_for_reading and self.wal_path.exists() and self.wal_path.stat().st_size:
@@ -172,6 +173,12 @@ class Database:
                 self._execute(sql, bindings)
             return
         self._execute(sql, bindings)
+
+    def write_many(self, sql: str, rows: Iterable[Bindings]) -> None:
+        """Run a statement that changes something once for each row, inside the caller's transaction."""
+        if not self._depth:
+            raise RuntimeError("many rows are written in one transaction")
+        self._executemany(sql, rows)
 
     def row(self, sql: str, bindings: Bindings = ()) -> Row | None:
         """The first row of a query, or None."""

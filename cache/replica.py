@@ -8,10 +8,10 @@ as complete; a name that is not here is absent only in a complete directory.
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cache.database import Database, Transaction, create_tables, json_list, remove_database
+from cache.database import Bindings, Database, Transaction, create_tables, json_list, remove_database
 from cache.errors import NewerState, ReplicaCorrupt
 from cache.overlay import MISSING, Missing
-from cache.schema import REPLICA, REPLICA_VERSION
+from cache.schema import IS_MARKED, REPLICA, REPLICA_VERSION
 from cache.staging import sync_path
 from drivefs.protocol import wire
 from drivefs.protocol.ground import Offload
@@ -31,6 +31,10 @@ PUT_DENTRY = (
     "INSERT INTO dentries VALUES (?, ?, ?, ?) ON CONFLICT (parent, name) DO UPDATE"
     " SET inode = excluded.inode, seq = excluded.seq WHERE excluded.seq >= seq"
 )
+PUT_INCOMPLETE = (
+    "INSERT OR IGNORE INTO incomplete (directory) SELECT ? WHERE NOT EXISTS"
+    " (SELECT 1 FROM complete WHERE directory = ?)"
+)
 
 
 class Replica:
@@ -49,6 +53,10 @@ class Replica:
 
     def _open(self) -> Database:
         database = Database(self._path, cache_kibibytes=CACHE_KIBIBYTES, corrupt=ReplicaCorrupt)
+        row = database.row("PRAGMA user_version")
+        if row and 0 < row[0] < REPLICA_VERSION:
+            database.close()
+            raise ReplicaCorrupt("an older drivefs made this replica; it is fetched again")
         create_tables(database, REPLICA, REPLICA_VERSION)
         return database
 
@@ -73,17 +81,22 @@ class Replica:
     def put_inodes(self, states: Iterable[InodeState], seq: Seq) -> None:
         """Take over states that are right as of `seq`; one without a name left is dropped."""
         with self.database.transaction():
-            for state in states:
-                self._put_inode(state, seq)
+            self._put_inodes(states, seq)
 
-    def _put_inode(self, state: InodeState, seq: Seq) -> None:
-        if state.nlink:
-            self.database.write(PUT_INODE, (state.inode, seq, wire.encode(state)))
-            return
-        self.database.write("DELETE FROM inodes WHERE inode = ? AND seq <= ?", (state.inode, seq))
-        self.database.write("DELETE FROM contents WHERE inode = ?", (state.inode,))
-        if state.kind is InodeKind.DIRECTORY:
-            self.database.write("DELETE FROM complete WHERE directory = ?", (state.inode,))
+    def _put_inodes(self, states: Iterable[InodeState], seq: Seq) -> None:
+        kept: list[InodeState] = []
+        gone: list[InodeState] = []
+        for state in states:
+            (kept if state.nlink else gone).append(state)
+        write = self.database.write_many
+        write(PUT_INODE, [(state.inode, seq, wire.encode(state)) for state in kept])
+        write(PUT_INCOMPLETE, [(state.inode,) * 2 for state in kept if state.kind is InodeKind.DIRECTORY])
+        if gone:
+            write("DELETE FROM inodes WHERE inode = ? AND seq <= ?", [(state.inode, seq) for state in gone])
+            write("DELETE FROM contents WHERE inode = ?", [(state.inode,) for state in gone])
+            directories = [(state.inode,) for state in gone if state.kind is InodeKind.DIRECTORY]
+            write("DELETE FROM complete WHERE directory = ?", directories)
+            write("DELETE FROM incomplete WHERE directory = ?", directories)
 
     def dentry(self, parent: InodeId, name: bytes) -> InodeId | Missing | None:
         """What a name leads to: None if it is absent, MISSING if the directory has to be listed to know."""
@@ -99,12 +112,24 @@ class Replica:
         )
         return found
 
+    def names_after(self, parent: InodeId, after: bytes, limit: int) -> list[tuple[bytes, InodeId]]:
+        """The first `limit` known names of a directory that come after a name, in byte order."""
+        found: list[tuple[bytes, InodeId]] = self.database.rows(
+            "SELECT name, inode FROM dentries WHERE parent = ? AND name > ? AND inode != 0 ORDER BY name LIMIT ?",
+            (parent, after, limit),
+        )
+        return found
+
     def inodes(self, wanted: Sequence[InodeId]) -> list[InodeState]:
         """The states of those of many inodes that are known here, in no order."""
         rows = self.database.rows(
             "SELECT state FROM inodes WHERE inode IN (SELECT value FROM json_each(?))", (json_list(wanted),)
         )
         return [wire.decode(state, InodeState) for (state,) in rows]
+
+    def marked(self) -> list[InodeId]:
+        """The inodes known here that carry the mark of a conflict copy, perhaps with some others."""
+        return [InodeId(inode) for (inode,) in self.database.rows(f"SELECT inode FROM inodes WHERE {IS_MARKED}")]
 
     def names_of(self, inode: InodeId) -> list[tuple[InodeId, bytes]]:
         """The known names that lead to an inode."""
@@ -126,39 +151,82 @@ class Replica:
         """From now on a name that is not here is absent: no row has to say so."""
         self.database.write("DELETE FROM dentries WHERE parent = ? AND inode = 0", (directory,))
         self.database.write("INSERT OR IGNORE INTO complete VALUES (?)", (directory,))
+        self.database.write("DELETE FROM incomplete WHERE directory = ?", (directory,))
+
+    def incomplete(self, limit: int) -> list[InodeId]:
+        """The directories that have to be listed next, in the order in which they became known."""
+        rows = self.database.rows("SELECT directory FROM incomplete ORDER BY place LIMIT ?", (limit,))
+        return [InodeId(directory) for (directory,) in rows]
+
+    def incomplete_count(self) -> int:
+        """How many directories that are known here have to be listed; the cost grows with their number."""
+        row = self.database.row("SELECT count(*) FROM incomplete")
+        return row[0] if row else 0
+
+    def leave_incomplete(self, directories: Iterable[InodeId]) -> None:
+        """These cannot be listed: nobody needs to try again until someone asks for them."""
+        with self.database.transaction():
+            rows = [(directory,) for directory in directories]
+            self.database.write_many("DELETE FROM incomplete WHERE directory = ?", rows)
 
     # -- from the server ---------------------------------------------------------------------------------------------
 
     def apply_listing(self, directory: InodeState, entries: Sequence[Entry], seq: Seq, complete: bool) -> None:
-        """Take over a page of a directory's listing as of `seq`; `complete` with the last page."""
+        """Take over a part of a directory's listing as of `seq`; `complete` with the last part.
+
+        The parts may be of different seqs, and the feed may have gone on since the oldest of them: what it brought is
+        newer and stays, and what it took away is noted as long as the directory is not complete.
+        """
         parent = directory.inode
         with self.database.transaction():
-            self._put_inode(directory, seq)
             if self.is_complete(parent):
+                self._put_inodes([directory], seq)
                 return
-            for entry in entries:
-                self._put_inode(entry.inode, seq)
-                self.database.write(PUT_DENTRY, (parent, entry.name, entry.inode.inode, seq))
+            newer = self._newer_names(parent, entries, seq)
+            current = [each for each in entries if newer.get(each.name, each.inode.inode) == each.inode.inode]
+            self._put_inodes([directory, *(entry.inode for entry in current)], seq)
+            rows = [(parent, entry.name, entry.inode.inode, seq) for entry in current]
+            self.database.write_many(PUT_DENTRY, rows)
             if complete:
                 self._mark_complete(parent)
 
+    def _newer_names(self, parent: InodeId, entries: Sequence[Entry], seq: Seq) -> dict[bytes, InodeId]:
+        """What the feed has said of names between the first and the last of a listing since it was made."""
+        if not entries:
+            return {}
+        return dict(
+            self.database.rows(
+                "SELECT name, inode FROM dentries WHERE parent = ? AND name BETWEEN ? AND ? AND seq > ?",
+                (parent, entries[0].name, entries[-1].name, seq),
+            )
+        )
+
     def apply_page(self, page: FeedPage) -> None:
         """Take over a page of the feed, with its cursor, in one transaction; twice does no harm."""
-        seq = page.cursor.seq
+        seq, brought = page.cursor.seq, {state.inode for state in page.inodes}
         with self.database.transaction():
-            for state in page.inodes:
-                self._put_inode(state, seq)
+            self._put_inodes(page.inodes, seq)
+            for directory in page.made:
+                if directory in brought:
+                    self._mark_complete(directory)
+            complete = {parent for parent in {each.parent for each in page.dentries} if self.is_complete(parent)}
+            kept: list[Bindings] = []
+            gone: list[Bindings] = []
             for dentry in page.dentries:
-                parent, name, inode = dentry.parent, dentry.name, dentry.inode
-                if not inode and self.is_complete(parent):
-                    self.database.write(
-                        "DELETE FROM dentries WHERE parent = ? AND name = ? AND seq <= ?", (parent, name, seq)
-                    )
-                    continue
-                self.database.write(PUT_DENTRY, (parent, name, inode, seq))
-                if inode and not self._has_inode(inode):
-                    self.database.write("DELETE FROM complete WHERE directory = ?", (parent,))
+                if dentry.inode or dentry.parent not in complete:
+                    kept.append((dentry.parent, dentry.name, dentry.inode, seq))
+                else:
+                    gone.append((dentry.parent, dentry.name, seq))
+            self.database.write_many(PUT_DENTRY, kept)
+            self.database.write_many("DELETE FROM dentries WHERE parent = ? AND name = ? AND seq <= ?", gone)
+            named = (each for each in page.dentries if each.inode and each.inode not in brought)
+            for parent in {each.parent for each in named if not self._has_inode(each.inode)}:
+                self._mark_incomplete(parent)
             self.set_cursor(page.workspace, page.cursor)
+
+    def _mark_incomplete(self, directory: InodeId) -> None:
+        self.database.write("DELETE FROM complete WHERE directory = ?", (directory,))
+        self.database.write(PUT_INCOMPLETE, (directory, directory))
 
     def _has_inode(self, inode: InodeId) -> bool:
         return self.database.row("SELECT 1 FROM inodes WHERE inode = ?", (inode,)) is not None

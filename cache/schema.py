@@ -4,8 +4,21 @@ Owns the DDL only. The version is SQLite's `user_version`; a higher one than our
 `digest` is the XXH3-64 of all other columns of the row (see `sealing`), for rows that exist nowhere else.
 """
 
+from drivefs.protocol.conflicts import CONFLICT_XATTR
+
 JOURNAL_VERSION = 1
-REPLICA_VERSION = 1
+REPLICA_VERSION = 2
+"""A replica of another version is thrown away: it is fetched again."""
+
+IS_MARKED = f"instr(state, x'{CONFLICT_XATTR.hex()}') > 0"
+"""Holds for states that have the attribute of conflict copies, whose bytes stand as they are in the wire form: both
+databases keep an index of these states, so that copies are found without looking at all others. It may hold for others
+that only contain the same bytes."""
+
+INODES_MARKED = f"CREATE INDEX IF NOT EXISTS inodes_marked ON inodes (inode) WHERE {IS_MARKED};"
+
+JOURNAL_ADDITIONS = INODES_MARKED
+"""What a journal that was made before it was thought of gets when it is opened; programs of that time go on with it."""
 
 JOURNAL = """
 CREATE TABLE meta (           -- facts of the device, by name
@@ -110,8 +123,15 @@ CREATE TABLE dentries (
 
 CREATE INDEX dentries_by_inode ON dentries (inode) WHERE inode != 0;
 
+CREATE INDEX dentries_gone ON dentries (parent) WHERE inode = 0;
+
 CREATE TABLE complete (       -- directories all of whose names are here
     directory INTEGER PRIMARY KEY
+);
+
+CREATE TABLE incomplete (     -- directories that are known here, but not all of their names: those to be listed
+    place INTEGER PRIMARY KEY,-- in the order in which they became known: breadth first, if they are listed so
+    directory INTEGER NOT NULL UNIQUE
 );
 
 CREATE TABLE contents (       -- long block lists that were fetched; the oldest go first
@@ -126,4 +146,4 @@ CREATE TABLE cursors (        -- where the replica stands in each workspace
     workspace INTEGER PRIMARY KEY,
     cursor BLOB NOT NULL      -- wire form of Cursor
 );
-"""
+""" + INODES_MARKED

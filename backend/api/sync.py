@@ -98,6 +98,7 @@ class SyncApi:
             routes.USAGE: Endpoint(self._usage),
             routes.CHANGES: poll.ChangesPoll(self._services),
             routes.LIST: Endpoint(self._list),
+            routes.LIST_MANY: Endpoint(self._list_many),
             routes.INODES: Endpoint(self._inodes),
             routes.CONTENT: Endpoint(self._content),
             routes.COMMIT: Endpoint(self._commit),
@@ -131,6 +132,9 @@ class SyncApi:
 
     async def _list(self, scope: Scope, receive: Receive) -> messages.ListReply:
         return await self._services.listing.list_directory(*await self._asked(scope, receive, messages.ListRequest))
+
+    async def _list_many(self, scope: Scope, receive: Receive) -> messages.ListManyReply:
+        return await self._services.listing.list_many(*await self._asked(scope, receive, messages.ListManyRequest))
 
     async def _inodes(self, scope: Scope, receive: Receive) -> messages.InodesReply:
         return await self._services.listing.inodes(*await self._asked(scope, receive, messages.InodesRequest))

@@ -24,7 +24,7 @@ from drivefs.protocol.messages import (
     FeedStatus,
     WorkspaceCursor,
 )
-from drivefs.protocol.model import DentryState
+from drivefs.protocol.model import DentryState, InodeKind, InodeState
 
 
 class Changes:
@@ -86,8 +86,13 @@ def _changes(connection: Connection, access: Access, cursor: Cursor, limit: int)
         cursor=workspaces.cursor_at(connection, access, cursor.incarnation, end),
         inodes=list(states.values()),
         dentries=[_dentry(place, *names.get(place, (NO_INODE, end))) for place in places],
+        made=[row.inode for row in rows if row.kind == "create" and _is_directory(states.get(row.inode))],
         more=end < access.head_seq,
     )
+
+
+def _is_directory(state: InodeState | None) -> bool:
+    return state is not None and state.kind is InodeKind.DIRECTORY and state.nlink > 0
 
 
 def _dentry(place: Place, inode: InodeId, seq: Seq) -> DentryState:
@@ -97,7 +102,7 @@ def _dentry(place: Place, inode: InodeId, seq: Seq) -> DentryState:
 def _whole_commits(connection: Connection, access: Access, after: Seq, limit: int) -> Sequence[Any]:
     """The changes of the commits after a seq: as many whole commits as `limit` rows hold, but at least one."""
     c = schema.changes.c
-    names = ("seq", "inode", "parent", "name", "other_inode", "other_parent", "other_name")
+    names = ("seq", "kind", "inode", "parent", "name", "other_inode", "other_parent", "other_name")
 
     def rows(*wanted: ColumnElement[bool], most: int | None = None) -> Sequence[Any]:
         statement = select(*(c[name] for name in names)).where(c.account == access.account)

@@ -5,7 +5,7 @@ have no end. All functions run inside a read transaction of the caller's, so tha
 """
 
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, Table, select
 
@@ -99,6 +99,27 @@ def children_at(
         statement = _valid_at(select(c.name, c.inode), table, access, seq)
         statement = statement.where(c.parent == after.parent, c.name > after.name).order_by(c.name).limit(limit)
         found += [(name, inode) for name, inode in connection.execute(statement)]
+    return sorted(found)[:limit]
+
+
+class Child(NamedTuple):
+    """A name in one of several directories."""
+
+    parent: InodeId
+    name: bytes
+    inode: InodeId
+
+
+def children_of_many_at(
+    connection: Connection, access: Access, directories: Collection[InodeId], limit: int, seq: Seq
+) -> list[Child]:
+    """The first `limit` names in these directories, by directory and in byte order."""
+    found: list[Child] = []
+    for table in (schema.dentries, schema.dentry_versions):
+        c = table.c
+        statement = _valid_at(select(c.parent, c.name, c.inode), table, access, seq)
+        statement = statement.where(c.parent.in_(directories)).order_by(c.parent, c.name).limit(limit)
+        found += [Child(*row) for row in connection.execute(statement)]
     return sorted(found)[:limit]
 
 

@@ -14,13 +14,15 @@ from backend.service.commit.contents import split_runs
 from backend.service.ground import Ground
 from backend.service.rows import Place
 from drivefs.protocol.errors import Code, ProtocolError
-from drivefs.protocol.ids import WorkspaceId
+from drivefs.protocol.ids import InodeId, WorkspaceId
 from drivefs.protocol.messages import (
     ContentReply,
     ContentRequest,
     Entry,
     InodesReply,
     InodesRequest,
+    ListManyReply,
+    ListManyRequest,
     ListReply,
     ListRequest,
 )
@@ -40,6 +42,14 @@ class Listing:
             ProtocolError: `not_found`: no such directory then; `conflict`: the seq is ahead of the workspace.
         """
         return await self._ground.database.read(_list_directory, caller, workspace, request)
+
+    async def list_many(self, caller: Caller, workspace: WorkspaceId, request: ListManyRequest) -> ListManyReply:
+        """The beginnings of several directories, as of a seq.
+
+        Raises:
+            ProtocolError: `not_found`, `conflict`.
+        """
+        return await self._ground.database.read(_list_many, caller, workspace, request)
 
     async def inodes(self, caller: Caller, workspace: WorkspaceId, request: InodesRequest) -> InodesReply:
         """The states of single inodes as of a seq; unknown ones are left out.
@@ -70,6 +80,32 @@ def _list_directory(connection: Connection, caller: Caller, workspace: Workspace
         raise ProtocolError(Code.NOT_FOUND, "There is no such directory in this drive.")
     entries = [Entry(name=name, inode=states[inode]) for name, inode in page]
     return ListReply(directory=directory, entries=entries, seq=seq, more=len(children) > len(page))
+
+
+def _list_many(
+    connection: Connection, caller: Caller, workspace: WorkspaceId, request: ListManyRequest
+) -> ListManyReply:
+    access = workspaces.require(connection, caller.user, workspace)
+    seq = history.readable_seq(access, request.as_of)
+    states = history.inodes_at(connection, access, set(request.directories), seq)
+    directories = [each for each in sorted(states) if states[each].kind is InodeKind.DIRECTORY and states[each].nlink]
+    children = history.children_of_many_at(connection, access, directories, request.limit + 1, seq)
+    is_cut = len(children) > request.limit
+    # What lies before the last child is whole; the directory of the last child may go on.
+    answered = [each for each in directories if not is_cut or each <= children[-1].parent]
+    if is_cut:
+        last = children.pop().parent
+        if last != children[0].parent:
+            answered.pop()
+            children = [child for child in children if child.parent != last]
+    found = history.inodes_at(connection, access, {child.inode for child in children}, seq)
+    entries: dict[InodeId, list[Entry]] = {each: [] for each in answered}
+    for child in children:
+        entries[child.parent].append(Entry(name=child.name, inode=found[child.inode]))
+    listings = [ListReply(directory=states[each], entries=named, seq=seq) for each, named in entries.items()]
+    if is_cut and last == listings[-1].directory.inode:
+        listings[-1].more = True
+    return ListManyReply(listings=listings, unanswered=directories[len(answered) :])
 
 
 def _inodes(connection: Connection, caller: Caller, workspace: WorkspaceId, request: InodesRequest) -> InodesReply:

@@ -38,6 +38,8 @@ def lines(status: dict[str, Any]) -> list[str]:
         f"  cache     {output.in_units(cache['used_bytes'])} of {output.in_units(cache['limit_bytes'])}",
         f"  quota     {_quota(quota)}",
     ]
+    if unlisted := status["unlisted_directories"]:
+        shown.append(f"  listing   {unlisted} folders are known but not listed yet; opening one lists it")
     return shown + [f"  attention {notice}" for notice in status["attention"]]
 
 

@@ -72,6 +72,7 @@ class Handlers:
             },
             "cache": self._cache(),
             "quota": {"used_bytes": status.used_bytes, "limit_bytes": status.quota_bytes} if is_known else None,
+            "unlisted_directories": status.unlisted_directories,
             "attention": self._drive.notices(),
         }
 

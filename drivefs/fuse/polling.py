@@ -34,6 +34,8 @@ class PolledFirst:
     def __init__(self) -> None:
         self._in_a_row = 0
         self._polls: dict[int, select.poll] = {}
+        self.wait_count = 0
+        """How often was waited: once for each request, so that one who looks twice sees whether any came between."""
 
     async def wait_readable(self, fd: int) -> None:
         """Return when `fd` can be read; a checkpoint at least once in `MAX_IN_A_ROW` calls.
@@ -41,6 +43,7 @@ class PolledFirst:
         Raises:
             trio.ClosedResourceError: it was announced to be closed.
         """
+        self.wait_count += 1
         poll = self._polls.get(fd) or self._register(fd)
         if self._in_a_row < MAX_IN_A_ROW and is_ready_soon(poll):
             self._in_a_row += 1
@@ -102,9 +105,9 @@ class _StandIn(ModuleType):
 
 
 @contextmanager
-def polled_first() -> Iterator[None]:
+def polled_first(polled: PolledFirst) -> Iterator[None]:
     """Let pyfuse3 wait this way; for one event loop at a time."""
-    lowlevel = _StandIn(trio.lowlevel, wait_readable=PolledFirst().wait_readable)
+    lowlevel = _StandIn(trio.lowlevel, wait_readable=polled.wait_readable)
     before = vars(pyfuse3)["trio"]
     vars(pyfuse3)["trio"] = _StandIn(trio, lowlevel=lowlevel, Lock=EagerLock)
     try:

@@ -14,7 +14,7 @@ from drivefs.fs.filesystem import FileSystem
 from drivefs.fuse import connection
 from drivefs.fuse.attributes import Translation
 from drivefs.fuse.operations import Operations
-from drivefs.fuse.polling import polled_first
+from drivefs.fuse.polling import PolledFirst, polled_first
 from drivefs.fuse.unsticking import unsticking
 
 log = logging.getLogger(__name__)
@@ -41,8 +41,13 @@ class Session:
         self._operations = Operations(filesystem, self.translation)
         self._mountpoint = os.path.abspath(mountpoint)
         self._options = {*options, *pyfuse3.default_options, f"fsname={_escaped(source)}", f"subtype={SUBTYPE}"}
+        self._polled = PolledFirst()
         self.holds_up_others = False
         """Whether the kernel lets only a dozen slow requests wait at a time: we may not change that."""
+
+    def call_count(self) -> int:
+        """How many requests of the kernel have come, more or less: for whoever looks twice whether any came between."""
+        return self._polled.wait_count
 
     def mount(self) -> None:
         """Mount; calls wait in the kernel until `run` answers them.
@@ -68,7 +73,7 @@ class Session:
 
     async def run(self) -> None:
         """Answer requests until the kernel has let go of the mount or `stop` was called; on the main thread."""
-        with polled_first(), unsticking():
+        with polled_first(self._polled), unsticking():
             await pyfuse3.main(min_tasks=MIN_TASKS, max_tasks=MAX_TASKS)
 
     def stop(self) -> None:

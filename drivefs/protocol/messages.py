@@ -33,7 +33,10 @@ MAX_BLOCKS_PER_REQUEST = 4096
 MAX_TRANSFER_BYTES = 64 * 2**20
 """Upper bound of one framed body of blocks; senders aim at 8 MiB."""
 MAX_PAGE_ENTRIES = 5000
+MAX_LISTED_DIRECTORIES = 500
 MAX_WAIT_SECONDS = 300.0
+MAX_UPLOADS = 16
+"""Large contents on their way that one device reports; those that it sends are never more."""
 
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Page = Annotated[int, Meta(ge=1, le=MAX_PAGE_ENTRIES)]
@@ -171,6 +174,24 @@ class ListReply(Message, kw_only=True):
     more: bool = False
 
 
+class ListManyRequest(Message, kw_only=True):
+    """List several directories as of `as_of` (0: the head), about `limit` entries of all of them together."""
+
+    directories: Annotated[list[InodeId], Meta(min_length=1, max_length=MAX_LISTED_DIRECTORIES)]
+    as_of: Seq = Seq(0)
+    limit: Page = 1000
+
+
+class ListManyReply(Message, kw_only=True):
+    """Listings from the beginning of each directory; `more` in one says that its names go on: `list` gives them.
+
+    `unanswered` are the directories that the limit left no room for: ask again. Those that are in neither do not exist.
+    """
+
+    listings: list[ListReply]
+    unanswered: list[InodeId] = []
+
+
 class InodesRequest(Message, kw_only=True):
     """States of single inodes as of a seq; unknown ones are left out of the reply."""
 
@@ -243,11 +264,87 @@ class CommitReply(Message, kw_only=True):
     usage: Usage
 
 
+class Pending(Message, kw_only=True):
+    """What a device has still to send: changes, with files that have unpublished content, and that content."""
+
+    mutation_count: Count = 0
+    size_bytes: Count = 0
+
+
+class Upload(Message, kw_only=True):
+    """A large content whose blocks travel: where it will be, how long it is, and how much the backend has of it."""
+
+    inode: InodeId
+    parent: InodeId
+    name: Annotated[bytes, Meta(min_length=1, max_length=255)]
+    size_bytes: Count
+    sent_bytes: Count
+
+
+class PresenceRequest(Message, kw_only=True):
+    """What a device has still to send, and all large contents of one workspace that it is sending now.
+
+    The list replaces the one before; an empty one says that all have ended, in whatever way.
+    """
+
+    workspace: WorkspaceId
+    pending: Pending
+    uploads: Annotated[list[Upload], Meta(max_length=MAX_UPLOADS)] = []
+
+
+class PresenceReply(Message, kw_only=True):
+    """`retry_seconds` above 0: the list came too soon after the one before and was not taken; send it again then."""
+
+    retry_seconds: float = 0.0
+
+
+class DeviceUploads(Message, kw_only=True):
+    """What another device is sending, as it said `silent_seconds` before the reply."""
+
+    device: DeviceId
+    device_name: str
+    silent_seconds: float
+    uploads: list[Upload]
+
+
+class WorkspaceUploads(Message, kw_only=True):
+    """All that other devices are sending into a workspace; `stamp` names this state of it."""
+
+    workspace: WorkspaceId
+    stamp: int
+    devices: list[DeviceUploads] = []
+
+
+class DeviceInfo(Message, kw_only=True):
+    """A device of the caller's user. Times are 0, and `pending` is None, where it is not known."""
+
+    device: DeviceId
+    name: str
+    created_ns: int
+    is_online: bool = False
+    last_seen_ns: int = 0
+    revoked_ns: int = 0
+    pending: Pending | None = None
+
+
+class DevicesReply(Message, kw_only=True):
+    """The devices of the caller's user, the living ones before those that were revoked, newest first."""
+
+    devices: list[DeviceInfo]
+
+
+class RevokeRequest(Message, kw_only=True):
+    """End a device of the caller's own user for good; once more does nothing."""
+
+    device: DeviceId
+
+
 class WorkspaceCursor(Message, kw_only=True):
-    """Where a device stands in one workspace."""
+    """Where a device stands in one workspace, and which state of the others' uploads it knows (0: none)."""
 
     workspace: WorkspaceId
     cursor: Cursor
+    uploads: Count = 0
 
 
 class ChangesRequest(Message, kw_only=True):
@@ -256,6 +353,7 @@ class ChangesRequest(Message, kw_only=True):
     cursors: Annotated[list[WorkspaceCursor], Meta(max_length=1000)]
     wait_seconds: Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)] = 0.0
     limit: Page = 2000
+    pending: Pending | None = None
 
 
 class FeedStatus(enum.StrEnum):
@@ -278,13 +376,19 @@ class FeedPage(Message, kw_only=True):
     cursor: Cursor
     inodes: list[InodeState] = []
     dentries: list[DentryState] = []
+    made: list[InodeId] = []
+    """Directories that were made since the cursor sent: the feed brings all their names."""
     more: bool = False
 
 
 class ChangesReply(Message, kw_only=True):
-    """Pages of those workspaces that are ahead of their cursor; none when the wait ran out."""
+    """Pages of those workspaces that are ahead of their cursor, and the uploads of those where they have changed.
+
+    Neither when the wait ran out.
+    """
 
     pages: list[FeedPage]
+    uploads: list[WorkspaceUploads] = []
     retry_seconds: float = 0.0
     """The server's wish for how long to wait before the next poll."""
 

@@ -114,6 +114,10 @@ class Remote:
         """One page of a directory."""
         return await self._call(routes.LIST.format(workspace=workspace), request, messages.ListReply)
 
+    async def list_many(self, workspace: WorkspaceId, request: messages.ListManyRequest) -> messages.ListManyReply:
+        """The beginnings of several directories, whole where they are short."""
+        return await self._call(routes.LIST_MANY.format(workspace=workspace), request, messages.ListManyReply)
+
     async def inodes(self, workspace: WorkspaceId, request: messages.InodesRequest) -> messages.InodesReply:
         """States of single inodes."""
         return await self._call(routes.INODES.format(workspace=workspace), request, messages.InodesReply)

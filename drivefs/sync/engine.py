@@ -19,10 +19,11 @@ from drivefs.protocol.ground import NowNs
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.messages import Usage
 from drivefs.remote import errors
+from drivefs.sync import walker
 from drivefs.sync.commits import Committer
 from drivefs.sync.connection import Connection
 from drivefs.sync.contents import Contents
-from drivefs.sync.follower import Follower
+from drivefs.sync.follower import POLL_SECONDS, Follower
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
 from drivefs.sync.session import Session
@@ -49,6 +50,7 @@ class Parts:
     publisher: Publisher
     committer: Committer
     follower: Follower
+    walker: walker.Walker
     used: Callable[[Usage], None]
     begun_again: Callable[[], None]
 
@@ -69,6 +71,8 @@ class Engine:
         self.connection = Connection(parts.session.open, now_ns, jitter)
         self._jitter = jitter
         self._troubles: dict[str, _Trouble] = {}
+        self.caught_up = trio.Event()
+        """Set once the replica has been as new as the backend."""
         self._settled = trio.Event()
         self._covered = Signal()
         self._resends: list[tuple[Store, OpResult]] = []
@@ -84,6 +88,7 @@ class Engine:
             nursery.start_soon(self._commit)
             nursery.start_soon(self._follow)
             nursery.start_soon(self._let_go)
+            nursery.start_soon(self._walk)
 
     def _offer_drafts(self) -> None:
         """What an earlier mount left unpublished is due; nothing is open yet."""
@@ -182,8 +187,22 @@ class Engine:
                 await self._parts.follower.let_go()
 
     async def _poll(self) -> None:
-        if await self._parts.follower.poll():
+        is_behind = not self.caught_up.is_set()
+        polled = await self._parts.follower.poll(0.0 if is_behind else POLL_SECONDS)
+        if polled.has_moved:
             self._covered.raise_()
+        else:
+            self.caught_up.set()
+        # Every device is told the same when a server stops: they should not come back as one.
+        await trio.sleep(polled.retry_seconds * (0.5 + self._jitter()))
+
+    async def _walk(self) -> None:
+        """What is known of the drive here becomes complete, when there is nothing better to do."""
+        while True:
+            await self.connection.wait_online()
+            await self.caught_up.wait()
+            await self._guarded(self._parts.walker.walk)
+            await trio.sleep(walker.IDLE_SECONDS)
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do what needs the backend and room on the disk; on failure say so once and go on after a growing delay."""

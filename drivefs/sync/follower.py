@@ -7,6 +7,7 @@ was shown. Invariant: the cursor never moves without the page it belongs to.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import trio
 
@@ -15,11 +16,11 @@ from cache.overlay import MISSING, Missing
 from drivefs.protocol.ids import NO_INODE, InodeId
 from drivefs.protocol.messages import ChangesRequest, FeedPage, FeedStatus, WorkspaceCursor
 from drivefs.protocol.model import InodeState
-from drivefs.sync.contents import Shown
 from drivefs.sync.announcer import Announcer, Before
+from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
-
 from drivefs.sync.happenings import NameChange
+
 POLL_SECONDS = 50.0
 PAGE_CHANGES = 1000
 LET_GO_MUTATIONS = 32
@@ -34,8 +35,12 @@ class _Difference:
     contents: list[InodeId] = field(default_factory=list)
     names: list[NameChange] = field(default_factory=list)
     alike: list[InodeState] = field(default_factory=list)
-
     states: list[tuple[InodeState, InodeState]] = field(default_factory=list)
+
+    def lost(self) -> dict[InodeId, tuple[InodeId, bytes]]:
+        """Inodes that lose a name, and one that they lose."""
+        return {change.before: (change.parent, change.name) for change in self.names if change.before}
+
     def add_state(self, before: InodeState, after: InodeState | None) -> None:
         """An inode was shown as `before` and is now as `after`; None: it is gone, or nothing is known of it."""
         if after is None:
@@ -45,7 +50,6 @@ class _Difference:
             self.alike.append(after)
         else:
             (self.contents if before.revision != after.revision else self.attributes).append(after.inode)
-
             self.states.append((before, after))
 
 
@@ -54,6 +58,7 @@ class Polled(NamedTuple):
 
     has_moved: bool
     retry_seconds: float
+
 
 class Follower:
     """Keeps the replica of one workspace up with the backend."""
@@ -64,13 +69,11 @@ class Follower:
         self._workspace = ends.workspace
         self._views = shown.views
         self._invalidator = shown.invalidator
-        self._diverged = diverged
         self._announcer = announcer
+        self._diverged = diverged
 
-    async def poll(self) -> bool:
-        """Ask once for changes, waiting for some if there are none; True if the cursor has moved.
-
-        Cancellation leaves the cursor where it was.
+    async def poll(self, wait_seconds: float = POLL_SECONDS) -> Polled:
+        """Ask once for changes, waiting for some if there are none. Cancellation leaves the cursor where it was.
 
         Raises:
             RemoteError: no answer, or none that can be believed.
@@ -80,7 +83,7 @@ class Follower:
             raise RuntimeError("a workspace is followed only after its first session")
         request = ChangesRequest(
             cursors=[WorkspaceCursor(workspace=self._workspace, cursor=cursor)],
-            wait_seconds=POLL_SECONDS,
+            wait_seconds=wait_seconds,
             limit=PAGE_CHANGES,
         )
         reply = await self._remote.changes(request)
@@ -89,14 +92,15 @@ class Follower:
                 self.apply(page)
             else:
                 self._diverged()
-        return bool(reply.pages)
+        return Polled(bool(reply.pages), reply.retry_seconds)
 
     def apply(self, page: FeedPage) -> None:
         """Apply one page and tell everyone whom it concerns."""
-        before = self._announcer.before(difference.names)
         difference = self._compare(page)
+        before = self._announcer.before(difference.names)
+        self._views.losing(difference.lost())
         self._local.replica.apply_page(page)
-        self._tell(difference)
+        self._tell(difference, before)
 
     async def let_go(self) -> None:
         """Drop from the overlay what the replica has durably taken over; cancellation leaves the rest for later.
@@ -110,7 +114,9 @@ class Follower:
             forgotten = self._local.journal.forget(replica.synced_seq(self._workspace), LET_GO_MUTATIONS)
             for directory in forgotten.made:
                 replica.mark_complete(directory)
-            self._tell(self._uncovered(forgotten), Before())
+            difference = self._uncovered(forgotten)
+            self._views.losing(difference.lost())
+            self._tell(difference, Before())
             more = forgotten.more
             await trio.sleep(LET_GO_PAUSE_SECONDS if more else 0.0)
 
@@ -150,13 +156,13 @@ class Follower:
             self._invalidator.inode(inode, content=False)
         for inode in difference.contents:
             self._invalidator.inode(inode, content=True)
-        for parent, name in difference.names:
+        for parent, name in names:
+            self._invalidator.entry(parent, name)
         self._announcer.elsewhere(before, difference.names, difference.states)
 
 
 def _leads_to(known: InodeId | Missing | None) -> InodeId:
     return NO_INODE if known is None or isinstance(known, Missing) else known
-            self._invalidator.entry(parent, name)
 
 
 def _looks_same(before: InodeState, after: InodeState) -> bool:

@@ -1,7 +1,8 @@
 """Fetches metadata on demand: directories not yet listed, long block lists, single inodes.
 
-Everything is asked for as of the replica's cursor, so that what arrives never contradicts what is there. Concurrent
-requests for one directory are one request. Owns no state but those under way.
+A directory is asked for as of a cursor that the replica has had; what the feed has brought since is newer and stays.
+Concurrent requests for one directory are one request. Long listings are applied in small parts, with pauses for those
+who wait for system calls. Owns no state but those under way.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -11,11 +12,15 @@ import trio
 
 from cache.errors import DiskFull
 from drivefs.protocol.ids import InodeId, RevisionNumber, Seq
-from drivefs.protocol.messages import ContentRequest, ListRequest
+from drivefs.protocol.messages import ContentRequest, ListManyRequest, ListReply, ListRequest
 from drivefs.remote import errors
 from drivefs.sync.ends import Ends
 
 PAGE_ENTRIES = 2000
+MANY_ENTRIES = 1000
+"""Of several directories together: decoding them keeps the loop for about a millisecond."""
+PART_ENTRIES = 100
+"""So many entries are put into the replica at once: less than a millisecond."""
 WAIT_SECONDS = 25.0
 
 
@@ -45,7 +50,7 @@ class Lister:
     async def list_directory(self, directory: InodeId) -> None:
         """Bring the whole listing of a directory into the replica; at once if it is there.
 
-        Cancellation leaves the directory incomplete.
+        Cancellation leaves the directory incomplete, and so does its removal meanwhile.
 
         Raises:
             RemoteError: it cannot be had now.
@@ -61,28 +66,63 @@ class Lister:
             finally:
                 del self._under_way[directory]
                 done.set()
+            return
 
     async def _fetch(self, directory: InodeId) -> None:
         if self._replica.cursor(self._workspace) is None:
             # A replica that begins has its cursor as soon as the first session opens.
             with trio.move_on_after(WAIT_SECONDS):
                 await self._tried()
-        after, more = b"", True
+        after, more, database = b"", True, self._replica.database
+        as_of = self._cursor()
         while more:
-            as_of = self._cursor()
             request = ListRequest(directory=directory, as_of=as_of, after=after, limit=PAGE_ENTRIES)
             with self._bounded():
                 reply = await self._remote.list_directory(self._workspace, request)
-            if self._cursor() != as_of:
-                # A page of the feed was applied meanwhile: what was listed may be older than what is here. Ask again.
-                continue
+            if self._replica.database is not database:
+                raise errors.Offline("the drive is being listed again from its beginning, so this listing is void")
             more = reply.more
             if reply.entries:
                 after = reply.entries[-1].name
-            before = self._replica.inode(directory)
-            self._replica.apply_listing(reply.directory, reply.entries, as_of, complete=not more)
-            if before != reply.directory:
-                self._changed(directory)
+            await self._apply(reply, as_of)
+
+    async def list_many(self, directories: list[InodeId]) -> None:
+        """Bring the listings of several directories into the replica; of some only, where they are long.
+
+        Those that the backend does not have are not waited for again. Cancellation leaves some directories incomplete.
+
+        Raises:
+            RemoteError: they cannot be had now.
+            DiskFull: there is no room to keep them.
+        """
+        database, as_of = self._replica.database, self._cursor()
+        request = ListManyRequest(directories=directories, as_of=as_of, limit=MANY_ENTRIES)
+        with self._bounded():
+            reply = await self._remote.list_many(self._workspace, request)
+        if self._replica.database is not database:
+            return
+        answered = set(reply.unanswered)
+        for listing in reply.listings:
+            answered.add(listing.directory.inode)
+            if listing.more:
+                await self.list_directory(listing.directory.inode)
+            else:
+                await self._apply(listing, as_of)
+        self._replica.leave_incomplete(each for each in directories if each not in answered)
+
+    async def _apply(self, reply: ListReply, as_of: Seq) -> None:
+        """Take over one page of a listing, in parts; the directory is complete when it was the last."""
+        replica, directory = self._replica, reply.directory
+        database, before = replica.database, replica.inode(directory.inode)
+        for start in range(0, max(len(reply.entries), 1), PART_ENTRIES):
+            if replica.database is not database or (before and replica.inode(directory.inode) is None):
+                return  # all was thrown away, or the directory was removed
+            end = start + PART_ENTRIES
+            is_last = end >= len(reply.entries) and not reply.more
+            replica.apply_listing(directory, reply.entries[start:end], as_of, complete=is_last)
+            if not start and replica.inode(directory.inode) != before:
+                self._changed(directory.inode)
+            await trio.lowlevel.checkpoint()
 
     async def content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
         """The packed block list of a revision, from the replica or the backend.

@@ -42,6 +42,8 @@ class SyncStatus(msgspec.Struct, frozen=True):
     download: Transfer
     quota_bytes: int | None
     used_bytes: int | None
+    unlisted_directories: int
+    """Directories that are known of and will be listed in the background, or as soon as someone looks into them."""
 
 
 def pending(journal: Journal) -> tuple[int, int]:
@@ -103,4 +105,5 @@ class Reporter:
             download=self._received.transfer(),
             quota_bytes=None if self._limits is None else self._limits.quota_bytes,
             used_bytes=used,
+            unlisted_directories=self._local.replica.incomplete_count(),
         )

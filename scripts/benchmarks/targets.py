@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from benchmarks import processes
+from benchmarks.filling import Shape
 
 
 class Target:
@@ -106,14 +107,20 @@ class MountedTarget(Target):
 
 
 class TrivialMount(MountedTarget):
-    """The trivial pyfuse3 file system; forgets all names when it is mounted again."""
+    """The trivial pyfuse3 file system; mounted again it has forgotten all names but those of a tree it begins with."""
 
     name = "trivial"
+
+    def __init__(self, base: Path, shape: Shape | None = None) -> None:
+        super().__init__(base)
+        self.shape = shape
 
     def mount_command(self) -> list[object]:
         backing = self.base / "backing"
         backing.mkdir(exist_ok=True)
-        return [sys.executable, "-P", "-m", "benchmarks.trivial", self.directory, backing]
+        shape = self.shape
+        tree = [] if shape is None else [shape.file_count, shape.directory_count, shape.wide_count]
+        return [sys.executable, "-P", "-m", "benchmarks.trivial", self.directory, backing, *tree]
 
     def mount_environment(self) -> dict[str, str]:
         return {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}

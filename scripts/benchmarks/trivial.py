@@ -4,10 +4,12 @@ Owns names and attributes in memory and one backing file per regular file in a d
 restart, syncs nothing but what it is asked to, checks nothing that the kernel checks (`default_permissions`).
 Invariant: the kernel may cache as long, and is given as much per directory reply, as with drivefs.
 
-Run as a process of its own: python -m benchmarks.trivial MOUNTPOINT BACKING_DIRECTORY
+Run as a process of its own: python -m benchmarks.trivial MOUNTPOINT BACKING_DIRECTORY [FILES DIRECTORIES WIDE]
+With a shape it begins with such a tree of empty files.
 """
 
 import errno
+import gc
 import os
 import stat
 import sys
@@ -17,6 +19,8 @@ from pathlib import Path
 
 import pyfuse3
 import trio
+
+from benchmarks.filling import Shape, tree
 
 KERNEL_TIMEOUT_SECONDS = 86_400.0
 NANOSECONDS = 1_000_000_000
@@ -286,11 +290,34 @@ class TrivialOperations(pyfuse3.Operations):
         return answer
 
 
+def grow(operations: TrivialOperations, shape: Shape) -> None:
+    """Makes a tree in memory; its files have no backing file, so they can be looked at only."""
+    times, xattrs, owner = [time.time_ns()] * 3, {}, (os.getuid(), os.getgid())
+
+    def add(parent: int, name: bytes, children: dict[bytes, int] | None) -> int:
+        number, mode = operations.next_id, stat.S_IFREG | 0o644 if children is None else stat.S_IFDIR | 0o755
+        operations.next_id += 1
+        operations.inodes[number] = Inode(number, mode, *owner, times=times, children=children, xattrs=xattrs)
+        operations.children(parent)[name] = number
+        return number
+
+    directories: list[int] = []
+    for parent, name, is_directory in tree(shape):
+        above = pyfuse3.ROOT_INODE if parent is None else directories[parent]
+        number = add(above, name, {} if is_directory else None)
+        if is_directory:
+            directories.append(number)
+
+
 def main() -> None:
     """Mounts until it is unmounted."""
     mountpoint, backing = sys.argv[1], Path(sys.argv[2])
     options = {"fsname=trivial", "subtype=trivial", "default_permissions"}
-    pyfuse3.init(TrivialOperations(backing), mountpoint, options)
+    operations = TrivialOperations(backing)
+    if sys.argv[3:]:
+        grow(operations, Shape(*map(int, sys.argv[3:])))
+        gc.freeze()
+    pyfuse3.init(operations, mountpoint, options)
     try:
         trio.run(pyfuse3.main)
     finally:

@@ -189,7 +189,7 @@ def test_a_waiter_that_was_cancelled_leaves_the_lock_to_the_next() -> None:
 
 
 def test_pyfuse3_looks_its_primitives_up_where_they_are_replaced() -> None:
-    with polling.polled_first():
+    with polling.polled_first(PolledFirst()):
         stand_in = vars(pyfuse3)["trio"]
         assert stand_in.Lock is EagerLock
         assert stand_in.lowlevel.wait_readable.__self__.__class__ is PolledFirst

@@ -1,0 +1,50 @@
+"""Completes the replica in the background: directories that nobody has asked for yet are listed too.
+
+Owns the rhythm only. What is to be listed stands in the replica, so the walk goes on where it was after any end, and
+holds no more than one batch in memory. It keeps out of the way: it waits while system calls come in, but never for
+ever, since a program that does not stop calling (an indexer, a backup) would otherwise keep it from ending.
+"""
+
+from collections.abc import Callable
+
+import trio
+
+from cache.replica import Replica
+from drivefs.sync.lister import Lister
+
+BATCH_DIRECTORIES = 100
+QUIET_SECONDS = 0.05
+"""So long no call may have come before it goes on."""
+LONGEST_WAIT_SECONDS = 1.0
+"""It goes on after so long however busy the mount is: a batch takes about a hundredth of that."""
+IDLE_SECONDS = 2.0
+
+
+class Walker:
+    """Lists what is not listed yet; `call_count` says how many system calls have come so far."""
+
+    def __init__(self, replica: Replica, lister: Lister, call_count: Callable[[], int]) -> None:
+        self._replica = replica
+        self._lister = lister
+        self._call_count = call_count
+        self._seen_count = call_count()
+
+    async def walk(self) -> None:
+        """List all that is known to be incomplete, nearest to the root first; returns when nothing is.
+
+        Cancellation loses at most the batch that is under way.
+
+        Raises:
+            RemoteError: the backend cannot be had now.
+            DiskFull: there is no room to keep more.
+        """
+        while batch := self._replica.incomplete(BATCH_DIRECTORIES):
+            await self._wait_for_quiet()
+            await self._lister.list_many(batch)
+
+    async def _wait_for_quiet(self) -> None:
+        """Return at once if no call has come since the last time."""
+        with trio.move_on_after(LONGEST_WAIT_SECONDS):
+            while self._seen_count != (count := self._call_count()):
+                self._seen_count = count
+                await trio.sleep(QUIET_SECONDS)
