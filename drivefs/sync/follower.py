@@ -7,7 +7,6 @@ was shown. Invariant: the cursor never moves without the page it belongs to.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import trio
 
@@ -37,10 +36,6 @@ class _Difference:
     alike: list[InodeState] = field(default_factory=list)
     states: list[tuple[InodeState, InodeState]] = field(default_factory=list)
 
-    def lost(self) -> dict[InodeId, tuple[InodeId, bytes]]:
-        """Inodes that lose a name, and one that they lose."""
-        return {change.before: (change.parent, change.name) for change in self.names if change.before}
-
     def add_state(self, before: InodeState, after: InodeState | None) -> None:
         """An inode was shown as `before` and is now as `after`; None: it is gone, or nothing is known of it."""
         if after is None:
@@ -51,13 +46,6 @@ class _Difference:
         else:
             (self.contents if before.revision != after.revision else self.attributes).append(after.inode)
             self.states.append((before, after))
-
-
-class Polled(NamedTuple):
-    """What came of one poll: whether the cursor has moved, and how long the server asks to wait before the next."""
-
-    has_moved: bool
-    retry_seconds: float
 
 
 class Follower:
@@ -72,8 +60,10 @@ class Follower:
         self._announcer = announcer
         self._diverged = diverged
 
-    async def poll(self, wait_seconds: float = POLL_SECONDS) -> Polled:
-        """Ask once for changes, waiting for some if there are none. Cancellation leaves the cursor where it was.
+    async def poll(self) -> bool:
+        """Ask once for changes, waiting for some if there are none; True if the cursor has moved.
+
+        Cancellation leaves the cursor where it was.
 
         Raises:
             RemoteError: no answer, or none that can be believed.
@@ -83,7 +73,7 @@ class Follower:
             raise RuntimeError("a workspace is followed only after its first session")
         request = ChangesRequest(
             cursors=[WorkspaceCursor(workspace=self._workspace, cursor=cursor)],
-            wait_seconds=wait_seconds,
+            wait_seconds=POLL_SECONDS,
             limit=PAGE_CHANGES,
         )
         reply = await self._remote.changes(request)
@@ -92,13 +82,12 @@ class Follower:
                 self.apply(page)
             else:
                 self._diverged()
-        return Polled(bool(reply.pages), reply.retry_seconds)
+        return bool(reply.pages)
 
     def apply(self, page: FeedPage) -> None:
         """Apply one page and tell everyone whom it concerns."""
         difference = self._compare(page)
         before = self._announcer.before(difference.names)
-        self._views.losing(difference.lost())
         self._local.replica.apply_page(page)
         self._tell(difference, before)
 
@@ -114,9 +103,7 @@ class Follower:
             forgotten = self._local.journal.forget(replica.synced_seq(self._workspace), LET_GO_MUTATIONS)
             for directory in forgotten.made:
                 replica.mark_complete(directory)
-            difference = self._uncovered(forgotten)
-            self._views.losing(difference.lost())
-            self._tell(difference, Before())
+            self._tell(self._uncovered(forgotten), Before())
             more = forgotten.more
             await trio.sleep(LET_GO_PAUSE_SECONDS if more else 0.0)
 
