@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -32,8 +33,10 @@ from drivefs.control.readiness import Readiness
 from drivefs.fs.filesystem import Drive, FileSystem, Services
 from drivefs.fs.ownership import Owner
 from drivefs.fuse import invalidation
+from drivefs.fuse.attributes import Translation
 from drivefs.fuse.session import MountFailed
 from drivefs.fuse.session import Session as KernelSession
+from drivefs.protocol.ids import InodeId
 from drivefs.protocol.messages import Limits, SessionReply, Usage
 from drivefs.remote import errors, transport
 from drivefs.remote.client import Remote
@@ -53,6 +56,7 @@ from drivefs.sync.refusals import Labels, Refusals
 from drivefs.sync.session import Session, known_limits
 from drivefs.sync.status import Meter, Reporter
 from drivefs.sync.uploader import Uploader
+from drivefs.sync.walker import Walker
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -64,7 +68,8 @@ THREADS = 8
 SWITCH_SECONDS = 0.0005
 END_SECONDS = 20.0
 FIRST_SESSION_SECONDS = 5.0
-"""The largest file until the server has said what it allows."""
+FRESH_SECONDS = 0.5
+"""How long a mount waits, before it says that it is there, for what others changed since the last one."""
 
 
 class MountError(Exception):
@@ -198,6 +203,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     told = invalidation.Invalidation(kernel.translation, _Threads(invalidation.WORKERS))
     uploader = Uploader(remote, local.blocks, offload, device.workspace)
     shown = Shown(filesystem, told)
+    filesystem.hear_of_followers(partial(_follow, filesystem, kernel.translation, told))
     events = Events()
     announcer = Announcer(events, Places(local, device.root))
     events.hear.append(lambda are_heard: _listen(filesystem, publications, announcer if are_heard else None))
@@ -218,6 +224,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         publisher=Publisher(local.journal, filesystem.contents, publications, uploader, time.time_ns),
         committer=committer,
         follower=Follower(ends, shown, announcer, diverged=lambda: engine.begin_again()),
+        walker=Walker(local.replica, lister, kernel.call_count),
         used=allowance.used,
         begun_again=filesystem.begin_again,
     )
@@ -236,6 +243,15 @@ def _listen(filesystem: FileSystem, publications: Publications, announcer: Annou
     """What programs do here is told to the announcer, or to nobody: then it costs nothing."""
     filesystem.hear(None if announcer is None else announcer.mutated)
     publications.hear = None if announcer is None else announcer.written
+
+
+def _follow(
+    filesystem: FileSystem, translation: Translation, kernel: invalidation.Invalidation, inode: InodeId, other: InodeId
+) -> None:
+    """What the kernel has open as one inode is another from now on; names lead to what they belong to."""
+    translation.swap(inode, other)
+    for parent, name in [*filesystem.names_of(inode), *filesystem.names_of(other)]:
+        kernel.entry(parent, name)
 
 
 def _drive(device: Credentials, allowance: _Allowance, status: Callable[[], Any]) -> Drive:
@@ -350,12 +366,14 @@ class _Mount:
         """Say that the drive is there, once it has answered a first question.
 
         A device that has no cursor yet (its cache is new) can list nothing before its first session: that is waited
-        for, or its failure.
+        for, or its failure. One that has a cursor gets what others changed since, if that comes quickly.
         """
         settings = self._settings
-        if self._local.replica.cursor(settings.credentials.workspace) is None:
-            with trio.move_on_after(FIRST_SESSION_SECONDS):
-                await engine.connection.tried.wait()
+        is_new = self._local.replica.cursor(settings.credentials.workspace) is None
+        with trio.move_on_after(FIRST_SESSION_SECONDS if is_new else FRESH_SECONDS):
+            await engine.connection.tried.wait()
+            if engine.connection.reach.online:
+                await engine.caught_up.wait()
         await trio.to_thread.run_sync(os.stat, settings.mountpoint, abandon_on_cancel=True)
         record = mounts.MountRecord(
             settings.profile.name, str(settings.mountpoint), str(settings.places.state), os.getpid()

@@ -7,6 +7,7 @@ was shown. Invariant: the cursor never moves without the page it belongs to.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import trio
 
@@ -48,6 +49,13 @@ class _Difference:
             self.states.append((before, after))
 
 
+class Polled(NamedTuple):
+    """What came of one poll: whether the cursor has moved, and how long the server asks to wait before the next."""
+
+    has_moved: bool
+    retry_seconds: float
+
+
 class Follower:
     """Keeps the replica of one workspace up with the backend."""
 
@@ -60,10 +68,8 @@ class Follower:
         self._announcer = announcer
         self._diverged = diverged
 
-    async def poll(self) -> bool:
-        """Ask once for changes, waiting for some if there are none; True if the cursor has moved.
-
-        Cancellation leaves the cursor where it was.
+    async def poll(self, wait_seconds: float = POLL_SECONDS) -> Polled:
+        """Ask once for changes, waiting for some if there are none. Cancellation leaves the cursor where it was.
 
         Raises:
             RemoteError: no answer, or none that can be believed.
@@ -73,7 +79,7 @@ class Follower:
             raise RuntimeError("a workspace is followed only after its first session")
         request = ChangesRequest(
             cursors=[WorkspaceCursor(workspace=self._workspace, cursor=cursor)],
-            wait_seconds=POLL_SECONDS,
+            wait_seconds=wait_seconds,
             limit=PAGE_CHANGES,
         )
         reply = await self._remote.changes(request)
@@ -82,7 +88,7 @@ class Follower:
                 self.apply(page)
             else:
                 self._diverged()
-        return bool(reply.pages)
+        return Polled(bool(reply.pages), reply.retry_seconds)
 
     def apply(self, page: FeedPage) -> None:
         """Apply one page and tell everyone whom it concerns."""
