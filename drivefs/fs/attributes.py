@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from drivefs.fs import errors
 from drivefs.fs.contents import Contents
+from drivefs.fs.handles import FileHandle
 from drivefs.fs.interfaces import Publisher
 from drivefs.fs.mutations import Mutations
 from drivefs.fs.ownership import Owner
@@ -47,21 +48,21 @@ class Attributes:
         self._owner = owner
         self._now_ns = now_ns
 
-    def set(self, inode: InodeId, wanted: Wanted, publisher: Publisher) -> InodeState:
-        """Change attributes; gives the new state.
+    def set(self, inode: InodeId, wanted: Wanted, publisher: Publisher, handle: FileHandle | None = None) -> InodeState:
+        """Change attributes, through a descriptor if one is given; gives the new state.
 
         Raises:
             IsDirectory, Invalid: a size is set of what has none.
             TooLarge, NotFound.
         """
         if wanted.size is not None:
-            self.resize(inode, wanted.size, publisher)
+            self.resize(inode, wanted.size, publisher, handle)
         if not wanted.is_size_only:
             self._set(inode, wanted)
             publisher.changed()
         return self._view.inode(inode)
 
-    def resize(self, inode: InodeId, size: int, publisher: Publisher) -> None:
+    def resize(self, inode: InodeId, size: int, publisher: Publisher, handle: FileHandle | None = None) -> None:
         """Cut or extend a file; mtime moves even if its size does not.
 
         Raises:
@@ -74,11 +75,11 @@ class Attributes:
         if state.kind is not InodeKind.FILE:
             raise errors.Invalid
         content = self._contents.load(inode)
-        if size == state.size and not content.layers:
+        if size == state.size and not content.layers and (handle is None or handle.older is None):
             self._set(inode, Wanted(mtime_ns=self._now_ns()))
             publisher.changed()
             return
-        self._contents.truncate(content, size)
+        self._contents.truncate(content, size, handle)
         if content.writers:
             content.fresh = True
             publisher.dropped(inode)

@@ -33,18 +33,29 @@ class Piece(NamedTuple):
     length: int
 
 
+class Basis(NamedTuple):
+    """A revision that changes are made on: which, its size in bytes, and its block list as far as it is known."""
+
+    base: Base
+    size: int
+    refs: list[BlockRef] | None
+
+
 class Content:
     """The content of one inode."""
 
     __slots__ = (
         "__weakref__",
-        "base", "fresh", "frozen", "handles", "inline_bytes", "inode", "last_record", "layers", "offsets", "refs",
+        "base", "base_size", "draft_count",
+        "fresh", "frozen", "handles", "inline_bytes", "inode", "last_record", "layers", "offsets", "refs",
         "sizes_before", "writers", "written_bytes",
     )  # fmt: skip
 
-    def __init__(self, inode: InodeId, base: Base, refs: list[BlockRef] | None) -> None:
+    def __init__(self, inode: InodeId, basis: Basis) -> None:
         self.inode = inode
-        self.base = base
+        self.base = basis.base
+        self.base_size = basis.size
+        """Bytes of the base."""
         self.refs: list[BlockRef] | None = None
         self.offsets: list[int] = [0]
         self.layers: list[Layer] = []
@@ -61,18 +72,27 @@ class Content:
         """Created or truncated through a descriptor, and not published since."""
         self.sizes_before: set[int] = set()
         """Sizes until another device changed them, since the file was opened: the kernel may still go by one."""
-        if refs is not None:
-            self.know(refs)
+        self.draft_count = 0
+        """How many drafts began: the number of the present one, or of the last."""
+        if basis.refs is not None:
+            self.know(basis.refs)
 
     def know(self, refs: list[BlockRef]) -> None:
         """The block list of the base is known now."""
         self.refs = refs
         self.offsets = [0, *accumulate(ref.size_bytes for ref in refs)]
+        self.base_size = self.offsets[-1]
 
     @property
-    def base_size(self) -> int:
-        """Bytes of the base; only right when its block list is known."""
-        return self.offsets[-1]
+    def basis(self) -> Basis:
+        """The base, as something to make changes on."""
+        return Basis(self.base, self.base_size, self.refs)
+
+    def stand_on(self, basis: Basis) -> None:
+        """Show another base; only of a content without changes."""
+        self.base, self.base_size, self.refs, self.offsets = basis.base, basis.size, None, [0]
+        if basis.refs is not None:
+            self.know(basis.refs)
 
     @property
     def dirty_bytes(self) -> int:

@@ -5,16 +5,19 @@ the journal (or in staging, with its record in the journal) before it returns, i
 and times; it survives the death of the process, and a power cut after the next barrier.
 
 Invariants: there is one `Content` for each inode; a file that is open keeps its content whether or not it has a name,
-and the draft of a nameless one goes with its last descriptor.
+and the draft of one that was removed here goes with its last descriptor. A draft is made on one revision: the one that
+its first writer has seen last. Where that is not the newest any more, or the file is gone elsewhere, the backend will
+refuse the draft, and it becomes a copy of its own; it is never laid over what another device made meanwhile.
 """
 
+from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from cache.drafts import INLINE_BYTES, DraftRow, Record
 from cache.sealing import digest
 from cache.workspace import LocalState
 from drivefs.fs import compaction, errors
-from drivefs.fs.content import Content, Staged
+from drivefs.fs.content import Basis, Content, Staged
 from drivefs.fs.extents import Extent
 from drivefs.fs.handles import FileHandle, Handles
 from drivefs.fs.interfaces import Publisher
@@ -29,6 +32,7 @@ from drivefs.protocol.model import InodeState, pack_blocks, unpack_blocks
 MAX_INLINE_BYTES = 65_536
 """Up to this much of a draft is kept in the journal database itself; what is written past it goes to staging."""
 
+PAGE_BYTES = 4096
 MAX_IDLE_CONTENTS = 512
 MAX_IDLE_BLOCKS = 64
 """Contents with longer block lists are not kept when they are closed."""
@@ -50,6 +54,8 @@ class Contents:
         self._idle: dict[InodeId, Content] = {}
         self._frozen: WeakValueDictionary[InodeId, Content] = WeakValueDictionary()
         """Contents of which a snapshot exists: what is frozen, only memory knows until its store is in the journal."""
+        self.followed: Callable[[InodeId, InodeId], None] = lambda inode, other: None
+        """Hears that what is open as one inode goes on as another, its descriptors and their pages with it."""
         view.keep_while(self._open.__contains__)
         self._drop_left_over()
 
@@ -82,7 +88,8 @@ class Contents:
             content = self._load_clean(self._view.inode(inode))
         else:
             packed = self._drafts.base_blocks(inode)
-            content = Content(inode, draft.base, None if packed is None else unpack_blocks(packed))
+            refs = None if packed is None else unpack_blocks(packed)
+            content = Content(inode, Basis(draft.base, draft.base_size, refs))
             if not draft.base_size:
                 content.know([])
             content.replay(draft, self._drafts.records(inode))
@@ -107,8 +114,7 @@ class Contents:
 
     @staticmethod
     def _load_clean(state: InodeState) -> Content:
-        refs = None if state.blocks is None else unpack_blocks(state.blocks)
-        return Content(state.inode, Base(revision=state.revision), refs)
+        return Content(state.inode, _basis_of(state))
 
     def _keep_idle(self, content: Content) -> None:
         if len(content.offsets) <= MAX_IDLE_BLOCKS:
@@ -127,13 +133,19 @@ class Contents:
             self._refresh(content)
 
     def _refresh(self, content: Content) -> None:
+        """Show what the databases have; whoever may write remembers which revision they have seen last."""
         try:
             state = self._view.inode(content.inode)
         except errors.NotFound:
             return
-        fresh = self._load_clean(state)
-        if fresh.base.revision != content.base.revision:
-            content.base, content.refs, content.offsets = fresh.base, fresh.refs, fresh.offsets
+        seen, fresh = content.basis, _basis_of(state)
+        if (fresh.base, fresh.size) == (seen.base, seen.size):
+            return
+        content.stand_on(fresh)
+        if fresh.base != seen.base and content.writers:
+            for handle in self.handles:
+                if handle.content is content and handle.writes and handle.older is None:
+                    handle.older = seen
 
     def acquire(self, inode: InodeId, *, writing: bool) -> Content:
         """A descriptor of the inode begins.
@@ -165,19 +177,24 @@ class Contents:
             publisher.closed(inode)
 
     def move(self, inode: InodeId, other: InodeId) -> Content:
-        """Let the content with all changes be that of another inode; descriptors that may write follow it."""
+        """Let the content with all changes be that of another inode; descriptors that wrote follow it.
+
+        The kernel has one set of pages for all descriptors of an inode: where one of them follows, all do. A name
+        leads to what it belongs to all the same, for whoever opens it next.
+        """
         content = self.load(inode)
         for known in (self._idle, self._open, self._frozen):
             known.pop(inode, None)
         content.inode = other
-        readers = [each for each in self.handles if each.content is content and not each.writes]
-        content.handles -= len(readers)
-        if content.handles:
+        handles = [each for each in self.handles if each.content is content] if content.handles else []
+        if any(handle.has_written for handle in handles):
             self._open[other] = content
-        else:
-            self._keep_idle(content)
-        for handle in readers:
-            handle.content = self.acquire(inode, writing=False)
+            self.followed(inode, other)
+            return content
+        content.handles = content.writers = 0
+        self._keep_idle(content)
+        for handle in handles:
+            handle.content = self.acquire(inode, writing=handle.writes)
         return content
 
     def nameless(self, inode: InodeId, publisher: Publisher) -> None:
@@ -212,21 +229,21 @@ class Contents:
             if content.base == base:
                 return data
 
-    def write(self, content: Content, offset: int, data: bytes) -> None:
+    def write(self, handle: FileHandle, offset: int, data: bytes) -> None:
         """Write bytes at an offset, growing the file where they lie past its end.
 
         Raises:
             TooLarge, OverQuota, cache.errors.DiskFull: nothing was written.
         """
-        end = offset + len(data)
+        content, end = handle.content, offset + len(data)
         self._quota.check_size(end)
         self._quota.check_write(len(data))
         self._journal.admit(len(data))
         state = self._view.draft_of(content.inode)
-        base_size = state.size
+        basis = self._seen_by(handle, offset, end)
         with self._view.change():
             if not content.layers:
-                self._put_draft(content, state)
+                self._put_draft(basis, state)
             if content.inline_bytes + len(data) <= MAX_INLINE_BYTES:
                 written = self._record_inline(state.inode, offset, data)
             else:
@@ -234,8 +251,8 @@ class Contents:
             state.size = max(state.size, end)
             state.mtime_ns = state.ctime_ns = self._now_ns()
             self._view.put_inode(state)
-        if not content.layers:
-            content.begin_draft(base_size)
+        self._begin_draft(content, basis)
+        handle.draft, handle.older = content.draft_count, None
         layer = content.layers[0]
         before = layer.length
         for record, extent in written:
@@ -262,33 +279,63 @@ class Contents:
         record = self._drafts.add_record(inode, offset, data, staged)
         return [(record, Extent(offset, offset + len(data), Staged(staged.file), staged.offset))]
 
-    def _put_draft(self, content: Content, state: InodeState) -> None:
-        """Begin the draft of a content that is clean, before it changes; inside a transaction."""
+    def _seen_by(self, handle: FileHandle, start: int, end: int) -> Basis:
+        """The revision on which a write through a descriptor is made, if the content has no changes yet.
+
+        The kernel writes mapped pages back through any descriptor that may write: where it does not look like anything
+        else, the pages are taken to be those of the descriptor that has seen the oldest revision.
+        """
+        content = handle.content
+        if handle.older is not None:
+            return handle.older
+        if content.writers > 1 and not start % PAGE_BYTES and (not end % PAGE_BYTES or end == content.base_size):
+            older = [each.older for each in self.handles if each.content is content and each.older is not None]
+            if older:
+                return min(older, key=lambda basis: basis.base.revision)
+        return content.basis
+
+    def _put_draft(self, basis: Basis, state: InodeState) -> None:
+        """Begin a draft, before the content changes, and let `state` show its base; inside a transaction.
+
+        A file that is gone elsewhere is there again: the edit survives.
+        """
+        if not state.nlink and self._view.is_lost(state.inode):
+            state.nlink = 1
+        state.size = basis.size
         draft = DraftRow(
             inode=state.inode,
-            base=content.base,
-            base_size=state.size,
-            low_size=state.size,
-            size=state.size,
+            base=basis.base,
+            base_size=basis.size,
+            low_size=basis.size,
+            size=basis.size,
             mtime_ns=state.mtime_ns,
         )
         self._drafts.put_draft(draft)
-        if content.refs:
-            self._drafts.put_base_blocks(state.inode, pack_blocks(content.refs))
+        if basis.refs:
+            self._drafts.put_base_blocks(state.inode, pack_blocks(basis.refs))
 
-    def truncate(self, content: Content, size: int) -> None:
+    @staticmethod
+    def _begin_draft(content: Content, basis: Basis) -> None:
+        """The same in memory, when the transaction is over; nothing if there is a draft already."""
+        if not content.layers:
+            if basis.base != content.base:
+                content.stand_on(basis)
+            content.begin_draft(basis.size)
+            content.draft_count += 1
+
+    def truncate(self, content: Content, size: int, handle: FileHandle | None = None) -> None:
         """Cut or extend a file to `size` bytes; the times move even if the size does not.
 
         Raises:
             TooLarge, cache.errors.DiskFull: nothing was changed.
         """
         state = self._view.draft_of(content.inode)
-        base_size = state.size
-        if size > base_size:
+        basis = content.basis if handle is None or handle.older is None else handle.older
+        if size > (state.size if content.layers else basis.size):
             self._quota.check_size(size)
         with self._view.change():
             if not content.layers:
-                self._put_draft(content, state)
+                self._put_draft(basis, state)
             if not size and not content.frozen:
                 self._staging.roll(state.inode)
                 self._drafts.drop_records(state.inode, content.last_record)
@@ -296,11 +343,18 @@ class Contents:
             state.size = size
             state.mtime_ns = state.ctime_ns = self._now_ns()
             self._view.put_inode(state)
-        if not content.layers:
-            content.begin_draft(base_size)
+        self._begin_draft(content, basis)
+        if handle is not None:
+            handle.draft, handle.older = content.draft_count, None
         before = content.layers[0].length
         content.layers[0].truncate(size)
         if not size and not content.frozen:
             content.inline_bytes = content.written_bytes = 0
         content.last_record = record
         self._quota.pend(content.layers[0].length - before)
+
+
+def _basis_of(state: InodeState) -> Basis:
+    """The content of an inode without changes."""
+    refs = None if state.blocks is None else unpack_blocks(state.blocks)
+    return Basis(Base(revision=state.revision), state.size, refs)

@@ -64,7 +64,10 @@ class Files:
         if not handle.reads:
             raise errors.BadHandle
         handle.ahead = await self._contents.reader.read_ahead(handle.content, handle.ahead, offset, length)
-        return await self._contents.read(handle.content, offset, length)
+        data = await self._contents.read(handle.content, offset, length)
+        if not handle.content.layers:
+            handle.older = None
+        return data
 
     def write(self, number: int, offset: int, data: bytes) -> int:
         """Write bytes at `offset`, or at the end if the descriptor appends; gives how many were written: all.
@@ -78,8 +81,11 @@ class Files:
         content = handle.content
         if handle.appends:
             offset = self._end_for(content, offset)
+            if offset == self._view.inode(content.inode).size and not content.layers:
+                # What is added at the present end goes with whatever stands before it.
+                handle.older = None
         if data:
-            self._contents.write(content, offset, data)
+            self._contents.write(handle, offset, data)
         return len(data)
 
     def _end_for(self, content: Content, offset: int) -> int:

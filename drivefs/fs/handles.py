@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
 from drivefs.fs import errors
-from drivefs.fs.content import Content
+from drivefs.fs.content import Basis, Content
 from drivefs.fs.readahead import ReadState
 from drivefs.protocol.ids import InodeId
 
@@ -16,9 +16,13 @@ Kind = TypeVar("Kind")
 
 
 class FileHandle:
-    """One open file."""
+    """One open file.
 
-    __slots__ = ("ahead", "appends", "content", "reads", "writes")
+    `older` is the revision that whoever has it open has seen last, when the content shows a newer one by now; None: it
+    is that which the content shows. `draft` is the number of the content's draft that it wrote to last.
+    """
+
+    __slots__ = ("ahead", "appends", "content", "draft", "older", "reads", "writes")
 
     def __init__(self, content: Content, flags: int) -> None:
         access = flags & os.O_ACCMODE
@@ -27,6 +31,13 @@ class FileHandle:
         self.writes = access != os.O_RDONLY
         self.appends = bool(flags & os.O_APPEND)
         self.ahead = ReadState()
+        self.older: Basis | None = None
+        self.draft = 0
+
+    @property
+    def has_written(self) -> bool:
+        """Whether something that it wrote is in the content's draft."""
+        return bool(self.content.layers) and self.draft == self.content.draft_count
 
 
 class DirectoryHandle:

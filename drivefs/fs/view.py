@@ -55,6 +55,8 @@ class View:
         self._parents: dict[InodeId, InodeId] = {}
         self._listings = Listings()
         self._nameless: dict[InodeId, InodeState] = {}
+        self._lost: set[InodeId] = set()
+        """Those of them that another device removed."""
         self._used: Callable[[InodeId], bool] = lambda inode: False
         self._change = _Change(self)
         self.touched: list[InodeId | Name] = []
@@ -202,9 +204,15 @@ class View:
         self.show(state)
         if not state.nlink:
             self._nameless[state.inode] = state
+            self._lost.discard(state.inode)
             if len(self._nameless) > MAX_NAMELESS:
                 self._nameless = {each: kept for each, kept in self._nameless.items() if self._used(each)}
+                self._lost &= self._nameless.keys()
         shrink(self._inodes, MAX_INODES)
+
+    def is_lost(self, inode: InodeId) -> bool:
+        """Whether an inode without a name was removed by another device, and not here."""
+        return inode in self._lost
 
     def show(self, state: InodeState) -> None:
         """Show a state that the databases do not have, for as long as it stays cached; only inside `change()`."""
@@ -230,6 +238,8 @@ class View:
             if self._used(inode) and self._overlay.inode(inode) is None and self.replica.inode(inode) is None:
                 # Removed elsewhere: it stays whole for those who have it open.
                 self._nameless[inode] = msgspec.structs.replace(state, nlink=0)
+                if state.nlink:
+                    self._lost.add(inode)
         for name in names:
             self._names.pop(name, None)
             self._listings.drop(name[0])

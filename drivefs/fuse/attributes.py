@@ -1,13 +1,15 @@
 """States of inodes as the kernel wants them.
 
 Owns the translation, a bounded cache of it, and the numbers: the root of the workspace is the kernel's inode 1, every
-other inode has its own id. Invariant: what is cached for an inode was made of the state that is cached with it.
+other inode has its own id, unless its descriptors followed a content to another one: then the two have swapped their
+numbers until the end of the mount. Invariant: what is cached for an inode was made of the state that is cached with it.
 """
 
 from itertools import islice
 
 import pyfuse3
 
+from drivefs.fs import virtual
 from drivefs.fs.ownership import Owner
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind, InodeState
@@ -27,6 +29,9 @@ class Translation:
         self._root = root
         self._owner = owner
         self._cached: dict[InodeId, tuple[InodeState, pyfuse3.EntryAttributes]] = {}
+        self._numbers: dict[InodeId, int] = {}
+        self._inodes: dict[int, InodeId] = {}
+        """Numbers that are not the id of their inode, since the kernel knew another one by it."""
         self.absent = pyfuse3.EntryAttributes()
         """The answer to a lookup of a name that leads to nothing; the kernel keeps it too."""
         self.absent.st_ino = pyfuse3.InodeT(0)
@@ -34,11 +39,21 @@ class Translation:
 
     def inode(self, number: int) -> InodeId:
         """The inode that the kernel means."""
-        return self._root if number == pyfuse3.ROOT_INODE else InodeId(number)
+        if number == pyfuse3.ROOT_INODE:
+            return self._root
+        return self._inodes.get(number, InodeId(number)) if self._inodes else InodeId(number)
 
     def number(self, inode: InodeId) -> int:
         """The kernel's number for an inode."""
-        return pyfuse3.ROOT_INODE if inode == self._root else inode
+        return pyfuse3.ROOT_INODE if inode == self._root else self._numbers.get(inode, inode)
+
+    def swap(self, inode: InodeId, other: InodeId) -> None:
+        """What the kernel has open as one inode is the other from now on, and the other way round."""
+        first, second = self._numbers.get(inode, inode), self._numbers.get(other, other)
+        self._numbers[inode], self._numbers[other] = second, first
+        self._inodes[second], self._inodes[first] = inode, other
+        for each in (inode, other):
+            self._cached.pop(each, None)
 
     def attributes(self, state: InodeState) -> pyfuse3.EntryAttributes:
         """The attributes of an inode, shared with the cache: not to be changed."""
@@ -54,9 +69,10 @@ class Translation:
 
     def _made(self, state: InodeState) -> pyfuse3.EntryAttributes:
         made = pyfuse3.EntryAttributes()
-        made.st_ino = state.inode
+        made.st_ino = self._numbers.get(state.inode, state.inode)
         made.generation = 0
-        made.entry_timeout = made.attr_timeout = CACHED_SECONDS
+        # What is virtual changes without the kernel being told.
+        made.entry_timeout = made.attr_timeout = CACHED_SECONDS if state.inode < virtual.FIRST else 0.0
         made.st_mode = state.kind | state.mode
         made.st_nlink = state.nlink
         made.st_uid = self._owner.shown_uid(state)

@@ -164,7 +164,7 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        return self._attributes(self._fs.set_attributes(self._inode(inode), wanted))
+        return self._attributes(self._fs.set_attributes(self._inode(inode), wanted, fh))
 
     @translated
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import trio
 
-from drivefs.fs.content import Content
+from drivefs.fs.content import Basis, Content
 from drivefs.fs.readahead import ReadState
 from drivefs.fs.reading import Reader
 from drivefs.protocol.changes import Base
@@ -43,7 +43,7 @@ def read(refs: list[BlockRef] | None, offsets: list[int], length: int) -> list[B
         for offset in offsets:
             state = await reader.read_ahead(content, state, offset, length)
 
-    content = Content(INODE, Base(), refs)
+    content = Content(INODE, Basis(Base(), sum(ref.size_bytes for ref in refs or []), refs))
     trio.run(scenario)
     return fetcher.asked
 
