@@ -45,10 +45,12 @@ from backend.service.blocks import Blocks
 from backend.service.changes import Changes
 from backend.service.checks import Checks
 from backend.service.commits import Commits
+from backend.service.devices import FLUSH_SECONDS, Devices
 from backend.service.ground import Ground, Limits
 from backend.service.keys import AccountKeys, MasterKey
 from backend.service.listing import Listing
 from backend.service.sessions import Sessions
+from backend.service.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -188,6 +190,8 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
         database=ground.database,
         lifecycle=Lifecycle(ground.hub),
         accounts=Accounts(ground),
+        devices=Devices(ground),
+        uploads=Uploads(ground),
         sessions=Sessions(ground),
         listing=Listing(ground),
         commits=Commits(ground),
@@ -220,9 +224,21 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
             anyio.create_task_group() as tasks,
         ):
             tasks.start_soon(control.serve, listener, services)
+            tasks.start_soon(_keep_presence, services)
             say(f"drivefs-server keeps {settings.data} and listens at {settings.url}; SIGTERM or Ctrl-C stops it")
             await _serve_http(settings, address, services)
+            await services.devices.flush()
             tasks.cancel_scope.cancel()
+
+
+async def _keep_presence(services: Services) -> None:
+    while True:
+        await anyio.sleep(FLUSH_SECONDS)
+        try:
+            await services.devices.flush()
+        except Exception:
+            # Files are served all the same; who is here is said again the next time.
+            log.exception("which devices are here could not be written")
 
 
 async def _serve_http(settings: Settings, address: str, services: Services) -> None:

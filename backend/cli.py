@@ -1,4 +1,4 @@
-"""The command `drivefs-server`: run, user add, user list, check.
+"""The command `drivefs-server`: run, user add, user list, device list, device revoke, check.
 
 Owns the command line: its words, what it prints and its exit codes. Commands other than `run` go through the control
 socket while a server runs on the data directory, and open the data directory themselves otherwise. With `--json`,
@@ -28,6 +28,7 @@ from backend.api import control
 from backend.metadata.errors import MetadataError
 from backend.service.keys import WrongMasterKey
 from drivefs.protocol.errors import ProtocolError
+from drivefs.protocol.messages import DeviceInfo
 
 DONE, FAILED, USAGE, DAMAGED = 0, 1, 2, 3
 START_SECONDS = 10.0
@@ -102,6 +103,12 @@ def _parser() -> argparse.ArgumentParser:
     user_commands = user.add_subparsers(metavar="COMMAND", required=True)
     _add_user_add(user_commands)
     _add_user_list(user_commands)
+    device = commands.add_parser(
+        "device", help="list and revoke users' devices", description="List and revoke users' devices."
+    )
+    device_commands = device.add_subparsers(metavar="COMMAND", required=True)
+    _add_device_list(device_commands)
+    _add_device_revoke(device_commands)
     _add_check(commands)
     return parser
 
@@ -143,6 +150,24 @@ def _add_user_add(commands: Any) -> None:
 def _add_user_list(commands: Any) -> None:
     parser = _command(commands, "list", _user_list, "list all users; also while the server runs")
     parser.add_argument("--json", action="store_true", help="print an array of {name, created, devices}")
+
+
+def _add_device_list(commands: Any) -> None:
+    text = "list devices: who is here, when each was last seen, and what it has still to send; also while serving"
+    parser = _command(commands, "list", _device_list, text)
+    parser.add_argument("--user", default="", metavar="NAME", help="only those of this user")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print an array of {user, name, id, online, last_seen, pending: {mutations, bytes}, revoked}",
+    )
+
+
+def _add_device_revoke(commands: Any) -> None:
+    text = "end a device for good: the server answers nothing more to it, and what it has not sent stays on it"
+    parser = _command(commands, "revoke", _device_revoke, text)
+    parser.add_argument("user", metavar="USER")
+    parser.add_argument("device", metavar="DEVICE", help="its name, or its number from `device list --json`")
 
 
 def _add_check(commands: Any) -> None:
@@ -195,6 +220,45 @@ def _user_list(arguments: argparse.Namespace) -> int:
     for user in users:
         table.add_row(user.name, _time(user.created_ns), str(user.device_count))
     Console(highlight=False).print(table)
+    return DONE
+
+
+def _device_list(arguments: argparse.Namespace) -> int:
+    listed = _perform(_settings(arguments), control.ListDevices(arguments.user), _quiet).devices
+    if arguments.json:
+        print(json.dumps([_device(each.user, each.device) for each in listed], indent=2))
+        return DONE
+    table = Table("user", "device", "state", "still to send", box=None)
+    for each in listed:
+        info = each.device
+        seen = f"last seen {_time(info.last_seen_ns)}" if info.last_seen_ns else "never seen"
+        state = f"revoked {_time(info.revoked_ns)}" if info.revoked_ns else "online" if info.is_online else seen
+        sent = info.pending
+        left = "not known" if sent is None else f"{sent.mutation_count} changes, {sent.size_bytes} bytes"
+        table.add_row(each.user, info.name, state, left)
+    Console(highlight=False).print(table)
+    return DONE
+
+
+def _device(user: str, info: DeviceInfo) -> dict[str, object]:
+    pending = info.pending
+    return {
+        "user": user,
+        "name": info.name,
+        "id": str(info.device),
+        "online": info.is_online,
+        "last_seen": _time(info.last_seen_ns) if info.last_seen_ns else None,
+        "pending": None if pending is None else {"mutations": pending.mutation_count, "bytes": pending.size_bytes},
+        "revoked": _time(info.revoked_ns) if info.revoked_ns else None,
+    }
+
+
+def _device_revoke(arguments: argparse.Namespace) -> int:
+    ended = _perform(_settings(arguments), control.RevokeDevice(arguments.user, arguments.device), _quiet).devices[0]
+    if ended.device.revoked_ns:
+        _say(f"{ended.device.name} of {ended.user} was revoked {_time(ended.device.revoked_ns)} already.")
+    else:
+        _say(f"Revoked {ended.device.name} of {ended.user}. What it had not sent stays on it.")
     return DONE
 
 

@@ -19,6 +19,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from backend.api.services import Services
 from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.messages import DeviceInfo
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,20 @@ class Check(msgspec.Struct, tag="check"):
     """Check all that is stored."""
 
 
-Command = AddUser | ListUsers | Check
+class ListDevices(msgspec.Struct, tag="device_list"):
+    """List the devices of all users, or of one."""
+
+    user: str = ""
+
+
+class RevokeDevice(msgspec.Struct, tag="device_revoke"):
+    """End a device, named by its name or its number."""
+
+    user: str
+    device: str
+
+
+Command = AddUser | ListUsers | Check | ListDevices | RevokeDevice
 
 
 class UserInfo(msgspec.Struct):
@@ -53,6 +67,13 @@ class UserInfo(msgspec.Struct):
     name: str
     created_ns: int
     device_count: int
+
+
+class UserDevice(msgspec.Struct):
+    """A device, and whose it is."""
+
+    user: str
+    device: DeviceInfo
 
 
 class FindingInfo(msgspec.Struct):
@@ -82,6 +103,7 @@ class Reply(msgspec.Struct, omit_defaults=True):
     code: str = ""
     message: str = ""
     users: list[UserInfo] = []
+    devices: list[UserDevice] = []
     check: CheckResult | None = None
 
 
@@ -103,6 +125,12 @@ async def perform(services: Services, command: Command, report: Report) -> Reply
         listed = await services.accounts.list_users()
         users = [UserInfo(each.name, each.created_ns, each.device_count) for each in listed]
         return Reply(is_last=True, users=users)
+    if isinstance(command, ListDevices):
+        everywhere = await services.devices.everywhere(command.user)
+        return Reply(is_last=True, devices=[UserDevice(*each) for each in everywhere])
+    if isinstance(command, RevokeDevice):
+        ended = await services.devices.revoke_named(command.user, command.device)
+        return Reply(is_last=True, devices=[UserDevice(*ended)])
     found = await services.checks.check(report)
     findings = [
         FindingInfo(each.account, each.block.hex(), each.problem, each.is_referenced, list(each.files))

@@ -33,7 +33,7 @@ class ChangesPoll:
         try:
             caller = await requests.caller(scope, self._services)
             request = await requests.message(scope, receive, messages.ChangesRequest)
-            reply = await self._answer(caller, request, scope, receive)
+            reply = await self._answer(caller, request, receive)
             response = Response(wire.encode(reply), media_type=routes.MSGPACK)
         except ProtocolError as error:
             response = problems.response(error)
@@ -44,20 +44,19 @@ class ChangesPoll:
         await response(scope, receive, send)
 
     async def _answer(
-        self, caller: Caller, request: messages.ChangesRequest, scope: Scope, receive: Receive
+        self, caller: Caller, request: messages.ChangesRequest, receive: Receive
     ) -> messages.ChangesReply:
         lifecycle = self._services.lifecycle
         topics = [hub.of_workspace(each.workspace) for each in request.cursors] + [hub.of_device(caller.device)]
-        with lifecycle.hub.listen(topics) as listener, anyio.move_on_after(request.wait_seconds) as waiting:
+        here = self._services.devices.polling(caller, request.pending)
+        with here, lifecycle.hub.listen(topics) as listener, anyio.move_on_after(request.wait_seconds) as waiting:
             while not lifecycle.stopping.is_set():
                 with anyio.CancelScope(shield=True):
+                    # Refuses a device that was revoked since it was let in, or since it fell asleep.
                     reply = await self._services.changes.read(caller, request)
-                if reply.pages or waiting.cancel_called:
+                if reply.pages or reply.uploads or waiting.cancel_called:
                     return reply
                 await _until(listener.wait, receive)
-                if not lifecycle.stopping.is_set():
-                    # Whoever wakes may have been revoked meanwhile.
-                    caller = await requests.caller(scope, self._services)
         return messages.ChangesReply(pages=[], retry_seconds=RETRY_SECONDS if lifecycle.stopping.is_set() else 0.0)
 
 

@@ -3,7 +3,8 @@
 Invariant: no more of a body is read than its limit allows, and none at all of one that says it is longer.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import anyio
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope
 
 from backend.api.services import Services
+from backend.notify import hub
 from backend.service.caller import Caller
 from backend.service.intake import Disconnected
 from drivefs.protocol import wire
@@ -18,6 +20,7 @@ from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import MAX_ID, WorkspaceId
 
 M = TypeVar("M")
+Check = Callable[[], Awaitable[None]]
 
 MAX_MESSAGE_BYTES = 2**20
 BODY_IDLE_SECONDS = 60.0
@@ -72,6 +75,25 @@ async def caller(scope: Scope, services: Services) -> Caller:
     if scheme.lower() != "bearer" or not token:
         raise ProtocolError(Code.UNAUTHENTICATED, "This device is not logged in here. Log in again.")
     return await services.accounts.authenticate(token.strip())
+
+
+@contextmanager
+def still_let_in(scope: Scope, services: Services, asking: Caller) -> Iterator[Check]:
+    """What to call again and again while something long goes on for a caller: it raises once the device is revoked."""
+    with services.lifecycle.hub.listen([hub.of_device(asking.device)]) as listener:
+
+        async def check() -> None:
+            if listener.was_woken():
+                await caller(scope, services)
+
+        yield check
+
+
+async def checked(arriving: AsyncIterator[bytes], check: Check) -> AsyncIterator[bytes]:
+    """A body as it arrives, up to where `check` raises."""
+    async for data in arriving:
+        await check()
+        yield data
 
 
 def workspace(scope: Scope) -> WorkspaceId:

@@ -11,8 +11,10 @@ from backend.service.blocks import Blocks
 from backend.service.changes import Changes
 from backend.service.checks import Checks
 from backend.service.commits import Commits
+from backend.service.devices import Devices
 from backend.service.listing import Listing
 from backend.service.sessions import Sessions
+from backend.service.uploads import Uploads
 
 
 @dataclass(slots=True)
@@ -35,6 +37,8 @@ class Services:
     database: Database
     lifecycle: Lifecycle
     accounts: Accounts
+    devices: Devices
+    uploads: Uploads
     sessions: Sessions
     listing: Listing
     commits: Commits

@@ -72,13 +72,22 @@ class BlockDownload:
         except Exception as error:
             await problems.unexpected(error)(scope, receive, send)
             return
-        headers = [(b"content-type", routes.FRAMED.encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        with requests.still_let_in(scope, self._services, caller) as check:
+            headers = [(b"content-type", routes.FRAMED.encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            is_refused = False
 
-        async def send_parts(parts: list[bytes]) -> None:
-            await send({"type": "http.response.body", "body": b"".join(parts), "more_body": True})
+            async def send_parts(parts: list[bytes]) -> None:
+                nonlocal is_refused
+                try:
+                    await check()
+                except ProtocolError:
+                    # Revoked meanwhile: it gets no more, and a body that ends before its list of blocks does.
+                    is_refused = True
+                if not is_refused:
+                    await send({"type": "http.response.body", "body": b"".join(parts), "more_body": True})
 
-        await blocks.send(located, send_parts)
+            await blocks.send(located, send_parts)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -97,6 +106,9 @@ class SyncApi:
             routes.ID_RANGES: Endpoint(self._id_ranges),
             routes.USAGE: Endpoint(self._usage),
             routes.CHANGES: poll.ChangesPoll(self._services),
+            routes.PRESENCE: Endpoint(self._presence),
+            routes.DEVICES: Endpoint(self._devices),
+            routes.REVOKE: Endpoint(self._revoke),
             routes.LIST: Endpoint(self._list),
             routes.LIST_MANY: Endpoint(self._list_many),
             routes.INODES: Endpoint(self._inodes),
@@ -114,7 +126,8 @@ class SyncApi:
         return await self._services.accounts.login(request, address)
 
     async def _logout(self, scope: Scope, receive: Receive) -> Empty:
-        await self._services.accounts.logout(await requests.caller(scope, self._services))
+        caller = await requests.caller(scope, self._services)
+        await self._services.devices.revoke(caller, caller.device)
         return Empty()
 
     async def _session(self, scope: Scope, receive: Receive) -> messages.SessionReply:
@@ -157,8 +170,24 @@ class SyncApi:
 
     async def _put_blocks(self, scope: Scope, receive: Receive) -> messages.PutReply:
         caller = await requests.caller(scope, self._services)
-        body = requests.body(scope, receive, messages.MAX_TRANSFER_BYTES)
-        return await self._services.blocks.put(caller, requests.workspace(scope), body)
+        with requests.still_let_in(scope, self._services, caller) as check:
+            body = requests.checked(requests.body(scope, receive, messages.MAX_TRANSFER_BYTES), check)
+            return await self._services.blocks.put(caller, requests.workspace(scope), body)
+
+    async def _presence(self, scope: Scope, receive: Receive) -> messages.PresenceReply:
+        caller = await requests.caller(scope, self._services)
+        request = await requests.message(scope, receive, messages.PresenceRequest)
+        self._services.devices.told(caller, request.pending)
+        return await self._services.uploads.report(caller, request)
+
+    async def _devices(self, scope: Scope, receive: Receive) -> messages.DevicesReply:
+        return await self._services.devices.own(await requests.caller(scope, self._services))
+
+    async def _revoke(self, scope: Scope, receive: Receive) -> Empty:
+        caller = await requests.caller(scope, self._services)
+        request = await requests.message(scope, receive, messages.RevokeRequest)
+        await self._services.devices.revoke(caller, request.device)
+        return Empty()
 
     async def _asked(self, scope: Scope, receive: Receive, kind: type[M]) -> tuple[Caller, WorkspaceId, M]:
         """What a request about a workspace says: who asks, about which, and the message."""

@@ -114,7 +114,11 @@ devices = Table(
     _id("epoch"),  # the life of its journal that may commit now; 0: it never mounted
     Column("nonce", LargeBinary, nullable=False),  # left by its last mount; who cannot name it is a copy
     _id("created_ns"),
+    # What follows is flushed in batches, never written per request: a server knows more of the devices that it serves.
     Column("last_seen_ns", BigInteger),
+    Column("online_until_ns", BigInteger),  # a lease: past it, the device counts as away unless a server hears of it
+    Column("pending_mutations", BigInteger),  # what it said that it has still to send; None: it never said
+    Column("pending_bytes", BigInteger),
     Column("revoked_ns", BigInteger),  # None: it may still come in
     Index("devices_by_user", "user"),
 )
@@ -373,6 +377,18 @@ pins = Table(
     _id("expires_ns"),
     Column("proven", Boolean, nullable=False),  # whether the device showed that it has the bytes, by sending them
     Index("pins_by_expiry", "account", "expires_ns"),
+    sqlite_with_rowid=False,
+)
+
+device_uploads = Table(
+    "device_uploads",
+    metadata,
+    _key("account"),
+    _key("workspace"),
+    _key("device"),
+    _id("stamp"),  # grows with each change in the workspace; who knows another one asks for what is here
+    _id("reported_ns"),  # when the device last said so; much later the row is worth nothing
+    Column("uploads", LargeBinary, nullable=False),  # wire form of a list of `messages.Upload`; empty: they have ended
     sqlite_with_rowid=False,
 )
 

@@ -35,7 +35,11 @@ class Listener(Protocol):
     ) -> None: ...
 
     async def wait(self) -> None:
-        """Return when one of its topics was woken since it was entered or since the last `wait`."""
+        """Return when one of its topics was woken since it was entered or since the last `wait` or `was_woken`."""
+        ...
+
+    def was_woken(self) -> bool:
+        """Whether `wait` would return at once; if so, that is forgotten."""
         ...
 
 
@@ -114,3 +118,10 @@ class InProcessListener:
         """See `Listener.wait`; cancellation forgets nothing."""
         await self.woken.wait()
         self.woken = anyio.Event()
+
+    def was_woken(self) -> bool:
+        """See `Listener.was_woken`."""
+        if not self.woken.is_set():
+            return False
+        self.woken = anyio.Event()
+        return True

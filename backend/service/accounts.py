@@ -1,8 +1,8 @@
 """Users, their devices and tokens: who comes in, and how often one may try.
 
-Owns the tables of users, devices and login attempts. Invariants: a token is known here by its hash only; login attempts
-are counted, durably, before a password is hashed, so that a flood of guesses costs the guesser and not this machine; a
-revoked device is told so, and nothing else.
+Owns the tables of users, devices (but for presence) and login attempts. Invariants: a token is known here by its hash
+only; login attempts are counted, durably, before a password is hashed, so that a flood of guesses costs the guesser and
+not this machine; a revoked device is told so, and nothing else.
 """
 
 import base64
@@ -12,10 +12,10 @@ from blake3 import blake3
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from backend.metadata.schema import devices, login_attempts, user_workspaces, users, workspaces
-from backend.notify import hub
 from backend.service import ids
 from backend.service import workspaces as births
 from backend.service.caller import Caller
+from backend.service.devices import revoked
 from backend.service.ground import Ground
 from backend.service.passwords import Passwords
 from drivefs.protocol.errors import Code, ProtocolError
@@ -89,11 +89,6 @@ class Accounts:
             ProtocolError: `unauthenticated`; `device_revoked`.
         """
         return await self._ground.database.read(_recognise, hash_token(token))
-
-    async def logout(self, caller: Caller) -> None:
-        """Revoke the caller's own token."""
-        await self._ground.database.write(_revoke, caller.device, self._ground.now_ns())
-        self._ground.hub.wake(hub.of_device(caller.device))
 
     def _insert_user(self, connection: Connection, name: str, hashed: str) -> UserId:
         _refuse_taken(connection, name)
@@ -191,13 +186,5 @@ def _recognise(connection: Connection, token_hash: bytes) -> Caller:
     if row is None:
         raise ProtocolError(Code.UNAUTHENTICATED, "This device is not logged in here. Log in again.")
     if row.revoked_ns is not None:
-        raise ProtocolError(
-            Code.DEVICE_REVOKED,
-            "This device was logged out or revoked. What it has not sent yet stays on it; log in again to send it.",
-        )
+        raise revoked()
     return Caller(AccountId(row.account), UserId(row.user), DeviceId(row.device))
-
-
-def _revoke(connection: Connection, device: DeviceId, now_ns: int) -> None:
-    living = (devices.c.device == device) & (devices.c.revoked_ns.is_(None))
-    connection.execute(update(devices).where(living).values(revoked_ns=now_ns))

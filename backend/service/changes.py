@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, select
 
 from backend.metadata import schema
-from backend.service import history, ids, workspaces
+from backend.service import history, ids, uploads, workspaces
 from backend.service.caller import Caller
+from backend.service.devices import refuse_revoked
 from backend.service.ground import Ground
 from backend.service.rows import Place
 from backend.service.workspaces import Access
@@ -23,6 +24,7 @@ from drivefs.protocol.messages import (
     FeedPage,
     FeedStatus,
     WorkspaceCursor,
+    WorkspaceUploads,
 )
 from drivefs.protocol.model import DentryState, InodeKind, InodeState
 
@@ -34,27 +36,43 @@ class Changes:
         self._ground = ground
 
     async def read(self, caller: Caller, request: ChangesRequest) -> ChangesReply:
-        """Pages of those workspaces that are not where the device's cursor is; does not wait."""
-        pages = []
+        """News of those workspaces that are not as the device knows them; does not wait.
+
+        Raises:
+            ProtocolError: `device_revoked`, also where that has happened since the caller was let in.
+        """
+        if not request.cursors:
+            await self._ground.database.read(refuse_revoked, caller.device)
+        reply = ChangesReply(pages=[])
         for followed in request.cursors:
             # One short transaction for each: a device may follow many.
-            page = await self._ground.database.read(_page, caller, followed, request.limit)
+            page, sent = await self._ground.database.read(self._news, caller, followed, request.limit)
             if page is not None:
-                pages.append(page)
-        return ChangesReply(pages=pages)
+                reply.pages.append(page)
+            if sent is not None:
+                reply.uploads.append(sent)
+        return reply
+
+    def _news(
+        self, connection: Connection, caller: Caller, followed: WorkspaceCursor, limit: int
+    ) -> tuple[FeedPage | None, WorkspaceUploads | None]:
+        refuse_revoked(connection, caller.device)
+        incarnation = ids.incarnation(connection)
+        access = workspaces.find(connection, caller.user, followed.workspace)
+        if access is None:
+            start = Cursor(incarnation=incarnation, seq=Seq(0))
+            return FeedPage(workspace=followed.workspace, status=FeedStatus.GONE, cursor=start), None
+        sent = uploads.news(connection, access, caller, followed.uploads, self._ground.now_ns())
+        return _page(connection, access, incarnation, followed.cursor, limit), sent
 
 
-def _page(connection: Connection, caller: Caller, followed: WorkspaceCursor, limit: int) -> FeedPage | None:
-    workspace, cursor = followed.workspace, followed.cursor
-    incarnation = ids.incarnation(connection)
-    access = workspaces.find(connection, caller.user, workspace)
-    if access is None:
-        start = Cursor(incarnation=incarnation, seq=Seq(0))
-        return FeedPage(workspace=workspace, status=FeedStatus.GONE, cursor=start)
+def _page(
+    connection: Connection, access: Access, incarnation: Incarnation, cursor: Cursor, limit: int
+) -> FeedPage | None:
     status = _judge(connection, access, incarnation, cursor)
     if status is not FeedStatus.CHANGES:
         head = workspaces.head_cursor(connection, access, incarnation)
-        return FeedPage(workspace=workspace, status=status, cursor=head)
+        return FeedPage(workspace=access.workspace, status=status, cursor=head)
     if cursor.seq == access.head_seq:
         return None
     return _changes(connection, access, cursor, limit)

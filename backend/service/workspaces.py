@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, insert, select
+from sqlalchemy import Connection, Row, Select, and_, func, insert, select
 
 from backend.metadata import schema
 from backend.metadata.schema import MemberState, Role
@@ -43,7 +43,10 @@ class Home:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A workspace as one of its members sees it, with where its history stands."""
+    """A workspace as one of its members sees it, with where its history stands.
+
+    `upload_stamp` names the state of what is being sent into it; 0: nobody sent anything large lately.
+    """
 
     account: AccountId
     workspace: WorkspaceId
@@ -54,6 +57,7 @@ class Access:
     head_seq: Seq
     feed_floor: Seq
     history_floor: Seq
+    upload_stamp: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,10 @@ def _accesses(user: UserId) -> Select[Any]:
     same = and_(w.c.account == u.c.account, w.c.workspace == u.c.workspace)
     member = and_(m.c.account == w.c.account, m.c.workspace == w.c.workspace, m.c.user == u.c.user)
     seqs = (w.c.first_seq, w.c.head_seq, w.c.feed_floor, w.c.history_floor)
-    columns = select(w.c.account, w.c.workspace, w.c.kind, w.c.root, m.c.role, *seqs)
+    sent = schema.device_uploads
+    sent_here = and_(sent.c.account == w.c.account, sent.c.workspace == w.c.workspace)
+    stamp = select(func.coalesce(func.max(sent.c.stamp), 0)).where(sent_here).scalar_subquery()
+    columns = select(w.c.account, w.c.workspace, w.c.kind, w.c.root, m.c.role, *seqs, stamp)
     return columns.select_from(u.join(w, same).join(m, member)).where(u.c.user == user, m.c.state == MemberState.ACTIVE)
 
 

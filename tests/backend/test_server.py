@@ -48,6 +48,24 @@ def test_users_are_made_and_listed_before_and_while_it_runs(server: ServerProces
     assert "bob" in server.on_data("user", "list").stdout
 
 
+def test_devices_are_listed_and_revoked_before_and_while_it_runs(running: ServerProcess) -> None:
+    device = running.log_in()
+    poll = device.begin_poll()
+    listed = json.loads(running.on_data("device", "list", "--json").stdout)
+    assert [(each["user"], each["name"], each["revoked"]) for each in listed] == [("ann", "laptop", None)]
+    assert running.on_data("device", "revoke", "ann", "phone").returncode == 1
+    revoked = running.on_data("device", "revoke", "ann", "laptop")
+    assert (revoked.returncode, revoked.stderr) == (0, "")
+    reply = poll.getresponse()
+    assert wire.decode(reply.read(), messages.Problem).code == "device_revoked"
+    running.log_in()
+    running.stop()
+    assert running.on_data("device", "revoke", "ann", "laptop").returncode == 0
+    listed = json.loads(running.on_data("device", "list", "--user", "ann", "--json").stdout)
+    assert [each["revoked"] is not None for each in listed] == [True, True]
+    assert "revoked" in running.on_data("device", "list").stdout
+
+
 def test_it_prints_one_line_and_stops_at_once_though_polls_are_open(running: ServerProcess) -> None:
     polls = [running.log_in().begin_poll() for _ in range(3)]
     code, printed, complaints = running.stop()

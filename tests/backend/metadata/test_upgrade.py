@@ -6,12 +6,16 @@ from typing import Any
 import anyio
 import pysqlite3.dbapi2 as sqlite_library
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, select, text
 
 from backend.metadata import errors, schema, sqlite, upgrade
 from backend.metadata.sqlite import Database
+from backend.service import workspaces
+from drivefs.protocol.ids import UserId, WorkspaceId
 
 pytestmark = pytest.mark.anyio
 
@@ -140,3 +144,31 @@ def test_an_upgrade_that_fails_leaves_everything_as_it_was(tmp_path: Path, steps
     write_step(steps, "2", "1", "two")
     upgrade.upgrade(engine(path), path, str(steps))
     assert tables(path) == {"alembic_version", "one", "two"}
+
+
+async def test_data_of_the_first_schema_is_kept_and_can_be_used_with_this_one(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    config = Config(attributes={})
+    config.set_main_option("script_location", upgrade.MIGRATIONS)
+    config.set_main_option("path_separator", "os")
+    with engine(path).begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(text("INSERT INTO users VALUES (7, 'ann', 'hash', 1)"))
+        connection.execute(text("INSERT INTO devices VALUES (8, 7, 'laptop', X'01', 5, X'02', 1, 2, NULL)"))
+        connection.execute(text("INSERT INTO workspaces VALUES (9, 10, 'home', 11, 1, 1, 0, 1, 'plain')"))
+        connection.execute(text("INSERT INTO members VALUES (9, 10, 7, 'owner', 'active')"))
+        connection.execute(text("INSERT INTO user_workspaces VALUES (7, 10, 9)"))
+    database = await opened(path)
+
+    def differences(connection: Connection) -> list[Any]:
+        return compare_metadata(MigrationContext.configure(connection), schema.metadata)
+
+    assert await database.read(differences) == []
+    device = await database.read(lambda connection: connection.execute(select(schema.devices)).one())
+    assert (device.name, device.epoch, device.last_seen_ns, device.pending_bytes) == ("laptop", 5, 2, None)
+    access = await database.read(workspaces.find, UserId(7), WorkspaceId(10))
+    assert access is not None
+    assert access.upload_stamp == 0
+    assert [name for name in beside(tmp_path) if "before" in name] == ["m.db.before-0002"]
+    database.close()
