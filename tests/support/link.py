@@ -331,8 +331,8 @@ class _Relay:
         try:
             with connection.scope:
                 await (self._answer(connection) if self._garbage else self._join(connection))
-        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-            pass
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+            pass  # both directions may break, which comes as a group
         finally:
             connection.client.socket.close()
             if connection.server is not None:
