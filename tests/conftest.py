@@ -3,7 +3,14 @@
 Timing never decides a test: deadlines are off, since a loaded machine is not a bug.
 """
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("drivefs", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("drivefs")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("drivefs", "long runs of several devices")
+    group.addoption("--device-seeds", default="1", metavar="N[-M]", help="seeds of the random runs (default: 1)")
+    group.addoption("--device-operations", type=int, default=80, metavar="N", help="of each device (default: 80)")
