@@ -1,4 +1,4 @@
-"""Long random runs: several devices at work at once on one drive, over networks and with a server that fail; then peace.
+"""Long random runs: devices at work at once on one drive, over networks and with a server that fail; then peace.
 
 Owns the faults, and what must hold in the end: all devices show the same tree, entry for entry; a device that never saw
 any of it shows it too; no content is lost, none is a mixture; both checks are clean. What a device does is in
