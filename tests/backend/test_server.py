@@ -58,6 +58,7 @@ def test_devices_are_listed_and_revoked_before_and_while_it_runs(running: Server
     assert (revoked.returncode, revoked.stderr) == (0, "")
     reply = poll.getresponse()
     assert wire.decode(reply.read(), messages.Problem).code == "device_revoked"
+    poll.close()
     running.log_in()
     running.stop()
     assert running.on_data("device", "revoke", "ann", "laptop").returncode == 0
