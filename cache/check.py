@@ -8,11 +8,13 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from cache.aliases import read_aliases
 from cache.database import Database, refuse_newer
 from cache.drafts import PLACE_BITS, DraftRow
-from cache.effects import entries, outcome, subjects
+from cache.effects import entries, outcome, renamed, subjects
 from cache.errors import CacheError, ReplicaCorrupt
 from cache.findings import Finding, Severity
+from cache.journal import OP_STRIDE
 from cache.overlay import Overlay
 from cache.rescue import find_damage
 from cache.schema import JOURNAL_VERSION, REPLICA_VERSION
@@ -151,8 +153,9 @@ class JournalCheck:
         self._check_counters()
 
     def _mutations(self) -> Iterator[tuple[Mutation, int]]:
+        aliases = read_aliases(self._database)
         for _n, state, body in pages(self._database, "mutations", "n, state, body", (0,)):
-            yield wire.decode_mutation(body), state
+            yield renamed(wire.decode_mutation(body), aliases), state
 
     def _check_mutations(self) -> None:
         """Columns say what the body says; each name that is changed is in the overlay.
@@ -254,7 +257,7 @@ class JournalCheck:
     def _check_counters(self) -> None:
         """No number that is in use will be given out again."""
         for name, query in (
-            ("op", "SELECT max(n) FROM mutations"),
+            ("op", f"SELECT max(n) / {OP_STRIDE} FROM mutations"),
             ("draft", "SELECT max(place) FROM drafts"),
             ("file", "SELECT max(staging_file) FROM records"),
         ):

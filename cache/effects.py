@@ -1,7 +1,11 @@
 """Which inodes and names a mutation is about: pure.
 
-Owns the one table of it that the journal, recovery and the local check share.
+Owns the one table of it that the journal, recovery, the local check and the order of commits share.
 """
+
+from collections.abc import Mapping
+
+import msgspec
 
 from drivefs.protocol.changes import (
     Create,
@@ -13,6 +17,16 @@ from drivefs.protocol.changes import (
     Unlink,
 )
 from drivefs.protocol.ids import NO_INODE, InodeId
+
+INODE_FIELDS = ("inode", "parent", "new_parent", "replaced", "other", "other_parent")
+"""All fields of mutations that name an inode."""
+
+
+def renamed(mutation: Mutation, actual: Mapping[InodeId, InodeId]) -> Mutation:
+    """The same mutation about other inodes: `actual` gives for old ids the ones that take their place."""
+    named = {field: actual.get(getattr(mutation, field, NO_INODE)) for field in INODE_FIELDS}
+    changed = {field: inode for field, inode in named.items() if inode is not None}
+    return msgspec.structs.replace(mutation, **changed) if changed else mutation
 
 
 def subjects(mutation: Mutation) -> tuple[InodeId, InodeId]:

@@ -9,6 +9,7 @@ its refusal was dealt with (`remove`); op numbers are never used twice. Nothing 
 import enum
 from typing import NamedTuple
 
+from cache.aliases import Aliases
 from cache.barrier import Barrier
 from cache.counters import Counter
 from cache.database import Database, Row, Transaction
@@ -25,6 +26,12 @@ from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ground import Offload
 from drivefs.protocol.ids import NO_REVISION, Epoch, InodeId, OpNumber, RevisionNumber, Seq
 from drivefs.protocol.model import DentryState, InodeKind, InodeState
+
+OP_STRIDE = 1_000_000
+"""Numbers are given out so far apart, so that what is made again after a refusal finds room in its old place."""
+
+GAP_SHARE = 16
+"""Each mutation made in the place of another takes this part of the room that is left behind that one."""
 
 _COLUMNS = "n, state, seq, revision, status, reason, body, digest, mark"
 
@@ -74,7 +81,7 @@ def mark_of(n: OpNumber, state: RowState, seq: Seq, revision: RevisionNumber, an
 class Journal:
     """The journal of one device.
 
-    `pending_count` is how many mutations have no final answer yet, `pending_bytes` how many bytes of content no
+    `pending_count` is how many mutations the backend has not taken yet, `pending_bytes` how many bytes of content no
     revision has yet.
     """
 
@@ -85,7 +92,8 @@ class Journal:
         self._ids = InodeIds(database)
         self._barrier = Barrier(database, staging, offload, staged=True)
         self._log_barrier = Barrier(database, staging, offload, staged=False)
-        self.overlay = Overlay(database)
+        self.aliases = Aliases(database)
+        self.overlay = Overlay(database, self.aliases.actual)
         self.drafts = Drafts(database, staging)
         self.pending_count = self._count_pending()
         self._pending_before = self.pending_count
@@ -128,6 +136,7 @@ class Journal:
         self.drafts.rolled_back()
         self._ops.reread()
         self._ids.rolled_back()
+        self.aliases.reread()
 
     def admit(self, byte_count: int) -> None:
         """Accept something new of about so many bytes; what frees space is never asked for.
@@ -167,11 +176,18 @@ class Journal:
 
     def next_op(self) -> OpNumber:
         """A number for a new mutation."""
-        return OpNumber(self._ops.take())
+        return OpNumber(self._ops.take() * OP_STRIDE)
 
     def last_op(self) -> OpNumber:
-        """The highest number that was given out."""
-        return OpNumber(self._ops.upcoming - 1)
+        """The highest number that `next_op` gave out."""
+        return OpNumber((self._ops.upcoming - 1) * OP_STRIDE)
+
+    def op_after(self, n: OpNumber) -> OpNumber:
+        """A number for a mutation that stands behind `n` and before all later ones; at the end if there is no room."""
+        end = (n // OP_STRIDE + 1) * OP_STRIDE
+        found = self._database.row("SELECT n FROM mutations WHERE n > ? AND n < ? ORDER BY n LIMIT 1", (n, end))
+        room = (found[0] if found else end) - n
+        return OpNumber(n + max(1, room // GAP_SHARE)) if room > 1 else self.next_op()
 
     def append(self, mutation: Mutation) -> None:
         """Add a mutation; its number comes from `next_op`."""
@@ -216,7 +232,7 @@ class Journal:
             raise ValueError(f"mutation {n} is not one that may be removed")
         with self._database.transaction():
             self._database.write("DELETE FROM mutations WHERE n = ?", (n,))
-            self.pending_count -= row.state is RowState.PENDING
+            self.pending_count -= 1
             self._removed.append(row)
 
     def get(self, n: OpNumber) -> JournalRow | None:
@@ -233,8 +249,10 @@ class Journal:
         return [self._decoded(row) for row in found]
 
     def failed(self, limit: int) -> list[JournalRow]:
-        """Mutations that were refused for good, in order."""
-        found = self._database.rows(f"SELECT {_COLUMNS} FROM mutations WHERE state = 3 ORDER BY n LIMIT ?", (limit,))
+        """Mutations that were refused and are to be dealt with, in order."""
+        found = self._database.rows(
+            f"SELECT {_COLUMNS} FROM mutations WHERE state = 3 AND status != 'rejected' ORDER BY n LIMIT ?", (limit,)
+        )
         return [self._decoded(row) for row in found]
 
     def touching(self, inode: InodeId) -> list[JournalRow]:
@@ -260,8 +278,19 @@ class Journal:
         self._answer(n, RowState.ACKED, (seq, revision, "", ""))
 
     def fail(self, n: OpNumber, status: Status, reason: str) -> None:
-        """A mutation was refused for good; it stays until `remove`."""
+        """A mutation was refused; it is pending until `remove`. One that is `rejected` nobody will deal with."""
         self._answer(n, RowState.FAILED, (Seq(0), NO_REVISION, status.value, reason))
+
+    def keep_rejected(self, n: OpNumber) -> None:
+        """Nothing can be done about a refused mutation: it stays, with what it carries."""
+        row = self.get(n)
+        if row is None or row.state is not RowState.FAILED:
+            raise ValueError(f"mutation {n} was not refused")
+        status = Status.REJECTED.value
+        self._database.write(
+            "UPDATE mutations SET status = ?, mark = ? WHERE n = ?",
+            (status, mark_of(n, row.state, row.seq, row.revision, status + row.reason), n),
+        )
 
     def _answer(self, n: OpNumber, state: RowState, answer: tuple[Seq, RevisionNumber, str, str]) -> None:
         seq, revision, status, reason = answer
@@ -273,14 +302,16 @@ class Journal:
             )
             if not self._database.changed_count():
                 raise ValueError(f"mutation {n} does not wait for an answer")
-            self.pending_count -= 1
+            self.pending_count -= state is RowState.ACKED
 
     def watermark(self) -> OpNumber:
         """The lowest number without a final answer; all below are settled or were never sent."""
         found = self._database.row(
-            "SELECT n FROM mutations WHERE n >= ? AND state IN (0, 1) ORDER BY n LIMIT 1", (self._settled_below,)
+            "SELECT n FROM mutations WHERE n >= ? AND (state IN (0, 1) OR state = 3 AND status != 'rejected')"
+            " ORDER BY n LIMIT 1",
+            (self._settled_below,),
         )
-        lowest = OpNumber(found[0] if found else self._ops.upcoming)
+        lowest = OpNumber(found[0] if found else self._ops.upcoming * OP_STRIDE)
         if not self._database.is_in_transaction:
             self._settled_below = lowest
         return lowest
@@ -291,7 +322,7 @@ class Journal:
         return self.drafts.record_bytes
 
     def _count_pending(self) -> int:
-        row = self._database.row("SELECT count(*) FROM mutations WHERE state IN (0, 1)")
+        row = self._database.row("SELECT count(*) FROM mutations WHERE state != 2")
         return row[0] if row else 0
 
     def _decoded(self, row: Row) -> JournalRow:
@@ -299,7 +330,10 @@ class Journal:
         if row_digest(body, n) != digest or mark_of(n, state, seq, revision, status + reason) != mark:
             raise self._database.rot(f"mutation {n} of the journal does not match its checksum")
         answer = Status(status) if status else None
-        return JournalRow(n, RowState(state), wire.decode_mutation(body), seq, revision, answer, reason)
+        mutation = wire.decode_mutation(body)
+        if state in (RowState.PENDING, RowState.FAILED):
+            mutation = self.aliases.actual(mutation)
+        return JournalRow(n, RowState(state), mutation, seq, revision, answer, reason)
 
     # -- forgetting --------------------------------------------------------------------------------------------------
 

@@ -5,13 +5,15 @@ that is not forgotten, or a draft, needs it; each row verifies when it is read.
 """
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from cache.database import Database, json_list
 from cache.effects import outcome
+from cache.schema import IS_MARKED
 from cache.sealing import row_digest
 from drivefs.protocol import wire
+from drivefs.protocol.changes import Mutation
 from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId, OpNumber
 from drivefs.protocol.model import InodeState
 
@@ -29,8 +31,10 @@ MISSING: Final = Missing.MISSING
 class Overlay:
     """Rows of the overlay; every method is one statement or two."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, actual: Callable[[Mutation], Mutation] = lambda mutation: mutation) -> None:
+        """`actual` says what a mutation of the journal means."""
         self._database = database
+        self._actual = actual
 
     def inode(self, inode: InodeId) -> InodeState | None:
         """The state of an inode that local changes touched, or None; `nlink` 0 is a removed one.
@@ -58,10 +62,14 @@ class Overlay:
         )
         return [self._decoded(*row) for row in rows]
 
+    def marked(self) -> list[InodeId]:
+        """The inodes that local changes touched and that carry the mark of a conflict copy, perhaps others too."""
+        return [InodeId(inode) for (inode,) in self._database.rows(f"SELECT inode FROM inodes WHERE {IS_MARKED}")]
+
     def put_inode(self, state: InodeState, op: OpNumber) -> None:
         """Set the state of an inode; `op` is the mutation that made it so, or `NO_OP`: the row keeps its op."""
         inode = state.inode
-        op = op or self._op_of(inode)
+        op = op or self.op_of_inode(inode)
         body = wire.encode(state)
         self._database.write(
             "INSERT INTO inodes VALUES (?, ?, ?, ?) ON CONFLICT (inode) DO UPDATE"
@@ -73,7 +81,8 @@ class Overlay:
         """Let the replica's state show again."""
         self._database.write("DELETE FROM inodes WHERE inode = ?", (inode,))
 
-    def _op_of(self, inode: InodeId) -> OpNumber:
+    def op_of_inode(self, inode: InodeId) -> OpNumber:
+        """The mutation that touched an inode last; `NO_OP`: none, or only a draft."""
         row = self._database.row("SELECT op FROM inodes WHERE inode = ?", (inode,))
         return row[0] if row else NO_OP
 
@@ -103,6 +112,11 @@ class Overlay:
         """Let the replica's entry show again."""
         self._database.write("DELETE FROM dentries WHERE parent = ? AND name = ?", (parent, name))
 
+    def op_of_dentry(self, parent: InodeId, name: bytes) -> OpNumber:
+        """The mutation that touched a name last; `NO_OP`: none."""
+        row = self._database.row("SELECT op FROM dentries WHERE parent = ? AND name = ?", (parent, name))
+        return row[0] if row else NO_OP
+
     def children(self, parent: InodeId) -> list[tuple[bytes, InodeId]]:
         """All touched names of a directory in byte order; `NO_INODE` is a tombstone.
 
@@ -131,7 +145,7 @@ class Overlay:
         made = {
             (parent, name)
             for (body,) in bodies
-            for parent, name, target in outcome(wire.decode_mutation(body))
+            for parent, name, target in outcome(self._actual(wire.decode_mutation(body)))
             if target == inode != NO_INODE
         }
         return sorted(entry for entry in made if self.dentry(*entry) == inode)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from cache.database import Database
-from cache.effects import subjects
+from cache.effects import renamed, subjects
 from cache.journal import Journal, JournalRow, RowState, mark_of
 from cache.sealing import row_digest
 from cache.verification import pages
@@ -18,9 +18,6 @@ from drivefs.protocol import wire
 from drivefs.protocol.changes import Base, Create, Mutation, Rename, Store, Unlink
 from drivefs.protocol.ids import NO_OP, InodeId, OpNumber
 from drivefs.protocol.model import InodeState
-
-INODE_FIELDS = ("inode", "parent", "new_parent", "replaced", "other", "other_parent")
-"""All fields of mutations that name an inode."""
 
 UNSETTLED = (RowState.PENDING, RowState.SENT)
 
@@ -49,12 +46,6 @@ def renumber_creations(
             if journal.drafts.draft(old) is not None:
                 journal.drafts.move_draft(old, new)
     return fresh
-
-
-def renamed(mutation: Mutation, fresh: Fresh) -> Mutation:
-    """The same mutation about the inodes under their new ids."""
-    named = {field: fresh.get(getattr(mutation, field, InodeId(0))) for field in INODE_FIELDS}
-    return msgspec.structs.replace(mutation, **{field: new for field, new in named.items() if new is not None})
 
 
 def _rows(database: Database, journal: Journal) -> Iterator[JournalRow]:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from cache.errors import OutOfIds
-from cache.journal import RowState
+from cache.journal import OP_STRIDE, RowState
 from cache.overlay import MISSING
 from cache.workspace import LocalState
 from drivefs.protocol.changes import Exchange, Link, SetAttributes, Status
@@ -69,7 +69,7 @@ def test_numbers_are_never_given_out_twice(bench: Bench, local: LocalState) -> N
     local.journal.remove(n)
     with pytest.raises(ZeroDivisionError):
         create_and_fail(local, b"b")
-    assert local.journal.last_op() == n + 1
+    assert local.journal.last_op() == n + OP_STRIDE
     assert bench.close(local) == []
     again, m = create(bench.open().journal, b"c")
     assert again > inode + 1
@@ -130,7 +130,7 @@ def test_a_refused_change_stays_until_it_was_dealt_with(local: LocalState) -> No
     journal.fail(n, Status.CONFLICT, "exists")
     (row,) = journal.failed(10)
     assert (row.n, row.state, row.status, row.reason) == (n, RowState.FAILED, Status.CONFLICT, "exists")
-    assert (numbers(local), journal.pending_count, journal.watermark()) == ([], 0, n + 1)
+    assert (numbers(local), journal.pending_count, journal.watermark()) == ([], 1, n)
     with journal.transaction():
         again = journal.next_op()
         journal.append(msgspec.structs.replace(row.mutation, n=again, name=b"a (2)"))
@@ -139,6 +139,61 @@ def test_a_refused_change_stays_until_it_was_dealt_with(local: LocalState) -> No
     assert journal.overlay.names_of(inode) == [(ROOT, b"a (2)")]
     assert journal.overlay.dentry(ROOT, b"a") is MISSING
     assert numbers(local) == [again]
+
+
+def test_a_rejected_change_that_nobody_can_help_stays_and_holds_up_nothing(local: LocalState) -> None:
+    journal = local.journal
+    _, n = create(journal, b"a")
+    journal.mark_sent([n])
+    journal.fail(n, Status.CONFLICT, "no_parent")
+    journal.keep_rejected(n)
+    row = journal.get(n)
+    assert row is not None
+    assert (row.state, row.status, row.reason) == (RowState.FAILED, Status.REJECTED, "no_parent")
+    assert journal.failed(10) == []
+    assert (journal.pending_count, journal.watermark()) == (1, n + OP_STRIDE)
+
+
+def test_what_is_made_in_the_place_of_another_stands_right_behind_it_however_often(local: LocalState) -> None:
+    journal = local.journal
+    _, n = create(journal, b"a")
+    _, later = create(journal, b"b")
+    placed = n
+    for _ in range(100):
+        again = journal.op_after(placed)
+        assert placed < again < later
+        inode, _ = create(journal, b"c")
+        row = journal.touching(inode)[0]
+        journal.append(msgspec.structs.replace(row.mutation, n=again))
+        placed = again
+    assert journal.op_after(n) < journal.touching(inode)[-1].n
+
+
+def test_where_there_is_no_room_left_a_number_at_the_end_is_given(local: LocalState) -> None:
+    journal = local.journal
+    inode, n = create(journal, b"a")
+    row = journal.touching(inode)[0]
+    journal.append(msgspec.structs.replace(row.mutation, n=OpNumber(n + 1)))
+    assert journal.op_after(n) > n + 1
+
+
+def test_alias_stands_for_a_directory_in_what_is_queued_until_nothing_is(bench: Bench, local: LocalState) -> None:
+    journal = local.journal
+    made, first = create(journal, b"a")
+    _, second = create(journal, b"b")
+    with journal.transaction():
+        journal.aliases.add(ROOT, InodeId(77))
+        journal.overlay.drop_dentry(ROOT, b"a")
+        journal.overlay.put_dentry(InodeId(77), b"a", made, first)
+        journal.overlay.drop_dentry(ROOT, b"b")
+        journal.remove(second)
+    assert journal.overlay.names_of(made) == [(77, b"a")]
+    assert bench.close(local) == []
+    local = bench.open()
+    assert [row.mutation.parent for row in local.journal.unsettled(9)] == [77]  # type: ignore[union-attr]
+    acknowledge(local, first, 1)
+    assert bench.close(local) == []
+    assert bench.open().journal.aliases.inode(ROOT) == ROOT
 
 
 def test_an_answer_is_taken_once(local: LocalState) -> None:
@@ -158,7 +213,7 @@ def test_the_watermark_is_the_lowest_number_without_an_answer(local: LocalState)
     assert (journal.watermark(), numbers(local)) == (made[2], [made[2]])
     acknowledge(local, made[2], 3)
     assert journal.watermark() > made[2]
-    assert journal.watermark() == journal.last_op() + 1
+    assert journal.watermark() == journal.last_op() + OP_STRIDE
 
 
 def test_touching_tells_what_is_about_an_inode_and_not_what_lies_in_it(local: LocalState) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cache.findings import Severity
+from cache.journal import OP_STRIDE
 from cache.overlay import MISSING
 from cache.workspace import LocalState
 from drivefs.protocol.changes import Create, Mutation, Rename, Unlink
@@ -256,7 +257,7 @@ class JournalMachine(RuleBasedStateMachine):
         journal = self.local.journal
         assert [row.mutation for row in journal.unsettled(1000)] == self.pending
         assert journal.pending_count == len(self.pending)
-        lowest = self.pending[0].n if self.pending else journal.last_op() + 1
+        lowest = self.pending[0].n if self.pending else journal.last_op() + OP_STRIDE
         assert journal.watermark() == lowest
 
     @invariant()

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from cache.database import Database
+from cache.effects import INODE_FIELDS
 from cache.errors import DiskFull, OutOfIds
 from cache.journal import RowState
 from cache.overlay import MISSING
-from cache.renumber import INODE_FIELDS
 from cache.workspace import LocalState
 from drivefs.protocol import changes
 from drivefs.protocol.changes import (
