@@ -127,10 +127,6 @@ class Replica:
         )
         return [wire.decode(state, InodeState) for (state,) in rows]
 
-    def marked(self) -> list[InodeId]:
-        """The inodes known here that carry the mark of a conflict copy, perhaps with some others."""
-        return [InodeId(inode) for (inode,) in self.database.rows(f"SELECT inode FROM inodes WHERE {IS_MARKED}")]
-
     def names_of(self, inode: InodeId) -> list[tuple[InodeId, bytes]]:
         """The known names that lead to an inode."""
         rows = self.database.rows(
@@ -168,6 +164,10 @@ class Replica:
         with self.database.transaction():
             rows = [(directory,) for directory in directories]
             self.database.write_many("DELETE FROM incomplete WHERE directory = ?", rows)
+
+    def marked(self) -> list[InodeId]:
+        """The inodes known here that carry the mark of a conflict copy, perhaps with some others."""
+        return [InodeId(inode) for (inode,) in self.database.rows(f"SELECT inode FROM inodes WHERE {IS_MARKED}")]
 
     # -- from the server ---------------------------------------------------------------------------------------------
 

@@ -4,21 +4,17 @@ Owns the DDL only. The version is SQLite's `user_version`; a higher one than our
 `digest` is the XXH3-64 of all other columns of the row (see `sealing`), for rows that exist nowhere else.
 """
 
-from drivefs.protocol.conflicts import CONFLICT_XATTR
-
 JOURNAL_VERSION = 1
 REPLICA_VERSION = 2
 """A replica of another version is thrown away: it is fetched again."""
 
-IS_MARKED = f"instr(state, x'{CONFLICT_XATTR.hex()}') > 0"
-"""Holds for states that have the attribute of conflict copies, whose bytes stand as they are in the wire form: both
-databases keep an index of these states, so that copies are found without looking at all others. It may hold for others
-that only contain the same bytes."""
+IS_MARKED = "instr(state, x'647269766566732e636f6e666c696374') > 0"
+"""Holds for states that have the attribute `drivefs.conflict`, whose name stands in the wire form as it is. Both
+databases keep an index of these, so that conflict copies are found without looking at all other inodes. It may hold for
+states that only contain the same bytes."""
 
-INODES_MARKED = f"CREATE INDEX IF NOT EXISTS inodes_marked ON inodes (inode) WHERE {IS_MARKED};"
-
-JOURNAL_ADDITIONS = INODES_MARKED
-"""What a journal that was made before it was thought of gets when it is opened; programs of that time go on with it."""
+JOURNAL_ADDITIONS = f"CREATE INDEX IF NOT EXISTS inodes_marked ON inodes (inode) WHERE {IS_MARKED}"
+"""What a journal gets when it is opened and lacks it; programs that do not know of it go on with it."""
 
 JOURNAL = """
 CREATE TABLE meta (           -- facts of the device, by name
@@ -112,6 +108,7 @@ CREATE TABLE inodes (
     seq INTEGER NOT NULL,     -- the state is right as of this seq
     state BLOB NOT NULL       -- wire form of InodeState
 );
+CREATE INDEX inodes_marked ON inodes (inode) WHERE instr(state, x'647269766566732e636f6e666c696374') > 0;
 
 CREATE TABLE dentries (
     parent INTEGER NOT NULL,
@@ -146,4 +143,4 @@ CREATE TABLE cursors (        -- where the replica stands in each workspace
     workspace INTEGER PRIMARY KEY,
     cursor BLOB NOT NULL      -- wire form of Cursor
 );
-""" + INODES_MARKED
+"""

@@ -7,6 +7,7 @@ asynchronous and have a deadline. Every change is in the journal when its method
 Cancellation of a method leaves either nothing or the whole change behind.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,10 +15,10 @@ from dataclasses import dataclass, field
 from cache.workspace import LocalState
 from drivefs.fs import errors, virtual
 from drivefs.fs.attributes import Attributes, Wanted
+from drivefs.fs.conflicts import ENTRIES, Conflicts, Entries, mark_of
 from drivefs.fs.contents import Contents
 from drivefs.fs.directories import Directories
 from drivefs.fs.files import Files
-from drivefs.fs.handles import Handles
 from drivefs.fs.interfaces import BlockFetcher, Lister, Publisher
 from drivefs.fs.mutations import Mutations
 from drivefs.fs.namespace import Namespace, NewInode
@@ -25,15 +26,19 @@ from drivefs.fs.ownership import Caller, Owner
 from drivefs.fs.publishing import Publishing
 from drivefs.fs.quota import Quota
 from drivefs.fs.reading import Reader
+from drivefs.fs.revisions import Revisions
 from drivefs.fs.view import Name, View
 from drivefs.fs.xattrs import Xattrs
 from drivefs.protocol.changes import Mutation
+from drivefs.protocol.conflicts import CONFLICT_XATTR
 from drivefs.protocol.ground import NowNs
 from drivefs.protocol.ids import InodeId, WorkspaceId
 from drivefs.protocol.messages import Limits, Usage
 from drivefs.protocol.model import InodeKind, InodeState
 
 DEADLINE_SECONDS = 30.0
+
+Provider = Callable[[], Mapping[str, object]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +54,8 @@ class Services:
 class Drive:
     """What is mounted: the workspace and its root, as whom, and within which limits.
 
-    `files` are those in `.drivefs`, by name; `status_of` the value of `user.drivefs.status` of an inode.
+    `files` are those in `.drivefs` that are one JSON object each, by name; `status_of` the value of
+    `user.drivefs.status` of an inode.
     """
 
     workspace: WorkspaceId
@@ -58,7 +64,7 @@ class Drive:
     limits: Limits
     usage: Usage
     deadline_seconds: float = DEADLINE_SECONDS
-    files: Mapping[bytes, virtual.Provider] = field(default_factory=dict)
+    files: Mapping[bytes, Provider] = field(default_factory=dict)
     status_of: Callable[[InodeId], str] | None = None
 
 
@@ -96,10 +102,19 @@ class FileSystem:
         self._attributes = Attributes(view, mutations, self._contents, owner=drive.owner, now_ns=now_ns)
         self._files = Files(view, self._contents, self._attributes, services.publisher)
         self._directories = Directories(view, self._names)
-        self._virtual = virtual.Virtual(drive.files, now_ns())
-        self._virtual_files: Handles[bytes] = Handles(first=virtual.FIRST)
+        revisions = Revisions(view, self._reader, services.lister, drive.deadline_seconds)
+        self.conflicts = Conflicts(view, drive.root)
+        self.conflict_entries = Entries(self.conflicts, view, revisions)
+        tree: dict[bytes, virtual.Node] = {name: _text(name, provider) for name, provider in drive.files.items()}
+        tree[ENTRIES] = self.conflict_entries.directory
+        root = virtual.fixed(virtual.NAME, tree)
+        self._virtual = virtual.Virtual(root, revisions, self._files.open, now_ns())
         self._status_of = drive.status_of
-        computed = {b"user.drivefs.status": self._status, b"user.drivefs.revision": _revision}
+        computed = {
+            b"user.drivefs.status": self._status,
+            b"user.drivefs.revision": _revision,
+            b"user.drivefs.conflict": self.conflicts.text,
+        }
         self._xattrs = Xattrs(view, mutations, now_ns, computed)
 
     # -- names -------------------------------------------------------------------------------------------------------
@@ -109,9 +124,10 @@ class FileSystem:
 
         Raises:
             NotDirectory, NameTooLong, Unavailable.
+            NotFound: below `.drivefs`, where an answer is good for the moment only.
         """
         if parent >= virtual.FIRST:
-            return self._virtual.lookup(name)
+            return await self._virtual.lookup(parent, name)
         if name == virtual.NAME and parent == self.root:
             return self._virtual.inode(virtual.DIRECTORY)
         return await self._names.lookup(parent, name)
@@ -179,6 +195,13 @@ class FileSystem:
         self._check_real(*source)
         self._check_real(*target)
         await self._names.rename(source, target, replace=replace)
+        self._settle_at(target)
+
+    def _settle_at(self, place: Name) -> None:
+        """A conflict copy that was moved to where it would have been is one no longer."""
+        moved = self._view.named(*place)
+        if moved and (mark := mark_of(self._view.inode(moved))) is not None and (mark.parent, mark.name) == place:
+            self.settle(moved)
 
     async def exchange(self, first: Name, second: Name) -> None:
         """Swap what two names lead to.
@@ -265,21 +288,27 @@ class FileSystem:
         self._check_real(inode)
         self._xattrs.remove(inode, name, self._publisher)
 
+    def settle(self, inode: InodeId) -> None:
+        """A conflict copy is an ordinary file from now on.
+
+        Raises:
+            NoAttribute, NotFound.
+        """
+        self._xattrs.drop(inode, CONFLICT_XATTR, self._publisher)
+
     def _status(self, state: InodeState) -> bytes | None:
         return self._status_of(state.inode).encode() if self._status_of is not None else None
 
     # -- open files --------------------------------------------------------------------------------------------------
 
     def open(self, inode: InodeId, flags: int, caller: Caller) -> int:
-        """Open a file; gives the descriptor's number, `virtual.FIRST` or more for a virtual one.
+        """Open a file; gives the descriptor's number, `virtual.UNSIZED` or more for one whose size only reading tells.
 
         Raises:
             IsDirectory, Invalid, NotFound.
         """
         if inode >= virtual.FIRST:
-            if flags & os.O_ACCMODE != os.O_RDONLY:
-                raise errors.NotPermitted
-            return self._virtual_files.add(self._virtual.text(inode))
+            return self._virtual.open(inode, flags, caller)
         return self._files.open(inode, flags, caller)
 
     async def read(self, number: int, offset: int, length: int) -> bytes | bytearray:
@@ -289,7 +318,7 @@ class FileSystem:
             BadHandle, Unavailable.
         """
         if number >= virtual.FIRST:
-            return self._virtual_files.get(number)[offset : offset + length]
+            return await self._virtual.read(number, offset, length)
         return await self._files.read(number, offset, length)
 
     def write(self, number: int, offset: int, data: bytes) -> int:
@@ -317,7 +346,7 @@ class FileSystem:
             BadHandle.
         """
         if number >= virtual.FIRST:
-            self._virtual_files.remove(number)
+            self._virtual.release(number)
         else:
             self._files.release(number)
 
@@ -330,7 +359,7 @@ class FileSystem:
             NotDirectory, NotFound.
         """
         if inode >= virtual.FIRST:
-            return virtual.FIRST
+            return self._virtual.open_directory(inode)
         return self._directories.open(inode)
 
     async def read_directory(self, number: int, place: int) -> Iterator[tuple[bytes, InodeState, int]]:
@@ -340,8 +369,7 @@ class FileSystem:
             BadHandle, Unavailable.
         """
         if number >= virtual.FIRST:
-            found = [(name, self._virtual.inode(inode)) for name, inode in self._virtual.children()]
-            return iter([(name, state, index) for index, (name, state) in enumerate(found, start=1)][place:])
+            return iter(await self._virtual.read_directory(number, place))
         return await self._directories.read(number, place)
 
     async def sync_directory(self) -> None:
@@ -358,7 +386,9 @@ class FileSystem:
         Raises:
             BadHandle.
         """
-        if number < virtual.FIRST:
+        if number >= virtual.FIRST:
+            self._virtual.release_directory(number)
+        else:
             self._directories.release(number)
 
     # -- the whole ---------------------------------------------------------------------------------------------------
@@ -400,6 +430,10 @@ class FileSystem:
     def begin_again(self) -> None:
         """Drop all that is cached of names and inodes: the replica is empty, and is filled from the backend."""
         self._view.begin_again(self.root)
+
+
+def _text(name: bytes, provide: Provider) -> virtual.Text:
+    return virtual.Text(name, lambda: json.dumps(provide(), indent=2).encode() + b"\n")
 
 
 def _revision(state: InodeState) -> bytes | None:

@@ -1,64 +1,314 @@
-"""The `.drivefs` directory at the root: files that say something about the drive; not listed, read-only.
+"""The `.drivefs` tree at the root: what can be known about the drive, as directories and files; not listed, read-only.
 
-Owns its names and numbers, which lie outside the range of inode ids. The text of a file is made when it is opened and
-stays the same for that descriptor.
+Owns the kinds of virtual nodes, their numbers, which lie outside the range of inode ids, and their open descriptors.
+What a directory holds is its own affair: it may make its nodes as they are asked for. A generated text is made when it
+is opened and stays the same for that descriptor.
+
+Invariants: the same key has the same number for as long as it is used now and then; numbers are never used twice. The
+kernel keeps nothing of it (see `fuse.attributes`), so everything here may change at any time.
 """
 
-import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
 
 from drivefs.fs import errors
-from drivefs.protocol.ids import InodeId
+from drivefs.fs.handles import Handles
+from drivefs.fs.ownership import Caller
+from drivefs.fs.revisions import RevisionHandle, Revisions
+from drivefs.protocol.ids import InodeId, RevisionNumber
 from drivefs.protocol.model import InodeKind, InodeState
 
 NAME = b".drivefs"
 FIRST = 2**63
-"""Inode numbers from here on are virtual: ids are below."""
+"""Inode numbers and descriptors from here on are virtual: ids are below."""
 DIRECTORY = InodeId(FIRST)
+UNSIZED = FIRST + 2**62
+"""Descriptors from here on are of texts, whose length is known only once they are open."""
+MAX_NODES = 65_536
+"""How many nodes have a number at a time; one that comes again later gets another."""
+NO_NUMBER = InodeId(0)
 
-Provider = Callable[[], Mapping[str, object]]
+
+class Node(Protocol):
+    """Anything in the tree; nodes with equal keys are the same one."""
+
+    @property
+    def key(self) -> Hashable:
+        """What it is called among all nodes."""
+        ...
+
+    def state(self) -> InodeState:
+        """What it looks like, but for its number.
+
+        Raises:
+            NotFound: it has gone.
+        """
+        ...
+
+    async def prepare(self) -> None:
+        """Find out what `state` cannot say without waiting.
+
+        Raises:
+            Unavailable: it could not be found out within the deadline.
+        """
+        ...
+
+
+Children = Sequence[tuple[bytes, Node]]
+
+
+class Directory:
+    """A directory; `lookup` gives one node by name or None, `names` all that it lists."""
+
+    def __init__(
+        self,
+        key: Hashable,
+        lookup: Callable[[bytes], Awaitable[Node | None]],
+        names: Callable[[], Awaitable[Children]],
+        *,
+        mode: int = 0o555,
+    ) -> None:
+        self.key = key
+        self.lookup = lookup
+        self.names = names
+        self._mode = mode
+
+    def state(self) -> InodeState:
+        """A directory that nobody may write to."""
+        return InodeState(inode=NO_NUMBER, kind=InodeKind.DIRECTORY, mode=self._mode, nlink=2)
+
+    async def prepare(self) -> None:
+        """There is nothing to find out."""
+
+
+def fixed(key: Hashable, nodes: Mapping[bytes, Node], *, mode: int = 0o555) -> Directory:
+    """A directory that always holds the same nodes."""
+
+    async def lookup(name: bytes) -> Node | None:
+        return nodes.get(name)
+
+    async def names() -> Children:
+        return list(nodes.items())
+
+    return Directory(key, lookup, names, mode=mode)
+
+
+class Text:
+    """A file whose text is made when it is opened."""
+
+    def __init__(self, key: Hashable, make: Callable[[], bytes]) -> None:
+        self.key = key
+        self.make = make
+
+    def state(self) -> InodeState:
+        """A file of no known size."""
+        return InodeState(inode=NO_NUMBER, kind=InodeKind.FILE, mode=0o444)
+
+    async def prepare(self) -> None:
+        """There is nothing to find out."""
+
+
+class Mirror:
+    """A real file or symbolic link, as it is now, in another place and not to be written to."""
+
+    def __init__(self, key: Hashable, inode: InodeId, look_up: Callable[[InodeId], InodeState]) -> None:
+        self.key = key
+        self.inode = inode
+        self._look_up = look_up
+
+    def state(self) -> InodeState:
+        """The attributes of the real one, without leave to write."""
+        return read_only(self._look_up(self.inode))
+
+    async def prepare(self) -> None:
+        """There is nothing to find out."""
+
+
+class Revision:
+    """The content of one revision of a file; fetched as it is read. Its attributes are those of `like`."""
+
+    def __init__(
+        self, inode: InodeId, revision: RevisionNumber, like: Callable[[], InodeState], revisions: Revisions
+    ) -> None:
+        self.key = ("revision", inode, revision)
+        self.inode = inode
+        self.revision = revision
+        self._like = like
+        self._revisions = revisions
+
+    def state(self) -> InodeState:
+        """A file; its size is 0 until it is known here."""
+        state = read_only(self._like())
+        state.size = self._revisions.size_here(self.inode, self.revision) or 0
+        return state
+
+    async def prepare(self) -> None:
+        """Find out how long it is.
+
+        Raises:
+            Unavailable: the list of its blocks is not here and could not be fetched.
+        """
+        await self._revisions.content(self.inode, self.revision)
+
+    def open(self) -> RevisionHandle:
+        """A descriptor of it."""
+        return RevisionHandle(self.inode, self.revision)
+
+
+def read_only(state: InodeState) -> InodeState:
+    """A copy of a state that has one name and lets nobody write."""
+    return msgspec.structs.replace(state, mode=state.mode & 0o444, nlink=1)
+
+
+class _Listing:
+    """An open directory, and what it held when reading began at its start."""
+
+    __slots__ = ("directory", "entries")
+
+    def __init__(self, directory: Directory) -> None:
+        self.directory = directory
+        self.entries: Children = ()
 
 
 class Virtual:
-    """The virtual files, by name; each is one JSON object that its provider gives."""
+    """The tree below `root`, as the file system shows it; `open_real` opens a real file for reading."""
 
-    def __init__(self, providers: Mapping[bytes, Provider], now_ns: int) -> None:
-        self._names = {name: InodeId(FIRST + index) for index, name in enumerate(providers, start=1)}
-        self._providers = {self._names[name]: provider for name, provider in providers.items()}
+    def __init__(
+        self, root: Directory, revisions: Revisions, open_real: Callable[[InodeId, int, Caller], int], now_ns: int
+    ) -> None:
+        self._revisions = revisions
+        self._open_real = open_real
         self._made_ns = now_ns
+        self._nodes: dict[InodeId, Node] = {DIRECTORY: root}
+        self._numbers: dict[Hashable, InodeId] = {root.key: DIRECTORY}
+        self._next = FIRST + 1
+        self._texts: Handles[bytes] = Handles(first=UNSIZED)
+        self._files: Handles[RevisionHandle] = Handles(first=FIRST)
+        self._listings: Handles[_Listing] = Handles(first=FIRST)
 
-    def lookup(self, name: bytes) -> InodeState | None:
-        """What a name in `.drivefs` leads to, or None."""
-        inode = self._names.get(name)
-        return None if inode is None else self.inode(inode)
+    def _number(self, node: Node) -> InodeId:
+        number = self._numbers.pop(node.key, None)
+        if number is None:
+            number = InodeId(self._next)
+            self._next += 1
+        self._numbers[node.key] = number
+        self._nodes[number] = node
+        if len(self._numbers) > MAX_NODES:
+            self._forget_oldest()
+        return number
 
-    def inode(self, inode: InodeId) -> InodeState:
+    def _forget_oldest(self) -> None:
+        key = next(key for key, number in self._numbers.items() if number != DIRECTORY)
+        del self._nodes[self._numbers.pop(key)]
+
+    def _node(self, number: InodeId) -> Node:
+        node = self._nodes.get(number)
+        if node is None:
+            raise errors.NotFound
+        return node
+
+    def _directory(self, number: InodeId) -> Directory:
+        node = self._node(number)
+        if not isinstance(node, Directory):
+            raise errors.NotDirectory
+        return node
+
+    async def lookup(self, parent: InodeId, name: bytes) -> InodeState:
+        """What a name leads to.
+
+        Raises:
+            NotFound, NotDirectory.
+            Unavailable: it could not be found out within the deadline.
+        """
+        node = await self._directory(parent).lookup(name)
+        if node is None:
+            raise errors.NotFound
+        await node.prepare()
+        return self._shown(node)
+
+    def _shown(self, node: Node) -> InodeState:
+        state = node.state()
+        state.inode = self._number(node)
+        if not state.mtime_ns:
+            state.atime_ns = state.mtime_ns = state.ctime_ns = self._made_ns
+        return state
+
+    def inode(self, number: InodeId) -> InodeState:
         """The state of a virtual inode.
 
         Raises:
             NotFound: there is none.
         """
-        if inode == DIRECTORY:
-            state = InodeState(inode=inode, kind=InodeKind.DIRECTORY, mode=0o555, nlink=2)
-        elif inode in self._providers:
-            state = InodeState(inode=inode, kind=InodeKind.FILE, mode=0o444)
-        else:
-            raise errors.NotFound
-        state.atime_ns = state.mtime_ns = state.ctime_ns = self._made_ns
-        return state
+        return self._shown(self._node(number))
 
-    def text(self, inode: InodeId) -> bytes:
-        """The present text of a virtual file.
+    def open(self, number: InodeId, flags: int, caller: Caller) -> int:
+        """Open a file; gives the descriptor's number, which is that of a real one if the file only mirrors it.
 
         Raises:
-            IsDirectory, NotFound: there is none.
+            NotPermitted: it is to be written to.
+            IsDirectory, Invalid, NotFound.
         """
-        if inode == DIRECTORY:
-            raise errors.IsDirectory
-        if inode not in self._providers:
-            raise errors.NotFound
-        return json.dumps(self._providers[inode](), indent=2).encode() + b"\n"
+        node = self._node(number)
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise errors.NotPermitted
+        if isinstance(node, Mirror):
+            return self._open_real(node.inode, os.O_RDONLY, caller)
+        if isinstance(node, Revision):
+            return self._files.add(node.open())
+        if isinstance(node, Text):
+            return self._texts.add(node.make())
+        raise errors.IsDirectory
 
-    def children(self) -> list[tuple[bytes, InodeId]]:
-        """The names in `.drivefs`."""
-        return list(self._names.items())
+    async def read(self, number: int, offset: int, length: int) -> bytes | bytearray:
+        """Up to `length` bytes from `offset` on.
+
+        Raises:
+            BadHandle, Unavailable.
+        """
+        if number >= UNSIZED:
+            return self._texts.get(number)[offset : offset + length]
+        return await self._revisions.read(self._files.get(number), offset, length)
+
+    def release(self, number: int) -> None:
+        """Close a descriptor.
+
+        Raises:
+            BadHandle.
+        """
+        (self._texts if number >= UNSIZED else self._files).remove(number)
+
+    def open_directory(self, number: InodeId) -> int:
+        """Open a directory; gives the descriptor's number.
+
+        Raises:
+            NotDirectory, NotFound.
+        """
+        return self._listings.add(_Listing(self._directory(number)))
+
+    async def read_directory(self, number: int, place: int) -> list[tuple[bytes, InodeState, int]]:
+        """The entries from a place on: name, state, and the place behind it; those that are gone are left out.
+
+        Raises:
+            BadHandle, Unavailable.
+        """
+        listing = self._listings.get(number)
+        if not place:
+            listing.entries = await listing.directory.names()
+        found = []
+        for index, (name, node) in enumerate(listing.entries[place:], start=place + 1):
+            try:
+                found.append((name, self._shown(node), index))
+            except errors.NotFound:
+                continue
+        return found
+
+    def release_directory(self, number: int) -> None:
+        """Close a descriptor of a directory.
+
+        Raises:
+            BadHandle.
+        """
+        self._listings.remove(number)

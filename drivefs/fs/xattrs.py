@@ -2,7 +2,8 @@
 
 Owns which names there are. `user.*`, `trusted.*` and `security.*` are stored and synced; who may use which the kernel
 decides. `user.drivefs.*` are computed, can be read only and are not listed, so that copying tools leave them alone.
-Everything else, ACLs among it, is not supported: mode bits decide.
+What drivefs stores for itself (`drivefs.*`) is in no namespace of programs: they neither see nor change it. Everything
+else, ACLs among it, is not supported: mode bits decide.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,7 +44,7 @@ class Xattrs:
             NoAttribute, NotSupported, Invalid, NotFound.
         """
         state = self._view.inode(inode)
-        value = state.xattrs.get(name)
+        value = state.xattrs.get(name) if state.xattrs and name.startswith(STORED) else None
         if value is None and name.startswith(COMPUTED) and name in self._computed:
             value = self._computed[name](state)
         if value is None:
@@ -52,12 +53,12 @@ class Xattrs:
         return value
 
     def list(self, inode: InodeId) -> list[bytes]:
-        """The names of all attributes that are stored.
+        """The names of all attributes that are stored and that programs may know of.
 
         Raises:
             NotFound.
         """
-        return list(self._view.inode(inode).xattrs)
+        return [name for name in self._view.inode(inode).xattrs if name.startswith(STORED)]
 
     def set(self, inode: InodeId, name: bytes, value: bytes, publisher: Publisher) -> None:
         """Set an attribute.
@@ -86,6 +87,14 @@ class Xattrs:
             NoAttribute, NotSupported, NotPermitted, Invalid, NotFound.
         """
         _check_writable(name)
+        self.drop(inode, name, publisher)
+
+    def drop(self, inode: InodeId, name: bytes, publisher: Publisher) -> None:
+        """Remove an attribute, also one that programs may not know of.
+
+        Raises:
+            NoAttribute, NotFound.
+        """
         state = self._view.draft_of(inode)
         if name not in state.xattrs:
             raise errors.NoAttribute

@@ -190,9 +190,9 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        """Open a file; the kernel keeps the pages that it has."""
+        """Open a file; the kernel keeps the pages that it has, but those of a virtual one, which nobody tells it of."""
         number = self._fs.open(self._inode(inode), flags, ctx)
-        return FileInfo(fh=number, keep_cache=True, direct_io=number >= virtual.FIRST)
+        return FileInfo(fh=number, keep_cache=inode < virtual.FIRST, direct_io=number >= virtual.UNSIZED)
 
     @translated
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:

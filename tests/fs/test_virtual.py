@@ -4,9 +4,11 @@ import json
 import os
 
 import pytest
+import trio
 
 from drivefs.fs import errors, virtual
 from drivefs.fs.attributes import Wanted
+from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind
 from tests.fs.bench import ROOT, FsBench
 
@@ -24,7 +26,7 @@ def test_status_can_be_read_and_says_what_is_now(bench: FsBench) -> None:
 def test_it_is_not_listed_at_the_root(bench: FsBench) -> None:
     assert bench.names() == set()
     number = bench.fs.open_directory(virtual.DIRECTORY)
-    assert [name for name, _, _ in bench.run(bench.fs.read_directory, number, 0)] == [b"status"]
+    assert [name for name, _, _ in bench.run(bench.fs.read_directory, number, 0)] == [b"status", b"conflicts"]
     bench.fs.release_directory(number)
 
 
@@ -55,6 +57,69 @@ def test_nothing_in_it_can_be_changed(bench: FsBench) -> None:
 
 
 def test_what_is_not_there_is_missing(bench: FsBench) -> None:
-    assert bench.lookup(b"missing", virtual.DIRECTORY) is None
+    with pytest.raises(errors.NotFound):
+        bench.lookup(b"missing", virtual.DIRECTORY)
     with pytest.raises(errors.NoAttribute):
         bench.fs.xattr(virtual.DIRECTORY, b"user.x")
+
+
+def leaf(name: str) -> virtual.Text:
+    return virtual.Text(name, name.encode)
+
+
+def tree(root: virtual.Directory) -> virtual.Virtual:
+    """A tree on its own; what is real or past cannot be opened in it."""
+    return virtual.Virtual(root, None, lambda inode, flags, caller: 0, 1)  # type: ignore[arg-type]
+
+
+def test_the_same_node_keeps_its_number_and_others_never_get_it() -> None:
+    async def lookup(name: bytes) -> virtual.Node | None:
+        return leaf(name.decode())
+
+    async def names() -> virtual.Children:
+        return []
+
+    shown = tree(virtual.Directory("root", lookup, names))
+
+    async def number(name: bytes) -> int:
+        return (await shown.lookup(virtual.DIRECTORY, name)).inode
+
+    async def main() -> None:
+        first = await number(b"a")
+        assert first != await number(b"b")
+        assert first == await number(b"a") > virtual.FIRST
+        seen = {await number(b"%d" % count) for count in range(virtual.MAX_NODES)}
+        assert len(seen) == virtual.MAX_NODES
+        with pytest.raises(errors.NotFound):
+            shown.inode(InodeId(first))
+        assert await number(b"a") not in seen | {first}
+        assert shown.inode(virtual.DIRECTORY).kind is InodeKind.DIRECTORY
+
+    trio.run(main)
+
+
+def test_a_listing_stays_as_it_was_when_reading_began() -> None:
+    present = {b"a": leaf("a"), b"b": leaf("b")}
+    shown = tree(virtual.fixed("root", present))
+
+    async def main() -> None:
+        number = shown.open_directory(virtual.DIRECTORY)
+        assert [name for name, _, _ in await shown.read_directory(number, 0)] == [b"a", b"b"]
+        present[b"c"] = leaf("c")
+        assert [name for name, _, _ in await shown.read_directory(number, 1)] == [b"b"]
+        assert [name for name, _, _ in await shown.read_directory(number, 0)] == [b"a", b"b", b"c"]
+        shown.release_directory(number)
+
+    trio.run(main)
+
+
+def test_a_text_stays_the_same_for_a_descriptor(bench: FsBench) -> None:
+    status = bench.lookup(b"status", virtual.DIRECTORY)
+    assert status is not None
+    number = bench.open_file(status.inode, os.O_RDONLY)
+    assert number >= virtual.UNSIZED
+    before = bench.run(bench.fs.read, number, 0, 100)
+    bench.backend.is_online = False
+    assert bench.run(bench.fs.read, number, 0, 100) == before
+    bench.fs.release(number)
+    assert bench.read(status.inode) != before
