@@ -186,7 +186,7 @@ class Entries:
     async def _list(self) -> virtual.Children:
         return [(self.name_of(each), self._entry(each)) for each in self._refresh()]
 
-    async def _lookup(self, name: bytes) -> virtual.Node | None:
+    async def _lookup(self, name: bytes) -> virtual.Item | None:
         if name not in self._copies:
             self._refresh()
         conflict = self._conflicts.of(self._copies.get(name, NO_INODE))
@@ -195,11 +195,11 @@ class Entries:
     def _entry(self, conflict: Conflict) -> virtual.Directory:
         key, copy, mark = (ENTRIES, conflict.copy.inode), conflict.copy, conflict.mark
         look_up = self._view.inode
-        nodes: dict[bytes, virtual.Node] = {}
+        items: dict[bytes, virtual.Item] = {}
         if copy.kind in SHOWN:
-            nodes[MINE] = virtual.Mirror((*key, MINE), copy.inode, look_up)
+            items[MINE] = virtual.Mirror((*key, MINE), copy.inode, look_up)
         if conflict.theirs and look_up(conflict.theirs).kind in SHOWN:
-            nodes[THEIRS] = virtual.Mirror((*key, THEIRS), conflict.theirs, look_up)
+            items[THEIRS] = virtual.Mirror((*key, THEIRS), conflict.theirs, look_up)
         if conflict.has_base:
-            nodes[BASE] = virtual.Revision(mark.of, mark.base_revision, lambda: look_up(copy.inode), self._revisions)
-        return virtual.fixed(key, nodes, mode=0o500)
+            items[BASE] = virtual.Revision(mark.of, mark.base_revision, lambda: look_up(copy.inode), self._revisions)
+        return virtual.fixed(key, items, mode=0o500)

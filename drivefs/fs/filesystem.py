@@ -105,7 +105,7 @@ class FileSystem:
         revisions = Revisions(view, self._reader, services.lister, drive.deadline_seconds)
         self.conflicts = Conflicts(view, drive.root)
         self.conflict_entries = Entries(self.conflicts, view, revisions)
-        tree: dict[bytes, virtual.Node] = {name: _text(name, provider) for name, provider in drive.files.items()}
+        tree: dict[bytes, virtual.Item] = {name: _text(name, provider) for name, provider in drive.files.items()}
         tree[ENTRIES] = self.conflict_entries.directory
         root = virtual.fixed(virtual.NAME, tree)
         self._virtual = virtual.Virtual(root, revisions, self._files.open, now_ns())

@@ -1,7 +1,7 @@
 """The `.drivefs` tree at the root: what can be known about the drive, as directories and files; not listed, read-only.
 
-Owns the kinds of virtual nodes, their numbers, which lie outside the range of inode ids, and their open descriptors.
-What a directory holds is its own affair: it may make its nodes as they are asked for. A generated text is made when it
+Owns the kinds of virtual items, their numbers, which lie outside the range of inode ids, and their open descriptors.
+What a directory holds is its own affair: it may make its items as they are asked for. A generated text is made when it
 is opened and stays the same for that descriptor.
 
 Invariants: the same key has the same number for as long as it is used now and then; numbers are never used twice. The
@@ -27,17 +27,17 @@ FIRST = 2**63
 DIRECTORY = InodeId(FIRST)
 UNSIZED = FIRST + 2**62
 """Descriptors from here on are of texts, whose length is known only once they are open."""
-MAX_NODES = 65_536
-"""How many nodes have a number at a time; one that comes again later gets another."""
+MAX_ITEMS = 65_536
+"""How many items have a number at a time; one that comes again later gets another."""
 NO_NUMBER = InodeId(0)
 
 
-class Node(Protocol):
-    """Anything in the tree; nodes with equal keys are the same one."""
+class Item(Protocol):
+    """Anything in the tree; items with equal keys are the same one."""
 
     @property
     def key(self) -> Hashable:
-        """What it is called among all nodes."""
+        """What it is called among all items."""
         ...
 
     def state(self) -> InodeState:
@@ -57,16 +57,16 @@ class Node(Protocol):
         ...
 
 
-Children = Sequence[tuple[bytes, Node]]
+Children = Sequence[tuple[bytes, Item]]
 
 
 class Directory:
-    """A directory; `lookup` gives one node by name or None, `names` all that it lists."""
+    """A directory; `lookup` gives one item by name or None, `names` all that it lists."""
 
     def __init__(
         self,
         key: Hashable,
-        lookup: Callable[[bytes], Awaitable[Node | None]],
+        lookup: Callable[[bytes], Awaitable[Item | None]],
         names: Callable[[], Awaitable[Children]],
         *,
         mode: int = 0o555,
@@ -84,14 +84,14 @@ class Directory:
         """There is nothing to find out."""
 
 
-def fixed(key: Hashable, nodes: Mapping[bytes, Node], *, mode: int = 0o555) -> Directory:
-    """A directory that always holds the same nodes."""
+def fixed(key: Hashable, items: Mapping[bytes, Item], *, mode: int = 0o555) -> Directory:
+    """A directory that always holds the same items."""
 
-    async def lookup(name: bytes) -> Node | None:
-        return nodes.get(name)
+    async def lookup(name: bytes) -> Item | None:
+        return items.get(name)
 
     async def names() -> Children:
-        return list(nodes.items())
+        return list(items.items())
 
     return Directory(key, lookup, names, mode=mode)
 
@@ -182,39 +182,39 @@ class Virtual:
         self._revisions = revisions
         self._open_real = open_real
         self._made_ns = now_ns
-        self._nodes: dict[InodeId, Node] = {DIRECTORY: root}
+        self._items: dict[InodeId, Item] = {DIRECTORY: root}
         self._numbers: dict[Hashable, InodeId] = {root.key: DIRECTORY}
         self._next = FIRST + 1
         self._texts: Handles[bytes] = Handles(first=UNSIZED)
         self._files: Handles[RevisionHandle] = Handles(first=FIRST)
         self._listings: Handles[_Listing] = Handles(first=FIRST)
 
-    def _number(self, node: Node) -> InodeId:
-        number = self._numbers.pop(node.key, None)
+    def _number(self, item: Item) -> InodeId:
+        number = self._numbers.pop(item.key, None)
         if number is None:
             number = InodeId(self._next)
             self._next += 1
-        self._numbers[node.key] = number
-        self._nodes[number] = node
-        if len(self._numbers) > MAX_NODES:
+        self._numbers[item.key] = number
+        self._items[number] = item
+        if len(self._numbers) > MAX_ITEMS:
             self._forget_oldest()
         return number
 
     def _forget_oldest(self) -> None:
         key = next(key for key, number in self._numbers.items() if number != DIRECTORY)
-        del self._nodes[self._numbers.pop(key)]
+        del self._items[self._numbers.pop(key)]
 
-    def _node(self, number: InodeId) -> Node:
-        node = self._nodes.get(number)
-        if node is None:
+    def _item(self, number: InodeId) -> Item:
+        item = self._items.get(number)
+        if item is None:
             raise errors.NotFound
-        return node
+        return item
 
     def _directory(self, number: InodeId) -> Directory:
-        node = self._node(number)
-        if not isinstance(node, Directory):
+        item = self._item(number)
+        if not isinstance(item, Directory):
             raise errors.NotDirectory
-        return node
+        return item
 
     async def lookup(self, parent: InodeId, name: bytes) -> InodeState:
         """What a name leads to.
@@ -223,15 +223,15 @@ class Virtual:
             NotFound, NotDirectory.
             Unavailable: it could not be found out within the deadline.
         """
-        node = await self._directory(parent).lookup(name)
-        if node is None:
+        item = await self._directory(parent).lookup(name)
+        if item is None:
             raise errors.NotFound
-        await node.prepare()
-        return self._shown(node)
+        await item.prepare()
+        return self._shown(item)
 
-    def _shown(self, node: Node) -> InodeState:
-        state = node.state()
-        state.inode = self._number(node)
+    def _shown(self, item: Item) -> InodeState:
+        state = item.state()
+        state.inode = self._number(item)
         if not state.mtime_ns:
             state.atime_ns = state.mtime_ns = state.ctime_ns = self._made_ns
         return state
@@ -242,7 +242,7 @@ class Virtual:
         Raises:
             NotFound: there is none.
         """
-        return self._shown(self._node(number))
+        return self._shown(self._item(number))
 
     def open(self, number: InodeId, flags: int, caller: Caller) -> int:
         """Open a file; gives the descriptor's number, which is that of a real one if the file only mirrors it.
@@ -251,15 +251,15 @@ class Virtual:
             NotPermitted: it is to be written to.
             IsDirectory, Invalid, NotFound.
         """
-        node = self._node(number)
+        item = self._item(number)
         if flags & os.O_ACCMODE != os.O_RDONLY:
             raise errors.NotPermitted
-        if isinstance(node, Mirror):
-            return self._open_real(node.inode, os.O_RDONLY, caller)
-        if isinstance(node, Revision):
-            return self._files.add(node.open())
-        if isinstance(node, Text):
-            return self._texts.add(node.make())
+        if isinstance(item, Mirror):
+            return self._open_real(item.inode, os.O_RDONLY, caller)
+        if isinstance(item, Revision):
+            return self._files.add(item.open())
+        if isinstance(item, Text):
+            return self._texts.add(item.make())
         raise errors.IsDirectory
 
     async def read(self, number: int, offset: int, length: int) -> bytes | bytearray:
@@ -298,9 +298,9 @@ class Virtual:
         if not place:
             listing.entries = await listing.directory.names()
         found = []
-        for index, (name, node) in enumerate(listing.entries[place:], start=place + 1):
+        for index, (name, item) in enumerate(listing.entries[place:], start=place + 1):
             try:
-                found.append((name, self._shown(node), index))
+                found.append((name, self._shown(item), index))
             except errors.NotFound:
                 continue
         return found

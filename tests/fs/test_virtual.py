@@ -73,7 +73,7 @@ def tree(root: virtual.Directory) -> virtual.Virtual:
 
 
 def test_the_same_node_keeps_its_number_and_others_never_get_it() -> None:
-    async def lookup(name: bytes) -> virtual.Node | None:
+    async def lookup(name: bytes) -> virtual.Item | None:
         return leaf(name.decode())
 
     async def names() -> virtual.Children:
@@ -88,8 +88,8 @@ def test_the_same_node_keeps_its_number_and_others_never_get_it() -> None:
         first = await number(b"a")
         assert first != await number(b"b")
         assert first == await number(b"a") > virtual.FIRST
-        seen = {await number(b"%d" % count) for count in range(virtual.MAX_NODES)}
-        assert len(seen) == virtual.MAX_NODES
+        seen = {await number(b"%d" % count) for count in range(virtual.MAX_ITEMS)}
+        assert len(seen) == virtual.MAX_ITEMS
         with pytest.raises(errors.NotFound):
             shown.inode(InodeId(first))
         assert await number(b"a") not in seen | {first}
