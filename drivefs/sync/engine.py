@@ -94,7 +94,7 @@ class Engine:
         """What an earlier mount left unpublished is due; nothing is open yet."""
         for inode in self._parts.local.journal.drafts.draft_inodes():
             self._parts.publications.closed(inode)
-        self._parts.publications.changed()
+        self._parts.publications.stored()
 
     async def settle(self, inodes: list[InodeId]) -> None:
         """Return when all that the journal and the drafts hold now is committed, open files included.
@@ -126,7 +126,7 @@ class Engine:
     def resend(self, store: Store, result: OpResult) -> None:
         """The backend lacks blocks of a store that is already sent: send them again, then the store."""
         self._resends.append((store, result))
-        self._parts.publications.changed()
+        self._parts.publications.stored()
 
     async def _barriers(self) -> None:
         """Mutations are durable within a second, asked for or not; staged bytes when an fsync asks."""
@@ -215,7 +215,7 @@ class Engine:
             trouble.reason = str(error)
             if isinstance(error, errors.RemoteError):
                 self.connection.lost(error)
-            self._parts.publications.changed()
+            self._parts.publications.stored()
             delay = min(FIRST_PAUSE_SECONDS * 2**trouble.failure_count, LONGEST_PAUSE_SECONDS)
             trouble.failure_count += 1
             await trio.sleep(delay * (0.5 + self._jitter() / 2))

@@ -17,7 +17,7 @@ import trio
 from drivefs.protocol.ids import InodeId
 from drivefs.sync.signal import Signal
 
-QUIET_SECONDS = 0.05
+QUIET_SECONDS = 0.03
 LULL_SECONDS = 0.025
 FIRST_LULL_SECONDS = 1.0
 LONGEST_LULL_SECONDS = 4.0
@@ -35,28 +35,34 @@ class Publications:
         self._on_their_way: set[InodeId] = set()
         self._published_at: dict[InodeId, float] = {}
         self._offered = Signal()
-        self._event_count = 0
+        self._last_event = -math.inf
         self.journal_changed = Signal()
         self.hear: Callable[[InodeId], None] | None = None
         """Called with each file that was written and closed or fsynced, while somebody listens."""
 
     def changed(self) -> None:
-        """A mutation was added to the journal."""
-        self._event_count += 1
+        """A system call added a mutation to the journal."""
+        self._last_event = trio.current_time()
+        self.journal_changed.raise_()
+
+    def stored(self) -> None:
+        """The background added a mutation to the journal, or one may go out again: nobody is writing because of it."""
         self.journal_changed.raise_()
 
     def closed(self, inode: InodeId) -> None:
         """The last descriptor that could write to a changed file was closed."""
         if self.hear is not None:
             self.hear(inode)
-        self._offer(inode, trio.current_time() + QUIET_SECONDS)
+        self._last_event = now = trio.current_time()
+        self._offer(inode, now + QUIET_SECONDS)
 
     def synced(self, inode: InodeId) -> None:
         """A changed file that stays open was fsynced."""
         if self.hear is not None:
             self.hear(inode)
+        self._last_event = now = trio.current_time()
         earliest = self._published_at.get(inode, -math.inf) + REPUBLISH_SECONDS
-        self._offer(inode, max(trio.current_time() + QUIET_SECONDS, earliest))
+        self._offer(inode, max(now + QUIET_SECONDS, earliest))
 
     def forced(self, inodes: Iterable[InodeId]) -> None:
         """Someone waits for these: publish them now, open or not."""
@@ -70,7 +76,6 @@ class Publications:
         self._again.pop(inode, None)
 
     def _offer(self, inode: InodeId, due: float) -> None:
-        self._event_count += 1
         waiting = self._again if inode in self._on_their_way else self._due
         waiting[inode] = due
         self._offered.raise_()
@@ -127,7 +132,7 @@ class Publications:
         await self._offered.wait(longest_seconds)
 
     async def lull(self, worked_seconds: float = 0.0) -> None:
-        """Wait for a moment in which nothing is written, at most `LONGEST_LULL_SECONDS`.
+        """Return when nothing has been written for `LULL_SECONDS`, at once if so, at most after a longest time.
 
         The work that follows shares the interpreter with system calls: it disturbs less, and does more at once, when
         a burst of them is over. Where it does not end, work that took `worked_seconds` the last time waits longer, so
@@ -135,8 +140,8 @@ class Publications:
         """
         longest = min(max(FIRST_LULL_SECONDS, worked_seconds * IDLE_SHARE), LONGEST_LULL_SECONDS)
         deadline = trio.current_time() + longest
-        while trio.current_time() < deadline:
-            count = self._event_count
-            await trio.sleep(LULL_SECONDS)
-            if count == self._event_count:
+        while (now := trio.current_time()) < deadline:
+            quiet_at = self._last_event + LULL_SECONDS
+            if quiet_at <= now:
                 return
+            await trio.sleep_until(min(quiet_at, deadline))

@@ -115,29 +115,37 @@ class Publisher:
         with self._journal.transaction():
             for snapshot, blocks in zip(group, contents, strict=True):
                 self._append_store(snapshot, blocks)
-        self._publications.changed()
+        self._publications.stored()
 
     async def _publish_large(self, snapshot: Snapshot, failed: Callable[[errors.RemoteError], None]) -> None:
-        async with self._large:
-            upload = self.uploads[snapshot.inode] = Upload(snapshot.inode, snapshot.size)
+        inode, upload, sending = snapshot.inode, Upload(snapshot.inode, snapshot.size), trio.CancelScope()
 
-            def progress(done_bytes: int) -> None:
-                upload.done_bytes += done_bytes
+        def progress(done_bytes: int) -> None:
+            upload.done_bytes += done_bytes
+            if self._journal.drafts.draft(inode) is None:
+                # The file was removed here: what is left of it is not worth sending.
+                sending.cancel()
 
-            try:
-                blocks = await self._uploader.store_large(snapshot, progress)
-            except errors.RemoteError as error:
-                failed(error)
-                self._publications.returned(snapshot.inode, RETRY_SECONDS)
-                return
-            except Corrupt as error:
-                self._keep_damaged(snapshot.inode, error)
-                return
-            finally:
-                del self.uploads[snapshot.inode]
-            with self._journal.transaction():
-                self._append_store(snapshot, blocks)
-            self._publications.changed()
+        self.uploads[inode] = upload
+        try:
+            async with self._large:
+                with sending:
+                    blocks = await self._uploader.store_large(snapshot, progress)
+        except errors.RemoteError as error:
+            failed(error)
+            self._publications.returned(inode, RETRY_SECONDS)
+            return
+        except Corrupt as error:
+            self._keep_damaged(inode, error)
+            return
+        finally:
+            del self.uploads[inode]
+        if sending.cancelled_caught:
+            self._publications.arrived(inode)
+            return
+        with self._journal.transaction():
+            self._append_store(snapshot, blocks)
+        self._publications.stored()
 
     def _keep_damaged(self, inode: InodeId, error: Corrupt) -> None:
         """Bytes that did not verify are never sent: the draft stays as it is, and people are told."""

@@ -144,10 +144,25 @@ def test_lull_waits_out_a_burst_but_not_for_ever() -> None:
         for burst_seconds, longest in ((0.3, 0.3 + 3 * LULL_SECONDS), (60.0, FIRST_LULL_SECONDS + LULL_SECONDS)):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(busy, waiting, burst_seconds)
+                await trio.testing.wait_all_tasks_blocked()
                 before = trio.current_time()
                 await waiting.lull()
                 assert min(burst_seconds, FIRST_LULL_SECONDS) <= trio.current_time() - before <= longest
                 nursery.cancel_scope.cancel()
+
+    run(main)
+
+
+def test_where_nothing_was_written_for_a_while_the_lull_is_now() -> None:
+    async def main() -> None:
+        waiting = Publications()
+        waiting.closed(ONE)
+        await trio.sleep(QUIET_SECONDS)
+        before = trio.current_time()
+        await waiting.lull()
+        waiting.stored()
+        await waiting.lull()
+        assert trio.current_time() == before
 
     run(main)
 
@@ -163,6 +178,7 @@ def test_background_work_leaves_most_of_the_time_to_a_burst_that_does_not_end() 
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(busy)
+            await trio.testing.wait_all_tasks_blocked()
             before = trio.current_time()
             await waiting.lull(1.0)
             assert trio.current_time() - before >= 3.0
