@@ -57,6 +57,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_THREADS = 24
+KEPT_DESCRIPTORS = 128
+"""So many are kept back from connections, for the database, the blocks and the control socket."""
 BACKLOG = 1024
 """Connections that the kernel holds until they are accepted."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -251,7 +253,7 @@ async def _serve_http(settings: Settings, address: str, services: Services) -> N
         http1_settings=HTTP1Settings(max_buffer_size=HTTP_BUFFER_BYTES),
         websockets=False,
         backlog=BACKLOG,
-        backpressure=settings.max_requests,
+        backpressure=_most_requests(settings),
         ssl_cert=settings.tls_cert,
         ssl_key=settings.tls_key,
         log_enabled=False,
@@ -300,6 +302,14 @@ def _check_certificate(settings: Settings) -> None:
             f"The certificate {settings.tls_cert} and the key {settings.tls_key} cannot be used: {error}. "
             "Both must be PEM files, and belong together."
         ) from error
+
+
+def _most_requests(settings: Settings) -> int:
+    """As many as the setting says, or as there are descriptors for: more could not be accepted."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return settings.max_requests
+    return max(1, min(settings.max_requests, allowed - KEPT_DESCRIPTORS))
 
 
 def _raise_file_limit() -> None:

@@ -55,7 +55,7 @@ settings:
     quota         bytes that each account may store                   10G
     file_limit    bytes that one file may have                        10000000000
     pin_hours     how long uploaded blocks wait for their commit      72
-    max_requests  requests open at once, idle polls among them        8192
+    max_requests  requests open at once, idle polls among them        16384
     stop_seconds  how long open requests may take to end at a stop    5
 """
 FLAGS = ("listen", "tls_cert", "tls_key", "master_key", "quota", "file_limit", "stop_seconds")

@@ -34,7 +34,7 @@ class Settings:
     quota: int = 10 * 2**30
     file_limit: int = 10 * 10**9
     pin_hours: int = 72
-    max_requests: int = 8192
+    max_requests: int = 16_384
     """Requests, idle polls among them, that may be open at once; more wait to be accepted."""
     stop_seconds: int = 5
     """How long open requests may take to end after SIGTERM."""

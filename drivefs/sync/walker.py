@@ -38,8 +38,11 @@ class Walker:
             RemoteError: the backend cannot be had now.
             DiskFull: there is no room to keep more.
         """
-        while batch := self._replica.incomplete(BATCH_DIRECTORIES):
+        while True:
             await self._wait_for_quiet()
+            batch = self._replica.incomplete(BATCH_DIRECTORIES)
+            if not batch:
+                return
             await self._lister.list_many(batch)
 
     async def _wait_for_quiet(self) -> None:

@@ -37,8 +37,14 @@ class DirectDevice:
     def call(self, path: str, request: messages.Message, kind: type[M]) -> M:
         """One exchange. Raises: BenchmarkError with what the server says."""
         headers = {"content-type": routes.MSGPACK, "authorization": f"Bearer {self.token}"}
-        self._connection.request("POST", path, wire.encode(request), headers)
-        reply = self._connection.getresponse()
+        try:
+            self._connection.request("POST", path, wire.encode(request), headers)
+            reply = self._connection.getresponse()
+        except ConnectionError:
+            # The server closes what has been idle for long; every request may be sent twice.
+            self._connection.close()
+            self._connection.request("POST", path, wire.encode(request), headers)
+            reply = self._connection.getresponse()
         body = reply.read()
         if reply.status != 200:
             raise processes.BenchmarkError(f"{path} answered {reply.status}: {body[:300]!r}")

@@ -190,3 +190,60 @@ def test_the_cache_directory_may_be_deleted(bench: Bench, local: LocalState) -> 
     again = bench.open()
     assert again.replica.cursor(WORKSPACE) is None
     assert states.content_of(again, inode) == b"x"
+
+
+def test_directories_to_be_listed_stand_in_the_order_in_which_they_became_known(replica: Replica) -> None:
+    replica.put_inodes([directory()], Seq(1))
+    entries = [Entry(name=b"%d" % number, inode=directory(number)) for number in (40, 41)]
+    replica.apply_listing(directory(), entries, Seq(5), complete=True)
+    replica.apply_listing(directory(40), [Entry(name=b"x", inode=directory(42))], Seq(5), complete=True)
+    assert replica.incomplete(9) == [41, 42]
+    assert replica.incomplete(1) == [41]
+    assert replica.incomplete_count() == 2
+    replica.apply_page(page(6, [directory(41, nlink=0)], {b"41": 0}))
+    assert replica.incomplete(9) == [42]
+    replica.leave_incomplete([InodeId(42)])
+    assert replica.incomplete(9) == []
+    assert not replica.is_complete(InodeId(42))
+
+
+def test_a_directory_that_the_feed_brings_whole_need_not_be_listed(replica: Replica) -> None:
+    listing(replica, 5, {})
+    brought = page(6, [directory(), directory(40), file(41)], {b"d": 40})
+    brought.dentries.append(DentryState(InodeId(40), b"f", InodeId(41)))
+    brought.made = [InodeId(40)]
+    replica.apply_page(brought)
+    assert replica.is_complete(InodeId(40))
+    assert replica.dentry(InodeId(40), b"other") is None
+    assert replica.incomplete(9) == []
+
+
+def test_what_the_feed_brought_while_a_directory_was_being_listed_stays(replica: Replica) -> None:
+    listing(replica, 5, {b"a": 10}, complete=False)
+    brought = {b"gone": 0, b"moved": 0, b"z": 12, b"new": 13}
+    replica.apply_page(page(6, [file(11, nlink=0), file(12), file(13)], brought))
+    entries = [(b"gone", 11), (b"moved", 12), (b"old", 14), (b"z", 15)]
+    listed = [Entry(name=name, inode=file(inode, size=1)) for name, inode in entries]
+    replica.apply_listing(directory(), listed, Seq(5), complete=True)
+    assert dict(replica.names(ROOT)) == {b"a": 10, b"old": 14, b"z": 12, b"new": 13}
+    assert replica.inode(InodeId(11)) is None
+    assert replica.inode(InodeId(15)) is None
+    moved = replica.inode(InodeId(12))
+    assert moved is not None
+    assert moved.size == 0
+
+
+def test_names_come_in_parts(replica: Replica) -> None:
+    listing(replica, 5, {b"%d" % number: 10 + number for number in range(5)})
+    replica.apply_page(page(6, [file(11, nlink=0)], {b"1": 0}))
+    assert replica.names_after(ROOT, b"", 2) == [(b"0", 10), (b"2", 12)]
+    assert replica.names_after(ROOT, b"2", 9) == [(b"3", 13), (b"4", 14)]
+
+
+def test_a_replica_of_an_older_drivefs_begins_again(bench: Bench, local: LocalState) -> None:
+    listing(local.replica, 5, {b"a": 10})
+    local.replica.database.execute_script("PRAGMA user_version = 1")
+    assert bench.close(local) == []
+    again = bench.open().replica
+    assert again.inode(InodeId(10)) is None
+    assert not again.is_complete(ROOT)

@@ -134,3 +134,14 @@ async def test_a_workspace_that_one_is_no_member_of_is_gone(drive: Drive, laptop
     await drive.execute(delete(schema.members))
     assert (await known(laptop, head)).status is FeedStatus.GONE
     await drive.execute(schema.members.insert().values(**members[0]._mapping))
+
+
+async def test_a_page_names_the_directories_whose_names_it_brings_whole(laptop: Device) -> None:
+    old = await laptop.make(b"old", kind=DIRECTORY)
+    start = await cursor_of(laptop)
+    new = await laptop.make(b"new", kind=DIRECTORY)
+    await laptop.make(b"file", new)
+    await laptop.make(b"file", old)
+    gone = await laptop.make(b"gone", kind=DIRECTORY)
+    assert await laptop.say(laptop.unlink(gone, b"gone")) == "ok"
+    assert (await known(laptop, start)).made == [new]

@@ -103,3 +103,42 @@ async def test_contents_are_found_by_inode_and_number(laptop: Device) -> None:
         with pytest.raises(ProtocolError) as caught:
             await laptop.content(inode, number)
         assert caught.value.code is Code.NOT_FOUND
+
+
+async def many(device: Device, directories: list[InodeId], limit: int, as_of: int = 0) -> messages.ListManyReply:
+    request = messages.ListManyRequest(directories=directories, limit=limit, as_of=Seq(as_of))
+    return await device.drive.listing.list_many(device.caller, device.drive.workspace, request)
+
+
+def listed(reply: messages.ListManyReply) -> dict[InodeId, tuple[list[bytes], bool]]:
+    return {each.directory.inode: ([entry.name for entry in each.entries], each.more) for each in reply.listings}
+
+
+async def test_many_directories_are_answered_whole_as_far_as_the_limit_goes(laptop: Device) -> None:
+    one, empty, three = [await laptop.make(name, kind=DIRECTORY) for name in (b"1", b"2", b"3")]
+    await laptop.make(b"a", one)
+    for name in (b"x", b"y", b"z"):
+        await laptop.make(name, three)
+    asked = [three, one, empty]
+    whole = {one: ([b"a"], False), empty: ([], False)}
+    assert listed(await many(laptop, asked, 4)) == {**whole, three: ([b"x", b"y", b"z"], False)}
+    for limit in (1, 2, 3):
+        reply = await many(laptop, asked, limit)
+        assert (listed(reply), reply.unanswered) == (whole, [three])
+    reply = await many(laptop, [three, empty], 2)
+    assert (listed(reply), reply.unanswered) == ({empty: ([], False), three: ([b"x", b"y"], True)}, [])
+    assert (await many(laptop, [three], 3)).listings == (await many(laptop, asked, 9)).listings[2:]
+
+
+async def test_of_many_those_that_are_no_directories_are_left_out(laptop: Device) -> None:
+    gone = await laptop.make(b"gone", kind=DIRECTORY)
+    child = await laptop.make(b"child", gone)
+    then = await laptop.head()
+    assert await laptop.say(laptop.unlink(child, b"child", gone)) == "ok"
+    assert await laptop.say(laptop.unlink(gone, b"gone")) == "ok"
+    file = await laptop.make(b"file")
+    reply = await many(laptop, [gone, file, InodeId(12345)], 9)
+    assert (reply.listings, reply.unanswered) == ([], [])
+    assert listed(await many(laptop, [gone, file], 9, then)) == {gone: ([b"child"], False)}
+    with pytest.raises(ProtocolError):
+        await many(await laptop.drive.stranger(), [file], 9)

@@ -1,0 +1,219 @@
+"""The background walk on a real replica: it lists everything, nearest first, goes on where it was, and gives way."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from cache.check import check
+from drivefs.protocol.ids import CommitId, Incarnation, InodeId, Seq
+from drivefs.protocol.messages import Cursor, Entry, ListManyReply, ListManyRequest, ListReply, ListRequest
+from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.remote.errors import Offline
+from drivefs.sync import lister, walker
+from drivefs.sync.ends import Ends
+from tests.fs.bench import ROOT, WORKSPACE, FsBench
+
+NOW = Cursor(incarnation=Incarnation(1), seq=Seq(5), commit=CommitId(bytes(16)))
+
+
+class Tree:
+    """The backend: a tree of directories by number, and what was asked of it."""
+
+    def __init__(self, children: dict[int, list[int]]) -> None:
+        self.children = children
+        self.asked: list[list[int]] = []
+        self.listed_alone: list[int] = []
+        self.is_online = True
+        self.room = 100
+        self.during: Callable[[], None] = lambda: None
+
+    def listing(self, inode: int, count: int | None = None, after: bytes = b"") -> ListReply:
+        names = sorted(self.children[inode])
+        entries = [Entry(name=b"%08d" % child, inode=self.state(child)) for child in names]
+        entries = [entry for entry in entries if entry.name > after]
+        return ListReply(
+            directory=self.state(inode),
+            entries=entries[:count],
+            seq=NOW.seq,
+            more=count is not None and count < len(entries),
+        )
+
+    def state(self, inode: int) -> InodeState:
+        kind = InodeKind.DIRECTORY if inode in self.children else InodeKind.FILE
+        return InodeState(InodeId(inode), kind, 0o755, nlink=2, seq=Seq(1))
+
+    async def list_many(self, workspace: int, request: ListManyRequest) -> ListManyReply:
+        self.asked.append(list(request.directories))
+        await trio.lowlevel.checkpoint()
+        if not self.is_online:
+            raise Offline("the server is away")
+        self.during()
+        known = [each for each in request.directories if each in self.children]
+        answered = [self.listing(each, self.room) for each in known[: self.room]]
+        return ListManyReply(listings=answered, unanswered=known[self.room :])
+
+    async def list_directory(self, workspace: int, request: ListRequest) -> ListReply:
+        await trio.lowlevel.checkpoint()
+        self.listed_alone.append(request.directory)
+        return self.listing(request.directory, self.room, request.after)
+
+
+class World:
+    """A device with an empty replica, and the walk over a tree."""
+
+    def __init__(self, bench: FsBench, tree: Tree) -> None:
+        self.bench, self.tree, self.calls = bench, tree, 0
+        self.failures: list[Exception] = []
+
+        async def tried() -> None:
+            pass
+
+        ends = Ends(bench.local, tree, WORKSPACE)  # type: ignore[arg-type]
+        self.replica = bench.local.replica
+        self.lister = lister.Lister(ends, failed=self.failures.append, tried=tried, changed=lambda inode: None)
+        self.walker = walker.Walker(self.replica, self.lister, lambda: self.calls)
+
+    def begin(self) -> None:
+        """The replica is empty, as when the cache was deleted."""
+        self.replica.reset()
+        self.replica.set_cursor(WORKSPACE, NOW)
+        self.bench.fs.begin_again()
+
+    def run(self) -> None:
+        trio.run(self.walker.walk, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[FsBench]:
+    bench = FsBench(tmp_path)
+    yield bench
+    bench.close()
+    assert check(tmp_path / "state", tmp_path / "cache") == []
+
+
+def small_tree() -> Tree:
+    return Tree({ROOT: [10, 11, 12], 10: [20, 21], 11: [], 20: [30], 21: [31], 30: [40]})
+
+
+def test_everything_is_listed_nearest_to_the_root_first(bench: FsBench) -> None:
+    world = World(bench, small_tree())
+    world.begin()
+    world.run()
+    assert world.tree.asked == [[ROOT], [10, 11], [20, 21], [30]]
+    assert all(world.replica.is_complete(InodeId(each)) for each in world.tree.children)
+    assert world.replica.incomplete_count() == 0
+    assert world.replica.dentry(InodeId(30), b"00000040") == 40
+
+
+def test_a_walk_goes_on_where_it_was(bench: FsBench) -> None:
+    world = World(bench, small_tree())
+    world.begin()
+
+    def go_away() -> None:
+        if len(world.tree.asked) == 2:
+            world.tree.is_online = False
+
+    world.tree.during = go_away
+    with pytest.raises(Offline):
+        world.run()
+    assert world.failures
+    world.tree.is_online = True
+    world.tree.asked.clear()
+    again = World(bench, world.tree)
+    again.run()
+    assert again.tree.asked == [[20, 21], [30]]
+    assert again.replica.incomplete_count() == 0
+
+
+def test_only_a_batch_is_asked_for_and_what_had_no_room_is_asked_for_again(bench: FsBench) -> None:
+    count = 2 * walker.BATCH_DIRECTORIES
+    tree = Tree({ROOT: [*range(1000, 1000 + count)], **{inode: [] for inode in range(1000, 1000 + count)}})
+    tree.room = count
+    world = World(bench, tree)
+    world.begin()
+    world.run()
+    assert [len(asked) for asked in tree.asked] == [1, walker.BATCH_DIRECTORIES, walker.BATCH_DIRECTORIES]
+    tree.room = walker.BATCH_DIRECTORIES // 2
+    for inode in range(1000, 1000 + count):
+        tree.children[inode] = [inode + 5000]
+        tree.children[inode + 5000] = []
+    again = World(bench, tree)
+    again.begin()
+    again.run()
+    assert all(again.replica.is_complete(InodeId(each)) for each in tree.children)
+
+
+def test_a_long_directory_is_listed_page_by_page(bench: FsBench) -> None:
+    tree = Tree({ROOT: [*range(2000, 2000 + 3 * lister.PART_ENTRIES + 7)]})
+    tree.room = lister.PART_ENTRIES + 3
+    world = World(bench, tree)
+    world.begin()
+    world.run()
+    assert tree.listed_alone == [ROOT] * 3
+    assert len(world.replica.names(ROOT)) == len(tree.children[ROOT])
+
+
+def test_what_the_backend_does_not_have_is_not_asked_for_for_ever(bench: FsBench) -> None:
+    world = World(bench, small_tree())
+    world.begin()
+
+    def remove() -> None:
+        world.tree.children.pop(20, None)
+
+    world.tree.during = remove
+    world.tree.children[ROOT].append(13)
+    world.tree.children[13] = []
+    world.run()
+    assert world.replica.incomplete_count() == 0
+    assert not world.replica.is_complete(InodeId(20))
+
+
+def test_the_walk_waits_while_calls_come_in_but_not_for_ever(bench: FsBench) -> None:
+    world = World(bench, small_tree())
+    world.begin()
+    moments: list[float] = []
+    world.tree.during = lambda: moments.append(trio.current_time())
+
+    async def scenario() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            begin = trio.current_time()
+            world.calls += 1
+            await world.walker.walk()
+            nursery.cancel_scope.cancel()
+            moments.insert(0, begin)
+
+    async def call() -> None:
+        for _ in range(150):
+            world.calls += 1
+            await trio.sleep(0.01)
+
+    trio.run(scenario, clock=trio.testing.MockClock(autojump_threshold=0))
+    waited = [later - earlier for earlier, later in itertools.pairwise(moments)]
+    assert waited[0] == pytest.approx(walker.LONGEST_WAIT_SECONDS)
+    assert 0.5 < waited[1] < walker.LONGEST_WAIT_SECONDS
+    assert waited[2:] == pytest.approx([0.0, 0.0], abs=walker.QUIET_SECONDS)
+
+
+def test_a_listing_goes_on_while_pages_of_the_feed_arrive(bench: FsBench) -> None:
+    """A directory is listed as of one seq, however often the cursor moves meanwhile."""
+    tree = Tree({ROOT: [*range(2000, 2100)]})
+    tree.room = 10
+    world = World(bench, tree)
+    world.begin()
+
+    async def scenario() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.lister.list_directory, ROOT)
+            for seq in range(6, 30):
+                cursor = Cursor(incarnation=NOW.incarnation, seq=Seq(seq), commit=NOW.commit)
+                world.replica.set_cursor(WORKSPACE, cursor)
+                await trio.lowlevel.checkpoint()
+
+    trio.run(scenario)
+    assert len(tree.listed_alone) == 10
+    assert len(world.replica.names(ROOT)) == 100
