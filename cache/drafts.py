@@ -173,6 +173,11 @@ class Drafts:
             self.put_base_blocks(other, blocks)
             self.dropped.append(inode)
 
+    def count(self) -> int:
+        """How many inodes have a draft."""
+        row = self._database.row("SELECT count(*) FROM drafts")
+        return row[0] if row else 0
+
     def draft_inodes(self, after: InodeId = NO_INODE) -> Iterator[InodeId]:
         """Inodes above `after` that have a draft, in order of id; read by pages, so drafts may come and go."""
         while True:

@@ -14,7 +14,7 @@ import trio
 
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import messages, routes, wire
-from drivefs.protocol.ids import BlockId, WorkspaceId
+from drivefs.protocol.ids import BlockId, DeviceId, WorkspaceId
 from drivefs.remote import errors, retry, transport
 from drivefs.remote.transport import Exchange
 
@@ -137,6 +137,20 @@ class Remote:
         policy = retry.Policy(attempts=1, attempt_seconds=seconds, total_seconds=seconds)
         exchange = Exchange(routes.CHANGES, (wire.encode(request),), stall_seconds=seconds)
         return self._decode(await self._exchange(exchange, policy), messages.ChangesReply)
+
+    async def presence(self, request: messages.PresenceRequest) -> messages.PresenceReply:
+        """Say what this device is sending and has still to send."""
+        return await self._call(routes.PRESENCE, request, messages.PresenceReply)
+
+    async def devices(self) -> list[messages.DeviceInfo]:
+        """All devices of this device's user."""
+        reply = self._decode(await self._exchange(Exchange(routes.DEVICES), QUICK), messages.DevicesReply)
+        return reply.devices
+
+    async def revoke(self, device: DeviceId) -> None:
+        """End a device of the same user."""
+        request = wire.encode(messages.RevokeRequest(device=device))
+        await self._exchange(Exchange(routes.REVOKE, (request,)), QUICK)
 
     async def missing(self, workspace: WorkspaceId, blocks: Sequence[BlockId]) -> list[BlockId]:
         """Which of these blocks the backend lacks, in their order; the others are pinned for this device."""

@@ -48,7 +48,7 @@ class SyncStatus(msgspec.Struct, frozen=True):
 
 def pending(journal: Journal) -> tuple[int, int]:
     """What the backend does not have: changes, with files that have unpublished content, and bytes of that content."""
-    return journal.pending_count + sum(1 for _ in journal.drafts.draft_inodes()), journal.pending_bytes
+    return journal.pending_count + journal.drafts.count(), journal.pending_bytes
 
 
 class Meter:

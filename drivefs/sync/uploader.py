@@ -7,7 +7,8 @@ list of the snapshot, every block of which the backend has acknowledged or had a
 Memory is bounded by `WINDOW_BYTES` and `PARALLEL_WINDOWS`, whatever the size of the file.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Protocol
@@ -133,20 +134,21 @@ class Uploader:
             finally:
                 slots.release()
 
-        async with trio.open_nursery() as nursery:
-            offset = 0
-            async for piece in self._pieces(snapshot):
-                if isinstance(piece, tuple):
-                    refs.extend(piece)
-                    kept_bytes = sum(ref.size_bytes for ref in piece)
-                    progress(kept_bytes)
-                    offset += kept_bytes
-                    continue
-                window = _Window(len(refs), piece, _is_copied(snapshot, offset, piece))
-                refs.extend([BlockRef(BlockId(b""), 0)] * len(piece))
-                offset += sum(map(len, piece))
-                await slots.acquire()
-                nursery.start_soon(finish, window)
+        with _alone():
+            async with trio.open_nursery() as nursery:
+                offset = 0
+                async for piece in self._pieces(snapshot):
+                    if isinstance(piece, tuple):
+                        refs.extend(piece)
+                        kept_bytes = sum(ref.size_bytes for ref in piece)
+                        progress(kept_bytes)
+                        offset += kept_bytes
+                        continue
+                    window = _Window(len(refs), piece, _is_copied(snapshot, offset, piece))
+                    refs.extend([BlockRef(BlockId(b""), 0)] * len(piece))
+                    offset += sum(map(len, piece))
+                    await slots.acquire()
+                    nursery.start_soon(finish, window)
         return refs
 
     async def _pieces(self, snapshot: Snapshot) -> AsyncIterator[tuple[BlockRef, ...] | list[memoryview]]:
@@ -212,6 +214,18 @@ class Uploader:
     async def _put(self, batch: list[tuple[BlockId, bytes]]) -> None:
         await self._sink.put_blocks(self._workspace, batch)
         self.traffic.sent_bytes += sum(len(payload) for _, payload in batch)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Of the failures of tasks that work side by side, raise the first one as it is."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        error: Exception = group
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        raise error from group
 
 
 def _is_copied(snapshot: Snapshot, offset: int, plaintexts: Sequence[memoryview]) -> list[bool]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.ids import BlockId, InodeId, WorkspaceId
 from drivefs.protocol.model import BlockRef
+from drivefs.remote import errors
 from drivefs.sync.uploader import SMALL_BYTES, Uploader
 
 MIB = 2**20
@@ -82,6 +83,15 @@ def stored(backend: Backend, content: Frozen) -> list[BlockRef]:
         return await uploader(backend).store_large(content, lambda done: None)
 
     return trio.run(main)
+
+
+def test_what_keeps_a_large_content_from_being_stored_is_told_as_it_is() -> None:
+    class Gone(Backend):
+        async def put_blocks(self, workspace: WorkspaceId, payloads: list[tuple[BlockId, bytes]]) -> None:
+            raise errors.Offline("gone")
+
+    with pytest.raises(errors.Offline, match="gone"):
+        stored(Gone(), Frozen(random.Random(1).randbytes(20 * MIB)))
 
 
 def test_small_contents_travel_together_and_empty_ones_not_at_all() -> None:
