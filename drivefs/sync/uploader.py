@@ -7,8 +7,8 @@ list of the snapshot, every block of which the backend has acknowledged or had a
 Memory is bounded by `WINDOW_BYTES` and `PARALLEL_WINDOWS`, whatever the size of the file.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Protocol
@@ -135,9 +135,9 @@ class Uploader:
                 slots.release()
 
         with _alone():
-            async with trio.open_nursery() as nursery:
+            async with aclosing(self._pieces(snapshot)) as pieces, trio.open_nursery() as nursery:
                 offset = 0
-                async for piece in self._pieces(snapshot):
+                async for piece in pieces:
                     if isinstance(piece, tuple):
                         refs.extend(piece)
                         kept_bytes = sum(ref.size_bytes for ref in piece)
@@ -151,7 +151,7 @@ class Uploader:
                     nursery.start_soon(finish, window)
         return refs
 
-    async def _pieces(self, snapshot: Snapshot) -> AsyncIterator[tuple[BlockRef, ...] | list[memoryview]]:
+    async def _pieces(self, snapshot: Snapshot) -> AsyncGenerator[tuple[BlockRef, ...] | list[memoryview], None]:
         """The content in order: runs of kept blocks of the base, and windows of plaintexts cut anew."""
         base = recut.Base(snapshot.base_blocks, snapshot.dirty_ranges(), snapshot.size)
         position = 0
@@ -160,11 +160,12 @@ class Uploader:
                 yield kept
                 position += sum(ref.size_bytes for ref in kept)
                 continue
-            async for plaintexts in self._cut(snapshot, base, position):
-                yield plaintexts
-                position += sum(map(len, plaintexts))
+            async with aclosing(self._cut(snapshot, base, position)) as cut:
+                async for plaintexts in cut:
+                    yield plaintexts
+                    position += sum(map(len, plaintexts))
 
-    async def _cut(self, snapshot: Snapshot, base: recut.Base, start: int) -> AsyncIterator[list[memoryview]]:
+    async def _cut(self, snapshot: Snapshot, base: recut.Base, start: int) -> AsyncGenerator[list[memoryview], None]:
         """Cut from `start` on, until a cut meets a kept block of the base or the content ends."""
         buffer, position = b"", start
         while position < snapshot.size:
