@@ -28,7 +28,7 @@ from cache.errors import CacheError
 from cache.workspace import LocalState
 from drivefs import __version__
 from drivefs.config import Credentials, MountSettings
-from drivefs.control import handlers, mounts, server, watching
+from drivefs.control import conflicts, handlers, mounts, server, watching
 from drivefs.control.readiness import Readiness
 from drivefs.fs.filesystem import Drive, FileSystem, Services
 from drivefs.fs.ownership import Owner
@@ -155,6 +155,7 @@ class _Parts:
     publisher: Publisher
     downloader: Downloader
     reporter: Reporter
+    filesystem: FileSystem
     kernel: KernelSession
     invalidation: invalidation.Invalidation
     events: Events
@@ -236,7 +237,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         received=Meter(lambda: downloader.received_bytes),
     )
     allowance.hear += [filesystem.quota.told, reporter.told, lambda limits, usage: downloader.came_online()]
-    return _Parts(engine, publications, parts.publisher, downloader, reporter, kernel, told, events)
+    return _Parts(engine, publications, parts.publisher, downloader, reporter, filesystem, kernel, told, events)
 
 
 def _listen(filesystem: FileSystem, publications: Publications, announcer: Announcer | None) -> None:
@@ -313,6 +314,7 @@ class _Mount:
     def _start(self, parts: _Parts, nursery: trio.Nursery) -> None:
         table = handlers.Handlers(self._drive(parts), nursery).table()
         table |= watching.Watching(parts.events).table()
+        table |= conflicts.Settling(parts.filesystem).table()
         nursery.start_soon(server.serve, server.listen(self._settings.places.runtime), table, nursery)
         nursery.start_soon(self._end_on_signal, parts.kernel)
         nursery.start_soon(self._announce, parts.engine)

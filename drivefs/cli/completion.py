@@ -17,13 +17,17 @@ FILES = {"PATH"}
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What may follow one command: `words` with their explanations, and the kind of paths it takes."""
+    """What may follow one command: `words` with their explanations, and the kind of paths it takes.
+
+    Where it `has_actions`, paths follow only after one of them.
+    """
 
     command: str
     summary: str
     words: tuple[tuple[str, str], ...]
     takes_directories: bool
     takes_files: bool
+    has_actions: bool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,17 +56,28 @@ def _choosers(parser: argparse.ArgumentParser) -> list["argparse._SubParsersActi
 
 
 def _completion(name: str, summary: str, parser: argparse.ArgumentParser) -> Completion:
-    words: list[tuple[str, str]] = []
+    words: dict[str, str] = {}
     paths: set[str] = set()
+    _collect(parser, words, paths)
+    return Completion(
+        name, summary, tuple(words.items()), bool(paths & DIRECTORIES), bool(paths & FILES), bool(_choosers(parser))
+    )
+
+
+def _collect(parser: argparse.ArgumentParser, words: dict[str, str], paths: set[str]) -> None:
+    """Gather what a parser and those of its sub-commands take: words with their explanations, and kinds of paths."""
     for action in parser._actions:
         if action.help == argparse.SUPPRESS:
             continue
-        words += [(option, action.help or "") for option in action.option_strings if option.startswith("--")]
-        if action.choices is not None:
-            words += [(str(choice), "") for choice in action.choices]
+        words.update((option, action.help or "") for option in action.option_strings if option.startswith("--"))
+        if isinstance(action, argparse._SubParsersAction):
+            words.update((choice.dest, choice.help or "") for choice in action._get_subactions())
+            for below in action.choices.values():
+                _collect(below, words, paths)
+        elif action.choices is not None:
+            words.update((str(choice), "") for choice in action.choices)
         elif isinstance(action.metavar, str):
             paths.add(action.metavar)
-    return Completion(name, summary, tuple(words), bool(paths & DIRECTORIES), bool(paths & FILES))
 
 
 def bash(commands: list[Completion]) -> str:
@@ -70,8 +85,9 @@ def bash(commands: list[Completion]) -> str:
     cases = []
     for each in commands:
         words = shlex.quote(" ".join(word for word, _ in each.words))
-        paths = "-d" if each.takes_directories else "-f" if each.takes_files else ""
-        cases.append(f"        {each.command}) words={words} paths={paths} ;;")
+        paths = "-f" if each.takes_files else "-d" if each.takes_directories else ""
+        condition = '; [ "$COMP_CWORD" -gt 2 ] || paths=""' if each.has_actions and paths else ""
+        cases.append(f"        {each.command}) words={words} paths={paths}{condition} ;;")
     names = " ".join(each.command for each in commands)
     return f"""\
 # bash completion of drivefs: source it, or put it into ~/.local/share/bash-completion/completions/drivefs
@@ -97,7 +113,8 @@ def zsh(commands: list[Completion]) -> str:
     cases = []
     for each in commands:
         words = " ".join(_described(word, summary) for word, summary in each.words)
-        paths = "_files -/" if each.takes_directories else "_files" if each.takes_files else ":"
+        paths = "_files" if each.takes_files else "_files -/" if each.takes_directories else ":"
+        paths = f"(( CURRENT == 3 )) || {paths}" if each.has_actions else paths
         cases.append(f"        {each.command}) words_of=({words}); _describe option words_of; {paths} ;;")
     return f"""\
 #compdef drivefs
@@ -133,10 +150,10 @@ def fish(commands: list[Completion]) -> str:
         for word, summary in each.words:
             what = f"-l {word.removeprefix('--')}" if word.startswith("--") else f"-a {word}"
             shown.append(f"{inside} {what} -d {shlex.quote(summary)}")
-        if each.takes_directories:
-            shown.append(f"{inside} -a '(__fish_complete_directories)'")
-        elif each.takes_files:
+        if each.takes_files:
             shown.append(f"{inside} -F")
+        elif each.takes_directories:
+            shown.append(f"{inside} -a '(__fish_complete_directories)'")
     return "\n".join(shown) + "\n"
 
 

@@ -114,6 +114,21 @@ def holding(where: config.Places, path: Path) -> Drive:
     raise CommandError(f"{path} is not in a mounted drive", ExitCode.NOT_MOUNTED)
 
 
+def containing(where: config.Places, path: str) -> tuple[Drive, bytes]:
+    """The drive in which a path lies, whether or not there is anything, and the path relative to its root.
+
+    Raises:
+        CommandError: it lies in none.
+    """
+    absolute = Path(os.path.abspath(path))
+    drive = holding(where, absolute)
+    for spelling in (absolute, absolute.parent.resolve() / absolute.name, absolute.resolve()):
+        if spelling.is_relative_to(drive.mountpoint):
+            relative = os.fsencode(spelling.relative_to(drive.mountpoint))
+            return drive, b"" if relative == b"." else relative
+    raise AssertionError("a drive holds only what is below its mountpoint")
+
+
 def profile_name(where: config.Places, profile: str | None) -> str:
     """The profile that the user means: named, by environment, the only one, or `default`.
 

@@ -6,7 +6,6 @@ The one command that goes on printing: with `--json` it prints one object per li
 import argparse
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 from drivefs.cli import drives, output
@@ -57,13 +56,7 @@ def _chosen(arguments: argparse.Namespace) -> tuple[drives.Drive, bytes]:
     where = drives.places()
     if arguments.path is None:
         return drives.choose(where, None, arguments.profile), b""
-    path = Path(os.path.abspath(arguments.path))
-    drive = drives.holding(where, path)
-    for spelling in (path, path.parent.resolve() / path.name, path.resolve()):
-        if spelling.is_relative_to(drive.mountpoint):
-            relative = os.fsencode(spelling.relative_to(drive.mountpoint))
-            return drive, b"" if relative == b"." else relative
-    raise AssertionError("a drive holds only what is below its mountpoint")
+    return drives.containing(where, arguments.path)
 
 
 def _absolute(mountpoint: str, path: bytes) -> str:

@@ -1,0 +1,164 @@
+"""`drivefs conflicts`: which conflict copies wait, what differs, and settling them. The mount does the work."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from drivefs.cli import drives, output
+from drivefs.cli.command import Command, add_json, add_profile
+from drivefs.cli.exit_codes import ExitCode
+
+COMPARED_BYTES = 4 * 2**20
+"""Longer files are only said to differ: comparing their lines would take minutes."""
+
+SETTLED = {
+    "keep-mine": "{original} has the content of the copy now, and the copy is gone",
+    "keep-theirs": "{path} is removed; {original} stays as it is",
+    "keep-both": "{path} is an ordinary file now",
+}
+WAYS = {
+    "keep-mine": "the copy takes the place of what kept the name; what was there stays in its history",
+    "keep-theirs": "the copy is removed",
+    "keep-both": "both stay, and the copy is an ordinary file from now on",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = _action(actions, "list", "all conflict copies known on this device, oldest first", show)
+    listing.add_argument(
+        "mountpoint", nargs="?", metavar="MOUNTPOINT", help="the drive (default: the only one mounted)"
+    )
+    add_profile(listing)
+    diff = _action(actions, "diff", "how the copy differs from what kept the name", compare)
+    diff.add_argument("--base", action="store_true", help="how each of the two differs from their common base instead")
+    ways = [_action(actions, way, summary, settle) for way, summary in WAYS.items()]
+    for way, each in zip(WAYS, ways, strict=True):
+        each.set_defaults(way=way)
+    for each in (diff, *ways):
+        each.add_argument("path", metavar="PATH", help="the copy, or the file that kept the name")
+
+
+def _action(actions: Any, name: str, summary: str, run: Any) -> argparse.ArgumentParser:
+    each: argparse.ArgumentParser = actions.add_parser(
+        name, help=summary, description=summary.capitalize() + ".", allow_abbrev=False
+    )
+    add_json(each)
+    each.set_defaults(action=run)
+    return each
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    code: int = arguments.action(arguments)
+    return code
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """List them."""
+    drive = drives.choose(drives.places(), arguments.mountpoint, arguments.profile)
+    found = [_absolute(drive, each) for each in drive.call("conflicts")]
+    if arguments.json:
+        output.print_json(found)
+    elif not found:
+        print("no conflicts")
+    else:
+        print("\n".join(line for each in found for line in lines(each)))
+    return ExitCode.OK
+
+
+def lines(conflict: dict[str, Any]) -> list[str]:
+    """One conflict for people."""
+    kept = f"{conflict['original']} kept the name" if conflict["original"] else "what kept the name is gone"
+    made = f"{conflict['device']}, {output.time_in_words(conflict['time_ns'])}"
+    return [conflict["path"] or conflict["name"], f"  made by {made}; {kept}"]
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Print how the two differ."""
+    drive, path = drives.containing(drives.places(), arguments.path)
+    conflict = _absolute(drive, drive.call("conflict", {"path": path}))
+    entry = Path(conflict["entry"])
+    # Only a common revision can be compared with, and only what still is there.
+    pairs = [("base", "theirs"), ("base", "mine")] if arguments.base else [("theirs", "mine")]
+    texts = [difference(entry / old, entry / new) for old, new in pairs]
+    if arguments.json:
+        output.print_json({**conflict, "diff": "".join(texts)})
+    else:
+        print("".join(texts), end="")
+    return ExitCode.OK
+
+
+def difference(old: Path, new: Path) -> str:
+    """How two files differ: line by line if they are text of bearable length, else one sentence."""
+    import difflib
+
+    before, after = _content(old), _content(new)
+    if before is None or after is None:
+        sizes = [f"{each} ({_size_in_words(each)})" for each in (old, new)]
+        return f"{sizes[0]} and {sizes[1]} cannot be compared line by line\n"
+    found = difflib.unified_diff(_lines(before), _lines(after), str(old), str(new))
+    return "".join(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in found)
+
+
+def _lines(content: bytes) -> list[str]:
+    return content.decode(errors="surrogateescape").splitlines(keepends=True)
+
+
+def _content(path: Path) -> bytes | None:
+    """The text of a file; None if it is none, or too long."""
+    try:
+        if path.is_symlink() or path.stat().st_size > COMPARED_BYTES:
+            return None
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return None if b"\0" in content else content
+
+
+def _size_in_words(path: Path) -> str:
+    try:
+        return output.in_units(path.lstat().st_size)
+    except FileNotFoundError:
+        return "gone"
+
+
+def settle(arguments: argparse.Namespace) -> int:
+    """Settle one."""
+    drive, path = drives.containing(drives.places(), arguments.path)
+    told = drive.call("settle", {"path": path, "how": arguments.way}, silence_seconds=60.0)
+    conflict = {**_absolute(drive, told), "settled": arguments.way}
+    if arguments.json:
+        output.print_json(conflict)
+    else:
+        original = conflict["original"] or os.fsdecode(told["original_name"])
+        print(SETTLED[arguments.way].format(path=conflict["path"] or conflict["name"], original=original))
+    return ExitCode.OK
+
+
+def _absolute(drive: drives.Drive, conflict: dict[str, Any]) -> dict[str, Any]:
+    """A conflict with whole paths; bytes of names that are not UTF-8 are lone surrogates, as everywhere in Python."""
+    shown = dict(conflict)
+    for key in ("path", "original", "entry"):
+        if shown[key] is not None:
+            shown[key] = os.path.join(drive.mountpoint, os.fsdecode(shown[key]))
+    for key in ("name", "original_name"):
+        shown[key] = os.fsdecode(shown[key])
+    return shown
+
+
+COMMAND = Command(
+    name="conflicts",
+    summary="list, compare and settle conflict copies",
+    description="When two devices change one file, the first keeps the name and the other's content becomes a conflict "
+    "copy beside it. List these copies, see how they differ, and settle them, on any device. For a merge by hand, "
+    ".drivefs/conflicts/NAME in the drive has mine, theirs and base as files that can be read.",
+    examples="  drivefs conflicts list\n"
+    "  drivefs conflicts diff 'note (conflicted copy, laptop, 2026-03-01).txt'\n"
+    "  cd ~/Drive/.drivefs/conflicts/NAME && git merge-file -p mine base theirs > ~/Drive/note.txt\n"
+    "  drivefs conflicts keep-mine 'note (conflicted copy, laptop, 2026-03-01).txt'",
+    add_arguments=add_arguments,
+    run=run,
+)
