@@ -8,6 +8,7 @@ may be awaited inside a transaction.
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,6 +25,7 @@ PAGE_BYTES = 2048
 
 FRAME_BYTES = PAGE_BYTES + 24
 SHRINK_BYTES = 32 * 2**20
+ZEROS_BYTES = 2**20
 BUSY_MILLISECONDS = 5000
 
 
@@ -264,6 +266,17 @@ class Database:
         except apsw.Error as error:
             raise self.translated(error) from error
         self.wal_bytes = 0
+
+    def reserve_log(self, size_bytes: int) -> None:
+        """Let the log have a size before it is filled, as far as the disk has room.
+
+        To sync what is written in place measured half of what it costs where the file grows too. SQLite takes the
+        zeros for what they are: no frames.
+        """
+        with suppress(OSError), open(self.wal_path, "r+b") as log:
+            end = log.seek(0, os.SEEK_END)
+            while end < size_bytes:
+                end += log.write(bytes(min(ZEROS_BYTES, size_bytes - end)))
 
     def shrink(self) -> None:
         """Give free pages back to the disk if they are many and what is in use is little: quick then."""

@@ -104,6 +104,7 @@ class LocalState:
         database.shrink()
         (state_dir / SUSPECT).unlink(missing_ok=True)
         note_opened(database, boot)
+        database.reserve_log(CHECKPOINT_BYTES)
         database.on_distrust = suspect
         self.journal = Journal(database, self.staging, reserve=reserve, offload=self.offload)
         opened.callback(self._close_journal)

@@ -47,7 +47,7 @@ class Content:
     __slots__ = (
         "__weakref__",
         "base", "base_size", "draft_count",
-        "fresh", "frozen", "handles", "inline_bytes", "inode", "last_record", "layers", "offsets", "refs",
+        "fresh", "frozen", "handles", "inline_bytes", "inode", "is_synced", "last_record", "layers", "offsets", "refs",
         "sizes_before", "writers", "written_bytes",
     )  # fmt: skip
 
@@ -61,6 +61,8 @@ class Content:
         self.layers: list[Layer] = []
         self.inline_bytes = 0
         """Bytes in rows of the journal; never counted down while the draft lives."""
+        self.is_synced = False
+        """Someone waits for the disk after writing to it, as databases do."""
         self.written_bytes = 0
         """Bytes written to the draft, overwritten ones too."""
         self.last_record = 0

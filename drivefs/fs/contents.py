@@ -10,7 +10,7 @@ its first writer has seen last. Where that is not the newest any more, or the fi
 refuse the draft, and it becomes a copy of its own; it is never laid over what another device made meanwhile.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from weakref import WeakValueDictionary
 
 from cache.drafts import INLINE_BYTES, DraftRow, Record
@@ -30,6 +30,8 @@ from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeState, pack_blocks, unpack_blocks
 
 MAX_INLINE_BYTES = 65_536
+MAX_SYNCED_INLINE_BYTES = 2**20
+"""The same of a file that is fsynced while it is written: each write that stays in the log spares a sync of staging."""
 """Up to this much of a draft is kept in the journal database itself; what is written past it goes to staging."""
 
 PAGE_BYTES = 4096
@@ -197,6 +199,39 @@ class Contents:
             handle.content = self.acquire(inode, writing=handle.writes)
         return content
 
+    def merge(self, inode: InodeId, other: InodeId) -> Content:
+        """Let the content of an inode, with all changes and all descriptors, be that of another one without changes."""
+        content = self.load(inode)
+        there = self._open.get(other)
+        for known in (self._idle, self._open, self._frozen):
+            known.pop(inode, None)
+            known.pop(other, None)
+        content.inode = other
+        if there is not None:
+            content.handles += there.handles
+            content.writers += there.writers
+        for handle in self.handles if content.handles else ():
+            if handle.content in (content, there):
+                handle.content, handle.older = content, None
+        if content.handles:
+            self._open[other] = content
+        else:
+            self._keep_idle(content)
+        return content
+
+    def open_inodes(self) -> list[InodeId]:
+        """The inodes that somebody has open."""
+        return list(self._open)
+
+    def renumber(self, fresh: Mapping[InodeId, InodeId]) -> None:
+        """Inodes have new ids (by the old ones) in the databases."""
+        self._idle.clear()
+        for known in (self._open, self._frozen):
+            moved = [known.pop(inode) for inode in fresh if inode in known]
+            for content in moved:
+                content.inode = fresh.get(content.inode, content.inode)
+                known[content.inode] = content
+
     def nameless(self, inode: InodeId, publisher: Publisher) -> None:
         """The inode has lost its last name: its changes go, unless a descriptor still needs them."""
         if inode not in self._open:
@@ -244,7 +279,8 @@ class Contents:
         with self._view.change():
             if not content.layers:
                 self._put_draft(basis, state)
-            if content.inline_bytes + len(data) <= MAX_INLINE_BYTES:
+            most = MAX_SYNCED_INLINE_BYTES if content.is_synced else MAX_INLINE_BYTES
+            if content.inline_bytes + len(data) <= most:
                 written = self._record_inline(state.inode, offset, data)
             else:
                 written = self._record_staged(state.inode, offset, data)

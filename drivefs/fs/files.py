@@ -105,6 +105,7 @@ class Files:
         """
         content = self.handles.get(number).content
         content.fresh = False
+        content.is_synced = True
         if content.layers and self._view.inode(content.inode).nlink:
             self._publisher.synced(content.inode)
 
