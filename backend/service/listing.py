@@ -4,6 +4,8 @@ Owns the three requests; how a past is read is `history`. Invariant: a device th
 that contradicts what it has applied.
 """
 
+from typing import Any
+
 from sqlalchemy import Connection, select
 
 from backend.metadata import schema
@@ -117,18 +119,31 @@ def _inodes(connection: Connection, caller: Caller, workspace: WorkspaceId, requ
 
 def _content(connection: Connection, caller: Caller, workspace: WorkspaceId, request: ContentRequest) -> ContentReply:
     access = workspaces.require(connection, caller.user, workspace)
-    r, n = schema.revisions, schema.runs
-    # A revision that a fork copied stands in two lineages, with the same runs.
-    statement = select(r.c.size, r.c.runs).where(
-        r.c.account == access.account,
-        r.c.inode == request.inode,
-        r.c.number == request.revision,
-        r.c.workspace == workspace,
-    )
-    found = connection.execute(statement.limit(1)).one_or_none()
+    n = schema.runs
+    found = _revision(connection, access, request)
     if found is None:
         raise ProtocolError(Code.NOT_FOUND, "This revision of the file is not kept any more, or never was.")
     runs = split_runs(found.runs)
     columns = select(n.c.run, n.c.packed).where(n.c.account == access.account)
     packed = dict(select_in(connection, columns, n.c.run, set(runs)))
     return ContentReply(size=found.size, blocks=b"".join(packed[run] for run in runs))
+
+
+def _revision(connection: Connection, access: workspaces.Access, request: ContentRequest) -> Any:
+    """The revision of that number: one that the inode made, or, if asked for, one of the history it goes on with."""
+    r = schema.revisions
+    statement = select(r.c.size, r.c.runs).where(
+        r.c.account == access.account, r.c.number == request.revision, r.c.workspace == access.workspace
+    )
+    own = [statement.where(r.c.inode == request.inode)]
+    taken_over = []
+    for table in (schema.inodes, schema.inode_versions):
+        c = table.c
+        lineages = select(c.lineage).where(c.account == access.account, c.inode == request.inode)
+        taken_over.append(statement.where(r.c.lineage.in_(lineages.where(c.workspace == access.workspace))))
+    # A revision that a fork copied stands in two lineages, with the same runs.
+    for each in taken_over + own if request.history else own:
+        found = connection.execute(each.limit(1)).one_or_none()
+        if found is not None:
+            return found
+    return None

@@ -36,6 +36,10 @@ class Lister(Protocol):
         """The packed block list of a revision."""
         ...
 
+    async def past_content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
+        """The same by its number in the history that the inode goes on with, whichever inode made it."""
+        ...
+
 
 class Publisher(Protocol):
     """Hears what there is to publish; every method returns at once."""

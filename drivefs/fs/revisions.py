@@ -1,6 +1,6 @@
 """Reads the content of single revisions of files, past ones too, as they are in the history of the drive.
 
-Owns the way from (inode, revision) to bytes; keeps sizes, and leaves the rest to the caches of block lists and blocks.
+Owns the way from (inode, revision) to bytes; keeps the block lists of the latest ones.
 What a revision holds never changes, so nothing here has to be told of changes.
 """
 
@@ -18,8 +18,8 @@ from drivefs.protocol.ids import InodeId, RevisionNumber
 from drivefs.protocol.model import unpack_blocks
 from drivefs.remote.errors import RemoteError
 
-MAX_SIZES = 4096
-"""Of how many revisions the size is remembered."""
+MAX_KNOWN = 256
+"""Of how many revisions the block list is remembered."""
 
 
 class RevisionHandle:
@@ -35,37 +35,37 @@ class RevisionHandle:
 
 
 class Revisions:
-    """Contents of revisions, by inode and number."""
+    """Contents of revisions, by inode and by number in the history that the inode goes on with."""
 
     def __init__(self, view: View, reader: Reader, lister: Lister, deadline_seconds: float) -> None:
         self._view = view
         self._reader = reader
         self._lister = lister
         self._deadline_seconds = deadline_seconds
-        self._sizes: dict[tuple[InodeId, RevisionNumber], int] = {}
+        self._known: dict[tuple[InodeId, RevisionNumber], Content] = {}
 
     def size_here(self, inode: InodeId, revision: RevisionNumber) -> int | None:
         """How long a revision is, if that is known on this device."""
-        known = self._sizes.get((inode, revision))
+        content = self._content_here(inode, revision)
+        return None if content is None else content.base_size
+
+    def _content_here(self, inode: InodeId, revision: RevisionNumber) -> Content | None:
+        known = self._known.get((inode, revision))
         if known is not None:
             return known
-        packed = self._packed_here(inode, revision)
-        return None if packed is None else self._known(inode, revision, packed).base_size
-
-    def _known(self, inode: InodeId, revision: RevisionNumber, packed: bytes) -> Content:
-        refs = unpack_blocks(packed)
-        size = sum(ref.size_bytes for ref in refs)
-        content = Content(inode, Basis(Base(revision=revision), size, refs))
-        self._sizes[inode, revision] = content.base_size
-        shrink(self._sizes, MAX_SIZES)
-        return content
-
-    def _packed_here(self, inode: InodeId, revision: RevisionNumber) -> bytes | None:
         # The replica's word only: here, a file's present blocks may be those of a revision that is still on its way.
         state = self._view.replica.inode(inode)
-        if state is not None and state.revision == revision and state.blocks is not None:
-            return state.blocks
-        return self._view.replica.content(inode, revision)
+        if state is None or state.revision != revision:
+            return None
+        packed = state.blocks if state.blocks is not None else self._view.replica.content(inode, revision)
+        return None if packed is None else self._keep(inode, revision, packed)
+
+    def _keep(self, inode: InodeId, revision: RevisionNumber, packed: bytes) -> Content:
+        refs = unpack_blocks(packed)
+        basis = Basis(Base(revision=revision), sum(ref.size_bytes for ref in refs), refs)
+        content = self._known[inode, revision] = Content(inode, basis)
+        shrink(self._known, MAX_KNOWN)
+        return content
 
     async def content(self, inode: InodeId, revision: RevisionNumber) -> Content:
         """The content of a revision; none of its bytes are fetched yet.
@@ -73,16 +73,15 @@ class Revisions:
         Raises:
             Unavailable: the list of its blocks is not here and could not be fetched within the deadline.
         """
-        packed = self._packed_here(inode, revision)
-        if packed is None:
-            try:
-                with trio.fail_after(self._deadline_seconds):
-                    packed = await self._lister.content(inode, revision)
-            except (RemoteError, trio.TooSlowError) as error:
-                raise errors.Unavailable(
-                    f"revision {revision} of inode {inode} is not on this device: {error}"
-                ) from error
-        return self._known(inode, revision, packed)
+        content = self._content_here(inode, revision)
+        if content is not None:
+            return content
+        try:
+            with trio.fail_after(self._deadline_seconds):
+                packed = await self._lister.past_content(inode, revision)
+        except (RemoteError, trio.TooSlowError) as error:
+            raise errors.Unavailable(f"revision {revision} of inode {inode} is not on this device: {error}") from error
+        return self._keep(inode, revision, packed)
 
     async def read(self, handle: RevisionHandle, offset: int, length: int) -> bytes | bytearray:
         """Up to `length` bytes from `offset` on.

@@ -206,10 +206,15 @@ class InodesReply(Message, kw_only=True):
 
 
 class ContentRequest(Message, kw_only=True):
-    """The block list of one revision of an inode."""
+    """The block list of one revision of an inode.
+
+    Numbers are those that this inode's revisions were given; with `history`, those of the history that it goes on with,
+    whichever inode made them: the two differ where a file took over the name of another.
+    """
 
     inode: InodeId
     revision: RevisionNumber
+    history: bool = False
 
 
 class ContentReply(Message, kw_only=True):

@@ -138,6 +138,16 @@ class Lister:
             self._replica.put_content(inode, revision, reply.blocks)
         return reply.blocks
 
+    async def past_content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
+        """The packed block list of a revision by its number in the history that the inode goes on with.
+
+        Raises:
+            RemoteError: it cannot be had now, or is not kept any more.
+        """
+        with self._bounded():
+            request = ContentRequest(inode=inode, revision=revision, history=True)
+            return (await self._remote.content(self._workspace, request)).blocks
+
     def _cursor(self) -> Seq:
         cursor = self._replica.cursor(self._workspace)
         if cursor is None:

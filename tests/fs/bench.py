@@ -70,6 +70,7 @@ class Backend:
         self.is_online = True
         self.blocks: dict[BlockId, bytes] = {}
         self.contents: dict[tuple[InodeId, RevisionNumber], bytes] = {}
+        self.past: dict[tuple[InodeId, RevisionNumber], bytes] = {}
         self.listings: dict[InodeId, tuple[InodeState, list[Entry]]] = {}
         self.fetched: list[BlockId] = []
         self.ahead: list[BlockId] = []
@@ -103,6 +104,10 @@ class Backend:
     async def content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
         await self._wait()
         return self.contents[inode, revision]
+
+    async def past_content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
+        await self._wait()
+        return self.past[inode, revision]
 
     def changed(self) -> None:
         self.heard.append(("changed", InodeId(0)))

@@ -189,7 +189,7 @@ def test_the_base_is_read_from_its_revision_when_it_is_asked_for(bench: FsBench,
     original, _ = pair
     pieces = [b"the common ", b"base"]
     refs = [BlockRef(codec.block_id(piece), len(piece)) for piece in pieces]
-    bench.backend.contents[original, RevisionNumber(1)] = pack_blocks(refs)
+    bench.backend.past[original, RevisionNumber(1)] = pack_blocks(refs)
     bench.backend.blocks.update(zip((ref.block for ref in refs), pieces, strict=True))
     bench.backend.is_online = False
     # Listing never waits; looking at the file itself asks for its length.

@@ -55,6 +55,9 @@ class Nobody:
     async def content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
         raise Offline("there is no backend here")
 
+    async def past_content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
+        raise Offline("there is no backend here")
+
     def changed(self) -> None:
         pass
 

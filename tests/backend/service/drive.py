@@ -324,8 +324,8 @@ class Device:
         reply = await self.drive.listing.list_directory(self.caller, self.drive.workspace, request)
         return {entry.name: entry.inode.inode for entry in reply.entries}
 
-    async def content(self, inode: InodeId, revision: int) -> messages.ContentReply:
-        request = messages.ContentRequest(inode=inode, revision=RevisionNumber(revision))
+    async def content(self, inode: InodeId, revision: int, *, history: bool = False) -> messages.ContentReply:
+        request = messages.ContentRequest(inode=inode, revision=RevisionNumber(revision), history=history)
         return await self.drive.listing.content(self.caller, self.drive.workspace, request)
 
     async def head(self) -> int:

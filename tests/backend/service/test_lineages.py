@@ -39,6 +39,10 @@ async def test_save_by_rename_goes_on_with_the_history_of_the_name(drive: Drive,
     # What was replaced is in the history, and not in the trash; the earlier number of the content still leads to it.
     assert await trash(drive) == []
     assert (await laptop.content(new, 1)).blocks == (await laptop.content(new, 3)).blocks == state.blocks
+    # In the history, the number means what stood under the name before.
+    assert (await laptop.content(new, 1, history=True)).blocks == (await laptop.content(old, 1)).blocks
+    assert (await laptop.content(new, 2, history=True)).blocks == (await laptop.content(old, 2)).blocks != state.blocks
+    assert (await laptop.content(new, 3, history=True)).blocks == state.blocks
 
 
 async def test_a_base_from_before_the_numbers_changed_still_stands(drive: Drive, laptop: Device) -> None:
