@@ -42,6 +42,7 @@ from drivefs.remote import errors, transport
 from drivefs.remote.client import Remote
 from drivefs.sync.announcer import Announcer
 from drivefs.sync.commits import Committer
+from drivefs.sync.connection import Connection
 from drivefs.sync.contents import Shown
 from drivefs.sync.downloader import PARALLEL_REQUESTS, Downloader
 from drivefs.sync.ends import Ends
@@ -186,15 +187,12 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     offload = _Threads(THREADS)
     allowance = _Allowance(local)
     publications = Publications()
-    downloader = Downloader(remote, local.blocks, offload)
+    session = Session(local, remote, device.workspace, random_bytes=os.urandom, opened=allowance.told)
+    connection = Connection(session.open, time.time_ns, random.random)
+    downloader = Downloader(remote, local.blocks, offload, connection)
     # The engine comes last, since it needs all others; until it runs, nothing can fail for lack of the backend.
     ends = Ends(local, remote, device.workspace)
-    lister = Lister(
-        ends,
-        failed=lambda error: engine.connection.lost(error),
-        tried=lambda: engine.connection.tried.wait(),
-        changed=lambda inode: shown.attributes_changed(inode),
-    )
+    lister = Lister(ends, connection, changed=lambda inode: shown.attributes_changed(inode))
     services = Services(fetcher=downloader, lister=lister, publisher=publications)
     drive = _drive(device, allowance, lambda: msgspec.to_builtins(reporter.status()))
     filesystem = FileSystem(local, services, drive, time.time_ns)
@@ -219,7 +217,8 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     )
     parts = Parts(
         local=local,
-        session=Session(local, remote, device.workspace, random_bytes=os.urandom, opened=allowance.told),
+        session=session,
+        connection=connection,
         contents=filesystem.contents,
         publications=publications,
         publisher=Publisher(local.journal, filesystem.contents, publications, uploader, time.time_ns),
@@ -229,14 +228,14 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         used=allowance.used,
         begun_again=filesystem.begin_again,
     )
-    engine = Engine(parts, time.time_ns, random.random)
+    engine = Engine(parts, random.random)
     reporter = Reporter(
         local,
-        engine.connection,
+        connection,
         sent=Meter(lambda: uploader.traffic.sent_bytes),
         received=Meter(lambda: downloader.received_bytes),
     )
-    allowance.hear += [filesystem.quota.told, reporter.told, lambda limits, usage: downloader.came_online()]
+    allowance.hear += [filesystem.quota.told, reporter.told]
     return _Parts(engine, publications, parts.publisher, downloader, reporter, filesystem, kernel, told, events)
 
 

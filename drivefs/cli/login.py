@@ -138,10 +138,9 @@ async def _keep(places: config.Places, profile: config.Profile, device: "Remote"
 
     What needs the server comes first: until it has given everything, the journal is that of the older login.
     """
-    import trio
-
     from drivefs.cli import local_state
     from drivefs.sync import session
+    from drivefs.sync.connection import Untracked
     from drivefs.sync.ends import Ends
     from drivefs.sync.lister import Lister
 
@@ -152,12 +151,7 @@ async def _keep(places: config.Places, profile: config.Profile, device: "Remote"
         home = next(each for each in reply.workspaces if each.kind == "home")
         session.set_cursor(local, reply, home.workspace)
         # So that a first mount without a network shows the top of the drive.
-        lister = Lister(
-            Ends(local, device, home.workspace),
-            failed=lambda error: None,
-            tried=trio.lowlevel.checkpoint,
-            changed=lambda inode: None,
-        )
+        lister = Lister(Ends(local, device, home.workspace), Untracked(), changed=lambda inode: None)
         await lister.list_directory(home.root)
         await session.begin(local, beginning)
     config.write_profile(places, profile)

@@ -36,7 +36,9 @@ from drivefs.protocol.ids import InodeId, WorkspaceId
 from drivefs.protocol.messages import Limits, Usage
 from drivefs.protocol.model import InodeKind, InodeState
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 300.0
+"""How long a call may wait for the backend in all, as long as something comes. Where nothing comes, those who ask the
+backend give up much sooner (`remote.client.ANSWER_SECONDS`)."""
 
 Provider = Callable[[], Mapping[str, object]]
 

@@ -6,6 +6,7 @@ the follower does. Invariant: every call ends, within its policy's `total_second
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import httpx
@@ -16,6 +17,7 @@ from drivefs.protocol import blocks as codec
 from drivefs.protocol import messages, routes, wire
 from drivefs.protocol.ids import BlockId, DeviceId, WorkspaceId
 from drivefs.remote import errors, retry, transport
+from drivefs.remote.pace import Pace, transfer_seconds
 from drivefs.remote.transport import Exchange
 
 T = TypeVar("T")
@@ -23,12 +25,15 @@ Arrived = Callable[[list[codec.Frame]], Awaitable[None]]
 """Takes blocks as they arrive, in the order asked for; while it runs, no more is read."""
 
 ONCE = retry.Policy(attempts=1, attempt_seconds=30.0, total_seconds=30.0)
-QUICK = retry.Policy(attempts=3, attempt_seconds=15.0, total_seconds=30.0)
-"""Calls that someone waits for, with small answers."""
+QUICK = retry.Policy(attempts=3, attempt_seconds=90.0, total_seconds=90.0)
+"""Calls that someone waits for. They end much sooner when nothing comes (`ANSWER_SECONDS`): the rest of the time is for
+answers that come slowly."""
+ANSWER_SECONDS = 12.0
+"""How long whoever waits for an answer waits while nothing comes: a server that has frozen is noticed so soon."""
+PATIENCE_PART = 1 / 3
+"""After this part of it, the request is made once more on a new connection: the first one may be dead."""
 THOROUGH = retry.Policy(attempts=3, attempt_seconds=60.0, total_seconds=120.0)
 """Commits: up to 4 MiB go out, and the server may have queued others before."""
-LEAST_BYTES_PER_SECOND = 16 * 2**10
-"""A transfer of blocks may take as long as it would at this rate, past which the link is as good as none."""
 POLL_GRACE_SECONDS = 15.0
 """How long past its own wait a long poll may take to be answered."""
 FETCH_FAILURES = 3
@@ -38,7 +43,8 @@ FETCH_FAILURES = 3
 class Remote:
     """One server, as one device (`token`) or none. `jitter` gives random numbers from 0 to 1.
 
-    Opening one sends nothing. The `client` is `transport.open_client`'s, or one with a transport of a test's.
+    `answer_seconds`: how long a call that someone waits for may stay without a sign of an answer. Opening one sends
+    nothing. The `client` is `transport.open_client`'s, or one with a transport of a test's.
 
     Raises:
         errors.InsecureUrl: see `transport.check_url`.
@@ -52,9 +58,11 @@ class Remote:
         client: httpx.AsyncClient,
         jitter: retry.Jitter,
         allow_insecure: bool = False,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self.url = transport.check_url(url, allow_insecure=allow_insecure)
         self._jitter = jitter
+        self._answer_seconds = answer_seconds
         self._transport = transport.Transport(self.url, token, client)
 
     async def health(self) -> messages.Health:
@@ -63,7 +71,7 @@ class Remote:
         Raises:
             errors.NotDrivefs, errors.OtherProtocol, errors.UntrustedServer, errors.Offline
         """
-        exchange = Exchange(routes.HEALTH, method="GET", expects="application/json")
+        exchange = self._impatient(Exchange(routes.HEALTH, method="GET", expects="application/json"))
         body = await retry.call(lambda: self._transport.exchange(exchange), QUICK, self._jitter)
         try:
             health = msgspec.json.decode(body, type=messages.Health)
@@ -194,6 +202,7 @@ class Remote:
     async def _get_once(self, workspace: WorkspaceId, waiting: dict[BlockId, None], arrived: Arrived) -> None:
         request = wire.encode(messages.BlocksRequest(blocks=list(waiting)[: messages.MAX_BLOCKS_PER_REQUEST]))
         exchange = Exchange(routes.GET_BLOCKS.format(workspace=workspace), (request,), expects=routes.FRAMED)
+        exchange = self._impatient(exchange)
         pace = Pace(trio.current_time())
         async with self._transport.stream(exchange) as pieces:
             reader = codec.FrameReader()
@@ -218,38 +227,15 @@ class Remote:
         return self._decode(await self._exchange(Exchange(path, (wire.encode(request),)), policy), kind)
 
     async def _exchange(self, exchange: Exchange, policy: retry.Policy) -> bytes:
+        if policy is QUICK:
+            exchange = self._impatient(exchange)
         return await retry.call(lambda: self._transport.exchange(exchange), policy, self._jitter)
+
+    def _impatient(self, exchange: Exchange) -> Exchange:
+        """The same exchange for someone who waits."""
+        patience = self._answer_seconds * PATIENCE_PART
+        return replace(exchange, patience_seconds=patience, stall_seconds=self._answer_seconds - patience)
 
     def _decode(self, body: bytes, kind: type[T]) -> T:
         with transport.translated(self.url):
             return wire.decode(body, kind)
-
-
-def transfer_seconds(total_bytes: int) -> float:
-    """How long sending or receiving so much may take at most."""
-    return ONCE.total_seconds + total_bytes / LEAST_BYTES_PER_SECOND
-
-
-class Pace:
-    """Notices a download that trickles: bytes keep coming, but slower than `LEAST_BYTES_PER_SECOND` over all."""
-
-    def __init__(self, now: float) -> None:
-        self._since = now
-        self._waited_seconds = 0.0
-        self._received_bytes = 0
-
-    def check(self, received_bytes: int, now: float) -> None:
-        """Count what has arrived by `now`.
-
-        Raises:
-            errors.Offline: it is too little for the time that was spent waiting for it.
-        """
-        self._waited_seconds += now - self._since
-        self._since = now
-        self._received_bytes += received_bytes
-        if self._waited_seconds > transfer_seconds(self._received_bytes):
-            raise errors.Offline("the download has become too slow to go on")
-
-    def resume(self, now: float) -> None:
-        """Waiting begins again: what went before was not the network's doing."""
-        self._since = now

@@ -2,6 +2,7 @@
 
 RemoteError
  +-- Offline                 no answer that can be believed: the same call may be made again later, nothing is lost
+ |    +-- Silent             nothing came in time, or too little: not even a refusal
  |    +-- NotDrivefs         something else answered: a captive portal, a proxy, another service, a wrong URL
  |    +-- UntrustedServer    its TLS certificate does not prove who it is
  |    +-- OtherProtocol      a drivefs server, of a version that this program does not speak with
@@ -22,6 +23,10 @@ class RemoteError(Exception):
 
 class Offline(RemoteError):
     """The backend was not reached, did not answer in time or could not serve; whether it acted is not known."""
+
+
+class Silent(Offline):
+    """Nothing came for as long as is waited for; whoever waits is told, and does not wait as long once more."""
 
 
 class NotDrivefs(Offline):

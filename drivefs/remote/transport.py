@@ -9,6 +9,7 @@ memory than `MAX_REPLY_BYTES`. Redirects, proxies from the environment and compr
 """
 
 import ipaddress
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -16,11 +17,13 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import httpx
+import trio
 
 import drivefs
 from drivefs.protocol import messages, routes, wire
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.remote import errors
+from drivefs.remote.pace import Pace
 
 MAX_REPLY_BYTES = 64 * 2**20
 MAX_PROBLEM_BYTES = 64 * 2**10
@@ -33,6 +36,11 @@ STALL_SECONDS = 15.0
 """How long nothing at all may arrive, or one piece may take to leave, before the connection counts as dead."""
 IDLE_SECONDS = 30.0
 """How long an unused connection is kept: past this, a suspended machine or a router may have dropped it."""
+KEEPALIVE_SECONDS = 10
+"""A connection on which nothing moves is probed so often by the kernel, and broken after three probes in vain: a long
+poll does not wait for a machine that has gone."""
+FRESH = "drivefs.fresh"
+"""The mark of a request that is not to go over a connection that was used before."""
 
 
 def check_url(url: str, *, allow_insecure: bool) -> str:
@@ -70,14 +78,45 @@ def open_client(url: str) -> httpx.AsyncClient:
     """An HTTP client with our settings for this server; the caller closes it (`async with`)."""
     verify: ssl.SSLContext | bool = trusted_authorities() if url.startswith("https:") else False
     return httpx.AsyncClient(
-        verify=verify,
+        transport=Connections(verify),
         trust_env=False,
         follow_redirects=False,
         timeout=httpx.Timeout(STALL_SECONDS, connect=CONNECT_SECONDS),
-        limits=httpx.Limits(
-            max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=IDLE_SECONDS
-        ),
     )
+
+
+class Connections(httpx.AsyncBaseTransport):
+    """Connections that are kept for the next request, and one of its own for each request that is marked `FRESH`."""
+
+    def __init__(self, verify: ssl.SSLContext | bool) -> None:
+        self.kept = self._pool(verify, MAX_CONNECTIONS)
+        self.fresh = self._pool(verify, 0)
+
+    @staticmethod
+    def _pool(verify: ssl.SSLContext | bool, kept_count: int) -> httpx.AsyncHTTPTransport:
+        limits = httpx.Limits(
+            max_connections=MAX_CONNECTIONS, max_keepalive_connections=kept_count, keepalive_expiry=IDLE_SECONDS
+        )
+        return httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=limits, socket_options=_SOCKET_OPTIONS)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send the request over a connection of the kind that it asks for."""
+        pool = self.fresh if request.extensions.get(FRESH) else self.kept
+        return await pool.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self.kept.aclose()
+        await self.fresh.aclose()
+
+
+_SOCKET_OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 
 
 def trusted_authorities() -> ssl.SSLContext:
@@ -89,7 +128,11 @@ def trusted_authorities() -> ssl.SSLContext:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request: where it goes, what it carries, and what a believable reply is."""
+    """One request: where it goes, what it carries, and what a believable reply is.
+
+    `patience_seconds`: how long the first byte may take before the request is made again on a new connection, since the
+    one that it went over may be dead without a word; 0: never, because it is large or takes long to be answered.
+    """
 
     path: str
     body: tuple[bytes, ...] = ()
@@ -97,6 +140,7 @@ class Exchange:
     sends: str = routes.MSGPACK
     expects: str = routes.MSGPACK
     stall_seconds: float = STALL_SECONDS
+    patience_seconds: float = 0.0
 
 
 class Transport:
@@ -110,13 +154,13 @@ class Transport:
             self._headers["authorization"] = f"Bearer {token}"
 
     async def exchange(self, exchange: Exchange) -> bytes:
-        """Send a request and read its whole reply. Cancellation drops the connection.
+        """Send a request and read its whole reply, as long as it gets on. Cancellation drops the connection.
 
         Raises:
             errors.Offline, errors.NotDrivefs, errors.UntrustedServer, errors.Refused
         """
         async with self.stream(exchange) as pieces:
-            return await read_all(pieces, MAX_REPLY_BYTES)
+            return await read_all(pieces, MAX_REPLY_BYTES, Pace(trio.current_time(), exchange.stall_seconds))
 
     @asynccontextmanager
     async def stream(self, exchange: Exchange) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -125,21 +169,31 @@ class Transport:
         Raises:
             as `exchange`, on entering and from the iterator; what the block itself raises is left as it is.
         """
-        request = self._client.build_request(
-            exchange.method,
-            self._url + exchange.path,
-            content=_pieces(exchange.body) if exchange.body else None,
-            headers=self._headers | _describe(exchange),
-            timeout=httpx.Timeout(exchange.stall_seconds, connect=CONNECT_SECONDS),
-        )
         with translated(self._url):
-            response = await self._client.send(request, stream=True)
+            response = await self._answer(exchange)
         body = _Body(self._url, response)
         try:
             await self._believe(response, body, exchange.expects)
             yield body
         finally:
             await body.close()
+
+    async def _answer(self, exchange: Exchange) -> httpx.Response:
+        """The head of the reply: on a connection of its own if one that was used before stays silent."""
+        if exchange.patience_seconds:
+            with trio.move_on_after(exchange.patience_seconds):
+                return await self._client.send(self._request(exchange), stream=True)
+        return await self._client.send(self._request(exchange, is_fresh=exchange.patience_seconds > 0), stream=True)
+
+    def _request(self, exchange: Exchange, *, is_fresh: bool = False) -> httpx.Request:
+        return self._client.build_request(
+            exchange.method,
+            self._url + exchange.path,
+            content=_pieces(exchange.body) if exchange.body else None,
+            headers=self._headers | _describe(exchange),
+            timeout=httpx.Timeout(exchange.stall_seconds, connect=CONNECT_SECONDS),
+            extensions={FRESH: is_fresh},
+        )
 
     async def _believe(self, response: httpx.Response, body: AsyncIterator[bytes], expects: str) -> None:
         """Return if the body to come is the answer; raise what it is otherwise."""
@@ -149,7 +203,7 @@ class Transport:
                 raise errors.NotDrivefs(_not_drivefs(self._url, f"it answered with {kind or 'no type of content'}"))
             return
         if kind == routes.MSGPACK:
-            problem = await read_all(body, MAX_PROBLEM_BYTES)
+            problem = await read_all(body, MAX_PROBLEM_BYTES, Pace(trio.current_time()))
             with translated(self._url):
                 raise refusal(wire.decode(problem, messages.Problem))
         if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
@@ -197,15 +251,17 @@ def refusal(problem: messages.Problem) -> errors.RemoteError:
     return errors.Refused(ProtocolError(code, problem.message))
 
 
-async def read_all(pieces: AsyncIterator[bytes], most_bytes: int) -> bytes:
+async def read_all(pieces: AsyncIterator[bytes], most_bytes: int, pace: Pace) -> bytes:
     """The whole body, if it is not longer than it may be.
 
     Raises:
         errors.NotDrivefs: it is.
+        errors.Silent: it comes too slowly.
     """
     parts: list[bytes] = []
     total = 0
     async for piece in pieces:
+        pace.check(len(piece), trio.current_time())
         parts.append(piece)
         total += len(piece)
         if total > most_bytes:
@@ -219,7 +275,7 @@ def translated(url: str) -> Iterator[None]:
     try:
         yield
     except httpx.TimeoutException as error:
-        raise errors.Offline(f"the server at {url} does not answer") from error
+        raise errors.Silent(f"the server at {url} does not answer") from error
     except (httpx.HTTPError, OSError) as error:
         raise _network_error(url, error) from error
     except ProtocolError as error:

@@ -4,8 +4,10 @@ Owns the state "online or offline" and the retry rhythm; what is to be done on g
 waits for the network here but those who ask to. Invariant: `since_ns` is when the present state began.
 """
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import trio
 
@@ -15,12 +17,45 @@ from drivefs.protocol.ground import NowNs
 from drivefs.remote import errors
 
 FIRST_DELAY_SECONDS = 0.5
-LONGEST_DELAY_SECONDS = 30.0
+LONGEST_DELAY_SECONDS = 15.0
+LEAST_DELAY_SECONDS = 0.1
+"""Between two attempts, however impatient those are who wait."""
+GRACE_SECONDS = 1.0
+"""How long after the backend was lost callers wait for it to come back: a server that is started again, a connection
+that broke. After that it is known to be gone, and they are told at once."""
+PROBE_SECONDS = 2.0
+HOPE_SECONDS = 0.5
+"""While it is gone, one caller in so many seconds waits a moment for the outcome of an attempt of its own."""
+FIRST_SECONDS = 15.0
+"""How long callers wait for the first attempt of a mount."""
 SESSION_ENDING = frozenset({Code.UNAUTHENTICATED, Code.DEVICE_REVOKED, Code.STALE_EPOCH, Code.UNAVAILABLE})
 
 
+class Reach(Protocol):
+    """Whether the backend can be reached: what those ask who need it."""
+
+    async def reachable(self) -> None:
+        """Return if it can, as far as is known, after a moment perhaps; raise `errors.Offline` if not."""
+        ...
+
+    def lost(self, error: errors.RemoteError) -> None:
+        """A call to it has failed."""
+        ...
+
+
+class Untracked:
+    """The `Reach` of who makes a few calls and ends: each call finds out for itself."""
+
+    async def reachable(self) -> None:
+        """Try."""
+        await trio.lowlevel.checkpoint()
+
+    def lost(self, error: errors.RemoteError) -> None:
+        """The caller is told by the call."""
+
+
 @dataclass(frozen=True, slots=True)
-class Reach:
+class ReachState:
     """The state of the connection; `reason` says why it is offline, or refused, in a sentence for people."""
 
     online: bool
@@ -42,9 +77,13 @@ class Connection:
         self._online = trio.Event()
         self._lost = trio.Event()
         self._retry = trio.Event()
+        self._why: errors.RemoteError | None = None
+        self._lost_at = -math.inf
+        self._next_hope = -math.inf
+        self._attempt_count = 0
         self.tried = trio.Event()
         """Set once it is known whether the backend can be reached."""
-        self.reach = Reach(online=False, since_ns=now_ns(), reason="not connected yet")
+        self.reach = ReachState(online=False, since_ns=now_ns(), reason="not connected yet")
 
     async def run(self) -> None:
         """Keep a session open until cancelled."""
@@ -58,15 +97,17 @@ class Connection:
             try:
                 await self._open_session()
             except (errors.RemoteError, DiskFull) as error:
-                self._set_offline(str(error))
+                self._set_offline(error)
+                self._attempt_count += 1
                 self.tried.set()
             else:
                 self.tried.set()
                 self._lost = trio.Event()
-                self.reach = Reach(online=True, since_ns=self._now_ns())
+                self.reach = ReachState(online=True, since_ns=self._now_ns())
                 self._online.set()
                 return
             with trio.move_on_after(delay * (0.5 + self._jitter() / 2)):
+                await trio.sleep(LEAST_DELAY_SECONDS)
                 await self._retry.wait()
             self._retry = trio.Event()
             delay = min(delay * 2, LONGEST_DELAY_SECONDS)
@@ -79,7 +120,8 @@ class Connection:
             return
         if self._online.is_set():
             self._online = trio.Event()
-            self._set_offline(str(error))
+            self._lost_at = trio.current_time()
+            self._set_offline(error)
             self._lost.set()
 
     def begin_again(self) -> None:
@@ -94,6 +136,37 @@ class Connection:
         """Return when a session is open; cancellation changes nothing."""
         await self._online.wait()
 
-    def _set_offline(self, reason: str) -> None:
+    async def reachable(self) -> None:
+        """Return if the backend can be reached, as far as is known; wait for it a moment if that promises anything.
+
+        Cancellation changes nothing.
+
+        Raises:
+            errors.Offline: it cannot.
+        """
+        if not self.tried.is_set():
+            with trio.move_on_after(FIRST_SECONDS):
+                await self.tried.wait()
+        now = trio.current_time()
+        if not self._online.is_set() and now < self._lost_at + GRACE_SECONDS:
+            await self._wait_until(self._lost_at + GRACE_SECONDS, attempt_count=None)
+        elif not self._online.is_set() and now >= self._next_hope:
+            self._next_hope = now + PROBE_SECONDS
+            await self._wait_until(now + HOPE_SECONDS, attempt_count=self._attempt_count)
+        if not self._online.is_set() and self._why is not None:
+            raise errors.Offline(str(self._why)) from self._why
+
+    async def _wait_until(self, moment: float, *, attempt_count: int | None) -> None:
+        """Wait for a session, at the latest until a moment or until an attempt after so many has failed."""
+        while not self._online.is_set() and trio.current_time() < moment:
+            self.retry_now()
+            with trio.move_on_after(LEAST_DELAY_SECONDS):
+                await self._online.wait()
+            if attempt_count is not None and self._attempt_count > attempt_count:
+                return
+
+    def _set_offline(self, error: errors.RemoteError | DiskFull) -> None:
+        """Not online, for lack of the backend or of room here: then whoever needs the backend alone may still try."""
         since = self._now_ns() if self.reach.online else self.reach.since_ns
-        self.reach = Reach(online=False, since_ns=since, reason=reason)
+        self.reach = ReachState(online=False, since_ns=since, reason=str(error))
+        self._why = error if isinstance(error, errors.RemoteError) else None

@@ -1,16 +1,17 @@
-"""Brings blocks of the backend into the block cache: what someone waits for first, what may be wanted soon behind it.
+"""Brings blocks of the backend into the block cache: what someone waits for first, what may be wanted soon behind it,
+and what is only to be here in case, when there is nothing else to do.
 
-Owns the queue, the batches and the verification; the cache decides what it keeps. Whoever runs the mount starts
+Owns the queues, the batches and the verification; the cache decides what it keeps. Whoever runs the mount starts
 `serve` `PARALLEL_REQUESTS` times, in a nursery of its own.
 
 Invariants: a block is asked for once at a time, however many want it, and whoever gives up waiting disturbs nobody
 else; nothing is given out or cached that does not have its id; at most `PARALLEL_REQUESTS` times one group of blocks as
-they arrive, some 12 MiB each, are in memory. While the backend cannot be reached, callers wait `GRACE_SECONDS` in all
-for it to come back; after that, they are told at once, except for one in `PROBE_SECONDS` that tries.
+they arrive, some 12 MiB each, are in memory. Whether the backend can be reached is `connection`'s to say: when it
+cannot, all who wait are told.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,17 +23,19 @@ from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ground import Offload
 from drivefs.protocol.ids import BlockId, InodeId, WorkspaceId
 from drivefs.remote import errors
+from drivefs.sync.connection import Reach
 
 PARALLEL_REQUESTS = 4
 BATCH_BLOCKS = 8
 """How many blocks a request asks for at most: about 8 MiB."""
 MOST_PREFETCHED = 256
 """How many blocks nobody waits for may be queued; the oldest are forgotten first."""
-WAIT_SECONDS = 60.0
-"""How long a caller waits for the next of its blocks at most."""
-GRACE_SECONDS = 10.0
-PROBE_SECONDS = 2.0
-RETRY_SECONDS = 0.5
+BEHIND_BLOCKS = 64
+BEHIND_BYTES = 8 * 2**20
+"""What a request for blocks that nobody waits for asks for at most."""
+PARALLEL_BEHIND = 2
+MOST_FAILURES = 3
+"""How often the transfer of a block may fail, though the backend can be reached, before whoever waits is told."""
 MOST_DAMAGED = 2
 """How often a block may arrive damaged before it counts as lost."""
 
@@ -52,13 +55,18 @@ class BlockSource(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Want:
-    """A block that is queued or on its way; of `waiter_count` callers, `reader_count` wait for its bytes."""
+    """A block that is queued or on its way; of `waiter_count` callers, `reader_count` wait for its bytes.
+
+    `size_bytes` is that of one that is only to be here in case, else 0.
+    """
 
     workspace: WorkspaceId
     block: BlockId
+    size_bytes: int = 0
     waiter_count: int = 0
     reader_count: int = 0
     damaged_count: int = 0
+    failure_count: int = 0
     done: trio.Event = field(default_factory=trio.Event)
     error: errors.RemoteError | None = None
     plaintext: bytes | None = None
@@ -71,22 +79,22 @@ Queue = OrderedDict[Key, _Want]
 class Downloader:
     """Fetches blocks for one mount; satisfies `fs`'s `BlockFetcher`."""
 
-    def __init__(self, source: BlockSource, cache: BlockCache, offload: Offload) -> None:
+    def __init__(self, source: BlockSource, cache: BlockCache, offload: Offload, reach: Reach) -> None:
         self.received_bytes = 0
         """Payload received since the mount began."""
         self._source = source
         self._cache = cache
         self._offload = offload
+        self._reach = reach
         self._wants: dict[Key, _Want] = {}
         self._urgent: Queue = OrderedDict()
         self._prefetch: Queue = OrderedDict()
+        self._behind: Queue = OrderedDict()
         self._here: deque[BlockId] = deque(maxlen=MOST_PREFETCHED)
+        self._urgent_count = 0
         self._prefetching_count = 0
+        self._behind_count = 0
         self._work = trio.Event()
-        self._failing_since: float | None = None
-        self._answered_at = 0.0
-        self._next_probe = 0.0
-        self._failure: errors.RemoteError = errors.Offline("the server has not been reached yet")
 
     # For those who want blocks
 
@@ -104,7 +112,26 @@ class Downloader:
             return
         lacking = [block for block in dict.fromkeys(blocks) if not self._cache.contains(block)]
         if lacking:
-            await self._wait_for([self._want(workspace, block) for block in self._hopeful(lacking)])
+            await self._reach.reachable()
+            await self._wait_for([self._want(workspace, block) for block in lacking])
+
+    async def fetch_behind(self, workspace: WorkspaceId, blocks: Mapping[BlockId, int]) -> None:
+        """Bring blocks, given with their sizes, into the cache while nothing is fetched that a reader waits for.
+
+        Returns when all have arrived. Cancellation leaves what is on its way, no more.
+
+        Raises:
+            as `fetch`.
+        """
+        lacking = {block: size for block, size in blocks.items() if not self._cache.contains(block)}
+        wants = []
+        for block, size in lacking.items():
+            key = workspace, block
+            if key not in self._wants:
+                self._wants[key] = self._behind[key] = _Want(workspace, block, size)
+            wants.append(self._wants[key])
+        self._work.set()
+        await self._wait_for(wants)
 
     async def read(self, workspace: WorkspaceId, inode: InodeId, block: BlockId) -> bytes:
         """The verified plaintext of one block, whether or not the cache takes it.
@@ -115,7 +142,7 @@ class Downloader:
         plaintext = await self._cache.get(block)
         if plaintext is not None:
             return plaintext
-        (block,) = self._hopeful([block])
+        await self._reach.reachable()
         want = self._want(workspace, block)
         want.reader_count += 1
         try:
@@ -127,27 +154,6 @@ class Downloader:
             raise errors.BlockLost(f"block {block.hex()[:16]} could not be read after it was fetched")
         return plaintext
 
-    def came_online(self) -> None:
-        """The backend answers again: whoever wants a block need not be told otherwise."""
-        self._failing_since = None
-        self._work.set()
-
-    def _hopeful(self, blocks: list[BlockId]) -> list[BlockId]:
-        """The blocks, if there is a chance to get them.
-
-        Raises:
-            errors.RemoteError: the backend was not there a moment ago, nor for a while before.
-        """
-        now = trio.current_time()
-        if self._is_given_up(now):
-            if now < self._next_probe:
-                raise self._failure
-            self._next_probe = now + PROBE_SECONDS
-        return blocks
-
-    def _is_given_up(self, now: float) -> bool:
-        return self._failing_since is not None and now - self._failing_since >= GRACE_SECONDS
-
     def _want(self, workspace: WorkspaceId, block: BlockId) -> _Want:
         """The want for a block that someone waits for, queued before all that nobody waits for."""
         key = workspace, block
@@ -155,9 +161,10 @@ class Downloader:
         if want is None:
             want = self._wants[key] = self._urgent[key] = _Want(workspace, block)
             self._work.set()
-        elif self._prefetch.pop(key, None) is not None:
+        elif self._prefetch.pop(key, None) is not None or self._behind.pop(key, None) is not None:
             self._urgent[key] = want
             self._work.set()
+        want.size_bytes = 0
         return want
 
     def _expect(self, workspace: WorkspaceId, blocks: Iterable[BlockId]) -> None:
@@ -177,12 +184,9 @@ class Downloader:
             want.waiter_count += 1
         try:
             for want in wants:
-                with trio.move_on_after(WAIT_SECONDS):
-                    await want.done.wait()
+                await want.done.wait()
                 if want.error is not None:
                     raise want.error
-                if not want.done.is_set():
-                    raise errors.Offline(f"a block did not arrive within {WAIT_SECONDS:.0f} seconds")
         finally:
             for want in wants:
                 want.waiter_count -= 1
@@ -190,8 +194,9 @@ class Downloader:
 
     def _forget_unwanted(self, want: _Want) -> None:
         key = want.workspace, want.block
-        if not want.waiter_count and self._urgent.get(key) is want:
-            del self._urgent[key], self._wants[key]
+        for queue in (self._urgent, self._behind):
+            if not want.waiter_count and queue.get(key) is want:
+                del queue[key], self._wants[key]
 
     # The work
 
@@ -199,19 +204,51 @@ class Downloader:
         """Fetch what is queued until cancelled; then whoever still waits is told."""
         while True:
             if batch := self._take(self._urgent):
-                await self._fetch_batch(batch)
+                self._urgent_count += 1
+                try:
+                    await self._fetch_batch(batch)
+                finally:
+                    self._urgent_count -= 1
+                    self._work.set()
             elif self._here:
                 await self._cache.prepare([self._here.popleft()])
-            elif self._prefetching_count < PARALLEL_REQUESTS - 1 and (batch := self._take(self._prefetch)):
+            elif self._may_prefetch() and (batch := self._take(self._prefetch)):
                 self._prefetching_count += 1
                 try:
                     await self._fetch_batch(batch)
                 finally:
                     self._prefetching_count -= 1
+                    self._work.set()
+            elif self._may_fetch_behind() and (batch := self._take_behind()):
+                self._behind_count += 1
+                try:
+                    await self._fetch_batch(batch)
+                finally:
+                    self._behind_count -= 1
             else:
                 if self._work.is_set():
                     self._work = trio.Event()
                 await self._work.wait()
+
+    def _may_prefetch(self) -> bool:
+        """One request is left for what someone waits for."""
+        return self._prefetching_count + self._behind_count < PARALLEL_REQUESTS - 1
+
+    def _may_fetch_behind(self) -> bool:
+        return not self._urgent_count and not self._prefetching_count and self._behind_count < PARALLEL_BEHIND
+
+    def _take_behind(self) -> list[_Want]:
+        """The next batch that nobody waits for: many if they are small."""
+        batch: list[_Want] = []
+        size_bytes = 0
+        while self._behind and len(batch) < BEHIND_BLOCKS:
+            key, want = next(iter(self._behind.items()))
+            size_bytes += want.size_bytes
+            if batch and (want.workspace != batch[0].workspace or size_bytes > BEHIND_BYTES):
+                break
+            del self._behind[key]
+            batch.append(want)
+        return batch
 
     def _take(self, queue: Queue) -> list[_Want]:
         """The next batch of one workspace: a fair part of the queue, so that all requests have something to do."""
@@ -231,12 +268,10 @@ class Downloader:
         async def arrived(frames: list[codec.Frame]) -> None:
             await self._take_in(on_its_way, frames)
 
-        began = trio.current_time()
         try:
             await self._source.get_blocks(batch[0].workspace, list(on_its_way), arrived)
         except errors.Offline as error:
-            if self._failing_since is None:
-                self._failing_since = max(began, self._answered_at)
+            self._reach.lost(error)
             await self._not_reached(list(on_its_way.values()), error)
         except errors.RemoteError as error:
             self._finish(on_its_way.values(), error)
@@ -244,12 +279,10 @@ class Downloader:
             self._finish(on_its_way.values(), errors.Offline("the mount is ending"))
             raise
         else:
-            self._failing_since = None
             self._finish(on_its_way.values(), errors.BlockLost("the server did not send a block that was asked for"))
 
     async def _take_in(self, on_its_way: dict[BlockId, _Want], frames: list[codec.Frame]) -> None:
         """Verify and keep what has arrived, and wake those who wait for it."""
-        self._failing_since, self._answered_at = None, trio.current_time()
         self.received_bytes += sum(len(frame.payload) for frame in frames if frame.payload)
         plaintexts = await self._offload(_decode_all, frames)
         await self._cache.keep([(block, plaintext) for block, plaintext in plaintexts if isinstance(plaintext, bytes)])
@@ -272,26 +305,28 @@ class Downloader:
             self._requeue([want])
 
     async def _not_reached(self, wants: Sequence[_Want], error: errors.Offline) -> None:
-        """Try again for a while; past that, tell all who wait."""
-        now = trio.current_time()
-        self._failure = error
-        if self._is_given_up(now):
-            self._next_probe = now + PROBE_SECONDS
-            waiting = [*wants, *self._urgent.values(), *self._prefetch.values()]
+        """Try again as long as the backend can be reached; once it cannot, tell all who wait."""
+        for want in wants:
+            want.failure_count += 1
+        self._finish([want for want in wants if want.failure_count >= MOST_FAILURES], error)
+        self._requeue([want for want in wants if want.failure_count < MOST_FAILURES])
+        try:
+            await self._reach.reachable()
+        except errors.RemoteError as gone:
+            waiting = [*self._urgent.values(), *self._prefetch.values(), *self._behind.values()]
             self._urgent.clear()
             self._prefetch.clear()
-            self._finish(waiting, error)
-            return
-        self._requeue(wants)
-        await trio.sleep(RETRY_SECONDS)
+            self._behind.clear()
+            self._finish(waiting, gone)
 
     def _requeue(self, wants: Sequence[_Want]) -> None:
         """Queue again, before others, what someone waits for, and forget the rest."""
         for want in reversed(wants):
             key = want.workspace, want.block
             if want.waiter_count:
-                self._urgent[key] = want
-                self._urgent.move_to_end(key, last=False)
+                queue = self._behind if want.size_bytes else self._urgent
+                queue[key] = want
+                queue.move_to_end(key, last=False)
             else:
                 self._wants.pop(key, None)
         self._work.set()

@@ -15,7 +15,6 @@ import trio
 from cache.errors import DiskFull
 from cache.workspace import LocalState
 from drivefs.protocol.changes import OpResult, Store
-from drivefs.protocol.ground import NowNs
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.messages import Usage
 from drivefs.remote import errors
@@ -45,6 +44,7 @@ class Parts:
 
     local: LocalState
     session: Session
+    connection: Connection
     contents: Contents
     publications: Publications
     publisher: Publisher
@@ -66,9 +66,9 @@ class _Trouble:
 class Engine:
     """All background synchronisation of one mount."""
 
-    def __init__(self, parts: Parts, now_ns: NowNs, jitter: Callable[[], float]) -> None:
+    def __init__(self, parts: Parts, jitter: Callable[[], float]) -> None:
         self._parts = parts
-        self.connection = Connection(parts.session.open, now_ns, jitter)
+        self.connection = parts.connection
         self._jitter = jitter
         self._troubles: dict[str, _Trouble] = {}
         self.caught_up = trio.Event()

@@ -5,15 +5,18 @@ Concurrent requests for one directory are one request. Long listings are applied
 who wait for system calls. Owns no state but those under way.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
 
 import trio
 
 from cache.errors import DiskFull
 from drivefs.protocol.ids import InodeId, RevisionNumber, Seq
 from drivefs.protocol.messages import ContentRequest, ListManyRequest, ListReply, ListRequest
-from drivefs.remote import errors
+from drivefs.remote import errors, retry
+from drivefs.sync.connection import Reach
 from drivefs.sync.ends import Ends
 
 PAGE_ENTRIES = 2000
@@ -21,29 +24,22 @@ MANY_ENTRIES = 1000
 """Of several directories together: decoding them keeps the loop for about a millisecond."""
 PART_ENTRIES = 100
 """So many entries are put into the replica at once: less than a millisecond."""
-WAIT_SECONDS = 25.0
+
+T = TypeVar("T")
 
 
 class Lister:
     """Fills the replica from the backend, as of its cursor.
 
-    `failed` hears when the backend is found gone; `tried` waits until it is known whether it can be reached; `changed`
-    hears of a directory whose attributes were shown otherwise: the root of a replica that begins.
+    `changed` hears of a directory whose attributes were shown otherwise: the root of a replica that begins. Each call
+    ends within the deadlines of `remote`, and at once while the backend is known to be gone.
     """
 
-    def __init__(
-        self,
-        ends: Ends,
-        *,
-        failed: Callable[[errors.RemoteError], None],
-        tried: Callable[[], Awaitable[None]],
-        changed: Callable[[InodeId], None],
-    ) -> None:
+    def __init__(self, ends: Ends, reach: Reach, *, changed: Callable[[InodeId], None]) -> None:
         self._remote = ends.remote
         self._replica = ends.local.replica
         self._workspace = ends.workspace
-        self._failed = failed
-        self._tried = tried
+        self._reach = reach
         self._changed = changed
         self._under_way: dict[InodeId, trio.Event] = {}
 
@@ -71,14 +67,12 @@ class Lister:
     async def _fetch(self, directory: InodeId) -> None:
         if self._replica.cursor(self._workspace) is None:
             # A replica that begins has its cursor as soon as the first session opens.
-            with trio.move_on_after(WAIT_SECONDS):
-                await self._tried()
+            await self._reach.reachable()
         after, more, database = b"", True, self._replica.database
         as_of = self._cursor()
         while more:
             request = ListRequest(directory=directory, as_of=as_of, after=after, limit=PAGE_ENTRIES)
-            with self._bounded():
-                reply = await self._remote.list_directory(self._workspace, request)
+            reply = await self._asked(partial(self._remote.list_directory, self._workspace, request))
             if self._replica.database is not database:
                 raise errors.Offline("the drive is being listed again from its beginning, so this listing is void")
             more = reply.more
@@ -97,8 +91,7 @@ class Lister:
         """
         database, as_of = self._replica.database, self._cursor()
         request = ListManyRequest(directories=directories, as_of=as_of, limit=MANY_ENTRIES)
-        with self._bounded():
-            reply = await self._remote.list_many(self._workspace, request)
+        reply = await self._asked(partial(self._remote.list_many, self._workspace, request))
         if self._replica.database is not database:
             return
         answered = set(reply.unanswered)
@@ -132,21 +125,11 @@ class Lister:
         """
         if (known := self._replica.content(inode, revision)) is not None:
             return known
-        with self._bounded():
-            reply = await self._remote.content(self._workspace, ContentRequest(inode=inode, revision=revision))
+        request = ContentRequest(inode=inode, revision=revision)
+        reply = await self._asked(partial(self._remote.content, self._workspace, request))
         with suppress(DiskFull):  # then it is fetched again when it is needed again
             self._replica.put_content(inode, revision, reply.blocks)
         return reply.blocks
-
-    async def past_content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
-        """The packed block list of a revision by its number in the history that the inode goes on with.
-
-        Raises:
-            RemoteError: it cannot be had now, or is not kept any more.
-        """
-        with self._bounded():
-            request = ContentRequest(inode=inode, revision=revision, history=True)
-            return (await self._remote.content(self._workspace, request)).blocks
 
     def _cursor(self) -> Seq:
         cursor = self._replica.cursor(self._workspace)
@@ -154,16 +137,14 @@ class Lister:
             raise errors.Offline("this device has not yet reached the server, so the directory is not known here")
         return cursor.seq
 
-    @contextmanager
-    def _bounded(self) -> Iterator[None]:
-        """A deadline for one call, and word to the connection when it finds the backend gone."""
+    async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The answer to one call, which is made again if only the connection broke."""
+        await self._reach.reachable()
         try:
-            with trio.fail_after(WAIT_SECONDS):
-                yield
-        except trio.TooSlowError as error:
-            slow = errors.Offline(f"the server did not answer within {WAIT_SECONDS:.0f} s")
-            self._failed(slow)
-            raise slow from error
+            return await call()
         except errors.RemoteError as error:
-            self._failed(error)
-            raise
+            self._reach.lost(error)
+            if not retry.is_worth_retrying(error):
+                raise
+        await self._reach.reachable()
+        return await call()

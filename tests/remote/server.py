@@ -143,7 +143,8 @@ def run(answer: Answer, scenario: Callable[[World], Awaitable[None]], token: str
             network = MemoryNetwork(server, nursery)
             client = transport.open_client("http://127.0.0.1")
             async with client:
-                client._transport._pool._network_backend = network
+                for connections in (client._transport.kept, client._transport.fresh):
+                    connections._pool._network_backend = network
                 await scenario(
                     World(server, network, Remote("http://127.0.0.1", token, client=client, jitter=lambda: 0.5))
                 )

@@ -188,12 +188,57 @@ async def talk_rubbish(stream: trio.abc.Stream, head: bytes, body: bytes) -> Non
     await stream.send_all(b"SSH-2.0-OpenSSH_9.2\r\n" * 3)
 
 
-@pytest.mark.parametrize("answer", [hang_up, stay_silent, trickle, break_off, talk_rubbish])
-def test_every_call_ends_within_its_deadline(answer: Callable[..., Awaitable[None]]) -> None:
+@pytest.mark.parametrize(
+    ("answer", "kind", "seconds"),
+    [
+        (hang_up, errors.Offline, 1.0),
+        (stay_silent, errors.Silent, client.ANSWER_SECONDS),
+        (trickle, errors.Silent, client.ANSWER_SECONDS + 5.0),
+        (break_off, errors.Offline, 1.0),
+        (talk_rubbish, errors.Silent, client.ANSWER_SECONDS),
+    ],
+)
+def test_every_call_ends_within_its_deadline(
+    answer: Callable[..., Awaitable[None]], kind: type[errors.Offline], seconds: float
+) -> None:
     async def scenario(world: World) -> None:
         began = trio.current_time()
-        await fails(world, errors.Offline)
-        assert trio.current_time() - began <= client.QUICK.total_seconds + 0.001
+        await fails(world, kind)
+        assert trio.current_time() - began <= seconds + 0.001
+
+    run(answer, scenario)
+
+
+def test_an_answer_that_comes_slowly_is_waited_for() -> None:
+    async def dawdle(stream: trio.abc.Stream, head: bytes, request: bytes) -> None:
+        whole = message(USAGE)
+        await trio.sleep(client.ANSWER_SECONDS * client.PATIENCE_PART - 0.1)
+        for start in range(0, len(whole), 10):
+            await stream.send_all(whole[start : start + 10])
+            await trio.sleep(0.5 if start > 90 else 0.0)
+
+    async def scenario(world: World) -> None:
+        assert await world.remote.usage() == USAGE
+        assert len(world.server.requests) == 1
+
+    run(dawdle, scenario)
+
+
+def test_a_connection_that_died_without_a_word_costs_a_moment_only() -> None:
+    async def answer(stream: trio.abc.Stream, head: bytes, body: bytes) -> None:
+        if stream in dead:
+            await trio.sleep_forever()
+        dead.append(stream)
+        await stream.send_all(message(USAGE))
+
+    dead: list[trio.abc.Stream] = []
+
+    async def scenario(world: World) -> None:
+        assert await world.remote.usage() == USAGE
+        began = trio.current_time()
+        assert await world.remote.usage() == USAGE
+        assert trio.current_time() - began <= client.ANSWER_SECONDS * client.PATIENCE_PART + 0.001
+        assert world.server.connection_count == 2
 
     run(answer, scenario)
 
@@ -213,13 +258,21 @@ def test_a_lost_reply_is_asked_for_again(answer: Callable[..., Awaitable[None]])
     run(lose_first, scenario)
 
 
-@pytest.mark.parametrize("fault", [httpcore.ConnectError("refused"), httpcore.ConnectTimeout()])
-def test_a_server_that_is_not_there_is_offline_soon(fault: Exception) -> None:
+@pytest.mark.parametrize(
+    ("fault", "kind", "seconds"),
+    [
+        (httpcore.ConnectError("refused"), errors.Offline, 1.0),
+        (httpcore.ConnectTimeout(), errors.Silent, client.ANSWER_SECONDS),
+    ],
+)
+def test_a_server_that_is_not_there_is_offline_soon(
+    fault: Exception, kind: type[errors.Offline], seconds: float
+) -> None:
     async def scenario(world: World) -> None:
         world.network.faults = [fault] * 100
         began = trio.current_time()
-        await fails(world, errors.Offline)
-        assert trio.current_time() - began <= client.QUICK.total_seconds
+        await fails(world, kind)
+        assert trio.current_time() - began <= seconds
         world.network.faults = [fault]
         assert await world.remote.usage() == USAGE
 

@@ -297,7 +297,12 @@ class Device:
         asked = subprocess.run(
             ["stat", "-f", "-c", "%T", self.mountpoint], capture_output=True, text=True, timeout=READY_SECONDS
         )
-        return asked.returncode == 0 and asked.stdout.startswith("fuse")
+        return asked.returncode == 0 and asked.stdout.startswith("fuse") and self._is_announced(self.process.pid)
+
+    def _is_announced(self, process: int) -> bool:
+        """Whether the commands find this mount: a little later than programs do."""
+        records = (self.directories["XDG_RUNTIME_DIR"] / "drivefs").glob("*/mount.json")
+        return any(json.loads(record.read_bytes())["pid"] == process for record in records)
 
     def umount(self, *options: str) -> None:
         """`drivefs umount`, which drains, and wait for the process to end with 0."""

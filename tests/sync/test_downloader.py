@@ -58,6 +58,25 @@ class Source:
             self.running -= 1
 
 
+class Reach:
+    """Whether the backend can be reached; `why` it cannot, from when it was found lost."""
+
+    def __init__(self) -> None:
+        self.why: errors.Offline | None = None
+        self.is_gone = False
+        self.lost_count = 0
+
+    async def reachable(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.why is not None:
+            raise self.why
+
+    def lost(self, error: errors.RemoteError) -> None:
+        self.lost_count += 1
+        if self.is_gone:
+            self.why = errors.Offline(str(error))
+
+
 async def at_once(work: Callable[..., Any], *args: Any) -> Any:
     """An `offload` without threads, so that the virtual clock knows when all is idle."""
     await trio.lowlevel.checkpoint()
@@ -70,7 +89,8 @@ class Bench:
     def __init__(self, source: Source, cache: BlockCache) -> None:
         self.source = source
         self.cache = cache
-        self.downloader = Downloader(source, cache, at_once)
+        self.reach = Reach()
+        self.downloader = Downloader(source, cache, at_once, self.reach)
 
     async def fetch(self, *blocks: BlockId, urgent: bool = True) -> None:
         await self.downloader.fetch(WORKSPACE, INODE, blocks, urgent=urgent)
@@ -284,60 +304,86 @@ def test_a_refusal_reaches_those_who_wait(bench: Bench) -> None:
     bench.run(scenario)
 
 
-def test_a_short_absence_of_the_backend_is_waited_out(bench: Bench) -> None:
+def test_a_transfer_that_breaks_goes_on_while_the_backend_is_there(bench: Bench) -> None:
     block, plaintext = bench.source.add(1)
-    bench.source.failures = [errors.Offline("gone") for _ in range(3)]
+    bench.source.failures = [errors.Offline("gone") for _ in range(downloading.MOST_FAILURES - 1)]
 
     async def scenario() -> None:
         assert await bench.read(block) == plaintext
+        assert bench.reach.lost_count == downloading.MOST_FAILURES - 1
 
     bench.run(scenario)
 
 
-def test_in_a_long_absence_callers_are_told_soon_and_one_tries_now_and_then(bench: Bench) -> None:
-    block, plaintext = bench.source.add(1)
+def test_transfers_that_always_break_end(bench: Bench) -> None:
+    block, _ = bench.source.add(1)
     bench.source.failures = [errors.Offline("gone") for _ in range(1000)]
 
     async def scenario() -> None:
-        began = trio.current_time()
         with pytest.raises(errors.Offline, match="gone"):
             await bench.read(block)
-        assert trio.current_time() - began < downloading.GRACE_SECONDS + 2
-        before = len(bench.source.requests)
-        for _ in range(100):
+        assert len(bench.source.requests) == downloading.MOST_FAILURES
+
+    bench.run(scenario)
+
+
+def test_when_the_backend_is_gone_all_who_wait_are_told_and_nothing_is_asked(bench: Bench) -> None:
+    made = [bench.source.add(seed) for seed in range(40)]
+    bench.source.failures = [errors.Offline("gone") for _ in range(1000)]
+    bench.reach.is_gone = True
+
+    async def scenario() -> None:
+        async def fails(block: BlockId) -> None:
             with pytest.raises(errors.Offline, match="gone"):
                 await bench.read(block)
-        assert len(bench.source.requests) == before
-        await trio.sleep(downloading.PROBE_SECONDS)
-        bench.source.failures.clear()
-        assert await bench.read(block) == plaintext
 
-    bench.run(scenario)
-
-
-def test_when_the_backend_is_known_to_be_back_nobody_is_sent_away(bench: Bench) -> None:
-    block, plaintext = bench.source.add(1)
-    bench.source.failures = [errors.Offline("gone") for _ in range(1000)]
-
-    async def scenario() -> None:
-        with pytest.raises(errors.Offline):
-            await bench.read(block)
-        bench.source.failures.clear()
-        bench.downloader.came_online()
-        assert await bench.read(block) == plaintext
-
-    bench.run(scenario)
-
-
-def test_a_block_that_never_comes_is_given_up_in_time(bench: Bench) -> None:
-    block, _ = bench.source.add(1)
-
-    async def scenario() -> None:
-        bench.source.gate = trio.Event()
         began = trio.current_time()
-        with pytest.raises(errors.Offline):
-            await bench.fetch(block)
-        assert trio.current_time() - began == pytest.approx(downloading.WAIT_SECONDS, abs=1)
+        async with trio.open_nursery() as nursery:
+            for block, _ in made:
+                nursery.start_soon(fails, block)
+        assert trio.current_time() - began < 2
+        before = len(bench.source.requests)
+        for block, _ in made:
+            await fails(block)
+        assert len(bench.source.requests) == before
+        bench.source.failures.clear()
+        bench.reach.why = None
+        for block, plaintext in made:
+            assert await bench.read(block) == plaintext
+
+    bench.run(scenario)
+
+
+def test_what_is_fetched_in_case_waits_until_nobody_else_does(bench: Bench) -> None:
+    urgent = [bench.source.add(seed) for seed in range(30)]
+    behind = {bench.source.add(seed)[0]: 100_000 for seed in range(100, 130)}
+
+    async def scenario() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.downloader.fetch_behind, WORKSPACE, behind)
+            nursery.start_soon(bench.fetch, *[block for block, _ in urgent])
+        order = [block for request in bench.source.requests for block in request]
+        early = {block for request in bench.source.requests[: downloading.PARALLEL_BEHIND] for block in request}
+        late = [place for place, block in enumerate(order) if block in behind and block not in early]
+        assert all(place > order.index(block) for block, _ in urgent for place in late)
+        assert all(bench.cache.contains(block) for block in behind)
+        assert all(bench.source.is_asked(block) == 1 for block in order)
+
+    bench.run(scenario)
+
+
+def test_a_block_fetched_in_case_that_becomes_urgent_overtakes(bench: Bench) -> None:
+    behind = {bench.source.add(seed, 4_000_000)[0]: 4_000_000 for seed in range(20)}
+    last = list(behind)[-1]
+
+    async def scenario() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.downloader.fetch_behind, WORKSPACE, behind)
+            await trio.sleep(0.5)
+            began = trio.current_time()
+            await bench.fetch(last)
+            assert trio.current_time() - began < 1.5
+        assert bench.source.is_asked(last) == 1
 
     bench.run(scenario)
 

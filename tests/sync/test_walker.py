@@ -12,8 +12,9 @@ from cache.check import check
 from drivefs.protocol.ids import CommitId, Incarnation, InodeId, Seq
 from drivefs.protocol.messages import Cursor, Entry, ListManyReply, ListManyRequest, ListReply, ListRequest
 from drivefs.protocol.model import InodeKind, InodeState
-from drivefs.remote.errors import Offline
+from drivefs.remote.errors import Offline, RemoteError
 from drivefs.sync import lister, walker
+from drivefs.sync.connection import Untracked
 from drivefs.sync.ends import Ends
 from tests.fs.bench import ROOT, WORKSPACE, FsBench
 
@@ -62,19 +63,25 @@ class Tree:
         return self.listing(request.directory, self.room, request.after)
 
 
+class Reach(Untracked):
+    """Remembers when the backend was found gone."""
+
+    def __init__(self) -> None:
+        self.failures: list[Exception] = []
+
+    def lost(self, error: RemoteError) -> None:
+        self.failures.append(error)
+
+
 class World:
     """A device with an empty replica, and the walk over a tree."""
 
     def __init__(self, bench: FsBench, tree: Tree) -> None:
         self.bench, self.tree, self.calls = bench, tree, 0
-        self.failures: list[Exception] = []
-
-        async def tried() -> None:
-            pass
-
         ends = Ends(bench.local, tree, WORKSPACE)  # type: ignore[arg-type]
         self.replica = bench.local.replica
-        self.lister = lister.Lister(ends, failed=self.failures.append, tried=tried, changed=lambda inode: None)
+        self.reach = Reach()
+        self.lister = lister.Lister(ends, self.reach, changed=lambda inode: None)
         self.walker = walker.Walker(self.replica, self.lister, lambda: self.calls)
 
     def begin(self) -> None:
@@ -120,7 +127,7 @@ def test_a_walk_goes_on_where_it_was(bench: FsBench) -> None:
     world.tree.during = go_away
     with pytest.raises(Offline):
         world.run()
-    assert world.failures
+    assert world.reach.failures
     world.tree.is_online = True
     world.tree.asked.clear()
     again = World(bench, world.tree)
