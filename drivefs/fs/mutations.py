@@ -63,6 +63,11 @@ class Mutations:
         if self.hear is not None:
             self.hear(mutation)
 
+    def renumber(self) -> None:
+        """Inodes have new ids: nothing that comes now merges into what came before."""
+        self._recent.clear()
+        self._transient.clear()
+
     def _forget_recent(self) -> None:
         self._recent.clear()
 
@@ -104,12 +109,16 @@ class Mutations:
     def set_attributes(self, change: SetAttributes) -> OpNumber:
         """Append a change of attributes, or merge it into the last mutation about its inode."""
         last = self._recent.get(change.inode)
-        merged = None if last is None else _merged(last, change)
+        merged = None if last is None or self._is_time_of_directory(change) else _merged(last, change)
         if merged is None or not self._journal.replace_unsent(merged):
             return self.append(change)
         self._recent[change.inode] = merged
         self.tell(change)
         return merged.n
+
+    def _is_time_of_directory(self, change: SetAttributes) -> bool:
+        """Whether the change belongs behind what happened in a directory since the last mutation about it."""
+        return change.mtime_ns is not None and self._view.inode(change.inode).kind is InodeKind.DIRECTORY
 
 
 def _is_own_affair(mutation: Mutation) -> bool:

@@ -6,7 +6,8 @@ inodes that they name, and gives the next batch. It neither reads the journal no
 Rules:
 
 - Two mutations depend on each other when they write the same dentry or inode, or when one creates, removes or moves a
-  directory that the other names as parent. Sharing a parent alone is no dependency.
+  directory that the other names as parent. Sharing a parent alone is no dependency. The time of a directory is set
+  after what happened in it before.
 - A file is created together with its first content: its `Create` waits until the content is stored as blocks, and the
   `Store` stands directly behind it in the same batch, wherever it stands in the journal.
 - What waits, waits together with all that depends on it. If it waits for little content that is on its way, everything
@@ -174,6 +175,9 @@ def _with_predecessors(mutation: Mutation, touched: _Touched, frozen: Set[OpNumb
         after.add(touched.directories.get(directory, NO_OP))
         after.update(touched.children.pop(directory, ()))
         touched.directories[directory] = mutation.n
+    if isinstance(mutation, SetAttributes) and mutation.mtime_ns is not None:
+        # A directory's time is set after what happened in it, which would move the time again.
+        after.update(touched.children.get(mutation.inode, ()))
     after -= {NO_OP, mutation.n}
     if isinstance(mutation, Store):
         touched.stores[mutation.inode] = mutation.n

@@ -1,5 +1,6 @@
 """The order rules of commits, on journals made by hand and at random."""
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,6 +91,12 @@ def test_child_names_the_creation_of_its_directory_as_predecessor() -> None:
 def test_removal_of_a_directory_follows_the_removal_of_its_children() -> None:
     result = planned([unlink(1, 6, parent=5), unlink(2, 7, parent=5), unlink(3, 5)])
     assert result.batch[2].after == [1, 2]
+
+
+def test_time_of_a_directory_is_set_after_what_happened_in_it() -> None:
+    mode, times = attributes(4, 10), msgspec.structs.replace(attributes(5, 10), mtime_ns=1)
+    result = planned([create(2, 11, parent=10), unlink(3, 12, parent=10), mode, times])
+    assert [m.after for m in result.batch] == [[], [], [], [2, 3, 4]]
 
 
 def test_siblings_do_not_depend_on_each_other() -> None:
