@@ -34,6 +34,8 @@ from drivefs.fs.filesystem import Drive, FileSystem, Services
 from drivefs.fs.ownership import Owner
 from drivefs.fuse import invalidation
 from drivefs.fuse.attributes import Translation
+from drivefs.fuse.replay import Mounted, Replay
+from drivefs.fuse.replay_process import PlayerProcess
 from drivefs.fuse.session import MountFailed
 from drivefs.fuse.session import Session as KernelSession
 from drivefs.protocol.ids import InodeId
@@ -160,6 +162,7 @@ class _Parts:
     kernel: KernelSession
     invalidation: invalidation.Invalidation
     events: Events
+    replay: Replay
 
 
 class _Allowance:
@@ -205,6 +208,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     filesystem.hear_of_followers(partial(_follow, filesystem, kernel.translation, told))
     events = Events()
     announcer = Announcer(events, Places(local, device.root))
+    announcer.replayer = _replay(kernel, filesystem, Places(local, device.root), told)
     events.hear.append(lambda are_heard: _listen(filesystem, publications, announcer if are_heard else None))
     labels = Labels(device=settings.profile.device, today=_today)
     refusals = Refusals(local, device.root, contents=filesystem.contents, shown=shown, labels=labels)
@@ -236,13 +240,29 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         received=Meter(lambda: downloader.received_bytes),
     )
     allowance.hear += [filesystem.quota.told, reporter.told]
-    return _Parts(engine, publications, parts.publisher, downloader, reporter, filesystem, kernel, told, events)
+    running = (reporter, filesystem, kernel, told, presence, events, announcer.replayer)
+    return _Parts(engine, publications, parts.publisher, downloader, *running)
 
 
 def _listen(filesystem: FileSystem, publications: Publications, announcer: Announcer | None) -> None:
     """What programs do here is told to the announcer, or to nobody: then it costs nothing."""
     filesystem.hear(None if announcer is None else announcer.mutated)
     publications.hear = None if announcer is None else announcer.written
+
+
+def _replay(
+    kernel: KernelSession, filesystem: FileSystem, places: Places, told: invalidation.Invalidation
+) -> Replay:
+    """What shows programs that watch the mount what happened elsewhere."""
+    mounted = Mounted(
+        root=filesystem.root,
+        start=lambda: PlayerProcess.start(kernel.stage, _Threads(1), kernel.mountpoint, kernel.device),
+        present=filesystem.known,
+        way_to=places.way_to,
+        forget=told.entry,
+        forgotten=told.wait_told,
+    )
+    return Replay(mounted, kernel.stage, probe=b".drivefs-" + os.urandom(8).hex().encode())
 
 
 def _follow(
@@ -319,6 +339,7 @@ class _Mount:
         nursery.start_soon(self._announce, parts.engine)
         nursery.start_soon(parts.reporter.run)
         nursery.start_soon(parts.invalidation.run)
+        nursery.start_soon(parts.replay.run)
         nursery.start_soon(parts.engine.run)
         for _ in range(PARALLEL_REQUESTS):
             nursery.start_soon(parts.downloader.serve)

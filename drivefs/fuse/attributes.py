@@ -67,6 +67,12 @@ class Translation:
                 del self._cached[inode]
         return made
 
+    def fleeting(self, state: InodeState) -> pyfuse3.EntryAttributes:
+        """The attributes of an inode, for one answer only: the kernel may keep nothing of it."""
+        made = self._made(state)
+        made.entry_timeout = made.attr_timeout = 0.0
+        return made
+
     def _made(self, state: InodeState) -> pyfuse3.EntryAttributes:
         made = pyfuse3.EntryAttributes()
         made.st_ino = self._numbers.get(state.inode, state.inode)

@@ -44,10 +44,25 @@ class _Queue:
     def __init__(self) -> None:
         self._waiting: dict[Notification, None] = {}
         self._filled = trio.Event()
+        self._put_count = self._told_count = 0
+        self._went_on = trio.Event()
 
     def put(self, notification: Notification) -> None:
+        self._put_count += notification not in self._waiting
         self._waiting[notification] = None
         self._filled.set()
+
+    def told(self, count: int) -> None:
+        """So many that were taken are told."""
+        self._told_count += count
+        self._went_on.set()
+        self._went_on = trio.Event()
+
+    async def wait_told(self) -> None:
+        """Return when all that is in the queue now, or was taken, is told."""
+        target = self._put_count
+        while self._told_count < target:
+            await self._went_on.wait()
 
     async def take(self) -> list[Notification]:
         """The next ones, as soon as there are any."""
@@ -85,9 +100,16 @@ class Invalidation:
             for queue in self._queues:
                 nursery.start_soon(self._work, queue)
 
+    async def wait_told(self) -> None:
+        """Return when the kernel has been told of all that concerns it now; it may never take it."""
+        for queue in self._queues:
+            await queue.wait_told()
+
     async def _work(self, queue: _Queue) -> None:
         while True:
-            await self._offload(notify, await queue.take())
+            batch = await queue.take()
+            await self._offload(notify, batch)
+            queue.told(len(batch))
 
 
 def notify(batch: Sequence[Notification]) -> None:

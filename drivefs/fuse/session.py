@@ -13,8 +13,9 @@ import pyfuse3
 from drivefs.fs.filesystem import FileSystem
 from drivefs.fuse import connection
 from drivefs.fuse.attributes import Translation
-from drivefs.fuse.operations import Operations
 from drivefs.fuse.polling import PolledFirst, polled_first
+from drivefs.fuse.replay_operations import StagedOperations
+from drivefs.fuse.replay_stage import Stage
 from drivefs.fuse.unsticking import unsticking
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,11 @@ class Session:
     def __init__(self, filesystem: FileSystem, mountpoint: str, options: Iterable[str], source: str) -> None:
         """Prepare a mount; `options` are FUSE's, as `allow_other` or `ro`; `source` is its name in mount tables."""
         self.translation = Translation(filesystem.root, filesystem.owner)
-        self._operations = Operations(filesystem, self.translation)
-        self._mountpoint = os.path.abspath(mountpoint)
+        self.stage = Stage(filesystem, self.translation)
+        self._operations = StagedOperations(filesystem, self.translation, self.stage)
+        self.mountpoint = os.path.abspath(mountpoint)
+        self.device = 0
+        """The device number of what is mounted, as `st_dev` has it; 0 before."""
         self._options = {*options, *pyfuse3.default_options, f"fsname={_escaped(source)}", f"subtype={SUBTYPE}"}
         self._polled = PolledFirst()
         self.holds_up_others = False
@@ -56,15 +60,16 @@ class Session:
             MountFailed: with what libfuse says.
         """
         try:
-            pyfuse3.init(self._operations, self._mountpoint, self._options)
+            pyfuse3.init(self._operations, self.mountpoint, self._options)
         except RuntimeError as error:
-            raise MountFailed(f"{self._mountpoint} cannot be mounted: {error}") from error
+            raise MountFailed(f"{self.mountpoint} cannot be mounted: {error}") from error
         self._tune()
 
     def _tune(self) -> None:
-        found = connection.topmost(self._mountpoint)
+        found = connection.topmost(self.mountpoint)
         if found is None:
             return
+        self.device = os.makedev(0, found.number)
         self.holds_up_others = not connection.set_max_background(found.number, MAX_BACKGROUND)
         try:
             (BDI / f"0:{found.number}" / "read_ahead_kb").write_text(str(READ_AHEAD_KIBIBYTES))

@@ -99,7 +99,7 @@ def of_state(before: InodeState, after: InodeState) -> Kind | None:
 
     What entries do to their directory, and names to the inode's link count and ctime, is told with the names.
     """
-    if before.revision != after.revision or (before.size != after.size and after.kind is InodeKind.FILE):
+    if after.kind is InodeKind.FILE and _has_other_content(before, after):
         return Kind.CHANGED
     same = (
         before.mode == after.mode
@@ -108,3 +108,11 @@ def of_state(before: InodeState, after: InodeState) -> Kind | None:
         and (before.mtime_ns == after.mtime_ns or after.kind is InodeKind.DIRECTORY)
     )
     return None if same else Kind.ATTRIBUTES
+
+
+def _has_other_content(before: InodeState, after: InodeState) -> bool:
+    """A file that takes over a name's history gets another revision number and keeps its content and mtime."""
+    if before.size != after.size:
+        return True
+    is_same_write = before.mtime_ns == after.mtime_ns and before.blocks is not None and before.blocks == after.blocks
+    return before.revision != after.revision and not is_same_write
