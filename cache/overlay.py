@@ -62,6 +62,10 @@ class Overlay:
         )
         return [self._decoded(*row) for row in rows]
 
+    def has_inodes(self) -> bool:
+        """Whether local changes touched any inode at all."""
+        return self._database.row("SELECT 1 FROM inodes LIMIT 1") is not None
+
     def marked(self) -> list[InodeId]:
         """The inodes that local changes touched and that carry the mark of a conflict copy, perhaps others too."""
         return [InodeId(inode) for (inode,) in self._database.rows(f"SELECT inode FROM inodes WHERE {IS_MARKED}")]

@@ -105,10 +105,12 @@ class Replica:
             return row[0] or None
         return None if self.is_complete(parent) else MISSING
 
-    def names(self, parent: InodeId) -> list[tuple[bytes, InodeId]]:
-        """All known names of a directory in byte order, with the inodes that they lead to."""
-        found: list[tuple[bytes, InodeId]] = self.database.rows(
-            "SELECT name, inode FROM dentries WHERE parent = ? AND inode != 0 ORDER BY name", (parent,)
+    def entries(self, parent: InodeId, limit: int) -> list[tuple[bytes, InodeId, bytes | None]]:
+        """The first `limit` known names of a directory in byte order, with what they lead to and its encoded state."""
+        found: list[tuple[bytes, InodeId, bytes | None]] = self.database.rows(
+            "SELECT d.name, d.inode, i.state FROM dentries d LEFT JOIN inodes i USING (inode)"
+            " WHERE d.parent = ? AND d.inode != 0 ORDER BY d.name LIMIT ?",
+            (parent, limit),
         )
         return found
 

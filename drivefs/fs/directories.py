@@ -7,15 +7,17 @@ read. Each directory has `.` and `..`.
 
 from collections.abc import Iterator
 
+import trio
+
 from drivefs.fs import errors
 from drivefs.fs.handles import DirectoryHandle, Handles
 from drivefs.fs.namespace import Namespace
-from drivefs.fs.view import View
+from drivefs.fs.view import FIRST_ENTRIES, PART_NAMES, View
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind, InodeState
 
-LOADED_TOGETHER = 128
-"""How many entries' states are looked up at once: about as many as go into one reply."""
+ATTEMPTS = 4
+"""So often a long listing is read before nobody else may change it meanwhile."""
 
 
 class Directories:
@@ -51,7 +53,29 @@ class Directories:
         if self._view.inode(handle.inode).nlink:
             await self._namespace.list(handle.inode)
             dots = [(b".", handle.inode), (b"..", self._view.parent_of(handle.inode))]
-            handle.names = [*dots, *self._view.children(handle.inode)]
+            handle.names = [*dots, *(await self._children(handle.inode)).items()]
+
+    async def _children(self, directory: InodeId) -> dict[bytes, InodeId]:
+        """All names of a directory as they are at one moment; a long listing is read in parts, with others between.
+
+        If a name changes meanwhile it is read again, and the last time without letting anybody in between.
+        """
+        for attempt in range(ATTEMPTS):
+            if (listing := self._view.listing(directory)) is not None:
+                return listing
+            found: dict[bytes, InodeId] = {}
+            after, is_last = b"", False
+            with self._view.watch_listing(directory) as watch:
+                while not is_last and not watch.is_stale:
+                    part = self._view.names_after(directory, after)
+                    found.update(part)
+                    is_last = len(part) < PART_NAMES
+                    after = part[-1][0] if part else after
+                    if not is_last and attempt < ATTEMPTS - 1:
+                        await trio.lowlevel.checkpoint()
+            if is_last and not watch.is_stale:
+                break
+        return self._view.keep_listing(directory, found)
 
     def _entries(self, handle: DirectoryHandle, place: int) -> Iterator[tuple[bytes, InodeState, int]]:
         cached = self._view.cached
@@ -66,7 +90,7 @@ class Directories:
 
     def _loaded(self, handle: DirectoryHandle, index: int) -> InodeState | None:
         """The state of an entry that is not cached, with those of the entries behind it; None if there is none."""
-        self._view.load(inode for _, inode in handle.names[index : index + LOADED_TOGETHER])
+        self._view.load(inode for _, inode in handle.names[index : index + FIRST_ENTRIES])
         try:
             return self._view.inode(handle.names[index][1])
         except errors.NotFound:

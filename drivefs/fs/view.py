@@ -20,12 +20,17 @@ from cache.journal import Journal
 from cache.overlay import MISSING
 from cache.replica import Replica
 from drivefs.fs import errors
+from drivefs.protocol import wire
 from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId, OpNumber, Seq
 from drivefs.protocol.model import InodeKind, InodeState
 
 MAX_INODES = 16_384
 LEAST_LOADED = 4
 """Fewer inodes than this are not worth a query for all of them."""
+FIRST_ENTRIES = 128
+"""So many entries of a directory are looked up together with their states: about as many as go into one reply."""
+PART_NAMES = 4000
+"""So many names of a directory are looked up at once: about two milliseconds."""
 MAX_NAMES = 32_768
 MAX_NAMELESS = 4096
 MAX_LISTED = 32_768
@@ -160,22 +165,57 @@ class View:
         state = self._overlay.inode(directory)
         return state is not None and not state.seq
 
-    def children(self, directory: InodeId) -> list[tuple[bytes, InodeId]]:
-        """All names of a directory that is listed, in no order."""
-        listing = self._listings.get(directory)
-        if listing is None:
-            listing = dict(self.replica.names(directory))
-            for name, inode in self._overlay.children(directory):
-                if inode:
-                    listing[name] = inode
-                else:
-                    listing.pop(name, None)
-            self._listings.keep(directory, listing)
-        return list(listing.items())
+    def listing(self, directory: InodeId) -> dict[bytes, InodeId] | None:
+        """All names of a directory that is listed, not to be changed; None if they are too many to be had at once."""
+        if (listing := self._listings.get(directory)) is not None:
+            return listing
+        found = self._first_children(directory)
+        if len(found) == FIRST_ENTRIES:
+            more = self.names_after(directory, found[-1][0])
+            if len(more) == PART_NAMES:
+                return None
+            found += more
+        return self.keep_listing(directory, dict(found))
+
+    def _first_children(self, directory: InodeId) -> list[tuple[bytes, InodeId]]:
+        """The first names that the replica has of a directory; the states of what they lead to are cached."""
+        entries = self.replica.entries(directory, FIRST_ENTRIES)
+        own: set[InodeId] = set()
+        if entries and self._overlay.has_inodes():
+            own = {state.inode for state in self._overlay.inodes([inode for _, inode, _ in entries])}
+        for _, inode, state in entries:
+            if state is not None and inode not in self._inodes and inode not in own:
+                self._inodes[inode] = wire.decode(state, InodeState)
+        shrink(self._inodes, MAX_INODES)
+        return [(name, inode) for name, inode, _ in entries]
+
+    def names_after(self, directory: InodeId, after: bytes) -> list[tuple[bytes, InodeId]]:
+        """The next `PART_NAMES` names that the replica has of a directory; fewer are the last."""
+        return self.replica.names_after(directory, after, PART_NAMES)
+
+    def keep_listing(self, directory: InodeId, listing: dict[bytes, InodeId]) -> dict[bytes, InodeId]:
+        """Keep all names that the replica has of a directory, with own changes on top; gives what is shown."""
+        for name, inode in self._overlay.children(directory):
+            if inode:
+                listing[name] = inode
+            else:
+                listing.pop(name, None)
+        self._listings.keep(directory, listing)
+        return listing
+
+    def watch_listing(self, directory: InodeId) -> "Watch":
+        """For one who reads a listing part by part: whether any of its names has changed meanwhile."""
+        return self._listings.watch(directory)
 
     def is_empty(self, directory: InodeId) -> bool:
         """Whether a directory that is listed has no names."""
-        return not self.children(directory)
+        if (listing := self._listings.get(directory)) is not None:
+            return not listing
+        own = self._overlay.children(directory)
+        gone = {name for name, inode in own if not inode}
+        if len(gone) < len(own):
+            return False
+        return all(name in gone for name, _ in self.replica.names_after(directory, b"", len(gone) + 1))
 
     def parent_of(self, directory: InodeId) -> InodeId:
         """The directory in which a directory is, as far as that is known; else itself."""
@@ -285,6 +325,12 @@ class Listings:
     def __init__(self) -> None:
         self._kept: dict[InodeId, dict[bytes, InodeId]] = {}
         self._name_count = 0
+        self._watches: set[Watch] = set()
+
+    @property
+    def size(self) -> int:
+        """How many directories and names are kept."""
+        return len(self._kept) + self._name_count
 
     def get(self, directory: InodeId) -> dict[bytes, InodeId] | None:
         """A listing that is kept; not to be changed."""
@@ -300,6 +346,7 @@ class Listings:
 
     def put(self, directory: InodeId, name: bytes, inode: InodeId) -> None:
         """A name leads to an inode now, or to nothing (`NO_INODE`)."""
+        self._tell(directory)
         listing = self._kept.get(directory)
         if listing is None:
             return
@@ -312,17 +359,45 @@ class Listings:
         self._make_room()
 
     def _make_room(self) -> None:
-        while self._name_count + len(self._kept) > MAX_LISTED:
+        while self.size > MAX_LISTED:
             self.drop(next(iter(self._kept)))
 
     def drop(self, directory: InodeId) -> None:
         """Keep a listing no longer."""
+        self._tell(directory)
         self._name_count -= len(self._kept.pop(directory, ()))
 
     def clear(self) -> None:
         """Keep none."""
         self._kept.clear()
         self._name_count = 0
+        for watch in self._watches:
+            watch.is_stale = True
+
+    def watch(self, directory: InodeId) -> "Watch":
+        """Watch the names of a directory for as long as the result is entered."""
+        return Watch(self._watches, directory)
+
+    def _tell(self, directory: InodeId) -> None:
+        for watch in self._watches:
+            if watch.directory == directory:
+                watch.is_stale = True
+
+
+class Watch:
+    """Whether the names of a directory have changed since this was entered."""
+
+    def __init__(self, watches: "set[Watch]", directory: InodeId) -> None:
+        self.directory = directory
+        self.is_stale = False
+        self._watches = watches
+
+    def __enter__(self) -> "Watch":
+        self._watches.add(self)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._watches.discard(self)
 
 
 class _Change:

@@ -28,13 +28,14 @@ class InodeKind(enum.IntEnum):
     BLOCK_DEVICE = stat.S_IFBLK
 
 
-class InodeState(msgspec.Struct, omit_defaults=True):
+class InodeState(msgspec.Struct, omit_defaults=True, gc=False):
     """Everything known of one inode, as of `seq`.
 
     `mode` holds the permission bits only (12 bits). `uid` and `gid` are None for "mine": shown as the mounting user.
     `blocks` is the packed block list (`pack_blocks`) of the current revision, or None when it is long and has to be
     asked for; `revision` 0 means that there never was content. `xattrs` are the `user.*` and other stored ones.
-    `nlink` of a directory is 2 plus its subdirectories; 0 is an inode without a name.
+    `nlink` of a directory is 2 plus its subdirectories; 0 is an inode without a name. Many are in memory, and none can
+    be part of a cycle: the garbage collector need not look at them.
     """
 
     inode: InodeId
@@ -56,7 +57,7 @@ class InodeState(msgspec.Struct, omit_defaults=True):
     seq: Seq = Seq(0)
 
 
-class DentryState(msgspec.Struct, omit_defaults=True):
+class DentryState(msgspec.Struct, omit_defaults=True, gc=False):
     """What (parent, name) leads to as of `seq`; `inode` 0 means that the name is gone."""
 
     parent: InodeId

@@ -46,7 +46,7 @@ def listing(replica: Replica, seq: int, names: dict[bytes, int], *, complete: bo
 
 
 def names(replica: Replica) -> list[bytes]:
-    return [name for name, _ in replica.names(ROOT)]
+    return [name for name, _ in replica.names_after(ROOT, b"", 10_000)]
 
 
 def test_a_name_is_absent_only_where_all_names_are_known(replica: Replica) -> None:
@@ -125,7 +125,7 @@ def test_an_own_directory_is_complete_from_the_start(replica: Replica) -> None:
 
 def test_names_and_states_of_a_directory_come_all_at_once(replica: Replica) -> None:
     listing(replica, 5, {b"%05d" % index: 100 + index for index in range(2000)})
-    found = replica.names(ROOT)
+    found = replica.names_after(ROOT, b"", 10_000)
     assert found == [(b"%05d" % index, 100 + index) for index in range(2000)]
     states = replica.inodes([InodeId(inode) for _, inode in found[:500]] + [InodeId(7)])
     assert sorted(state.inode for state in states) == list(range(100, 600))
@@ -225,7 +225,7 @@ def test_what_the_feed_brought_while_a_directory_was_being_listed_stays(replica:
     entries = [(b"gone", 11), (b"moved", 12), (b"old", 14), (b"z", 15)]
     listed = [Entry(name=name, inode=file(inode, size=1)) for name, inode in entries]
     replica.apply_listing(directory(), listed, Seq(5), complete=True)
-    assert dict(replica.names(ROOT)) == {b"a": 10, b"old": 14, b"z": 12, b"new": 13}
+    assert dict(replica.names_after(ROOT, b"", 10_000)) == {b"a": 10, b"old": 14, b"z": 12, b"new": 13}
     assert replica.inode(InodeId(11)) is None
     assert replica.inode(InodeId(15)) is None
     moved = replica.inode(InodeId(12))
