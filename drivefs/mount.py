@@ -208,7 +208,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     filesystem.hear_of_followers(partial(_follow, filesystem, kernel.translation, told))
     events = Events()
     announcer = Announcer(events, Places(local, device.root))
-    announcer.replayer = _replay(kernel, filesystem, Places(local, device.root), told)
+    announcer.replayer = replay = _replay(kernel, filesystem, Places(local, device.root), told)
     events.hear.append(lambda are_heard: _listen(filesystem, publications, announcer if are_heard else None))
     labels = Labels(device=settings.profile.device, today=_today)
     refusals = Refusals(local, device.root, contents=filesystem.contents, shown=shown, labels=labels)
@@ -240,7 +240,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         received=Meter(lambda: downloader.received_bytes),
     )
     allowance.hear += [filesystem.quota.told, reporter.told]
-    running = (reporter, filesystem, kernel, told, presence, events, announcer.replayer)
+    running = (reporter, filesystem, kernel, told, events, replay)
     return _Parts(engine, publications, parts.publisher, downloader, *running)
 
 
