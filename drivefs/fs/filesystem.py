@@ -32,7 +32,7 @@ from drivefs.fs.xattrs import Xattrs
 from drivefs.protocol.changes import Mutation
 from drivefs.protocol.conflicts import CONFLICT_XATTR
 from drivefs.protocol.ground import NowNs
-from drivefs.protocol.ids import InodeId, WorkspaceId
+from drivefs.protocol.ids import NO_INODE, InodeId, WorkspaceId
 from drivefs.protocol.messages import Limits, Usage
 from drivefs.protocol.model import InodeKind, InodeState
 
@@ -231,6 +231,18 @@ class FileSystem:
         if inode >= virtual.FIRST:
             return self._virtual.inode(inode)
         return self._view.inode(inode)
+
+    def known(self, inode: InodeId) -> InodeState | None:
+        """The present state of an inode; None: nothing is known of it here."""
+        try:
+            return self.inode(inode)
+        except errors.NotFound:
+            return None
+
+    def shown(self, parent: InodeId, name: bytes) -> InodeState | None:
+        """What a name leads to, as far as it is known here; None: to nothing, or there is no saying. Never waits."""
+        inode = NO_INODE if parent >= virtual.FIRST else self._view.named(parent, name)
+        return self._view.inode(inode) if inode else None
 
     def set_attributes(self, inode: InodeId, wanted: Wanted, number: int | None = None) -> InodeState:
         """Change attributes, through the descriptor of that number if there is one; gives the new state.
