@@ -105,6 +105,13 @@ class Replica:
             return row[0] or None
         return None if self.is_complete(parent) else MISSING
 
+    def names(self, parent: InodeId) -> list[tuple[bytes, InodeId]]:
+        """All known names of a directory in byte order, with the inodes that they lead to."""
+        found: list[tuple[bytes, InodeId]] = self.database.rows(
+            "SELECT name, inode FROM dentries WHERE parent = ? AND inode != 0 ORDER BY name", (parent,)
+        )
+        return found
+
     def entries(self, parent: InodeId, limit: int) -> list[tuple[bytes, InodeId, bytes | None]]:
         """The first `limit` known names of a directory in byte order, with what they lead to and its encoded state."""
         found: list[tuple[bytes, InodeId, bytes | None]] = self.database.rows(

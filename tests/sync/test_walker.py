@@ -86,7 +86,8 @@ class World:
 
     def begin(self) -> None:
         """The replica is empty, as when the cache was deleted."""
-        self.replica.reset()
+        for table in ("inodes", "dentries", "complete", "incomplete"):
+            self.replica.database.execute_script(f"DELETE FROM {table}")
         self.replica.set_cursor(WORKSPACE, NOW)
         self.bench.fs.begin_again()
 
