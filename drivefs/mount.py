@@ -28,7 +28,7 @@ from cache.errors import CacheError
 from cache.workspace import LocalState
 from drivefs import __version__
 from drivefs.config import Credentials, MountSettings
-from drivefs.control import conflicts, handlers, mounts, server, watching
+from drivefs.control import conflicts, handlers, mounts, server, uploads, watching
 from drivefs.control.readiness import Readiness
 from drivefs.fs.filesystem import Drive, FileSystem, Services
 from drivefs.fs.ownership import Owner
@@ -51,8 +51,10 @@ from drivefs.sync.ends import Ends
 from drivefs.sync.engine import Engine, Parts
 from drivefs.sync.events import Events
 from drivefs.sync.follower import Follower
+from drivefs.sync.incoming import IncomingUploads
 from drivefs.sync.lister import Lister
 from drivefs.sync.places import Places
+from drivefs.sync.presence import Outgoing, Presence
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
 from drivefs.sync.refusals import Labels, Refusals
@@ -161,6 +163,7 @@ class _Parts:
     filesystem: FileSystem
     kernel: KernelSession
     invalidation: invalidation.Invalidation
+    presence: Presence
     events: Events
     replay: Replay
 
@@ -197,7 +200,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     ends = Ends(local, remote, device.workspace)
     lister = Lister(ends, connection, changed=lambda inode: shown.attributes_changed(inode))
     services = Services(fetcher=downloader, lister=lister, publisher=publications)
-    drive = _drive(device, allowance, lambda: msgspec.to_builtins(reporter.status()))
+    drive = _drive(device, allowance, lambda: _status(reporter, presence))
     filesystem = FileSystem(local, services, drive, time.time_ns)
     name = f"drivefs:{settings.profile.name}"
     kernel = KernelSession(filesystem, str(settings.mountpoint), settings.options, name)
@@ -233,6 +236,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         begun_again=filesystem.begin_again,
     )
     engine = Engine(parts, random.random)
+    presence = _presence(ends, engine, parts, Places(local, device.root), events)
     reporter = Reporter(
         local,
         connection,
@@ -240,7 +244,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         received=Meter(lambda: downloader.received_bytes),
     )
     allowance.hear += [filesystem.quota.told, reporter.told]
-    running = (reporter, filesystem, kernel, told, events, replay)
+    running = (reporter, filesystem, kernel, told, presence, events, replay)
     return _Parts(engine, publications, parts.publisher, downloader, *running)
 
 
@@ -272,6 +276,20 @@ def _follow(
     translation.swap(inode, other)
     for parent, name in [*filesystem.names_of(inode), *filesystem.names_of(other)]:
         kernel.entry(parent, name)
+
+
+def _presence(ends: Ends, engine: Engine, parts: Parts, places: Places, events: Events) -> Presence:
+    """What tells the other devices of this one, and this one of the others."""
+    incoming = IncomingUploads(places, events, time.time_ns, lambda: engine.connection.reach.online)
+    outgoing = Outgoing(parts.publisher, parts.publications, places)
+    presence = parts.follower.presence = Presence(ends, outgoing, incoming, events, places)
+    return presence
+
+
+def _status(reporter: Reporter, presence: Presence) -> dict[str, Any]:
+    """The text of `.drivefs/status`."""
+    found: dict[str, Any] = msgspec.to_builtins(reporter.status())
+    return {**found, "incoming": [uploads.as_text(each) for each in presence.incoming.all()]}
 
 
 def _drive(device: Credentials, allowance: _Allowance, status: Callable[[], Any]) -> Drive:
@@ -341,6 +359,7 @@ class _Mount:
         nursery.start_soon(parts.invalidation.run)
         nursery.start_soon(parts.replay.run)
         nursery.start_soon(parts.engine.run)
+        nursery.start_soon(parts.presence.run, parts.engine.connection)
         for _ in range(PARALLEL_REQUESTS):
             nursery.start_soon(parts.downloader.serve)
 
@@ -365,6 +384,7 @@ class _Mount:
             engine=parts.engine,
             reporter=parts.reporter,
             is_on_its_way=parts.publications.is_on_its_way,
+            presence=parts.presence,
             notices=lambda: self._notices(parts),
         )
 

@@ -15,6 +15,7 @@ STATES = {
     "pending": "changed here, not on the server yet",
     "open": "being written; it travels when it is closed or synced",
     "failed": "refused by the server",
+    "incoming": "not here yet: another device is sending it",
 }
 
 
@@ -28,12 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     path = Path(os.path.abspath(arguments.path))
     drive = drives.holding(drives.places(), path)
-    try:
-        # An inode's number on the mount is its identity everywhere.
-        inode = path.lstat().st_ino
-    except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}") from error
-    status = {"path": os.fsencode(path).decode(errors="replace"), **drive.call("file_status", {"inode": inode})}
+    status = {"path": os.fsencode(path).decode(errors="replace"), **_ask(drive, path)}
+    if status["incoming"] is not None:
+        status["incoming"] |= {"path": status["path"], "name": os.path.basename(status["path"])}
     if arguments.json:
         output.print_json(status)
     else:
@@ -41,9 +39,27 @@ def run(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def _ask(drive: drives.Drive, path: Path) -> dict[str, Any]:
+    """What the mount says of a path, or of what another device is sending there."""
+    try:
+        # An inode's number on the mount is its identity everywhere.
+        found: dict[str, Any] = drive.call("file_status", {"inode": path.lstat().st_ino})
+    except OSError as error:
+        try:
+            asked = {"inode": 0, "parent": path.parent.stat().st_ino, "name": os.fsencode(path.name)}
+            found = drive.call("file_status", asked)
+        except (OSError, CommandError):
+            raise CommandError(f"{path}: {error.strerror}") from error
+    return found
+
+
 def lines(status: dict[str, Any]) -> list[str]:
     """The status for people."""
     shown = [f"{status['path']}: {STATES[status['state']]}"]
+    if status["incoming"] is not None:
+        shown.append(f"  incoming  {output.upload_in_words(status['incoming'])}")
+    if status["state"] == "incoming":
+        return shown
     if status["reason"]:
         shown.append(f"  reason    {status['reason']}")
     if status["state"] != "synced":

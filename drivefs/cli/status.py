@@ -1,6 +1,7 @@
 """`drivefs status`: what a mounted drive is doing. Shows what the mount says; decides nothing."""
 
 import argparse
+import os
 from typing import Any
 
 from drivefs.cli import drives, output
@@ -19,6 +20,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     drive = drives.choose(drives.places(), arguments.mountpoint, arguments.profile)
     status = drive.call("status")
+    for each in status["incoming"] + status["outgoing"]:
+        each["path"] = None if each["path"] is None else os.path.join(drive.mountpoint, os.fsdecode(each["path"]))
+        each["name"] = os.fsdecode(each["name"])
     if arguments.json:
         output.print_json(status)
     else:
@@ -40,6 +44,8 @@ def lines(status: dict[str, Any]) -> list[str]:
     ]
     if unlisted := status["unlisted_directories"]:
         shown.append(f"  listing   {unlisted} folders are known but not listed yet; opening one lists it")
+    shown += [f"  sending   {output.upload_in_words(each)}" for each in status["outgoing"]]
+    shown += [f"  incoming  {output.upload_in_words(each)}" for each in status["incoming"]]
     return shown + [f"  attention {notice}" for notice in status["attention"]]
 
 

@@ -12,11 +12,13 @@ import trio
 
 from cache.journal import RowState
 from cache.workspace import LocalState
+from drivefs.control import uploads
 from drivefs.control.errors import Refused
 from drivefs.control.server import Handler, Report
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind, InodeState, unpack_blocks
 from drivefs.sync.engine import Engine
+from drivefs.sync.presence import Presence
 from drivefs.sync.status import Reporter
 
 REPORT_SECONDS = 0.2
@@ -36,6 +38,7 @@ class Drive:
     engine: Engine
     reporter: Reporter
     is_on_its_way: Callable[[InodeId], bool]
+    presence: Presence
     notices: Callable[[], list[str]]
 
 
@@ -73,6 +76,8 @@ class Handlers:
             "cache": self._cache(),
             "quota": {"used_bytes": status.used_bytes, "limit_bytes": status.quota_bytes} if is_known else None,
             "unlisted_directories": status.unlisted_directories,
+            "incoming": [uploads.as_fields(each) for each in self._drive.presence.incoming.all()],
+            "outgoing": [uploads.as_fields(each) for each in self._drive.presence.outgoing.all()],
             "attention": self._drive.notices(),
         }
 
@@ -110,8 +115,11 @@ class Handlers:
         }
 
     async def file_status(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
-        """How far one inode is; `inode` is its id."""
+        """How far one inode is, by its id `inode`; or what is on its way to a `name` in `parent` that is not here."""
         local, inode = self._drive.local, InodeId(arguments["inode"])
+        if not inode:
+            return self._only_incoming(InodeId(arguments["parent"]), arguments["name"])
+        incoming = self._drive.presence.incoming.of(inode)
         state = local.journal.overlay.inode(inode) or local.replica.inode(inode)
         if state is None:
             raise Refused("not_found", "nothing is known of this file on this device")
@@ -130,6 +138,24 @@ class Handlers:
             "mutations": len(rows) + (draft is not None),
             "bytes": unsent,
             "cached_bytes": self._cached_bytes(state),
+            "incoming": None if incoming is None else uploads.as_fields(incoming),
+        }
+
+    def _only_incoming(self, parent: InodeId, name: bytes) -> dict[str, Any]:
+        found = self._drive.presence.incoming.of(parent=parent, name=name)
+        if found is None:
+            raise Refused("not_found", "nothing is known of this file on this device")
+        return {
+            "inode": None,
+            "kind": "file",
+            "size": found.size,
+            "revision": 0,
+            "state": "incoming",
+            "reason": "",
+            "mutations": 0,
+            "bytes": 0,
+            "cached_bytes": 0,
+            "incoming": uploads.as_fields(found),
         }
 
     def _cached_bytes(self, state: InodeState) -> int:

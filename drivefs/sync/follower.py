@@ -20,6 +20,7 @@ from drivefs.sync.announcer import Announcer, Before
 from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
 from drivefs.sync.happenings import NameChange
+from drivefs.sync.presence import Presence
 
 POLL_SECONDS = 50.0
 PAGE_CHANGES = 1000
@@ -67,6 +68,8 @@ class Follower:
         self._invalidator = shown.invalidator
         self._announcer = announcer
         self._diverged = diverged
+        self.presence: Presence | None = None
+        """Hears what others are sending, and says what is pending; None: nobody wants to know."""
 
     async def poll(self, wait_seconds: float = POLL_SECONDS) -> Polled:
         """Ask once for changes, waiting for some if there are none. Cancellation leaves the cursor where it was.
@@ -77,10 +80,13 @@ class Follower:
         cursor = self._local.replica.cursor(self._workspace)
         if cursor is None:
             raise RuntimeError("a workspace is followed only after its first session")
+        presence = self.presence
+        known = presence.incoming.stamp if presence is not None else 0
         request = ChangesRequest(
-            cursors=[WorkspaceCursor(workspace=self._workspace, cursor=cursor)],
+            cursors=[WorkspaceCursor(workspace=self._workspace, cursor=cursor, uploads=known)],
             wait_seconds=wait_seconds,
             limit=PAGE_CHANGES,
+            pending=presence.pending() if presence is not None else None,
         )
         reply = await self._remote.changes(request)
         for page in reply.pages:
@@ -88,6 +94,9 @@ class Follower:
                 self.apply(page)
             else:
                 self._diverged()
+        for told in reply.uploads:
+            if presence is not None and told.workspace == self._workspace:
+                presence.incoming.heard(told)
         return Polled(bool(reply.pages), reply.retry_seconds)
 
     def apply(self, page: FeedPage) -> None:

@@ -84,7 +84,7 @@ class IncomingUploads:
                     self._tell(upload, name, "coming")
 
     def _tell(self, upload: Upload, device: str, state: str) -> None:
-        path = self._path(upload)
+        path = path_at(self._places, upload)
         if path is None:
             return
         details = {"state": state, "size": upload.size_bytes, "sent": upload.sent_bytes, "device": device}
@@ -124,7 +124,7 @@ class IncomingUploads:
         silent_seconds = trio.current_time() - sender.heard
         is_stalled = silent_seconds > STALLED_SECONDS
         return Incoming(
-            path=self._path(upload),
+            path=path_at(self._places, upload),
             name=upload.name,
             size=upload.size_bytes,
             sent=min(upload.sent_bytes, upload.size_bytes),
@@ -132,12 +132,13 @@ class IncomingUploads:
             stalled_since_ns=self._now_ns() - int(silent_seconds * 1e9) if is_stalled else 0,
         )
 
-    def _path(self, upload: Upload) -> bytes | None:
-        """Where the content will be, as this device sees the tree: a name that was changed here or since counts."""
-        names = self._places.names_of(upload.inode)
-        parent, name = names[0] if names else (upload.parent, upload.name)
-        way = self._places.way_to(parent)
-        return None if way is None else path_of(way, name)
+
+def path_at(places: Places, upload: Upload) -> bytes | None:
+    """Where a content will be, as this device sees the tree: a name that was changed here, or since, counts."""
+    names = places.names_of(upload.inode)
+    parent, name = names[0] if names else (upload.parent, upload.name)
+    way = places.way_to(parent)
+    return None if way is None else path_of(way, name)
 
 
 _NOBODY = _Sender("", 0.0, {})

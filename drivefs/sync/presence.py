@@ -5,7 +5,7 @@ second, and now and then while there is none; what else is pending rarely, since
 depends on it: what is not told is merely not seen elsewhere.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import trio
@@ -16,9 +16,11 @@ from drivefs.protocol.ids import InodeId
 from drivefs.protocol.messages import MAX_UPLOADS, Pending, PresenceRequest, Upload
 from drivefs.remote import errors
 from drivefs.sync import status
+from drivefs.sync.connection import Connection
 from drivefs.sync.ends import Ends
 from drivefs.sync.events import Event, Events, Kind, Origin
-from drivefs.sync.places import Places, path_of
+from drivefs.sync.incoming import Incoming, IncomingUploads, path_at
+from drivefs.sync.places import Places
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
 
@@ -60,6 +62,20 @@ class Outgoing:
             if not self._publications.is_on_its_way(inode):
                 del self._known[inode]
 
+    def all(self) -> list[Incoming]:
+        """Everything large that this device sends now, as others are told of it; its device is this one."""
+        return [
+            Incoming(
+                path=path_at(self._places, upload),
+                name=upload.name,
+                size=upload.size_bytes,
+                sent=upload.sent_bytes,
+                device="",
+                stalled_since_ns=0,
+            )
+            for upload in self.worth_telling()
+        ]
+
     def worth_telling(self) -> list[Upload]:
         """Those that others should be told of; what has no name any more is not among them."""
         now, found = trio.current_time(), list[Upload]()
@@ -73,13 +89,16 @@ class Outgoing:
 
 
 class Presence:
-    """Reports from this device; `is_online` says whether the backend can be told anything."""
+    """Reports from this device to the others, and has what they report."""
 
-    def __init__(self, ends: Ends, outgoing: Outgoing, events: Events, places: Places) -> None:
+    def __init__(
+        self, ends: Ends, outgoing: Outgoing, incoming: IncomingUploads, events: Events, places: Places
+    ) -> None:
         self._journal: Journal = ends.local.journal
         self._remote = ends.remote
         self._workspace = ends.workspace
-        self._outgoing = outgoing
+        self.outgoing = outgoing
+        self.incoming = incoming
         self._events = events
         self._places = places
         self._told: list[Upload] = []
@@ -87,20 +106,20 @@ class Presence:
         self._told_at = -BEAT_SECONDS
         self._shown: Mapping[InodeId, Upload] = {}
 
-    async def run(self, is_online: Callable[[], bool], failed: Callable[[errors.RemoteError], None]) -> None:
+    async def run(self, connection: Connection) -> None:
         """Report until cancelled; what cannot be told now is told later."""
         while True:
             await trio.sleep(TICK_SECONDS)
-            self._outgoing.look()
-            uploads = self._outgoing.worth_telling()
+            self.outgoing.look()
+            uploads = self.outgoing.worth_telling()
             self._publish(uploads)
-            if not is_online():
+            if not connection.reach.online:
                 self._told_at = -BEAT_SECONDS
             elif self._is_due(uploads):
                 try:
                     await self._tell(uploads)
                 except errors.RemoteError as error:
-                    failed(error)
+                    connection.lost(error)
                     if isinstance(error, errors.Refused) and error.code is Code.NOT_FOUND:
                         await trio.sleep(UNKNOWN_SECONDS)
 
@@ -141,10 +160,8 @@ class Presence:
                 self._event(upload, "sending")
 
     def _event(self, upload: Upload, state: str) -> None:
-        names = self._places.names_of(upload.inode) or [(upload.parent, upload.name)]
-        way = self._places.way_to(names[0][0])
-        if way is not None:
-            path = path_of(way, names[0][1])
+        path = path_at(self._places, upload)
+        if path is not None:
             details = {"state": state, "size": upload.size_bytes, "sent": upload.sent_bytes}
             self._events.publish(
                 Event(kind=Kind.UPLOAD, path=path, origin=Origin.HERE, inode=upload.inode, details=details)
