@@ -228,7 +228,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         connection=connection,
         contents=filesystem.contents,
         publications=publications,
-        publisher=Publisher(local.journal, filesystem.contents, publications, uploader, time.time_ns),
+        publisher=Publisher(local.journal, filesystem.contents, publications, uploader),
         committer=committer,
         follower=Follower(ends, shown, announcer, diverged=lambda: engine.begin_again()),
         walker=Walker(local.replica, lister, kernel.call_count),

@@ -90,7 +90,9 @@ class Publishing:
             return None
         state = self._view.inode(inode)
         self._contents.freeze(content)
-        return Snapshot(content, self._contents.reader, size=state.size, mtime_ns=state.mtime_ns)
+        return Snapshot(
+            content, self._contents.reader, size=state.size, mtime_ns=state.mtime_ns, ctime_ns=state.ctime_ns
+        )
 
     def _publishable(self, inode: InodeId) -> Content | None:
         """The content of an inode with a name and a draft of which nothing is on its way."""
@@ -126,7 +128,10 @@ class Publishing:
             return None
         content = self._contents.load(inode)
         blocks = self._stored.get(inode) or self._blocks_of(inode, store)
-        return Snapshot(content, self._contents.reader, size=store.size, mtime_ns=store.mtime_ns), blocks
+        snapshot = Snapshot(
+            content, self._contents.reader, size=store.size, mtime_ns=store.mtime_ns, ctime_ns=store.time_ns
+        )
+        return snapshot, blocks
 
     def _store(self, inode: InodeId, op: OpNumber) -> Store | None:
         row = self._journal.get(op) if op else None

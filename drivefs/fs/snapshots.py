@@ -25,13 +25,14 @@ KEPT_RECORDS = 8
 class Snapshot:
     """What `Publishing.snapshot` gives: a content as its lower layer is; `record` is the last one that it covers."""
 
-    def __init__(self, content: Content, reader: Reader, *, size: int, mtime_ns: int) -> None:
+    def __init__(self, content: Content, reader: Reader, *, size: int, mtime_ns: int, ctime_ns: int) -> None:
         """Take the frozen layer of `content`, whose size was `size` then."""
         self.inode: InodeId = content.inode
         self.base: Base = content.base
         self.base_blocks: Sequence[BlockRef] = content.refs or []
         self.size = size
         self.mtime_ns = mtime_ns
+        self.ctime_ns = ctime_ns
         self.record = content.frozen
         self._content = content
         self._reader = reader

@@ -18,6 +18,7 @@ class Snapshot(uploader.Snapshot, Protocol):
 
     base: Base
     mtime_ns: int
+    ctime_ns: int
 
 
 class Contents(Protocol):

@@ -13,7 +13,6 @@ import trio
 from cache.errors import Corrupt
 from cache.journal import Journal, RowState
 from drivefs.protocol.changes import OpResult, Store
-from drivefs.protocol.ground import NowNs
 from drivefs.protocol.ids import BlockId, InodeId, RunId
 from drivefs.protocol.model import BlockRef, cut_runs, pack_blocks, run_id, unpack_blocks
 from drivefs.remote import errors
@@ -46,13 +45,11 @@ class Publisher:
         contents: Contents,
         publications: Publications,
         uploader: Uploader,
-        now_ns: NowNs,
     ) -> None:
         self._journal = journal
         self._contents = contents
         self._publications = publications
         self._uploader = uploader
-        self._now_ns = now_ns
         self._large = trio.CapacityLimiter(PARALLEL_LARGE_FILES)
         self.damaged: dict[InodeId, str] = {}
         """Files whose unpublished bytes have rotted on this disk, and what was found."""
@@ -158,7 +155,7 @@ class Publisher:
         ids = [run_id(run) for run in runs]
         store = Store(
             n=self._journal.next_op(),
-            time_ns=self._now_ns(),
+            time_ns=snapshot.ctime_ns,
             inode=snapshot.inode,
             base=snapshot.base,
             size=snapshot.size,
