@@ -226,11 +226,21 @@ class Drafts:
         if not data:
             raise ValueError("a record of no bytes would be a truncation")
         if staged is not None or len(data) <= INLINE_BYTES:
-            self._add_row(place, file_offset, data, staged)
+            self._add_bytes(place, file_offset, data, staged)
             return place.next - 1
         with self._database.transaction():
             for start in range(0, len(data), INLINE_BYTES):
-                self._add_row(place, file_offset + start, data[start : start + INLINE_BYTES], None)
+                self._add_bytes(place, file_offset + start, data[start : start + INLINE_BYTES], None)
+        return place.next - 1
+
+    def add_staged(self, inode: InodeId, file_offset: int, staged: StagedRange, content: int) -> int:
+        """The same of bytes that are in staging already, and have the checksum `content`.
+
+        Raises:
+            KeyError: the inode has no draft.
+        """
+        place = self._place_of(inode)
+        self._add_row(place, Record(place.next, file_offset, staged.length, staged, content), None)
         return place.next - 1
 
     def add_truncate(self, inode: InodeId, size: int) -> int:
@@ -240,7 +250,7 @@ class Drafts:
             KeyError: the inode has no draft.
         """
         place = self._place_of(inode)
-        self._add_row(place, size, b"", None)
+        self._add_bytes(place, size, b"", None)
         return place.next - 1
 
     def _place_of(self, inode: InodeId) -> Place:
@@ -249,11 +259,16 @@ class Drafts:
             raise KeyError(inode)
         return place
 
-    def _add_row(self, place: Place, file_offset: int, data: bytes | memoryview, staged: StagedRange | None) -> None:
-        record, length, content = place.next, len(data), digest(data)
+    def _add_bytes(self, place: Place, file_offset: int, data: bytes | memoryview, staged: StagedRange | None) -> None:
+        self._add_row(
+            place, Record(place.next, file_offset, len(data), staged, digest(data)), data if staged is None else None
+        )
+
+    def _add_row(self, place: Place, new: Record, inline: bytes | memoryview | None) -> None:
+        record, file_offset, length, staged, content = new
         if record >= place.end:
             raise OverflowError(f"a draft cannot have more than {1 << PLACE_BITS} records")
-        file, offset, inline = (0, 0, data) if staged is None else (staged.file, staged.offset, None)
+        file, offset = (0, 0) if staged is None else (staged.file, staged.offset)
         self._database.write(
             "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (

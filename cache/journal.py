@@ -7,6 +7,7 @@ its refusal was dealt with (`remove`); op numbers are never used twice. Nothing 
 """
 
 import enum
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from cache.aliases import Aliases
@@ -21,7 +22,7 @@ from cache.reserve import Reserve
 from cache.sealing import row_digest
 from cache.staging import Staging
 from drivefs.protocol import wire
-from drivefs.protocol.changes import Create, Mutation, Status
+from drivefs.protocol.changes import Mutation, Status, Store
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ground import Offload
 from drivefs.protocol.ids import NO_REVISION, Epoch, InodeId, OpNumber, RevisionNumber, Seq
@@ -62,14 +63,10 @@ class JournalRow(NamedTuple):
 
 
 class Forgotten(NamedTuple):
-    """Overlay rows that are gone, as they were, so that the replica's show; `more`: there is more to forget.
-
-    `made` are directories that this device created: all their names have come with the feed.
-    """
+    """Overlay rows that are gone, as they were, so that the replica's show; `more`: there is more to forget."""
 
     inodes: list[InodeState]
     names: list[DentryState]
-    made: list[InodeId]
     more: bool
 
 
@@ -304,6 +301,28 @@ class Journal:
                 raise ValueError(f"mutation {n} does not wait for an answer")
             self.pending_count -= state is RowState.ACKED
 
+    def acknowledged_stores(self) -> list[Store]:
+        """New contents that were committed and that the replica does not have yet, in order."""
+        rows = self._database.rows(f"SELECT {_COLUMNS} FROM mutations WHERE state = 2 ORDER BY n")
+        return [row.mutation for row in map(self._decoded, rows) if isinstance(row.mutation, Store)]
+
+    def offer_again(self, taken_over: Sequence[OpNumber]) -> None:
+        """The server has lost what it had committed: what the replica does not have yet is pending again.
+
+        But those mutations, acknowledged too, what they carried has been taken over otherwise: they go.
+        """
+        with self.transaction():
+            found = self._database.rows(f"SELECT {_COLUMNS} FROM mutations WHERE state = 2 ORDER BY n")
+            for row in map(self._decoded, found):
+                mark = mark_of(row.n, RowState.PENDING, Seq(0), NO_REVISION)
+                self._database.write(
+                    "UPDATE mutations SET state = 0, seq = 0, revision = 0, mark = ? WHERE n = ?", (mark, row.n)
+                )
+                self.pending_count += 1
+                if row.n in taken_over:
+                    self.remove(row.n)
+            self._settled_below = OpNumber(0)
+
     def watermark(self) -> OpNumber:
         """The lowest number without a final answer; all below are settled or were never sent."""
         found = self._database.row(
@@ -347,17 +366,14 @@ class Journal:
             (cursor_seq, limit + 1),
         )
         names: list[DentryState] = []
-        made: list[InodeId] = []
         touched: set[InodeId] = set()
         with self._database.transaction():
             for row in map(self._decoded, found[:limit]):
-                if isinstance(row.mutation, Create) and row.mutation.kind is InodeKind.DIRECTORY:
-                    made.append(row.mutation.inode)
                 self._database.write("DELETE FROM mutations WHERE n = ?", (row.n,))
                 names += self._drop_entries(row)
                 touched.update(subjects(row.mutation), parents(row.mutation))
             inodes = self._drop_needless(touched)
-        return Forgotten(inodes, names, made, len(found) > limit)
+        return Forgotten(inodes, names, len(found) > limit)
 
     def _drop_entries(self, row: JournalRow) -> list[DentryState]:
         """Drop the overlay entries that this mutation was the last to touch; gives them as they were."""

@@ -67,9 +67,13 @@ def _fresh_ids(
         state = known(inode) if row.state is RowState.SENT else None
         if state is not None:
             journal.settle(row.n, state.seq)
-        elif inode not in fresh:
-            fresh[inode] = journal.allocate_inode()
-    assert fresh.keys().isdisjoint(fresh.values()), "ranges are never handed out twice"
+        else:
+            fresh[inode] = inode
+    for inode in fresh:
+        # A server that was put back to an older state hands out ranges twice.
+        while (new := journal.allocate_inode()) in fresh:
+            pass
+        fresh[inode] = new
     return fresh
 
 

@@ -5,6 +5,7 @@ page of the feed and its cursor are one transaction; every entry's inode is here
 as complete; a name that is not here is absent only in a complete directory.
 """
 
+import copy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -45,6 +46,8 @@ class Replica:
         self._offload = offload
         self._synced: dict[WorkspaceId, Seq] = {}
         self._synced_commits = -1
+        self.earlier: Replica | None = None
+        """What was known when all was set aside; it may have an earlier one itself."""
         try:
             self.database = self._open()
         except (ReplicaCorrupt, NewerState):
@@ -60,12 +63,29 @@ class Replica:
         create_tables(database, REPLICA, REPLICA_VERSION)
         return database
 
-    def reset(self) -> None:
-        """Throw all of it away; the next session begins with an empty replica."""
-        self.database.close()
+    def set_aside(self) -> None:
+        """Begin with an empty replica; what was known stays readable as `earlier` until `drop_earlier`.
+
+        Only the open connection keeps it: after a crash it is gone.
+        """
+        self.earlier = copy.copy(self)
         remove_database(self._path)
-        self._synced.clear()
+        self._synced = {}
+        self._synced_commits = -1
         self.database = self._open()
+
+    def drop_earlier(self) -> None:
+        """What was known before is not needed any more."""
+        earlier, self.earlier = self.earlier, None
+        if earlier is not None:
+            earlier.drop_earlier()
+            earlier.database.close()
+
+    def shown_names(self, directory: InodeId) -> list[tuple[bytes, InodeId]]:
+        """The names of a directory as they were known last, here or in an earlier replica."""
+        if self.earlier is not None and not self.is_complete(directory):
+            return self.earlier.shown_names(directory)
+        return self.names(directory)
 
     def transaction(self) -> Transaction:
         """A context manager, for several changes at once."""
@@ -74,9 +94,11 @@ class Replica:
     # -- inodes and names --------------------------------------------------------------------------------------------
 
     def inode(self, inode: InodeId) -> InodeState | None:
-        """The state of an inode, or None if it is not known here."""
+        """The state of an inode, or None if it is not known here, nor was before all was set aside."""
         row = self.database.row("SELECT state FROM inodes WHERE inode = ?", (inode,))
-        return wire.decode(row[0], InodeState) if row else None
+        if row is None:
+            return None if self.earlier is None else self.earlier.inode(inode)
+        return wire.decode(row[0], InodeState)
 
     def put_inodes(self, states: Iterable[InodeState], seq: Seq) -> None:
         """Take over states that are right as of `seq`; one without a name left is dropped."""
@@ -97,6 +119,14 @@ class Replica:
             directories = [(state.inode,) for state in gone if state.kind is InodeKind.DIRECTORY]
             write("DELETE FROM complete WHERE directory = ?", directories)
             write("DELETE FROM incomplete WHERE directory = ?", directories)
+            if self.earlier is not None:
+                self.earlier.forget_inodes([state.inode for state in gone])
+
+    def forget_inodes(self, inodes: Sequence[InodeId]) -> None:
+        """These are known to be gone, whatever an earlier replica has of them."""
+        self.database.write_many("DELETE FROM inodes WHERE inode = ?", [(inode,) for inode in inodes])
+        if self.earlier is not None:
+            self.earlier.forget_inodes(inodes)
 
     def dentry(self, parent: InodeId, name: bytes) -> InodeId | Missing | None:
         """What a name leads to: None if it is absent, MISSING if the directory has to be listed to know."""
@@ -298,4 +328,5 @@ class Replica:
 
     def close(self) -> None:
         """Close the database."""
+        self.drop_earlier()
         self.database.close()

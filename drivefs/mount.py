@@ -14,7 +14,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -57,7 +57,8 @@ from drivefs.sync.places import Places
 from drivefs.sync.presence import Outgoing, Presence
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
-from drivefs.sync.refusals import Labels, Refusals
+from drivefs.sync.refusals import Refusals
+from drivefs.sync.relisting import Relisting
 from drivefs.sync.session import Session, known_limits
 from drivefs.sync.status import Meter, Reporter
 from drivefs.sync.uploader import Uploader
@@ -193,7 +194,14 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     offload = _Threads(THREADS)
     allowance = _Allowance(local)
     publications = Publications()
-    session = Session(local, remote, device.workspace, random_bytes=os.urandom, opened=allowance.told)
+    session = Session(
+        local,
+        remote,
+        device.workspace,
+        random_bytes=os.urandom,
+        opened=allowance.told,
+        renumbered=lambda fresh: _renumber(filesystem, kernel.translation, engine, fresh),
+    )
     connection = Connection(session.open, time.time_ns, random.random)
     downloader = Downloader(remote, local.blocks, offload, connection)
     # The engine comes last, since it needs all others; until it runs, nothing can fail for lack of the backend.
@@ -225,15 +233,16 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     parts = Parts(
         local=local,
         session=session,
+    follower = Follower(ends, shown, announcer)
         connection=connection,
         contents=filesystem.contents,
         publications=publications,
         publisher=Publisher(local.journal, filesystem.contents, publications, uploader),
         committer=committer,
-        follower=Follower(ends, shown, announcer, diverged=lambda: engine.begin_again()),
+        follower=follower,
+        relisting=Relisting(ends, shown, filesystem, lister=lister, follower=follower),
         walker=Walker(local.replica, lister, kernel.call_count),
         used=allowance.used,
-        begun_again=filesystem.begin_again,
     )
     engine = Engine(parts, random.random)
     presence = _presence(ends, engine, parts, Places(local, device.root), events)
@@ -279,6 +288,16 @@ def _follow(
 
 
 def _presence(ends: Ends, engine: Engine, parts: Parts, places: Places, events: Events) -> Presence:
+def _renumber(
+    filesystem: FileSystem, translation: Translation, engine: Engine, fresh: Mapping[InodeId, InodeId]
+) -> None:
+    """Inodes have new ids (by the old ones) in the databases; the kernel goes on with the numbers that it has."""
+    for old, new in fresh.items():
+        translation.swap(old, new)
+    filesystem.renumbered(fresh)
+    engine.renumbered(fresh)
+
+
     """What tells the other devices of this one, and this one of the others."""
     incoming = IncomingUploads(places, events, time.time_ns, lambda: engine.connection.reach.online)
     outgoing = Outgoing(parts.publisher, parts.publications, places)

@@ -5,7 +5,7 @@ entries which come or go while a directory is read move nothing; states are thos
 read. Each directory has `.` and `..`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import trio
 
@@ -95,6 +95,12 @@ class Directories:
             return self._view.inode(handle.names[index][1])
         except errors.NotFound:
             return None
+
+    def renumber(self, fresh: Mapping[InodeId, InodeId]) -> None:
+        """Inodes have new ids, by the old ones."""
+        for handle in self.handles:
+            handle.inode = fresh.get(handle.inode, handle.inode)
+            handle.names = [(name, fresh.get(inode, inode)) for name, inode in handle.names]
 
     def release(self, number: int) -> None:
         """Close a descriptor.

@@ -10,18 +10,21 @@ Cancellation of a method leaves either nothing or the whole change behind.
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from cache.workspace import LocalState
 from drivefs.fs import errors, virtual
 from drivefs.fs.attributes import Attributes, Wanted
 from drivefs.fs.conflicts import ENTRIES, Conflicts, Entries, mark_of
+from drivefs.fs.content import Basis
 from drivefs.fs.contents import Contents
 from drivefs.fs.directories import Directories
 from drivefs.fs.files import Files
 from drivefs.fs.interfaces import BlockFetcher, Lister, Publisher
 from drivefs.fs.mutations import Mutations
 from drivefs.fs.namespace import Namespace, NewInode
+from drivefs.fs.offering import Offering
 from drivefs.fs.ownership import Caller, Owner
 from drivefs.fs.publishing import Publishing
 from drivefs.fs.quota import Quota
@@ -29,12 +32,12 @@ from drivefs.fs.reading import Reader
 from drivefs.fs.revisions import Revisions
 from drivefs.fs.view import Name, View
 from drivefs.fs.xattrs import Xattrs
-from drivefs.protocol.changes import Mutation
+from drivefs.protocol.changes import Base, Mutation
 from drivefs.protocol.conflicts import CONFLICT_XATTR
 from drivefs.protocol.ground import NowNs
 from drivefs.protocol.ids import NO_INODE, InodeId, WorkspaceId
 from drivefs.protocol.messages import Limits, Usage
-from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.protocol.model import InodeKind, InodeState, unpack_blocks
 
 DEADLINE_SECONDS = 300.0
 """How long a call may wait for the backend in all, as long as something comes. Where nothing comes, those who ask the
@@ -104,6 +107,9 @@ class FileSystem:
         self._attributes = Attributes(view, mutations, self._contents, owner=drive.owner, now_ns=now_ns)
         self._files = Files(view, self._contents, self._attributes, services.publisher)
         self._directories = Directories(view, self._names)
+        self._offering = Offering(local, view, self._contents, services.publisher)
+        self.told = {drive.root}
+        """The directories of whose names programs were told something since the mount began."""
         revisions = Revisions(view, self._reader, services.lister, drive.deadline_seconds)
         self.conflicts = Conflicts(view, drive.root)
         self.conflict_entries = Entries(self.conflicts, view, revisions)
@@ -132,6 +138,7 @@ class FileSystem:
             return await self._virtual.lookup(parent, name)
         if name == virtual.NAME and parent == self.root:
             return self._virtual.inode(virtual.DIRECTORY)
+        self.told.add(parent)
         return await self._names.lookup(parent, name)
 
     async def create(self, new: NewInode, caller: Caller) -> InodeState:
@@ -374,6 +381,7 @@ class FileSystem:
         """
         if inode >= virtual.FIRST:
             return self._virtual.open_directory(inode)
+        self.told.add(inode)
         return self._directories.open(inode)
 
     async def read_directory(self, number: int, place: int) -> Iterator[tuple[bytes, InodeState, int]]:
@@ -419,12 +427,6 @@ class FileSystem:
         for inode in inodes:
             self._contents.forget(inode, before.get(inode))
 
-    def losing(self, places: Mapping[InodeId, Name]) -> None:
-        """Another device takes these names from these inodes; told before the databases have it, and durable."""
-        with self._view.change():
-            for inode, place in places.items():
-                self._contents.losing(inode, place)
-
     def hear_of_followers(self, followed: Callable[[InodeId, InodeId], None]) -> None:
         """Let `followed` hear when what is open as one inode goes on as another, in a journal transaction."""
         self._contents.followed = followed
@@ -444,6 +446,33 @@ class FileSystem:
     def begin_again(self) -> None:
         """Drop all that is cached of names and inodes: the replica is empty, and is filled from the backend."""
         self._view.begin_again(self.root)
+
+    def open_inodes(self) -> list[InodeId]:
+        """The files that somebody has open."""
+        return self._contents.open_inodes()
+
+    def remember_open(self) -> list[InodeId]:
+        """Have the states of all open files in memory, as they are known now; gives those files."""
+        found = self._contents.open_inodes()
+        for inode in found:
+            with suppress(errors.NotFound):
+                self._view.inode(inode)
+        return found
+
+    async def offer_again(self, lost: InodeState, base: Base) -> bool:
+        """Make a content that the server has lost a change on the revision `base`, as far as its bytes are here."""
+        packed = self._local.replica.content(lost.inode, lost.revision) if lost.blocks is None else lost.blocks
+        basis = Basis(Base(revision=lost.revision), lost.size, None if packed is None else unpack_blocks(packed))
+        return await self._offering.offer(lost, basis, base)
+
+    def renumbered(self, fresh: Mapping[InodeId, InodeId]) -> None:
+        """Inodes have new ids (by the old ones) in the databases: all that is in memory follows, open files too."""
+        self._view.renumber(fresh)
+        self._contents.renumber(fresh)
+        self.contents.renumber(fresh)
+        self._mutations.renumber()
+        self._directories.renumber(fresh)
+        self.told = {fresh.get(inode, inode) for inode in self.told}
 
 
 def _text(name: bytes, provide: Provider) -> virtual.Text:

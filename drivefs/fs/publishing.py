@@ -18,6 +18,7 @@ there. Records are never dropped before the revision that has their bytes is com
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import msgspec
 
@@ -38,6 +39,7 @@ from drivefs.protocol.model import (
     MAX_INLINE_BLOCKS,
     PACKED_BLOCK_BYTES,
     BlockRef,
+    InodeState,
     cut_runs,
     pack_blocks,
     run_id,
@@ -222,3 +224,23 @@ class Publishing:
             content.thaw()
         if (blocks := self._stored.pop(inode, None)) is not None and op:
             self._stored[copy] = blocks
+
+    def renumber(self, fresh: Mapping[InodeId, InodeId]) -> None:
+        """Inodes have new ids (by the old ones) in the databases."""
+        self._stored = {fresh.get(inode, inode): blocks for inode, blocks in self._stored.items()}
+
+    def merged(self, inode: InodeId, into: InodeState, op: OpNumber) -> None:
+        """Note, in the caller's transaction, that a file is another one, which has the same content.
+
+        `op` is the `Store` of the same content that is not needed any more, or `NO_OP`. What was written since lies
+        over the revision of `into`; all descriptors follow.
+        """
+        if op:
+            self.published(inode, op, into.revision)
+        base = Base(revision=into.revision)
+        if self._drafts.draft(inode) is not None:
+            self._drafts.move_draft(inode, into.inode)
+            draft = self._drafts.draft(into.inode)
+            assert draft is not None, "it was moved there"
+            self._drafts.put_draft(msgspec.structs.replace(draft, base=base))
+        self._contents.merge(inode, into.inode).base = base

@@ -9,7 +9,7 @@ here as long as something uses it, whatever the databases keep.
 """
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from types import TracebackType
 from typing import TypeVar
@@ -301,11 +301,24 @@ class View:
             self.replica.put_inodes([state], Seq(0))
 
     def begin_again(self, root: InodeId) -> None:
-        """Drop all that is cached of the databases: the replica is empty."""
+        """Drop all that is cached of the databases: they are not what they were."""
         self.see_to_root(root)
         self._inodes.clear()
         self._names.clear()
+        self._parents.clear()
         self._listings.clear()
+
+    def renumber(self, fresh: Mapping[InodeId, InodeId]) -> None:
+        """Inodes have new ids (by the old ones) in the databases; those without a name are known here only."""
+        self._inodes.clear()
+        self._names.clear()
+        self._parents.clear()
+        self._listings.clear()
+        self._lost = {fresh.get(inode, inode) for inode in self._lost}
+        self._nameless = {
+            (new := fresh.get(inode, inode)): msgspec.structs.replace(state, inode=new)
+            for inode, state in self._nameless.items()
+        }
 
     def undo(self) -> None:
         """The open transaction failed: the caches forget what it put."""

@@ -6,7 +6,7 @@ with anything but a `RemoteError` or `DiskFull` ends the mount: that is a defect
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from cache.errors import DiskFull
 from cache.workspace import LocalState
 from drivefs.protocol.changes import OpResult, Store
 from drivefs.protocol.ids import InodeId
-from drivefs.protocol.messages import Usage
+from drivefs.protocol.messages import FeedStatus, Usage
 from drivefs.remote import errors
 from drivefs.sync import walker
 from drivefs.sync.commits import Committer
@@ -25,6 +25,7 @@ from drivefs.sync.contents import Contents
 from drivefs.sync.follower import POLL_SECONDS, Follower
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
+from drivefs.sync.relisting import Relisting
 from drivefs.sync.session import Session
 from drivefs.sync.signal import Signal
 
@@ -39,8 +40,7 @@ LONGEST_PAUSE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the engine runs; `used` hears what the account uses after each commit; `begun_again` hears
-    that the replica is empty."""
+    """What the engine runs; `used` hears what the account uses after each commit."""
 
     local: LocalState
     session: Session
@@ -50,9 +50,9 @@ class Parts:
     publisher: Publisher
     committer: Committer
     follower: Follower
+    relisting: Relisting
     walker: walker.Walker
     used: Callable[[Usage], None]
-    begun_again: Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -76,6 +76,7 @@ class Engine:
         self._settled = trio.Event()
         self._covered = Signal()
         self._resends: list[tuple[Store, OpResult]] = []
+        self._begun_again = Signal()
 
     async def run(self) -> None:
         """Synchronise until cancelled; cancellation loses nothing, the journal has it all."""
@@ -89,6 +90,7 @@ class Engine:
             nursery.start_soon(self._follow)
             nursery.start_soon(self._let_go)
             nursery.start_soon(self._walk)
+            nursery.start_soon(self._list_again)
 
     def _offer_drafts(self) -> None:
         """What an earlier mount left unpublished is due; nothing is open yet."""
@@ -114,10 +116,15 @@ class Engine:
             with trio.move_on_after(1.0):
                 await self._settled.wait()
 
-    def begin_again(self) -> None:
-        """The backend's history is not the one that the replica knows: the replica begins again, the journal stays."""
-        self._parts.local.replica.reset()
-        self._parts.begun_again()
+    async def _begin_again(self, status: FeedStatus) -> None:
+        """The feed cannot go on from where the replica is: the replica begins again, the journal stays."""
+        session = self._parts.session
+        async with session.undisturbed:
+            await self._parts.relisting.begin(status)
+            # The ranges of ids may be handed out once more by a server that was put back to an older state.
+            session.has_void_ids = session.has_void_ids or status is FeedStatus.DIVERGED
+            self._resends.clear()
+        self._begun_again.raise_()
         self.connection.begin_again()
         self.connection.lost(
             errors.Offline("the server's history is not the one known here, so the drive is listed again")
@@ -167,10 +174,15 @@ class Engine:
             await self._parts.publisher.resend(store, result)
             del self._resends[0]
             self._parts.committer.resent(store.n)
-        while (reply := await self._parts.committer.commit_next(self._parts.session.epoch)) is not None:
+        session = self._parts.session
+        while True:
+            async with session.undisturbed:
+                reply = await self._parts.committer.commit_next(session.epoch)
+            if reply is None:
+                break
             self._settled.set()
             self._parts.used(reply.usage)
-            await self._parts.session.refill_ids()
+            await session.refill_ids()
         self._covered.raise_()
 
     async def _follow(self) -> None:
@@ -189,12 +201,29 @@ class Engine:
     async def _poll(self) -> None:
         is_behind = not self.caught_up.is_set()
         polled = await self._parts.follower.poll(0.0 if is_behind else POLL_SECONDS)
-        if polled.has_moved:
+        if polled.lost is not None:
+            await self._begin_again(polled.lost)
+        elif polled.has_moved:
             self._covered.raise_()
+            if self._parts.committer.has_deferred():
+                self._parts.publications.journal_changed.raise_()
         else:
             self.caught_up.set()
         # Every device is told the same when a server stops: they should not come back as one.
         await trio.sleep(polled.retry_seconds * (0.5 + self._jitter()))
+
+    async def _list_again(self) -> None:
+        """After a new beginning, what programs were told is looked at again before the rest of the drive."""
+        while True:
+            await self._begun_again.wait(IDLE_SECONDS)
+            while self._parts.relisting.is_needed:
+                await self.connection.wait_online()
+                await self._guarded(self._parts.relisting.run)
+
+    def renumbered(self, fresh: Mapping[InodeId, InodeId]) -> None:
+        """Inodes have new ids, by the old ones, and what was sent counts as not sent."""
+        self._parts.publications.renumber(fresh)
+        self._resends.clear()
 
     async def _walk(self) -> None:
         """What is known of the drive here becomes complete, when there is nothing better to do."""

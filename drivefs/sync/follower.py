@@ -5,7 +5,6 @@ replica now has, the caches in front forget what changed, and at last the kernel
 was shown. Invariant: the cursor never moves without the page it belongs to.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -55,19 +54,20 @@ class Polled(NamedTuple):
 
     has_moved: bool
     retry_seconds: float
+    lost: FeedStatus | None = None
+    """Why the feed cannot go on from the cursor, if it cannot."""
 
 
 class Follower:
     """Keeps the replica of one workspace up with the backend."""
 
-    def __init__(self, ends: Ends, shown: Shown, announcer: Announcer, *, diverged: Callable[[], None]) -> None:
+    def __init__(self, ends: Ends, shown: Shown, announcer: Announcer) -> None:
         self._local = ends.local
         self._remote = ends.remote
         self._workspace = ends.workspace
         self._views = shown.views
         self._invalidator = shown.invalidator
         self._announcer = announcer
-        self._diverged = diverged
         self.presence: Presence | None = None
         """Hears what others are sending, and says what is pending; None: nobody wants to know."""
 
@@ -89,15 +89,16 @@ class Follower:
             pending=presence.pending() if presence is not None else None,
         )
         reply = await self._remote.changes(request)
+        lost = None
         for page in reply.pages:
             if page.status is FeedStatus.CHANGES:
                 self.apply(page)
             else:
-                self._diverged()
+                lost = page.status
         for told in reply.uploads:
             if presence is not None and told.workspace == self._workspace:
                 presence.incoming.heard(told)
-        return Polled(bool(reply.pages), reply.retry_seconds)
+        return Polled(bool(reply.pages), reply.retry_seconds, lost)
 
     def apply(self, page: FeedPage) -> None:
         """Apply one page and tell everyone whom it concerns."""
@@ -116,11 +117,31 @@ class Follower:
         more = True
         while more:
             forgotten = self._local.journal.forget(replica.synced_seq(self._workspace), LET_GO_MUTATIONS)
-            for directory in forgotten.made:
-                replica.mark_complete(directory)
             self._tell(self._uncovered(forgotten), Before())
             more = forgotten.more
             await trio.sleep(LET_GO_PAUSE_SECONDS if more else 0.0)
+
+    def relisted(self, directory: InodeId) -> None:
+        """A directory was listed again after all was set aside, or is not there any more: tell what is different.
+
+        `replica.earlier` has what was shown.
+        """
+        replica, overlay = self._local.replica, self._local.journal.overlay
+        assert replica.earlier is not None, "it was set aside"
+        before = dict(replica.earlier.shown_names(directory))
+        after = dict(replica.names(directory)) if replica.is_complete(directory) else {}
+        found = _Difference()
+        for name in before.keys() | after.keys():
+            led, leads = before.get(name, NO_INODE), after.get(name, NO_INODE)
+            if led != leads and overlay.dentry(directory, name) is MISSING:
+                found.names.append(NameChange(directory, name, led, leads))
+        inodes = list({directory, *before.values(), *after.values()})
+        now = {state.inode: state for state in replica.inodes(inodes)}
+        own = {state.inode for state in overlay.inodes(inodes)}
+        for inode in inodes:
+            if inode not in own and (was := replica.earlier.inode(inode)) is not None:
+                found.add_state(was, now.get(inode))
+        self._tell(found, Before())
 
     def _compare(self, page: FeedPage) -> _Difference:
         """Find what the page changes of what this device shows: where the overlay has something, it stays."""

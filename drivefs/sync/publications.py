@@ -9,7 +9,7 @@ that stays open is due after an fsync, at most once in `REPUBLISH_SECONDS`.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 
 import trio
@@ -69,6 +69,19 @@ class Publications:
         now = trio.current_time()
         for inode in inodes:
             self._offer(inode, now)
+
+    def renumber(self, fresh: Mapping[InodeId, InodeId]) -> None:
+        """Inodes have new ids, by the old ones; what is on its way under an old one comes to nothing: it is due again.
+
+        Those who have it on its way still say when they are done with it.
+        """
+        now = trio.current_time()
+        for old, new in fresh.items():
+            waits = [waiting.pop(old) for waiting in (self._due, self._again) if old in waiting]
+            if old in self._on_their_way:
+                waits.append(now)
+            if waits:
+                self._offer(new, min(waits))
 
     def dropped(self, inode: InodeId) -> None:
         """The inode has nothing to publish any more."""

@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
+import trio
+
 from cache.journal import Journal
 from cache.workspace import LocalState
 from drivefs.protocol import wire
@@ -27,19 +29,6 @@ LIMITS = "limits"
 
 MOST_RANGES = 8
 """So many ranges of inode ids can be asked for at once."""
-
-
-async def exchange(local: LocalState, remote: Remote, random_bytes: RandomBytes) -> SessionReply:
-    """Swap nonces, and take a new epoch if the backend demands one; durable on return.
-
-    Raises:
-        RemoteError: no session.
-    """
-    reply = await _ask(local, remote, random_bytes)
-    with local.journal.transaction():
-        _take_over(local.journal, reply)
-    await local.barrier()
-    return reply
 
 
 async def _ask(local: LocalState, remote: Remote, random_bytes: RandomBytes) -> SessionReply:
@@ -88,9 +77,13 @@ async def ask_to_begin(local: LocalState, remote: Remote, random_bytes: RandomBy
     reply = await _ask(local, remote, random_bytes)
     if reply.epoch == local.journal.epoch:
         return Beginning(reply, [])
-    count = min(MOST_RANGES, RESERVE_RANGES + local.journal.pending_count // ID_RANGE_LENGTH)
-    ranges = await remote.id_ranges(IdRangesRequest(epoch=reply.epoch, count=count))
+    ranges = await remote.id_ranges(IdRangesRequest(epoch=reply.epoch, count=ranges_for(local.journal)))
     return Beginning(reply, ranges.starts)
+
+
+def ranges_for(journal: Journal) -> int:
+    """How many ranges of inode ids an epoch begins with: all that is pending may need new ones."""
+    return min(MOST_RANGES, RESERVE_RANGES + journal.pending_count // ID_RANGE_LENGTH)
 
 
 async def begin(local: LocalState, beginning: Beginning) -> None:
@@ -128,7 +121,10 @@ def set_cursor(local: LocalState, reply: SessionReply, workspace: WorkspaceId) -
 
 
 class Session:
-    """The standing of this device; `opened` hears each reply."""
+    """The standing of this device; `opened` hears each reply.
+
+    `renumbered` hears of inodes that have new ids, by the old ones, right after the databases have them.
+    """
 
     def __init__(
         self,
@@ -138,12 +134,18 @@ class Session:
         *,
         random_bytes: RandomBytes,
         opened: Callable[[SessionReply], None],
+        renumbered: Callable[[dict[InodeId, InodeId]], None],
     ) -> None:
         self._local = local
         self._remote = remote
         self._workspace = workspace
         self._random_bytes = random_bytes
         self._opened = opened
+        self._renumbered = renumbered
+        self.undisturbed = trio.Lock()
+        """Held by whoever needs the epoch and all ids to stay as they are."""
+        self.has_void_ids = False
+        """Whether the ids that this device has were given by a server that does not remember it."""
 
     @property
     def epoch(self) -> Epoch:
@@ -153,22 +155,47 @@ class Session:
     async def open(self) -> None:
         """Swap nonces, take a new epoch if the backend demands one, and see that there are inode ids in reserve.
 
+        In a new epoch, what was never committed has ids of it before anything else is heard from the backend. Durable
+        on return; a crash leaves the old epoch whole, or the new one.
+
         Raises:
             RemoteError: no session.
         """
-        epoch, waiting_count = self.epoch, self._local.journal.pending_count
-        reply = await exchange(self._local, self._remote, self._random_bytes)
-        if epoch and waiting_count and reply.epoch != epoch:
-            log.warning(
-                "the server does not know this copy of the device's state: it was restored from a backup, or another"
-                " copy was mounted since. Of the %d changes that waited, new files are kept but may come back under"
-                " other names or at the top of the drive, and new empty directories may have to be made again",
-                waiting_count,
-            )
+        async with self.undisturbed:
+            reply = await self._open()
+        self._opened(reply)
+
+    async def _open(self) -> SessionReply:
+        reply = await _ask(self._local, self._remote, self._random_bytes)
+        if self.epoch and (reply.epoch != self.epoch or self.has_void_ids):
+            await self._begin_epoch(reply)
+        else:
+            with self._local.journal.transaction():
+                _take_over(self._local.journal, reply)
+        await self._local.barrier()
         set_cursor(self._local, reply, self._workspace)
         await self.refill_ids()
         await self._local.journal.log_barrier()
-        self._opened(reply)
+        return reply
+
+    async def _begin_epoch(self, reply: SessionReply) -> None:
+        journal = self._local.journal
+        count = ranges_for(journal)
+        ranges = await self._remote.id_ranges(IdRangesRequest(epoch=reply.epoch, count=count))
+        with journal.transaction():
+            _take_over(journal, reply)
+            journal.begin_epoch(reply.epoch)
+            for start in ranges.starts:
+                journal.add_id_range(start)
+            fresh = self._local.renumber_creations()
+        self.has_void_ids = False
+        if journal.pending_count:
+            log.warning(
+                "the server does not know this copy of the device's state: it was restored from a backup, or another"
+                " copy was mounted since. The %d changes that wait are sent as changes of a new device",
+                journal.pending_count,
+            )
+        self._renumbered(fresh)
 
     async def refill_ids(self) -> None:
         """See that the reserve of inode ids is full.

@@ -173,7 +173,7 @@ def test_damage_that_is_met_later_is_told_and_mended_by_a_reset(local: LocalStat
     replica.database.execute_script("PRAGMA shrink_memory")
     with pytest.raises(ReplicaCorrupt):
         names(replica)
-    replica.reset()
+    replica.set_aside()
     assert names(replica) == []
     listing(replica, 5, {b"a": 10})
     assert names(replica) == [b"a"]

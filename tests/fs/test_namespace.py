@@ -465,7 +465,7 @@ def test_unlinked_names_are_free_again(bench: FsBench) -> None:
 
 def test_root_is_there_when_the_replica_begins_again(bench: FsBench) -> None:
     bench.file(b"mine", b"content")
-    bench.local.replica.reset()
+    bench.local.replica.set_aside()
     bench.fs.begin_again()
     assert bench.fs.inode(ROOT).kind is InodeKind.DIRECTORY
     bench.backend.listings[ROOT] = (bench.fs.inode(ROOT), [])

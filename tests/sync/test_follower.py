@@ -43,7 +43,7 @@ class World:
         ends = Ends(bench.local, None, WORKSPACE)  # type: ignore[arg-type]
         self.events = Events()
         announcer = Announcer(self.events, Places(bench.local, ROOT))
-        self.follower = Follower(ends, Shown(bench.fs, self.kernel), announcer, diverged=lambda: None)
+        self.follower = Follower(ends, Shown(bench.fs, self.kernel), announcer)
 
     def apply(self, seq: int, inodes: list[InodeState], dentries: dict[bytes, int]) -> list[object]:
         """A page arrives; gives what the kernel has to forget."""

@@ -117,19 +117,30 @@ def test_a_login_with_too_few_ids_changes_nothing(bench: Bench, local: LocalStat
 
 
 def test_a_mount_whose_epoch_ends_says_what_becomes_of_what_waits(
-    local: LocalState, caplog: pytest.LogCaptureFixture
+    bench: Bench, local: LocalState, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = Backend(Epoch(3))
-    opening = session.Session(local, cast(Remote, backend), HOME, random_bytes=bytes, opened=lambda reply: None)
+    renumbered: list[dict[InodeId, InodeId]] = []
+    opening = session.Session(
+        local,
+        cast(Remote, backend),
+        HOME,
+        random_bytes=bytes,
+        opened=lambda reply: None,
+        renumbered=renumbered.append,
+    )
     with caplog.at_level(logging.WARNING):
         trio.run(opening.open)
-        create(local.journal, b"file")
+        inode, _ = create(local.journal, b"file")
         trio.run(opening.open)
         assert caplog.messages == []
         backend.epoch = Epoch(4)
         trio.run(opening.open)
     (message,) = caplog.messages
     assert "1 changes" in message
+    assert renumbered == [{inode: only_inode(local)}]
+    assert local.journal.epoch == 4
+    assert bench.close(local) == []
 
 
 def test_limits_that_a_login_heard_hold_before_the_first_mount(local: LocalState) -> None:

@@ -1,0 +1,171 @@
+"""What is done when the feed cannot go on: the backend has forgotten that part of its history, or has another one.
+
+Owns the order of steps. What this device shows stays readable all the while:
+
+1. If the history is another one: what the backend had acknowledged, and may have lost, is pending again.
+2. The replica is set aside, and a new one begins at the backend's head with the next session.
+3. Every directory of whose names programs were told something is listed again, the root first, and what is different is
+   told: to the caches, and to the kernel. The rest of the drive is listed as in any new replica.
+4. Revisions that only this device knows of are offered again, as far as their bytes are here.
+5. What was set aside is dropped.
+
+A crash leaves the old replica and cursor, and all begins again, or a new replica in a mount that has told nobody
+anything. Invariant: a mutation that was acknowledged leaves the journal only with a history that has it.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Protocol
+
+from drivefs.protocol.changes import Base
+from drivefs.protocol.errors import Code
+from drivefs.protocol.ids import InodeId, OpNumber
+from drivefs.protocol.messages import FeedStatus, InodesRequest
+from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.remote import errors
+from drivefs.sync.contents import Shown
+from drivefs.sync.ends import Ends
+from drivefs.sync.follower import Follower
+from drivefs.sync.lister import Lister
+
+TOGETHER = 100
+"""So many directories, or open files, are asked for at once."""
+
+
+class Files(Protocol):
+    """What programs were told and have open."""
+
+    @property
+    def told(self) -> Collection[InodeId]:
+        """The directories of whose names they were told something."""
+        ...
+
+    def begin_again(self) -> None:
+        """The databases are not what they were: drop all that is cached of them."""
+        ...
+
+    def remember_open(self) -> list[InodeId]:
+        """Have the states of all open files in memory, as they are known now; gives those files."""
+        ...
+
+    async def offer_again(self, lost: InodeState, base: Base) -> bool:
+        """Make a content that the backend has lost a change on the revision `base`; False if its bytes are not here."""
+        ...
+
+
+class Relisting:
+    """Brings a device from one history of a workspace to another one."""
+
+    def __init__(self, ends: Ends, shown: Shown, files: Files, *, lister: Lister, follower: Follower) -> None:
+        self._local = ends.local
+        self._remote = ends.remote
+        self._workspace = ends.workspace
+        self._shown = shown
+        self._files = files
+        self._lister = lister
+        self._follower = follower
+        self._has_diverged = False
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether programs may still be shown what was known before."""
+        return self._local.replica.earlier is not None
+
+    async def begin(self, status: FeedStatus) -> None:
+        """The feed cannot go on: set aside what is known. Nothing may be committed meanwhile.
+
+        Raises:
+            DiskFull: there is no room to keep what the backend has lost; nothing was set aside.
+        """
+        self._has_diverged = status is FeedStatus.DIVERGED
+        if self._has_diverged:
+            await self._offer_acknowledged()
+        self._local.replica.set_aside()
+        self._files.begin_again()
+
+    async def _offer_acknowledged(self) -> None:
+        """What was acknowledged lately is pending again: contents as drafts, all else as the mutations that it was."""
+        journal = self._local.journal
+        stores: dict[InodeId, list[OpNumber]] = {}
+        bases: dict[InodeId, Base] = {}
+        for store in journal.acknowledged_stores():
+            stores.setdefault(store.inode, []).append(store.n)
+            bases.setdefault(store.inode, Base(revision=store.base.revision))
+        taken_over: list[OpNumber] = []
+        for inode, numbers in stores.items():
+            state = journal.overlay.inode(inode)
+            if state is None or not state.nlink or await self._files.offer_again(state, bases[inode]):
+                taken_over += numbers
+        journal.offer_again(taken_over)
+
+    async def run(self) -> None:
+        """List again what programs know, and tell what is different. Cancellation leaves the rest for the next time.
+
+        Raises:
+            RemoteError: the backend cannot be had now; call it again.
+            DiskFull: there is no room to keep what is listed.
+        """
+        replica, earlier = self._local.replica, self._local.replica.earlier
+        for together in _parts(sorted(self._files.told)):
+            await self._list(together)
+            if replica.earlier is not earlier:
+                return
+            for directory in together:
+                self._follower.relisted(directory)
+            if self._has_diverged:
+                for directory in together:
+                    await self._offer_newer(directory)
+        await self._find_open()
+        if replica.earlier is not earlier:
+            return
+        open_now = self._files.remember_open()
+        replica.drop_earlier()
+        self._shown.views.forget_cached(open_now, [])
+        for inode in open_now:
+            self._shown.invalidator.inode(inode, content=True)
+
+    async def _list(self, directories: Sequence[InodeId]) -> None:
+        """Have these directories complete; those that are not there stay as they are."""
+        replica, overlay = self._local.replica, self._local.journal.overlay
+        own = {state.inode for state in overlay.inodes(directories) if not state.seq}
+        missing = [each for each in directories if each not in own and not replica.is_complete(each)]
+        if missing:
+            await self._lister.list_many(missing)
+        for directory in missing:
+            if not replica.is_complete(directory):
+                try:
+                    await self._lister.list_directory(directory)
+                except errors.Refused as error:
+                    if error.code is not Code.NOT_FOUND:
+                        raise
+
+    async def _offer_newer(self, directory: InodeId) -> None:
+        """Offer revisions of files that only this device knows of."""
+        replica, overlay = self._local.replica, self._local.journal.overlay
+        if (earlier := replica.earlier) is None:
+            return
+        inodes = [inode for _, inode in earlier.shown_names(directory)]
+        for now in replica.inodes(inodes):
+            was = earlier.inode(now.inode)
+            if was is None or now.kind is not InodeKind.FILE:
+                continue
+            if overlay.inode(now.inode) is not None and self._local.journal.drafts.draft(now.inode) is None:
+                continue
+            is_newer = now.revision < was.revision and now.lineage == was.lineage
+            if is_newer and await self._files.offer_again(was, Base(revision=now.revision)):
+                self._shown.attributes_changed(now.inode)
+
+    async def _find_open(self) -> None:
+        """Learn of open files that are in none of those directories any more."""
+        replica, overlay = self._local.replica, self._local.journal.overlay
+        for together in _parts(self._files.remember_open()):
+            known = {state.inode for state in [*replica.inodes(together), *overlay.inodes(together)]}
+            missing, cursor = [each for each in together if each not in known], replica.cursor(self._workspace)
+            if missing and cursor is not None:
+                request = InodesRequest(inodes=missing, as_of=cursor.seq)
+                reply = await self._remote.inodes(self._workspace, request)
+                replica.put_inodes([state for state in reply.inodes if state.nlink], cursor.seq)
+
+
+def _parts(inodes: Sequence[InodeId]) -> Iterator[Sequence[InodeId]]:
+    for start in range(0, len(inodes), TOGETHER):
+        yield inodes[start : start + TOGETHER]
