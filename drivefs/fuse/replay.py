@@ -26,6 +26,7 @@ from drivefs.sync.places import Way
 log = logging.getLogger(__name__)
 
 CAPACITY = 4096
+CHUNK = 64
 TRIES = 3
 """How often a name is replayed when somebody looks it up in the moment between being forgotten and being made."""
 LEAST_SCAN_SECONDS = 0.25
@@ -34,7 +35,8 @@ SCAN_SHARE = 20.0
 IDLE_SHARE = 2.0
 """How many times as long as a replay took nothing is replayed, while more waits: it takes turns with system calls."""
 FORGET_SECONDS = 10.0
-LOST_SECONDS = 5.0
+LOST_SECONDS = 2.0
+END_SECONDS = 1.0
 PROBE = InodeId(2**63 + 2**32)
 
 
@@ -60,6 +62,7 @@ class Replay:
         self._probe = probe
         self._player: PlayerProcess | None = None
         self._waiting = Waiting(CAPACITY)
+        self._undecided: list[Told] = []
         self._filled = trio.Event()
         self._watched: frozenset[InodeId] = frozenset()
         self._next_scan = 0.0
@@ -85,12 +88,13 @@ class Replay:
                     await trio.sleep(LOST_SECONDS)
                     self._filled.set()
         finally:
-            await self._end()
+            with trio.move_on_after(END_SECONDS, shield=True):
+                await self._end()
 
     async def _end(self) -> None:
-        player, self._player = self._player, None
-        if player is not None and not await player.end():
-            self.wants = False
+        if self._player is not None:
+            await self._player.end()
+            self._player = None
 
     async def _replay_all(self) -> None:
         """Replay what waits and whatever comes meanwhile, as far as it is watched.
@@ -99,17 +103,15 @@ class Replay:
         Until then all that happened in its directory waits with it, so the order stays.
         """
         player = await self._started()
-        undecided: list[Told] = []
-        while player is not None and (self._waiting or undecided or self._waiting.dropped):
+        while player is not None and (self._waiting or self._undecided or self._waiting.dropped):
             with trio.move_on_after(FORGET_SECONDS):
                 await self._mounted.forgotten()
-            undecided += await self._replay_watched(player, self._waiting.take(CAPACITY))
-            is_full = len(undecided) > CAPACITY
-            if is_full or trio.current_time() >= self._next_scan:
+            self._undecided += await self._replay_watched(player, self._waiting.take(CHUNK))
+            if len(self._undecided) > CAPACITY or trio.current_time() >= self._next_scan:
                 await trio.sleep_until(self._next_scan)
                 await self._scan(player)
+                undecided, self._undecided = self._undecided, []
                 await self._replay_watched(player, undecided)
-                undecided.clear()
                 await self._replay_dropped(player)
             elif not self._waiting:
                 self._filled = trio.Event()
@@ -117,13 +119,18 @@ class Replay:
                     await self._filled.wait()
 
     async def _replay_watched(self, player: PlayerProcess, told: Sequence[Told]) -> list[Told]:
-        """Replay what is known to be watched; gives the rest."""
+        """Replay what is known to be watched; gives the rest. If the player is lost, its directories have changed."""
         rest = []
-        for each in told:
-            if self._is_watched(concerns(each)):
-                await self._paced(player, orders(each, self._mounted.present))
-            else:
+        for number, each in enumerate(told):
+            if not self._is_watched(concerns(each)):
                 rest.append(each)
+                continue
+            try:
+                await self._paced(player, orders(each, self._mounted.present))
+            except Lost:
+                self._waiting.drop(told[number:])
+                self._undecided += rest
+                raise
         return rest
 
     async def _replay_dropped(self, player: PlayerProcess) -> None:

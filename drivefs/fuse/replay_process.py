@@ -5,7 +5,6 @@ it is known to have exited, and is reaped only after that, so that nobody else h
 answer has a deadline.
 """
 
-import logging
 import marshal
 import os
 import subprocess
@@ -19,11 +18,8 @@ from drivefs.fuse.replay_player import HEADER
 from drivefs.fuse.replay_stage import NOBODY, Stage
 from drivefs.protocol.ground import Offload
 
-log = logging.getLogger(__name__)
-
 PROGRAM = Path(__file__).with_name("replay_player.py")
 ANSWER_SECONDS = 5.0
-END_SECONDS = 5.0
 READ_BYTES = 65536
 
 
@@ -97,25 +93,20 @@ class PlayerProcess:
         del self._received[:length]
         return read
 
-    async def end(self) -> bool:
-        """End it, whatever it is doing; False if it would not within `END_SECONDS`.
+    async def end(self) -> None:
+        """End it, whatever it is doing, and return when it has ended.
 
-        It then stays on the stage, where it can do nothing, until the mount ends.
+        The kernel lets it go only when what it waits for is answered, a page that is being fetched for instance. Until
+        then, and after a cancellation, it stays on the stage, where it can do nothing.
         """
         self._stage.scene = None
         self._process.kill()
-        with trio.CancelScope(shield=True):
-            await self._orders.aclose()
-            await self._answers.aclose()
-            with trio.move_on_after(END_SECONDS) as waited:
-                await trio.lowlevel.wait_readable(self._ended)
-        if waited.cancelled_caught:
-            log.warning("process %d, which replays events, does not end", self.pid)
-            return False
+        await self._orders.aclose()
+        await self._answers.aclose()
+        await trio.lowlevel.wait_readable(self._ended)
         self._stage.player = NOBODY
         self._process.wait()
         os.close(self._ended)
-        return True
 
 
 def _start(command: list[str]) -> subprocess.Popen[bytes]:

@@ -144,10 +144,15 @@ class Waiting:
             if last is not None and is_covered(each, last):
                 continue
             if len(self._told) >= self._capacity:
-                self.dropped |= {name[0] for name in (each.happened.name, each.happened.source) if name is not None}
+                self.drop([each])
                 continue
             self._told.append(each)
             self._last[each.happened.inode] = each
+
+    def drop(self, told: Iterable[Told]) -> None:
+        """Note of these only where they happened."""
+        for each in told:
+            self.dropped |= {name[0] for name in (each.happened.name, each.happened.source) if name is not None}
 
     def take(self, count: int) -> Sequence[Told]:
         """The next ones."""
