@@ -14,6 +14,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -318,15 +319,16 @@ def _describe(exchange: Exchange) -> dict[str, str]:
     return {"content-type": exchange.sends, "content-length": str(sum(map(len, exchange.body)))}
 
 
-async def _pieces(body: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """The parts of a body in pieces of `WRITE_PIECE_BYTES`: small ones joined, long ones sliced."""
+async def _pieces(body: Iterable[bytes]) -> AsyncIterator[Any]:
+    """The parts of a body in pieces of `WRITE_PIECE_BYTES`: small ones joined, long ones sliced without a copy: any
+    buffer is sent as bytes are."""
     small: list[bytes | memoryview] = []
     small_bytes = 0
     for part in body:
         rest = memoryview(part)
         while small_bytes + len(rest) >= WRITE_PIECE_BYTES:
             lacking = WRITE_PIECE_BYTES - small_bytes
-            yield b"".join((*small, rest[:lacking]))
+            yield b"".join((*small, rest[:lacking])) if small else rest[:lacking]
             rest = rest[lacking:]
             small, small_bytes = [], 0
         if rest:

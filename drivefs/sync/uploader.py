@@ -22,7 +22,7 @@ from drivefs.protocol.model import BlockRef
 from drivefs.sync import recut
 
 WINDOW_BYTES = 8 * 2**20
-PARALLEL_WINDOWS = 2
+PARALLEL_WINDOWS = 3
 SMALL_BYTES = codec.MIN_BLOCK_BYTES
 """Content up to this size is one block, and travels together with that of other files."""
 
