@@ -230,10 +230,10 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         refusals=refusals,
         resend=lambda store, result: engine.resend(store, result),
     )
+    follower = Follower(ends, shown, announcer)
     parts = Parts(
         local=local,
         session=session,
-    follower = Follower(ends, shown, announcer)
         connection=connection,
         contents=filesystem.contents,
         publications=publications,
@@ -287,7 +287,6 @@ def _follow(
         kernel.entry(parent, name)
 
 
-def _presence(ends: Ends, engine: Engine, parts: Parts, places: Places, events: Events) -> Presence:
 def _renumber(
     filesystem: FileSystem, translation: Translation, engine: Engine, fresh: Mapping[InodeId, InodeId]
 ) -> None:
@@ -298,6 +297,7 @@ def _renumber(
     engine.renumbered(fresh)
 
 
+def _presence(ends: Ends, engine: Engine, parts: Parts, places: Places, events: Events) -> Presence:
     """What tells the other devices of this one, and this one of the others."""
     incoming = IncomingUploads(places, events, time.time_ns, lambda: engine.connection.reach.online)
     outgoing = Outgoing(parts.publisher, parts.publications, places)
