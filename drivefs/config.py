@@ -10,6 +10,9 @@ config.toml:
     user = "ann"
     device = "laptop"
     cache_size = "10G"            # optional
+    pin_size = "5G"               # optional: how much of the cache pins may take; default: three quarters
+    ahead_size = "32M"            # optional: changed files in use here are fetched ahead up to this size; "0": never
+    answer_seconds = 12           # optional: how long a read waits while nothing comes from the server
     allow_insecure_http = false   # optional
 """
 
@@ -27,6 +30,10 @@ from drivefs.protocol.ids import AccountId, DeviceId, InodeId, UserId, Workspace
 
 DEFAULT_PROFILE = "default"
 DEFAULT_CACHE_BYTES = 10 * 2**30
+DEFAULT_AHEAD_BYTES = 32 * 2**20
+DEFAULT_ANSWER_SECONDS = 12.0
+LEAST_ANSWER_SECONDS = 3.0
+"""Less would take a server that is busy, or far away, for one that has frozen."""
 MIN_CACHE_BYTES = 64 * 2**20
 """Less could not hold the blocks of the reads under way at one time."""
 PROFILE_VARIABLE = "DRIVEFS_PROFILE"
@@ -119,6 +126,10 @@ class Profile:
     user: str
     device: str
     cache_limit_bytes: int = DEFAULT_CACHE_BYTES
+    pin_limit_bytes: int | None = None
+    """How much of the cache may be pinned; None: three quarters."""
+    ahead_limit_bytes: int = DEFAULT_AHEAD_BYTES
+    answer_seconds: float = DEFAULT_ANSWER_SECONDS
     allow_insecure_http: bool = False
 
 
@@ -215,6 +226,12 @@ def write_profile(places: Places, profile: Profile) -> None:
     table: dict[str, Any] = {"url": profile.url, "user": profile.user, "device": profile.device}
     if profile.cache_limit_bytes != DEFAULT_CACHE_BYTES:
         table["cache_size"] = format_size(profile.cache_limit_bytes)
+    if profile.pin_limit_bytes is not None:
+        table["pin_size"] = format_size(profile.pin_limit_bytes)
+    if profile.ahead_limit_bytes != DEFAULT_AHEAD_BYTES:
+        table["ahead_size"] = format_size(profile.ahead_limit_bytes)
+    if profile.answer_seconds != DEFAULT_ANSWER_SECONDS:
+        table["answer_seconds"] = profile.answer_seconds
     if profile.allow_insecure_http:
         table["allow_insecure_http"] = True
     content.setdefault("profiles", {})[profile.name] = table
@@ -318,7 +335,16 @@ def _profile(name: str, table: Any, file: Path) -> Profile:
             user=table["user"],
             device=table["device"],
             cache_limit_bytes=limit,
+            pin_limit_bytes=parse_size(str(table["pin_size"])) if "pin_size" in table else None,
+            ahead_limit_bytes=parse_size(str(table["ahead_size"])) if "ahead_size" in table else DEFAULT_AHEAD_BYTES,
+            answer_seconds=_answer_seconds(table.get("answer_seconds", DEFAULT_ANSWER_SECONDS)),
             allow_insecure_http=table.get("allow_insecure_http", False) is True,
         )
     except ConfigError as error:
         raise ConfigError(f"{file}: [profiles.{name}]: {error}") from error
+
+
+def _answer_seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not LEAST_ANSWER_SECONDS <= value <= 300:
+        raise ConfigError(f"answer_seconds = {value!r} is not a number of seconds from {LEAST_ANSWER_SECONDS:g} to 300")
+    return float(value)

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ from cache.errors import CacheError
 from cache.workspace import LocalState
 from drivefs import __version__
 from drivefs.config import Credentials, MountSettings
-from drivefs.control import conflicts, handlers, mounts, server, uploads, watching
+from drivefs.control import conflicts, handlers, mounts, pins, server, uploads, watching
 from drivefs.control.readiness import Readiness
 from drivefs.fs.filesystem import Drive, FileSystem, Services
 from drivefs.fs.ownership import Owner
@@ -53,11 +53,13 @@ from drivefs.sync.events import Events
 from drivefs.sync.follower import Follower
 from drivefs.sync.incoming import IncomingUploads
 from drivefs.sync.lister import Lister
+from drivefs.sync.pins import PinnedTrees
 from drivefs.sync.places import Places
+from drivefs.sync.prefetch import Prefetcher
 from drivefs.sync.presence import Outgoing, Presence
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
-from drivefs.sync.refusals import Refusals
+from drivefs.sync.refusals import Labels, Refusals
 from drivefs.sync.relisting import Relisting
 from drivefs.sync.session import Session, known_limits
 from drivefs.sync.status import Meter, Reporter
@@ -147,6 +149,8 @@ def _opened(settings: MountSettings) -> Iterator[LocalState]:
             offload=_Threads(THREADS),
             cache_limit_bytes=settings.profile.cache_limit_bytes,
         ) as local:
+            if settings.profile.pin_limit_bytes is not None:
+                local.blocks.protected_limit_bytes = settings.profile.pin_limit_bytes
             yield local
     except CacheError as error:
         raise MountError(str(error)) from error
@@ -164,6 +168,7 @@ class _Parts:
     filesystem: FileSystem
     kernel: KernelSession
     invalidation: invalidation.Invalidation
+    pinning: pins.Pinning
     presence: Presence
     events: Events
     replay: Replay
@@ -208,7 +213,9 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     ends = Ends(local, remote, device.workspace)
     lister = Lister(ends, connection, changed=lambda inode: shown.attributes_changed(inode))
     services = Services(fetcher=downloader, lister=lister, publisher=publications)
-    drive = _drive(device, allowance, lambda: _status(reporter, presence))
+    trees = PinnedTrees(local, Places(local, device.root), device.root)
+    prefetcher = Prefetcher(ends, trees, downloader, lister, ahead_bytes=settings.profile.ahead_limit_bytes)
+    drive = replace(_drive(device, allowance, lambda: _status(reporter, presence)), pinned=trees.value_of)
     filesystem = FileSystem(local, services, drive, time.time_ns)
     name = f"drivefs:{settings.profile.name}"
     kernel = KernelSession(filesystem, str(settings.mountpoint), settings.options, name)
@@ -242,8 +249,10 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         follower=follower,
         relisting=Relisting(ends, shown, filesystem, lister=lister, follower=follower),
         walker=Walker(local.replica, lister, kernel.call_count),
+        prefetcher=prefetcher,
         used=allowance.used,
     )
+    parts.follower.coming = prefetcher.coming
     engine = Engine(parts, random.random)
     presence = _presence(ends, engine, parts, Places(local, device.root), events)
     reporter = Reporter(
@@ -253,7 +262,8 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         received=Meter(lambda: downloader.received_bytes),
     )
     allowance.hear += [filesystem.quota.told, reporter.told]
-    running = (reporter, filesystem, kernel, told, presence, events, replay)
+    pinning = pins.Pinning(local, trees, prefetcher)
+    running = (reporter, filesystem, kernel, told, pinning, presence, events, replay)
     return _Parts(engine, publications, parts.publisher, downloader, *running)
 
 
@@ -263,9 +273,7 @@ def _listen(filesystem: FileSystem, publications: Publications, announcer: Annou
     publications.hear = None if announcer is None else announcer.written
 
 
-def _replay(
-    kernel: KernelSession, filesystem: FileSystem, places: Places, told: invalidation.Invalidation
-) -> Replay:
+def _replay(kernel: KernelSession, filesystem: FileSystem, places: Places, told: invalidation.Invalidation) -> Replay:
     """What shows programs that watch the mount what happened elsewhere."""
     mounted = Mounted(
         root=filesystem.root,
@@ -346,6 +354,7 @@ class _Mount:
                     client=client,
                     jitter=random.random,
                     allow_insecure=profile.allow_insecure_http,
+                    answer_seconds=profile.answer_seconds,
                 )
             except errors.InsecureUrl as error:
                 raise MountError(f"{error}. Log in again with drivefs login") from error
@@ -371,6 +380,7 @@ class _Mount:
         table = handlers.Handlers(self._drive(parts), nursery).table()
         table |= watching.Watching(parts.events).table()
         table |= conflicts.Settling(parts.filesystem).table()
+        table |= parts.pinning.table()
         nursery.start_soon(server.serve, server.listen(self._settings.places.runtime), table, nursery)
         nursery.start_soon(self._end_on_signal, parts.kernel)
         nursery.start_soon(self._announce, parts.engine)
@@ -417,6 +427,8 @@ class _Mount:
             "Copy what can still be read, and write the file anew"
             for inode, why in parts.publisher.damaged.items()
         ]
+        if lacking := parts.pinning.lacking():
+            found.append(lacking)
         if parts.kernel.holds_up_others:
             found.append(
                 "slow reads may hold up other work on the mount: only root may let more of them wait at a time"

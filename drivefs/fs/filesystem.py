@@ -60,7 +60,7 @@ class Drive:
     """What is mounted: the workspace and its root, as whom, and within which limits.
 
     `files` are those in `.drivefs` that are one JSON object each, by name; `status_of` the value of
-    `user.drivefs.status` of an inode.
+    `user.drivefs.status` of an inode; `pinned` that of its `user.drivefs.pinned`.
     """
 
     workspace: WorkspaceId
@@ -71,6 +71,7 @@ class Drive:
     deadline_seconds: float = DEADLINE_SECONDS
     files: Mapping[bytes, Provider] = field(default_factory=dict)
     status_of: Callable[[InodeId], str] | None = None
+    pinned: Callable[[InodeState], bytes | None] = lambda state: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ class FileSystem:
             b"user.drivefs.status": self._status,
             b"user.drivefs.revision": _revision,
             b"user.drivefs.conflict": self.conflicts.text,
+            b"user.drivefs.pinned": drive.pinned,
         }
         self._xattrs = Xattrs(view, mutations, now_ns, computed)
 

@@ -309,15 +309,21 @@ class Downloader:
         for want in wants:
             want.failure_count += 1
         self._finish([want for want in wants if want.failure_count >= MOST_FAILURES], error)
-        self._requeue([want for want in wants if want.failure_count < MOST_FAILURES])
+        left = [want for want in wants if want.failure_count < MOST_FAILURES]
         try:
+            # Until it is known, they stay out of the queues: another worker would try at once, and wait as long again.
             await self._reach.reachable()
         except errors.RemoteError as gone:
-            waiting = [*self._urgent.values(), *self._prefetch.values(), *self._behind.values()]
+            waiting = [*left, *self._urgent.values(), *self._prefetch.values(), *self._behind.values()]
             self._urgent.clear()
             self._prefetch.clear()
             self._behind.clear()
             self._finish(waiting, gone)
+        except BaseException:
+            self._finish(left, errors.Offline("the mount is ending"))
+            raise
+        else:
+            self._requeue(left)
 
     def _requeue(self, wants: Sequence[_Want]) -> None:
         """Queue again, before others, what someone waits for, and forget the rest."""

@@ -23,6 +23,7 @@ from drivefs.sync.commits import Committer
 from drivefs.sync.connection import Connection
 from drivefs.sync.contents import Contents
 from drivefs.sync.follower import POLL_SECONDS, Follower
+from drivefs.sync.prefetch import Prefetcher
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
 from drivefs.sync.relisting import Relisting
@@ -52,6 +53,7 @@ class Parts:
     follower: Follower
     relisting: Relisting
     walker: walker.Walker
+    prefetcher: Prefetcher
     used: Callable[[Usage], None]
 
 
@@ -90,6 +92,7 @@ class Engine:
             nursery.start_soon(self._follow)
             nursery.start_soon(self._let_go)
             nursery.start_soon(self._walk)
+            nursery.start_soon(self._prefetch)
             nursery.start_soon(self._list_again)
 
     def _offer_drafts(self) -> None:
@@ -232,6 +235,14 @@ class Engine:
             await self.caught_up.wait()
             await self._guarded(self._parts.walker.walk)
             await trio.sleep(walker.IDLE_SECONDS)
+
+    async def _prefetch(self) -> None:
+        """What is pinned comes here, and what others changed of what is used here."""
+        while True:
+            await self._parts.prefetcher.wait()
+            await self.connection.wait_online()
+            await self.caught_up.wait()
+            await self._guarded(self._parts.prefetcher.work)
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do what needs the backend and room on the disk; on failure say so once and go on after a growing delay."""

@@ -5,6 +5,7 @@ replica now has, the caches in front forget what changed, and at last the kernel
 was shown. Invariant: the cursor never moves without the page it belongs to.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -68,6 +69,8 @@ class Follower:
         self._views = shown.views
         self._invalidator = shown.invalidator
         self._announcer = announcer
+        self.coming: Callable[[FeedPage], None] = lambda page: None
+        """Hears of each page before it is applied."""
         self.presence: Presence | None = None
         """Hears what others are sending, and says what is pending; None: nobody wants to know."""
 
@@ -104,6 +107,7 @@ class Follower:
         """Apply one page and tell everyone whom it concerns."""
         difference = self._compare(page)
         before = self._announcer.before(difference.names)
+        self.coming(page)
         self._local.replica.apply_page(page)
         self._tell(difference, before)
 

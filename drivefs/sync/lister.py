@@ -131,6 +131,15 @@ class Lister:
             self._replica.put_content(inode, revision, reply.blocks)
         return reply.blocks
 
+    async def past_content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
+        """The packed block list of a revision by its number in the history that the inode goes on with.
+
+        Raises:
+            RemoteError: it cannot be had now, or is not kept any more.
+        """
+        request = ContentRequest(inode=inode, revision=revision, history=True)
+        return (await self._asked(partial(self._remote.content, self._workspace, request))).blocks
+
     def _cursor(self) -> Seq:
         cursor = self._replica.cursor(self._workspace)
         if cursor is None:
