@@ -56,6 +56,8 @@ class Actor:
     written: dict[str, str] = field(default_factory=dict)
     """Digest → where and when, of every content that was completely written here."""
     gone: dict[str, str] = field(default_factory=dict)
+    nameless: set[str] = field(default_factory=set)
+    """What was written to files that had been removed: it may be nowhere."""
     same: set[str] = field(default_factory=set)
     """Contents that several devices write alike: they may be anywhere, or nowhere."""
     trace: list[str] = field(default_factory=list)
@@ -168,17 +170,34 @@ class Actor:
 
     def _splice(self, held: Held) -> None:
         """Overwrite or append a little in a file whose content was seen, and close it."""
-        before, path = held.content, held.path
+        before, path = self._base(held), held.path
         place = self.chance.choice([0, len(before) // 2, len(before)])
         patch = f"<{self.name} {self.count}>".encode() + self.chance.randbytes(20)
         self.count += 1
         after = before[:place] + patch + before[place + len(patch) :]
         try:
+            is_named = os.fstat(held.descriptor).st_nlink > 0
             os.pwrite(held.descriptor, patch, place)
-            self.ended(before, f"edit {path.relative_to(self.root)}")
-            self.wrote(after, path)
+            if is_named and os.fstat(held.descriptor).st_nlink > 0:
+                self.ended(before, f"edit {path.relative_to(self.root)}")
+                self.wrote(after, path)
+            else:
+                self.note(f"wrote {digest(after)[:12]} to a file without a name")
+                self.nameless.add(digest(after))
         finally:
             os.close(held.descriptor)
+
+    def _base(self, held: Held) -> bytes:
+        """What a write through the descriptor goes onto: what it showed, or what this device wrote there since.
+
+        What another device wrote there since was not seen through it: the write must not lie over that.
+        """
+        other = os.open(f"/proc/self/fd/{held.descriptor}", os.O_RDONLY)
+        try:
+            now = read_all(other)
+        finally:
+            os.close(other)
+        return now if digest(now) in self.written else held.content
 
     def append(self) -> None:
         path = self.a_file()

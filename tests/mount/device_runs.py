@@ -218,12 +218,12 @@ class Run:
         actors = [each.actor for each in self.participants]
         written = {key: text for actor in actors for key, text in actor.written.items()}
         gone = {key: text for actor in actors for key, text in actor.gone.items()}
-        same = {key for actor in actors for key in actor.same}
+        allowed = {key for actor in actors for key in (*actor.same, *actor.nameless)}
         for key, text in written.items():
             if key not in there and key not in gone and key != EMPTY:
                 self.complaints.append(f"lost: {key[:12]} {text}\n" + self.history(key))
         for key, path in there.items():
-            if key not in written and key not in same and key != EMPTY:
+            if key not in written and key not in allowed and key != EMPTY:
                 self.complaints.append(f"nobody wrote what is in {path}: {key[:12]}")
         for actor in actors:
             self.complaints += actor.complaints
