@@ -1,0 +1,188 @@
+"""No call hangs: not while the server is frozen, and not while changes of other devices storm into busy directories.
+
+Owns calls with deadlines, each made by a program of its own, so that one that hangs is seen and does not hang the test.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.mount.conftest import mount_options
+from tests.mount.oracle import snapshot, write_file
+from tests.mount.test_tools import source_tree
+from tests.support.mounts import DRIVEFS, Device, Server, Workbench, fuse_connections, wait_until
+
+LOCAL_SECONDS = 5.0
+"""For what is answered from what is here; hundreds of times what it takes."""
+DEADLINE_SECONDS = 40.0
+"""For what has to ask the server: then an error."""
+STORM_SECONDS = 60.0
+
+
+@pytest.fixture
+def server(workbench: Workbench) -> Server:
+    return workbench.server()
+
+
+def call(*command: object, seconds: float) -> subprocess.CompletedProcess[bytes]:
+    """Run a program that must end in time, however it ends."""
+    return subprocess.run([str(word) for word in command], capture_output=True, timeout=seconds, cwd="/")
+
+
+@contextmanager
+def frozen(server: Server) -> Iterator[None]:
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+
+
+def test_calls_on_a_mount_whose_server_is_frozen(workbench: Workbench, server: Server) -> None:
+    """[never-hangs]"""
+    first = workbench.device(server)
+    root = first.mount(*mount_options())
+    (root / "directory").mkdir()
+    write_file(root / "directory/here", b"here" * 1000)
+    write_file(root / "directory/elsewhere", os.urandom(400_000))
+    first.sync()
+    second = workbench.device(server)
+    root = second.mount(*mount_options())
+    assert call("ls", "-l", root / "directory", seconds=LOCAL_SECONDS).returncode == 0
+    assert (root / "directory/here").read_bytes() == b"here" * 1000
+    with frozen(server):
+        for command in (
+            ("ls", "-lR", root),
+            ("stat", root / "directory/elsewhere"),
+            ("stat", root / "directory/missing"),
+            ("cat", root / "directory/here"),
+            ("df", root),
+            ("cp", root / "directory/here", root / "directory/copy"),
+            ("mv", root / "directory/copy", root / "directory/moved"),
+            ("sync", root / "directory/moved"),
+            ("rm", root / "directory/moved"),
+            ("mkdir", root / "other"),
+            (*DRIVEFS, "--help"),
+        ):
+            done = call(*command, seconds=LOCAL_SECONDS)
+            assert done.returncode == (1 if "missing" in str(command[-1]) else 0), (command, done.stderr)
+        begin = time.monotonic()
+        assert call("cat", root / "directory/elsewhere", seconds=DEADLINE_SECONDS).returncode == 1
+        assert second.command("status", str(root), seconds=LOCAL_SECONDS).returncode == 0
+        assert time.monotonic() - begin < DEADLINE_SECONDS
+        second.command("umount", str(root), "--now", seconds=DEADLINE_SECONDS)
+        wait_until("it is unmounted", lambda: root not in fuse_connections(), LOCAL_SECONDS)
+        assert second.process is not None
+        second.process.wait(DEADLINE_SECONDS)
+        second.ended()
+        # And mounted again, with the server still frozen.
+        second.mount(*mount_options())
+        assert sorted(os.listdir(root)) == ["directory", "other"]
+        assert (root / "directory/here").read_bytes() == b"here" * 1000
+    second.sync()
+    assert (root / "directory/elsewhere").stat().st_size == len((root / "directory/elsewhere").read_bytes())
+
+
+def storm(root: Path, chance: random.Random, seconds: float) -> None:
+    """Change everything below `root` again and again: contents, names, whole trees."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for number in range(60):
+            path = root / f"package{number % 6}/module{number % 11}/file{number}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(chance.randbytes(3000))
+        victim = root / f"package{chance.randrange(6)}"
+        os.rename(victim, root / "aside")
+        if chance.random() < 0.5:
+            shutil.rmtree(root / "aside")
+        else:
+            os.rename(root / "aside", victim)
+
+
+WALKERS = {
+    "find": "find . -type f -newer nothing -o -type f -print",
+    "cat": "find . -type f -exec cat {} + ",
+    "ls": "ls -lR .",
+    "git": "git -c safe.directory='*' status --porcelain",
+    "rm": "mkdir -p package1/mine && echo x > package1/mine/x; rm -rf package1/mine package2/module1",
+    "cwd": "cd package3 && ls . && cd module3 && pwd -P && ls .. && stat .",
+}
+
+
+def test_programs_go_on_while_changes_from_elsewhere_storm_in(workbench: Workbench, server: Server) -> None:
+    """[never-hangs]"""
+    devices = [workbench.device(server) for _ in range(2)]
+    here, there = (device.mount(*mount_options()) / "project" for device in devices)
+    here.mkdir()
+    source_tree(here)
+    subprocess.run(["git", "-c", "safe.directory=*", "init", "-q"], cwd=here, check=True)
+    subprocess.run(["git", "-c", "safe.directory=*", "add", "--all"], cwd=here, check=True)
+    devices[0].sync()
+    wait_until("the project is there", lambda: (there / ".git/index").exists(), STORM_SECONDS)
+    walkers = [
+        # Each command has a deadline of its own; 124 is what it gives when that is over.
+        subprocess.Popen(
+            ["sh", "-c", f"n=0; while [ $n -lt 12 ]; do n=$((n+1)); timeout -s KILL 20 sh -c {quoted(command)}; "
+             "[ $? -eq 137 ] && exit 99; done; exit 0"],
+            cwd=there, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        for command in WALKERS.values()
+    ]  # fmt: skip
+    storm(here, random.Random(1), 8.0)
+    codes = {name: walker.wait(STORM_SECONDS * 2) for name, walker in zip(WALKERS, walkers, strict=True)}
+    assert codes == dict.fromkeys(WALKERS, 0), "a program hung"
+    for device in devices:
+        assert call("df", device.mountpoint, seconds=LOCAL_SECONDS).returncode == 0
+        assert device.command("status", str(device.mountpoint), seconds=LOCAL_SECONDS).returncode == 0
+    assert_same_in_the_end(devices)
+    for device in devices:
+        device.umount()
+
+
+def quoted(command: str) -> str:
+    return "'" + command.replace("'", "'\\''") + "'"
+
+
+def assert_same_in_the_end(devices: list[Device]) -> None:
+    def is_same() -> bool:
+        for device in devices:
+            device.sync()
+        try:
+            trees = [snapshot(device.mountpoint, times=True) for device in devices]
+        except FileNotFoundError:
+            return False
+        return trees[0] == trees[1]
+
+    wait_until("both show the same tree", is_same, STORM_SECONDS)
+
+
+def test_umount_while_changes_from_elsewhere_storm_in(workbench: Workbench, server: Server) -> None:
+    """[never-hangs]"""
+    devices = [workbench.device(server) for _ in range(2)]
+    here, there = (device.mount(*mount_options()) / "project" for device in devices)
+    here.mkdir()
+    source_tree(here)
+    wait_until("the project is there", (there / "run").exists, STORM_SECONDS)
+    stormy = os.fork()
+    if stormy == 0:
+        storm(here, random.Random(2), 9.0)
+        os._exit(0)
+    for _ in range(3):
+        call("find", there, "-type", "f", seconds=STORM_SECONDS)
+        done = devices[1].command("umount", str(devices[1].mountpoint), seconds=DEADLINE_SECONDS)
+        assert done.returncode == 0, done.stderr
+        assert devices[1].process is not None
+        assert devices[1].process.wait(LOCAL_SECONDS) == 0
+        devices[1].ended()
+        devices[1].mount(*mount_options())
+    assert os.waitpid(stormy, 0)[1] == 0
+    assert_same_in_the_end(devices)
