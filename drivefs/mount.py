@@ -42,6 +42,7 @@ from drivefs.protocol.ids import InodeId
 from drivefs.protocol.messages import Limits, SessionReply, Usage
 from drivefs.remote import errors, transport
 from drivefs.remote.client import Remote
+from drivefs.sync.amends import Amends, Labels
 from drivefs.sync.announcer import Announcer
 from drivefs.sync.commits import Committer
 from drivefs.sync.connection import Connection
@@ -59,7 +60,7 @@ from drivefs.sync.prefetch import Prefetcher
 from drivefs.sync.presence import Outgoing, Presence
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
-from drivefs.sync.refusals import Labels, Refusals
+from drivefs.sync.refusals import Refusals
 from drivefs.sync.relisting import Relisting
 from drivefs.sync.session import Session, known_limits
 from drivefs.sync.status import Meter, Reporter
@@ -229,7 +230,9 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     announcer.replayer = replay = _replay(kernel, filesystem, Places(local, device.root), told)
     events.hear.append(lambda are_heard: _listen(filesystem, publications, announcer if are_heard else None))
     labels = Labels(device=settings.profile.device, today=_today)
-    refusals = Refusals(local, device.root, contents=filesystem.contents, shown=shown, labels=labels)
+    amends = Amends(local, device.root, contents=filesystem.contents, shown=shown, labels=labels)
+    refusals = Refusals(ends, amends, lister, contents=filesystem.contents, events=events)
+    refusals.publishable = publications.arrived
     committer = Committer(
         ends,
         contents=filesystem.contents,

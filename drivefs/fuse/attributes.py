@@ -32,6 +32,8 @@ class Translation:
         self._numbers: dict[InodeId, int] = {}
         self._inodes: dict[int, InodeId] = {}
         """Numbers that are not the id of their inode, since the kernel knew another one by it."""
+        self._others: dict[InodeId, list[int]] = {}
+        """Further numbers of inodes that others were found to be."""
         self.absent = pyfuse3.EntryAttributes()
         """The answer to a lookup of a name that leads to nothing; the kernel keeps it too."""
         self.absent.st_ino = pyfuse3.InodeT(0)
@@ -54,6 +56,18 @@ class Translation:
         self._inodes[second], self._inodes[first] = inode, other
         for each in (inode, other):
             self._cached.pop(each, None)
+
+    def merge(self, inode: InodeId, into: InodeId) -> None:
+        """What the kernel knows as one inode is another one from now on, which keeps its own number too."""
+        numbers = [self._numbers.pop(inode, inode), *self._others.pop(inode, ())]
+        for number in numbers:
+            self._inodes[number] = into
+        self._others.setdefault(into, []).extend(numbers)
+        self._cached.pop(inode, None)
+
+    def numbers(self, inode: InodeId) -> list[int]:
+        """All numbers by which the kernel may know an inode."""
+        return [self.number(inode), *self._others.get(inode, ())] if self._others else [self.number(inode)]
 
     def attributes(self, state: InodeState) -> pyfuse3.EntryAttributes:
         """The attributes of an inode, shared with the cache: not to be changed."""

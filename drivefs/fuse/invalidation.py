@@ -85,11 +85,17 @@ class Invalidation:
 
     def inode(self, inode: InodeId, *, content: bool) -> None:
         """The attributes of an inode have changed, and perhaps its content: its size or mtime says so."""
-        self._put(inode, Notification(self._translation.number(inode)))
+        for number in self._translation.numbers(inode):
+            self._put(inode, Notification(number))
 
     def entry(self, parent: InodeId, name: bytes) -> None:
         """What a name leads to has changed."""
-        self._put(parent, Notification(self._translation.number(parent), name))
+        for number in self._translation.numbers(parent):
+            self._put(parent, Notification(number, name))
+
+    def merged(self, inode: InodeId, into: InodeId) -> None:
+        """Whoever has one inode open, or works in it, has the other one from now on."""
+        self._translation.merge(inode, into)
 
     def _put(self, inode: InodeId, notification: Notification) -> None:
         self._queues[inode % WORKERS].put(notification)

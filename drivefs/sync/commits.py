@@ -1,8 +1,8 @@
 """Takes mutations from the journal to the backend and settles them by its answers.
 
 Owns the durable order of steps: mark as sent in the journal, barrier, send, settle in one journal transaction. A batch
-whose answer was lost is sent again as it was. Invariant: one commit of this device is under way at a time, and no
-mutation leaves the journal without a final answer.
+whose answer was lost is sent again as it was. What was refused is dealt with before more is sent (`refusals`).
+Invariant: one commit of this device is under way at a time, and no mutation leaves the journal without a final answer.
 """
 
 import math
@@ -24,6 +24,7 @@ from drivefs.sync.refusals import Refusals
 WINDOW_ROWS = 2500
 """How far ahead of the oldest unsettled mutation a batch is looked for."""
 
+PAUSE_SECONDS = 30.0
 DEFER_SECONDS = {Status.BLOCKED: 0.2, Status.NEEDS_BLOCKS: math.inf, Status.OVER_QUOTA: 10.0}
 
 
@@ -56,18 +57,31 @@ class Committer:
         Raises:
             RemoteError: no answer, or none that can be believed.
         """
+        if self._refusals.are_waiting and not await self._settle_refusals():
+            return None
         batch = self._take_batch()
         if not batch:
             return None
         await self._journal.log_barrier()
         request = CommitRequest(epoch=epoch, watermark=self._journal.watermark(), mutations=batch)
         reply = await self._remote.commit(self._workspace, request)
-        self._settle(batch, reply.results)
+        self._settle(batch, reply)
         return reply
 
+    async def _settle_refusals(self) -> bool:
+        is_done = await self._refusals.settle()
+        until = trio.current_time() + PAUSE_SECONDS
+        self._deferred.update((n, (until, Status.BLOCKED)) for n in self._refusals.pausing)
+        self._refusals.pausing.clear()
+        return is_done
+
+    def begin_again(self) -> None:
+        """The backend's history is another one: what it said of the old one is void."""
+        self._refusals.begin_again()
+
     def has_deferred(self) -> bool:
-        """Whether mutations wait that the backend could not take yet."""
-        return bool(self._deferred)
+        """Whether mutations wait that the backend could not take yet, or that wait for the feed."""
+        return bool(self._deferred) or self._refusals.are_waiting
 
     @property
     def is_over_quota(self) -> bool:
@@ -107,7 +121,8 @@ class Committer:
             return None
         return planner.Waiting(size, self._publications.is_on_its_way(inode))
 
-    def _settle(self, batch: list[Mutation], results: list[OpResult]) -> None:
+    def _settle(self, batch: list[Mutation], reply: CommitReply) -> None:
+        results = reply.results
         by_number = {mutation.n: mutation for mutation in batch}
         refused: list[tuple[Mutation, OpResult]] = []
         with self._journal.transaction():
@@ -121,7 +136,7 @@ class Committer:
                 else:
                     until = trio.current_time() + DEFER_SECONDS[result.status]
                     self._deferred[result.n] = (until, result.status)
-            self._refusals.handle(refused)
+            self._refusals.take(refused, reply.head.seq)
         for result in results:
             mutation = by_number[result.n]
             if result.status is Status.NEEDS_BLOCKS and isinstance(mutation, Store):

@@ -66,6 +66,14 @@ class Contents(Protocol):
         """
         ...
 
+    def merged(self, inode: InodeId, into: InodeState, op: OpNumber) -> None:
+        """Note, in the caller's journal transaction, that a file is another one, which has the same content.
+
+        `op` is the `Store` of the same content that is not needed any more, or `NO_OP`. What was written since lies
+        over the revision of `into`; all descriptors follow.
+        """
+        ...
+
 
 class Views(Protocol):
     """The caches in front of the local databases, and the kernel's behind them."""
@@ -88,6 +96,10 @@ class Invalidator(Protocol):
 
     def entry(self, parent: InodeId, name: bytes) -> None:
         """What a name leads to has changed."""
+        ...
+
+    def merged(self, inode: InodeId, into: InodeId) -> None:
+        """Whoever has one inode open, or works in it, has the other one from now on."""
         ...
 
 

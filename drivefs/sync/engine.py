@@ -127,6 +127,7 @@ class Engine:
             # The ranges of ids may be handed out once more by a server that was put back to an older state.
             session.has_void_ids = session.has_void_ids or status is FeedStatus.DIVERGED
             self._resends.clear()
+            self._parts.committer.begin_again()
         self._begun_again.raise_()
         self.connection.begin_again()
         self.connection.lost(

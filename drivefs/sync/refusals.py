@@ -1,165 +1,187 @@
-"""Performs what the resolver decides about refused mutations: nothing that people wrote is lost by a refusal.
+"""Deals with what the backend refused, as soon as this device knows what the backend has instead.
 
-Owns the changes to the journal and the overlay that follow from a refusal. All of one reply is one journal transaction
-of the caller. Invariant: when `handle` returns, each refused mutation has either been made again under a new op number
-or its effect here is undone, and it is no longer in the journal.
+Owns when it is done and in which order: what was refused only because of its predecessor is made again, the others go
+through `resolver` (pure) and `amends`, each in one journal transaction. Nothing is sent meanwhile. Invariant: a refused
+mutation is in the journal until then, so a crash at any moment leaves it to be dealt with at the next start.
 """
 
+import logging
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
-import msgspec
+import trio
 
-from cache.overlay import MISSING
-from cache.workspace import LocalState
-from drivefs.protocol.changes import Base, Create, Link, Mutation, OpResult, Rename, Restore, Status, Store
-from drivefs.protocol.ids import NO_INODE, NO_OP, NO_REVISION, InodeId, LineageId, Seq
-from drivefs.protocol.model import cut_runs, run_id, unpack_blocks
-from drivefs.sync import planner
-from drivefs.sync.contents import Contents, Shown
-from drivefs.sync.resolver import Action, conflict_name, resolve
+from cache.journal import OP_STRIDE, JournalRow, RowState
+from drivefs.protocol.changes import Mutation, OpResult, Rename, Status, Store, Unlink
+from drivefs.protocol.ids import NO_REVISION, InodeId, OpNumber, RevisionNumber, Seq
+from drivefs.protocol.messages import InodesRequest
+from drivefs.sync.amends import Amends, Outcome
+from drivefs.sync.contents import Contents
+from drivefs.sync.ends import Ends
+from drivefs.sync.events import Event, Events, Kind, Origin
+from drivefs.sync.lister import Lister
+from drivefs.sync.places import path_of
+from drivefs.sync.resolver import Action, FreshId, Make, Place, Refusal, Stay, resolve
+from drivefs.sync.sides import LocalSide, RemoteSide, Unknown
 
-Name = tuple[InodeId, bytes]
+log = logging.getLogger(__name__)
 
+MOST_REFUSED = 1000
+STEP_REFUSED = 16
+"""After so many the event loop goes round once."""
+
+MOST_TRIES = 12
+"""What was refused so often is tried again only after a pause."""
+
+KEPT_NOTES = 20
 INODE_TAKEN = "inode"
 """The reason beside `id_taken` that is about the id of a new inode."""
 
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """What conflict copies are called after: the device's name, and the date now as text."""
-
-    device: str
-    today: Callable[[], str]
+PREDECESSOR = "predecessor"
+LACKING = ("absent", "no_parent")
+"""Reasons with which the backend says where what is lacking last was."""
 
 
 class Refusals:
-    """Keeps what the backend refused, under another name where it has to be."""
+    """What was refused and is not dealt with yet; `notes` are sentences for people about what was given up lately."""
 
-    def __init__(self, local: LocalState, root: InodeId, *, contents: Contents, shown: Shown, labels: Labels) -> None:
-        self._journal = local.journal
-        self._replica = local.replica
-        self._root = root
-        self._contents = contents
-        self._shown = shown
-        self._labels = labels
+    def __init__(self, ends: Ends, amends: Amends, lister: Lister, *, contents: Contents, events: Events) -> None:
+        self._ends = ends
+        self._journal = ends.local.journal
+        self._replica = ends.local.replica
+        self._amends = amends
+        self._lister = lister
+        self._events = events
+        self._local = LocalSide(ends.local, contents)
+        self._remote = RemoteSide(ends.local)
+        self._judged: set[OpNumber] = set()
+        self._tries: Counter[int] = Counter()
+        self.pausing: list[OpNumber] = []
+        """Ops that stand in the place of what was refused again and again, although nothing seems to be in its way."""
+        self._wanted = Seq(0)
+        self.notes: deque[str] = deque(maxlen=KEPT_NOTES)
+        self.publishable: Callable[[InodeId], None] = lambda inode: None
+        """Hears of files whose unpublished content may go on its way again."""
 
-    def handle(self, refused: Iterable[tuple[Mutation, OpResult]]) -> None:
-        """Deal with all refusals of one reply, in the order of the batch, within the caller's journal transaction."""
+    def take(self, refused: Iterable[tuple[Mutation, OpResult]], head: Seq) -> None:
+        """Take over the refusals of one reply, which are in the journal; `head` is the commit it was judged on."""
         for mutation, result in refused:
-            # A number that is taken or stale was refused as a number, not as a change. An inode id that is taken (a
-            # cloned disk) ends the creation; the file's store then finds no inode, and its content gets a new one.
-            renumber = result.status in (Status.ID_TAKEN, Status.STALE) and result.reason != INODE_TAKEN
-            action = Action.TRY_AGAIN if renumber else resolve(mutation, result.reason)
-            if action is Action.TRY_AGAIN:
-                self._again(mutation)
-            elif action is Action.COPY_CONTENT and isinstance(mutation, Store):
-                self._copy_content(mutation, result.reason)
-            elif action is Action.OTHER_NAME and isinstance(mutation, Create | Link | Restore | Rename):
-                self._other_name(mutation, result.reason)
-            self._journal.remove(mutation.n)
-            self._tell(planner.inodes_of(mutation), planner.names_of(mutation))
+            self._judged.add(mutation.n)
+            self._remote.told_gone(result.gone)
+            self._wanted = max(self._wanted, head)
 
-    def _again(self, mutation: Mutation) -> None:
-        """Make the same change again, under a new op number; its effect here stands."""
-        again = msgspec.structs.replace(mutation, n=self._journal.next_op(), after=[])
-        self._journal.append(again)
-        overlay, drafts = self._journal.overlay, self._journal.drafts
-        for inode in planner.inodes_of(again):
-            if (state := overlay.inode(inode)) is not None:
-                overlay.put_inode(state, again.n)
-        for parent, name in planner.names_of(again):
-            if (target := overlay.dentry(parent, name)) is not MISSING:
-                overlay.put_dentry(parent, name, target or NO_INODE, again.n)
-        draft = drafts.draft(again.inode) if isinstance(again, Store) else None
-        if draft is not None and draft.frozen_op == mutation.n:
-            drafts.put_draft(msgspec.structs.replace(draft, frozen_op=again.n))
+    @property
+    def are_waiting(self) -> bool:
+        """Whether anything is to be dealt with before more is sent."""
+        return bool(self._journal.failed(1))
 
-    def _other_name(self, mutation: Create | Link | Restore | Rename, reason: str) -> None:
-        """Make the same change under a derived name, at the root if its directory is gone."""
-        fresh: Mutation
-        if isinstance(mutation, Rename):
-            old, replaced = (mutation.new_parent, mutation.new_name), mutation.replaced
-            parent, name = new = self._free_name(self._root if reason == "no_parent" else old[0], old[1])
-            fresh = msgspec.structs.replace(mutation, new_parent=parent, new_name=name, replaced=NO_INODE, base=Base())
-        else:
-            old, replaced = (mutation.parent, mutation.name), NO_INODE
-            parent, name = new = self._free_name(self._root if reason == "no_parent" else old[0], old[1])
-            fresh = msgspec.structs.replace(mutation, parent=parent, name=name)
-        overlay = self._journal.overlay
-        overlay.drop_dentry(*old)
-        overlay.put_dentry(parent, name, mutation.inode, mutation.n)
-        if replaced:
-            overlay.drop_inode(replaced)
-            self._tell([replaced], [])
-        self._again(fresh)
-        self._tell([mutation.inode], [old, new])
+    def begin_again(self) -> None:
+        """The backend's history is another one: what was said of the old one is void."""
+        self._wanted = Seq(0)
+        self._judged.clear()
+        self._remote.forget()
 
-    def _copy_content(self, store: Store, reason: str) -> None:
-        """Give the stored blocks a file of their own: beside the old name, or under it if it has become free."""
-        overlay = self._journal.overlay
-        state = overlay.inode(store.inode) or self._replica.inode(store.inode)
-        frozen = self._contents.frozen(store.inode)
-        if state is None or frozen is None:
-            # The file was removed here meanwhile, its content with it.
-            return
-        names = overlay.names_of(store.inode) or self._replica.names_of(store.inode)
-        parent, name = names[0] if names else (self._root, b"recovered-%d" % store.inode)
-        if reason == "absent":
-            overlay.drop_dentry(parent, name)
-        if self._is_taken(parent, name):
-            parent, name = self._free_name(parent, name)
-        copy, created, stored = self._journal.allocate_inode(), self._journal.next_op(), self._journal.next_op()
-        runs = list(cut_runs(unpack_blocks(frozen[1])))
-        self._journal.append(
-            Create(
-                n=created,
-                time_ns=store.time_ns,
-                inode=copy,
-                parent=parent,
-                name=name,
-                kind=state.kind,
-                mode=state.mode,
-                uid=state.uid,
-                gid=state.gid,
-            )
-        )
-        self._journal.append(
-            msgspec.structs.replace(
-                store, n=stored, after=[], inode=copy, base=Base(), runs=[run_id(run) for run in runs], new_runs=runs
-            )
-        )
-        self._contents.moved(store.inode, copy, stored)
-        overlay.put_dentry(parent, name, copy, created)
-        fresh = msgspec.structs.replace(
-            state, inode=copy, nlink=1, revision=NO_REVISION, blocks=None, lineage=LineageId(0), seq=Seq(0)
-        )
-        overlay.put_inode(fresh, stored)
-        if self._replica.inode(store.inode) is not None:
-            overlay.drop_inode(store.inode)
-        elif state.blocks is not None:
-            # The feed has not brought the file's own creation yet: until then it shows its last revision.
-            size = sum(ref.size_bytes for ref in unpack_blocks(state.blocks))
-            overlay.put_inode(msgspec.structs.replace(state, size=size), NO_OP)
-        self._tell([store.inode, copy], [(parent, name)])
+    async def settle(self) -> bool:
+        """Deal with all of it; False if the feed has not yet brought what it was judged on.
 
-    def _free_name(self, parent: InodeId, name: bytes) -> Name:
-        taken = 0
+        Cancellation leaves the rest for later.
+
+        Raises:
+            RemoteError: what the backend has is not known here and cannot be had now.
+            DiskFull, OutOfIds: nothing was changed by what failed.
+        """
+        cursor = self._replica.cursor(self._ends.workspace)
+        if cursor is None or cursor.seq < self._wanted:
+            return False
+        rows = self._journal.failed(MOST_REFUSED)
+        for step, row in enumerate(rows):
+            if self._is_only_behind(row):
+                with self._journal.transaction():
+                    self._amends.again(row, at_end=row.status is not Status.CONFLICT)
+            if step % STEP_REFUSED == 0:
+                await trio.lowlevel.checkpoint()
+        for step, row in enumerate(rows):
+            await self._deal_with(row.n)
+            if step % STEP_REFUSED == 0:
+                await trio.lowlevel.checkpoint()
+        self._judged.clear()
+        self._remote.forget()
+        return not self.are_waiting
+
+    def _is_only_behind(self, row: JournalRow) -> bool:
+        """Whether a mutation was not refused as such, or nobody knows any more why it was.
+
+        A number that is taken or stale was refused as a number, not as a change: so are those right behind it, and the
+        new one comes after all others. Where what is lacking last was, only
+        the mount heard that was told: an earlier one's refusals are asked for again.
+        """
+        if row.status in (Status.ID_TAKEN, Status.STALE) and row.reason != INODE_TAKEN:
+            return True
+        return row.reason == PREDECESSOR or (row.reason in LACKING and row.n not in self._judged)
+
+    async def _deal_with(self, n: OpNumber) -> None:
         while True:
-            derived = conflict_name(name, device=self._labels.device, date=self._labels.today(), taken=taken)
-            if not self._is_taken(parent, derived):
-                return parent, derived
-            taken += 1
+            row = self._journal.get(n)
+            if row is None or row.state is not RowState.FAILED:
+                return
+            try:
+                actions = self._decide(row)
+            except Unknown as unknown:
+                await self._learn(unknown)
+                continue
+            with self._journal.transaction():
+                outcome = self._amends.make(row, actions)
+            if Make(row.mutation) in actions:
+                self._tries[n // OP_STRIDE] += 1
+                if self._tries[n // OP_STRIDE] >= MOST_TRIES:
+                    self.pausing += outcome.made
+            self._tell(outcome)
+            return
 
-    def _is_taken(self, parent: InodeId, name: bytes) -> bool:
-        here = self._journal.overlay.dentry(parent, name)
-        there = self._replica.dentry(parent, name) if here is MISSING else here
-        return there is not MISSING and bool(there)
+    def _decide(self, row: JournalRow) -> list[Action]:
+        if row.status is Status.ID_TAKEN:
+            return [FreshId()]
+        if self._is_behind_kept(row):
+            return [Stay()]
+        refusal = Refusal(row.mutation, row.reason, self._base_of(row.mutation), row.status is Status.REJECTED)
+        return resolve(refusal, self._local, self._remote)
 
-    def _tell(self, inodes: Iterable[InodeId], names: Iterable[Name]) -> None:
-        inodes, names = list(inodes), list(names)
-        self._shown.views.forget_cached(inodes, names)
-        for inode in inodes:
-            self._shown.invalidator.inode(inode, content=True)
-        for parent, name in names:
-            self._shown.invalidator.entry(parent, name)
+    def _is_behind_kept(self, row: JournalRow) -> bool:
+        """Whether an earlier change to the inode was rejected for good, and is kept."""
+        earlier = (each for each in self._journal.touching(row.mutation.inode) if each.n < row.n)
+        return any(each.state is RowState.FAILED and each.status is Status.REJECTED for each in earlier)
+
+    def _base_of(self, mutation: Mutation) -> RevisionNumber | None:
+        """The revision of what a mutation changes or removes that it was made on, if that has a number."""
+        if not isinstance(mutation, Store | Unlink | Rename):
+            return NO_REVISION
+        if not mutation.base.revision_op:
+            return mutation.base.revision
+        made = self._journal.get(mutation.base.revision_op)
+        return made.revision if made is not None and made.state is RowState.ACKED else None
+
+    async def _learn(self, unknown: Unknown) -> None:
+        if unknown.directory:
+            await self._lister.list_directory(unknown.directory)
+        elif unknown.content is not None:
+            await self._lister.content(unknown.content.inode, unknown.content.revision)
+        else:
+            request = InodesRequest(inodes=[unknown.inode])
+            reply = await self._ends.remote.inodes(self._ends.workspace, request)
+            self._remote.told(unknown.inode, next(iter(reply.inodes), None))
+
+    def _tell(self, outcome: Outcome) -> None:
+        for inode in outcome.contents:
+            self.publishable(inode)
+        for copy, place in outcome.copies:
+            path = self._path(place)
+            log.info("%r is a conflict copy: another device changed the same file first", path)
+            self._events.publish(Event(kind=Kind.CONFLICT, path=path, origin=Origin.HERE, inode=copy))
+        for given_up, why in outcome.given_up:
+            text = self._path(given_up).decode(errors="backslashreplace") if given_up is not None else "a file"
+            self.notes.append(f"a change made here to {text} was given up: {why}")
+            log.warning("a change made here to %r was given up: %s", text, why)
+
+    def _path(self, place: Place) -> bytes:
+        way = self._amends.places.way_to(place.parent)
+        return place.name if way is None else path_of(way, place.name)

@@ -1,13 +1,31 @@
-"""What to do when the backend refuses a mutation for good; pure.
+"""What becomes of a change that the backend refused: the conflict rules, as one pure function.
 
-Owns the rules. It is given the refused mutation, why it was refused, and what the name and the inode are now on the
-backend, and gives actions; `commits` performs them. Invariant: no action drops bytes that exist nowhere else: content
-of a refused `Store` or `Create` always ends under another name, or in `lost+found`.
+Owns the rules. It is given the refused mutation, the revision on which it was made, what this device has and what the
+backend has now, and gives actions; `amends` performs them, `refusals` says when. It reads and changes nothing.
+
+The rules, for what was committed first against what was refused later:
+
+- edit / edit: the later content becomes a file of its own beside the name. So it is when one of the two was a save by
+  rename, in either order.
+- The same content on both sides, edited or created, is no conflict: one file, and what is queued for the other id is
+  meant for it. So are two directories of one name: they merge, and their children meet by the same rules.
+- edit / delete, in either order: the edit survives. A stale removal is dropped; a removed file comes back at its place,
+  and so do the directories above it that were removed.
+- rename / rename, and what would make a cycle: the first wins.
+- Two things under one name: the later one gets another name.
+- Attributes: each is as the last commit left it.
+
+Invariant: content that exists nowhere else always ends under some name.
 """
 
-import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import msgspec
 
 from drivefs.protocol.changes import (
+    Base,
     Create,
     Exchange,
     Link,
@@ -19,37 +37,374 @@ from drivefs.protocol.changes import (
     Store,
     Unlink,
 )
+from drivefs.protocol.ids import NO_INODE, NO_OP, NO_REVISION, InodeId, RevisionNumber
+from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.protocol.names import MAX_NAME_BYTES
 
+LOST_AND_FOUND = NO_INODE
+"""In place of a directory: the drive's `lost+found`, for what has no way to the root any more."""
 
-class Action(enum.Enum):
-    """What becomes of a refused mutation and its effect here.
+NOT_EMPTY = "not_empty"
+CYCLE = "cycle"
+ABSENT = "absent"
 
-    GIVE_UP: the effect here is undone, what the backend has shows again; the change carried no content.
-    COPY_CONTENT: the stored blocks become a new file, the conflict copy, beside the old name.
-    OTHER_NAME: the same change is made again under a derived name, with all that depends on it.
-    TRY_AGAIN: the same change is made again as it is, on the state that the backend has now.
+
+class Place(NamedTuple):
+    """Where a name stands."""
+
+    parent: InodeId
+    name: bytes
+
+
+class Local(Protocol):
+    """What this device has."""
+
+    def inode(self, inode: InodeId) -> InodeState | None:
+        """An inode that has a name here."""
+        ...
+
+    def at(self, place: Place) -> InodeId:
+        """What own changes have put under a name; NO_INODE: nothing."""
+        ...
+
+    def content(self, inode: InodeId) -> bytes | None:
+        """The packed block list of what this device last sent, or is sending, of a file; None if there is none."""
+        ...
+
+    def is_edited(self, inode: InodeId) -> bool:
+        """Whether a file has content here that no revision has."""
+        ...
+
+    def children(self, directory: InodeId) -> Sequence[tuple[bytes, InodeId]]:
+        """All names in a directory."""
+        ...
+
+
+class Remote(Protocol):
+    """What the backend has, and what of this device is on its way there without being in doubt."""
+
+    def inode(self, inode: InodeId) -> InodeState | None:
+        """An inode that has a name."""
+        ...
+
+    def at(self, place: Place) -> InodeId:
+        """What a name leads to; NO_INODE: to nothing."""
+        ...
+
+    def content(self, state: InodeState) -> bytes:
+        """The packed block list of a file's current revision."""
+        ...
+
+    def last_place(self, inode: InodeId) -> Place | None:
+        """Where an inode without a name last was; None if nobody knows."""
+        ...
+
+
+class Refusal(NamedTuple):
+    """A mutation that was refused, why, and the revision of what it changes or removes that it was made on.
+
+    `base` is None if that is the outcome of an own op that has no number. `is_final`: no state of the drive would let
+    it pass.
     """
 
-    GIVE_UP = "give_up"
-    COPY_CONTENT = "copy_content"
-    OTHER_NAME = "other_name"
-    TRY_AGAIN = "try_again"
+    mutation: Mutation
+    reason: str
+    base: RevisionNumber | None = None
+    is_final: bool = False
 
 
-def resolve(mutation: Mutation, reason: str) -> Action:
-    """Choose what to do with a mutation that was refused for this `reason` (`OpResult.reason`)."""
-    if reason == "predecessor":
-        return Action.TRY_AGAIN
+@dataclass(frozen=True, slots=True)
+class Make:
+    """Make this change, in the place of the refused one in the order of the journal.
+
+    `is_aside`: under a name derived from its own, which is taken. `of`: it is a conflict copy of that inode, made on
+    the revision `base` of it.
+    """
+
+    mutation: Mutation
+    is_aside: bool = False
+    of: InodeId = NO_INODE
+    base: RevisionNumber = NO_REVISION
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """One inode is another from now on: what is queued for it, its unsent content and its descriptors go there."""
+
+    inode: InodeId
+    into: InodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """The backend has the content of the refused `Store` already, as this revision."""
+
+    state: InodeState
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The content of the refused `Store` becomes a new file, a conflict copy: beside the old name, or in `lost+found`.
+
+    `base` is the revision of the file on which it was made.
+    """
+
+    base: RevisionNumber = NO_REVISION
+    is_lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The change is given up, what the backend has shows again; `why` is for people, if they have to know."""
+
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """Nothing can be done: the change stays as it is on this device, with what it carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class FreshId:
+    """The refused `Create` is made again with another inode id: its own belongs to something else."""
+
+
+Action = Make | Merge | Adopt | Copy | Drop | Stay | FreshId
+
+
+def resolve(refusal: Refusal, local: Local, remote: Remote) -> list[Action]:
+    """Choose what to do about a refused mutation; the actions are performed in order, and then it is gone.
+
+    `remote` must be at least as new as the refusal. Where nothing stands in the way any more, the same change is made
+    again.
+    """
+    mutation = refusal.mutation
+    if refusal.is_final:
+        carries = isinstance(mutation, Create | Store | Restore)
+        return [Stay() if carries else Drop(f"it is not allowed ({refusal.reason})")]
     match mutation:
         case Store():
-            return Action.COPY_CONTENT
-        case Create() | Link() | Restore():
-            return Action.OTHER_NAME if reason in ("exists", "no_parent") else Action.GIVE_UP
+            return _store(mutation, refusal, local, remote)
+        case Create():
+            return _create(mutation, local, remote)
+        case Restore():
+            return _restore(mutation, refusal, local, remote)
+        case Link():
+            return _link(mutation, local, remote)
         case Rename():
-            return Action.OTHER_NAME if reason in ("exists", "changed", "no_parent") else Action.GIVE_UP
-        case Unlink() | Exchange() | SetAttributes() | SetXattr():
-            return Action.GIVE_UP
+            return _rename(mutation, refusal, local, remote)
+        case Unlink():
+            return _unlink(mutation, refusal, remote)
+        case Exchange():
+            return _exchange(mutation, refusal, remote)
+        case SetAttributes() | SetXattr():
+            return _attributes(mutation, local, remote)
+
+
+def _store(store: Store, refusal: Refusal, local: Local, remote: Remote) -> list[Action]:
+    if not local.is_edited(store.inode) or local.inode(store.inode) is None:
+        return [Drop()]
+    theirs = remote.inode(store.inode)
+    if theirs is None:
+        place = remote.last_place(store.inode)
+        return [Copy(is_lost=True)] if place is None else _bring_back(store, place, local, remote)
+    if theirs.revision == refusal.base:
+        return [Make(store)]
+    if local.content(store.inode) == remote.content(theirs):
+        return [Adopt(theirs)]
+    return [Copy(base=refusal.base or NO_REVISION)]
+
+
+def _bring_back(change: Store | SetAttributes | SetXattr, place: Place, local: Local, remote: Remote) -> list[Action]:
+    """What was edited here was removed, or replaced, elsewhere."""
+    way = _way(place.parent, remote)
+    at = NO_INODE if way else remote.at(place)
+    restore = _restored(change.inode, place, change)
+    if not at:
+        return [*way, Make(restore), Make(change)]
+    if _is_same(change.inode, at, local, remote):
+        return [Merge(change.inode, at)]
+    base = change.base.revision if isinstance(change, Store) else NO_REVISION
+    return [Make(restore, is_aside=True, of=_marked(change.inode, at, local, remote), base=base), Make(change)]
+
+
+def _restored(inode: InodeId, place: Place, because: Mutation) -> Restore:
+    return Restore(n=NO_OP, time_ns=because.time_ns, inode=inode, parent=place.parent, name=place.name)
+
+
+def _way(directory: InodeId, remote: Remote) -> list[Action]:
+    """Bring a directory that was removed back, with those above it; nothing if it is there."""
+    actions: list[Action] = []
+    seen: set[InodeId] = set()
+    while remote.inode(directory) is None:
+        place = remote.last_place(directory)
+        if place is None or directory in seen:
+            actions.append(Merge(directory, LOST_AND_FOUND))
+            break
+        seen.add(directory)
+        at = remote.at(place) if remote.inode(place.parent) is not None else NO_INODE
+        state = remote.inode(at) if at else None
+        if state is not None and state.kind is InodeKind.DIRECTORY:
+            actions.append(Merge(directory, at))
+            break
+        restore = Restore(n=NO_OP, time_ns=0, inode=directory, parent=place.parent, name=place.name)
+        actions.append(Make(restore, is_aside=bool(at)))
+        directory = place.parent
+    return actions[::-1]
+
+
+def _create(create: Create, local: Local, remote: Remote) -> list[Action]:
+    if local.inode(create.inode) is None:
+        return [Drop()]
+    if way := _way(create.parent, remote):
+        return [*way, Make(create)]
+    place = Place(create.parent, create.name)
+    at = remote.at(place)
+    if not at:
+        return [Make(create)]
+    if local.at(place) != create.inode:
+        # It has moved on since: what it was first called nobody needs to see.
+        return [Make(create, is_aside=True)]
+    theirs = remote.inode(at)
+    if theirs is None or not _is_same(create.inode, at, local, remote):
+        return [Make(create, is_aside=True, of=_marked(create.inode, at, local, remote))]
+    actions: list[Action] = [Merge(create.inode, at)]
+    if create.mode != theirs.mode:
+        actions.append(Make(SetAttributes(n=NO_OP, time_ns=create.time_ns, inode=at, mode=create.mode)))
+    return actions
+
+
+def _restore(restore: Restore, refusal: Refusal, local: Local, remote: Remote) -> list[Action]:
+    mine = local.inode(restore.inode)
+    if mine is None or remote.inode(restore.inode) is not None:
+        return [Drop()]
+    if refusal.reason == ABSENT:
+        return [Merge(restore.inode, LOST_AND_FOUND)] if mine.kind is InodeKind.DIRECTORY else [Drop()]
+    if way := _way(restore.parent, remote):
+        return [*way, Make(restore)]
+    at = remote.at(Place(restore.parent, restore.name))
+    if at and _is_same(restore.inode, at, local, remote):
+        return [Merge(restore.inode, at)]
+    return [Make(restore, is_aside=bool(at), of=_marked(restore.inode, at, local, remote))]
+
+
+def _link(link: Link, local: Local, remote: Remote) -> list[Action]:
+    if local.inode(link.inode) is None:
+        return [Drop()]
+    place = Place(link.parent, link.name)
+    change: Mutation = link if remote.inode(link.inode) is not None else _restored(link.inode, place, link)
+    if way := _way(link.parent, remote):
+        return [*way, Make(change)]
+    at = remote.at(place)
+    return [Drop()] if at == link.inode else [Make(change, is_aside=bool(at))]
+
+
+def _rename(rename: Rename, refusal: Refusal, local: Local, remote: Remote) -> list[Action]:
+    inode, target = rename.inode, Place(rename.new_parent, rename.new_name)
+    way = _way(rename.new_parent, remote)
+    if remote.inode(inode) is None:
+        # Removed elsewhere, and somebody here goes on with it: it comes back where it was moved to.
+        return [Drop()] if local.inode(inode) is None else [*way, Make(_restored(inode, target, rename))]
+    if remote.at(Place(rename.parent, rename.name)) != inode:
+        is_same = not way and remote.at(target) == inode
+        return [Drop("" if is_same else "it was moved elsewhere first")]
+    if refusal.reason == CYCLE:
+        return [Drop("elsewhere, what it was to be put into was put into it")]
+    if way:
+        return [*way, Make(msgspec.structs.replace(rename, replaced=NO_INODE, base=Base()))]
+    return _over(rename, refusal, local, remote)
+
+
+def _over(rename: Rename, refusal: Refusal, local: Local, remote: Remote) -> list[Action]:
+    """The target of a rename is not as it was expected."""
+    inode = rename.inode
+    at = remote.at(Place(rename.new_parent, rename.new_name))
+    theirs = remote.inode(at) if at else None
+    if theirs is None:
+        return [Make(msgspec.structs.replace(rename, replaced=NO_INODE, base=Base()))]
+    if at == inode:
+        return [Drop()]
+    mine = local.inode(inode) or remote.inode(inode)
+    if theirs.kind is InodeKind.DIRECTORY and mine is not None and mine.kind is InodeKind.DIRECTORY:
+        return _pour(rename, at, local)
+    if at == rename.replaced and (theirs.kind is not InodeKind.FILE or theirs.revision == refusal.base):
+        return [Make(rename)]
+    if _is_same(inode, at, local, remote):
+        return [Make(msgspec.structs.replace(rename, replaced=at, base=Base(revision=theirs.revision)))]
+    aside = msgspec.structs.replace(rename, replaced=NO_INODE, base=Base())
+    marked = _marked(inode, at, local, remote)
+    return [Make(aside, is_aside=True, of=marked, base=refusal.base or NO_REVISION)]
+
+
+def _pour(rename: Rename, into: InodeId, local: Local) -> list[Action]:
+    """Two directories were moved to one name: what the later one holds goes into the first."""
+    directory = rename.inode
+    actions: list[Action] = [
+        Make(
+            Rename(
+                n=NO_OP,
+                time_ns=rename.time_ns,
+                parent=directory,
+                name=name,
+                new_parent=into,
+                new_name=name,
+                inode=child,
+            )
+        )
+        for name, child in local.children(directory)
+    ]
+    emptied = Unlink(
+        n=NO_OP, time_ns=rename.time_ns, parent=rename.parent, name=rename.name, inode=directory, base=Base()
+    )
+    return [*actions, Make(emptied)]
+
+
+def _unlink(unlink: Unlink, refusal: Refusal, remote: Remote) -> list[Action]:
+    theirs = remote.inode(unlink.inode)
+    if theirs is None or remote.at(Place(unlink.parent, unlink.name)) != unlink.inode:
+        return [Drop()]
+    if refusal.reason == NOT_EMPTY:
+        return [Drop("it was removed here, but something was put into it elsewhere")]
+    if theirs.kind is not InodeKind.FILE or theirs.revision == refusal.base:
+        return [Make(unlink)]
+    return [Drop("it was removed here, but changed elsewhere")]
+
+
+def _exchange(exchange: Exchange, refusal: Refusal, remote: Remote) -> list[Action]:
+    first = remote.at(Place(exchange.parent, exchange.name)) == exchange.inode
+    second = remote.at(Place(exchange.other_parent, exchange.other_name)) == exchange.other
+    if first and second and refusal.reason != CYCLE:
+        return [Make(exchange)]
+    return [Drop("it was to be exchanged with another that was moved elsewhere first")]
+
+
+def _attributes(change: SetAttributes | SetXattr, local: Local, remote: Remote) -> list[Action]:
+    if remote.inode(change.inode) is not None:
+        return [Make(change)]
+    place = remote.last_place(change.inode)
+    if place is None or not local.is_edited(change.inode) or local.inode(change.inode) is None:
+        return [Drop()]
+    return _bring_back(change, place, local, remote)
+
+
+def _is_same(inode: InodeId, other: InodeId, local: Local, remote: Remote) -> bool:
+    """Whether one inode can stand for both: nothing would be lost by it."""
+    mine, theirs = local.inode(inode), remote.inode(other)
+    if mine is None or theirs is None or mine.kind is not theirs.kind:
+        return False
+    if mine.kind is InodeKind.FILE:
+        return not local.is_edited(other) and local.content(inode) == remote.content(theirs)
+    if mine.kind is InodeKind.DIRECTORY:
+        return True
+    return (mine.target, mine.rdev) == (theirs.target, theirs.rdev)
+
+
+def _marked(inode: InodeId, other: InodeId, local: Local, remote: Remote) -> InodeId:
+    """The file whose conflict copy an inode is, if both are files."""
+    mine, theirs = local.inode(inode), remote.inode(other) if other else None
+    are_files = mine is not None and theirs is not None and mine.kind is theirs.kind is InodeKind.FILE
+    return other if are_files else NO_INODE
 
 
 def conflict_name(name: bytes, *, device: str, date: str, taken: int) -> bytes:

@@ -65,11 +65,21 @@ class Refusals:
     def __init__(self, local: LocalState) -> None:
         self.local = local
         self.refused: list[tuple[int, str]] = []
+        self.pausing: list[OpNumber] = []
+        self.is_behind = False
 
-    def handle(self, refused: list[tuple[Mutation, OpResult]]) -> None:
-        for mutation, result in refused:
-            self.refused.append((mutation.n, result.reason))
-            self.local.journal.remove(mutation.n)
+    def take(self, refused: list[tuple[Mutation, OpResult]], head: Seq) -> None:
+        self.refused += [(mutation.n, result.reason) for mutation, result in refused]
+
+    @property
+    def are_waiting(self) -> bool:
+        return bool(self.local.journal.failed(1))
+
+    async def settle(self) -> bool:
+        await trio.lowlevel.checkpoint()
+        for row in [] if self.is_behind else self.local.journal.failed(99):
+            self.local.journal.remove(row.n)
+        return not self.is_behind
 
 
 class World:
@@ -187,7 +197,7 @@ def test_missing_blocks_are_sent_again_before_their_store(world: World) -> None:
     assert world.backend.sent[-1] == [store]
 
 
-@pytest.mark.parametrize("status", [Status.CONFLICT, Status.REJECTED, Status.ID_TAKEN, Status.STALE])
+@pytest.mark.parametrize("status", [Status.CONFLICT, Status.ID_TAKEN, Status.STALE])
 def test_refusals_are_dealt_with_and_the_file_may_be_published_again(world: World, status: Status) -> None:
     inode, _n = create(world.journal, b"a", content=b"x")
     store = world.store(inode)
@@ -201,4 +211,30 @@ def test_refusals_are_dealt_with_and_the_file_may_be_published_again(world: Worl
     world.commit()
     assert world.refusals.refused == [(store, "")]
     assert not world.publications.is_on_its_way(inode)
-    assert world.journal.unsettled(9) == []
+    assert world.committer.has_deferred()
+    world.commit()
+    assert world.journal.unsettled(9) == world.journal.failed(9) == []
+    assert not world.committer.has_deferred()
+
+
+def test_nothing_is_sent_before_what_was_refused_is_dealt_with(world: World) -> None:
+    _, n = create(world.journal, b"a")
+    world.backend.answers = {n: Status.CONFLICT}
+    world.commit()
+    _, m = create(world.journal, b"b")
+    world.refusals.is_behind = True
+    assert world.commit() is None
+    world.refusals.is_behind = False
+    world.commit()
+    assert world.backend.sent == [[n], [m]]
+
+
+def test_what_is_refused_again_and_again_waits_and_lets_others_pass(world: World) -> None:
+    _, n = create(world.journal, b"a")
+    world.backend.answers = {n: Status.CONFLICT}
+    world.commit()
+    _, held = create(world.journal, b"b")
+    _, m = create(world.journal, b"c")
+    world.refusals.pausing.append(held)
+    world.commit()
+    assert world.backend.sent == [[n], [m]]

@@ -5,17 +5,23 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import trio
 
 from cache.check import check
-from drivefs.protocol.changes import Create, Mutation, OpResult, Rename, Status, Store, Unlink
-from drivefs.protocol.ids import Incarnation, InodeId, OpNumber, Seq
-from drivefs.protocol.messages import Cursor, FeedPage, FeedStatus
+from cache.journal import RowState
+from drivefs.protocol.changes import Create, Mutation, OpResult, Rename, SetXattr, Status, Store, Unlink
+from drivefs.protocol.ids import Incarnation, InodeId, OpNumber, RevisionNumber, Seq
+from drivefs.protocol.messages import Cursor, FeedPage, FeedStatus, InodesReply, InodesRequest
 from drivefs.protocol.model import DentryState, InodeKind, InodeState
+from drivefs.sync.amends import Amends, Labels
 from drivefs.sync.contents import Shown
-from drivefs.sync.refusals import Labels, Refusals
+from drivefs.sync.ends import Ends
+from drivefs.sync.events import Events, Kind
+from drivefs.sync.refusals import MOST_TRIES, Refusals
 from tests.fs.bench import ROOT, WORKSPACE, FsBench
 
 COPY = b"a (conflicted copy, laptop, 2026-11-21).txt"
+LOST = b"lost+found"
 
 
 class Kernel:
@@ -23,12 +29,27 @@ class Kernel:
 
     def __init__(self) -> None:
         self.forgotten: set[object] = set()
+        self.aliases: dict[InodeId, InodeId] = {}
 
     def inode(self, inode: InodeId, *, content: bool) -> None:
         self.forgotten.add(inode)
 
     def entry(self, parent: InodeId, name: bytes) -> None:
         self.forgotten.add((parent, name))
+
+    def merged(self, inode: InodeId, into: InodeId) -> None:
+        self.aliases[inode] = into
+
+
+class Remote:
+    """Knows no inode but those in `states`."""
+
+    def __init__(self) -> None:
+        self.states: dict[InodeId, InodeState] = {}
+
+    async def inodes(self, workspace: object, request: InodesRequest) -> InodesReply:
+        await trio.lowlevel.checkpoint()
+        return InodesReply(inodes=[self.states[inode] for inode in request.inodes if inode in self.states])
 
 
 class World:
@@ -38,17 +59,33 @@ class World:
         self.bench, self.journal, self.kernel = bench, bench.local.journal, Kernel()
         labels = Labels(device="laptop", today=lambda: "2026-11-21")
         shown = Shown(bench.fs, self.kernel)
-        self.refusals = Refusals(bench.local, ROOT, contents=bench.fs.contents, shown=shown, labels=labels)
+        self.events = Events()
+        self.remote_side = Remote()
+        ends = Ends(bench.local, self.remote_side, WORKSPACE)  # type: ignore[arg-type]
+        amends = Amends(bench.local, ROOT, contents=bench.fs.contents, shown=shown, labels=labels)
+        lister = bench.backend
+        self.refusals = Refusals(ends, amends, lister, contents=bench.fs.contents, events=self.events)  # type: ignore[arg-type]
 
     def refuse(self, *refused: tuple[Mutation, str], status: Status = Status.CONFLICT) -> None:
-        """Let the backend refuse mutations for these reasons, in one reply."""
+        """Let the backend refuse mutations for these reasons, in one reply, and deal with it."""
+        self.hear(*refused, status=status)
+        assert self.settle()
+
+    def hear(
+        self, *refused: tuple[Mutation, str], status: Status = Status.CONFLICT, head: int = 0, gone: object = ()
+    ) -> None:
         with self.journal.transaction():
             self.journal.mark_sent([mutation.n for mutation, _ in refused])
             for mutation, reason in refused:
                 self.journal.fail(mutation.n, status, reason)
-            self.refusals.handle(
-                [(mutation, OpResult(mutation.n, status, reason=reason)) for mutation, reason in refused]
-            )
+        results = [
+            (mutation, OpResult(mutation.n, status, reason=reason, gone=list(gone)))  # type: ignore[call-overload]
+            for mutation, reason in refused
+        ]
+        self.refusals.take(results, Seq(head))
+
+    def settle(self) -> bool:
+        return trio.run(self.refusals.settle)
 
     def pending(self, kind: type[Mutation], inode: InodeId | None = None) -> list[Mutation]:
         rows = self.journal.unsettled(100)
@@ -70,6 +107,23 @@ class World:
         self.accept(self.pending(Create, inode))
         return inode
 
+    def learned(self, name: bytes, inode: InodeId, **changed: object) -> None:
+        """The feed has brought a file as it is here, or with what another device has `changed` of it since."""
+        state = self.bench.fs.inode(inode)
+        self.apply([msgspec.structs.replace(state, seq=Seq(9), **changed)], {name: inode})  # type: ignore[arg-type]
+        self.journal.forget(Seq(9))
+
+    def apply(self, states: list[InodeState], names: dict[bytes, int]) -> None:
+        page = FeedPage(
+            workspace=WORKSPACE,
+            status=FeedStatus.CHANGES,
+            cursor=Cursor(incarnation=Incarnation(1), seq=Seq(9)),
+            inodes=states,
+            dentries=[DentryState(parent=ROOT, name=name, inode=InodeId(inode)) for name, inode in names.items()],
+        )
+        self.bench.local.replica.apply_page(page)
+        self.bench.fs.forget_cached([state.inode for state in states], [(ROOT, name) for name in names])
+
     def accept(self, mutations: Iterable[Mutation]) -> None:
         with self.journal.transaction():
             for mutation in mutations:
@@ -77,16 +131,7 @@ class World:
 
     def remote(self, name: bytes, inode: int, kind: InodeKind = InodeKind.FILE) -> None:
         """Another device has made this name."""
-        state = InodeState(inode=InodeId(inode), kind=kind, mode=0o644)
-        page = FeedPage(
-            workspace=WORKSPACE,
-            status=FeedStatus.CHANGES,
-            cursor=Cursor(incarnation=Incarnation(1), seq=Seq(9)),
-            inodes=[state],
-            dentries=[DentryState(parent=ROOT, name=name, inode=InodeId(inode))],
-        )
-        self.bench.local.replica.apply_page(page)
-        self.bench.fs.forget_cached([InodeId(inode)], [(ROOT, name)])
+        self.apply([InodeState(inode=InodeId(inode), kind=kind, mode=0o644)], {name: inode})
 
 
 @pytest.fixture
@@ -123,74 +168,121 @@ def test_content_that_lost_a_race_becomes_a_conflict_copy_beside_the_name(world:
     world.bench.fs.write(writer, 0, b"SECOND")
     snapshot = world.bench.freeze(inode)
     assert snapshot is not None
-    op = world.bench.store(snapshot)
-    assert op is not None
+    assert world.bench.store(snapshot) is not None
     world.bench.fs.write(writer, 6, b"+later")
-    world.refuse((world.pending(Store, inode)[0], "changed"))
+    world.learned(b"a.txt", inode, revision=2, blocks=b"", size=0)
+    with world.events.subscribed() as listening:
+        world.refuse((world.pending(Store, inode)[0], "changed"))
+        events = trio.run(listening.take)
+    assert [(event.kind, event.path) for event in events] == [(Kind.CONFLICT, COPY)]
     copy = world.bench.lookup(COPY)
     assert copy is not None
     assert world.bench.read(copy.inode) == b"SECOND+later"
     world.bench.fs.release(writer)
-    assert world.bench.read(inode) == b"first"
+    assert world.bench.read(inode) == b""
+    marks = [m for m in world.pending(SetXattr, copy.inode) if m.name == b"drivefs.conflict"]  # type: ignore[union-attr]
+    assert len(marks) == 1
     world.bench.commit(world.pending(Store, copy.inode)[0].n)
     assert world.bench.read(copy.inode) == b"SECOND+later"
 
 
-def test_edit_of_a_file_that_was_deleted_brings_it_back_under_its_name(world: World) -> None:
-    inode = world.published(b"a.txt", b"first")
-    world.bench.fs.write(world.bench.open_file(inode), 0, b"EDIT!")
-    snapshot = world.bench.freeze(inode)
-    assert snapshot is not None
-    world.bench.store(snapshot)
-    store = world.pending(Store, inode)[0]
-    world.journal.overlay.put_dentry(ROOT, b"a.txt", inode, store.n)
-    world.refuse((store, "absent"))
-    names = world.bench.names()
-    assert len(names) == 1
-    copy = world.bench.lookup(names.pop())
-    assert copy is not None
-    assert world.bench.read(copy.inode) == b"EDIT!"
+def test_nothing_is_decided_before_the_feed_has_brought_what_it_was_judged_on(world: World) -> None:
+    world.remote(b"kept", 9001)
+    world.bench.unlink(b"kept")
+    unlink = world.pending(Unlink)[0]
+    world.hear((unlink, "changed"), head=12)
+    assert not world.settle()
+    assert world.refusals.are_waiting
+    assert world.bench.names() == set()
 
 
 def test_stale_deletion_is_dropped_and_the_file_shows_again(world: World) -> None:
     world.remote(b"kept", 9001)
     assert world.bench.lookup(b"kept") is not None
     world.bench.unlink(b"kept")
-    assert world.bench.names() == set()
+    world.apply([InodeState(inode=InodeId(9001), kind=InodeKind.FILE, mode=0o644, revision=RevisionNumber(2))], {})
     world.refuse((world.pending(Unlink)[0], "changed"))
     assert world.bench.names() == {b"kept"}
     assert (ROOT, b"kept") in world.kernel.forgotten
+    assert "changed elsewhere" in world.refusals.notes[0]
 
 
-def test_save_by_rename_over_a_changed_file_lands_beside_it(world: World) -> None:
-    world.remote(b"a.txt", 9002)
-    inode, create, store = world.stored(b"tmp", b"new")
-    world.bench.rename(b"tmp", b"a.txt")
-    rename = world.pending(Rename)[0]
-    world.accept([create])
-    world.bench.commit(store.n)
-    world.refuse((rename, "changed"))
-    theirs, mine = world.bench.lookup(b"a.txt"), world.bench.lookup(COPY)
-    assert theirs is not None
-    assert theirs.inode == 9002
-    assert mine is not None
-    assert mine.inode == inode
-    assert world.bench.read(inode) == b"new"
-    assert world.bench.lookup(b"tmp") is None
-    fresh = world.pending(Rename)
-    assert [(m.new_name, m.replaced) for m in fresh] == [(COPY, 0)]
+def test_what_was_queued_for_a_name_that_was_lost_follows_to_the_new_one(world: World) -> None:
+    inode, create, store = world.stored(b"a.txt", b"mine")
+    world.bench.rename(b"a.txt", b"b.txt")
+    world.remote(b"a.txt", 9000)
+    world.refuse((create, "exists"), (store, "predecessor"))
+    assert world.bench.names() == {b"a.txt", b"b.txt"}
+    (moved,) = world.pending(Rename)
+    assert (moved.name, moved.new_name) == (COPY, b"b.txt")  # type: ignore[union-attr]
+    found = world.bench.lookup(b"b.txt")
+    assert found is not None
+    assert found.inode == inode
 
 
-def test_file_in_a_directory_that_is_gone_comes_to_the_top(world: World) -> None:
+def test_saves_queued_behind_one_that_lost_go_to_its_copy(world: World) -> None:
+    world.remote(b"a.txt", 9000)
+    saved = []
+    for content in (b"1", b"2", b"3"):
+        saved.append(world.bench.file(b"tmp", content))
+        world.bench.rename(b"tmp", b"a.txt")
+    first = world.pending(Rename)[0]
+    world.accept(world.pending(Create))
+    world.apply([InodeState(inode=InodeId(9000), kind=InodeKind.FILE, mode=0o644, revision=RevisionNumber(2))], {})
+    world.learned(b"tmp", saved[0], nlink=1)
+    world.refuse((first, "changed"))
+    assert world.bench.names() == {b"a.txt", COPY}
+    copy = world.bench.lookup(COPY)
+    assert copy is not None
+    assert copy.inode == saved[2]
+    assert [m.new_name for m in world.pending(Rename)] == [COPY] * 3  # type: ignore[union-attr]
+
+
+def test_file_in_a_directory_of_which_nobody_knows_goes_to_lost_and_found(world: World) -> None:
     directory = world.bench.mkdir(b"gone")
     inode = world.bench.file(b"a.txt", b"mine", directory)
-    made = [m for m in world.pending(Create) if m.inode == directory]
-    world.accept(made)
+    world.accept([m for m in world.pending(Create) if m.inode == directory])
     create = world.pending(Create, inode)[0]
     world.refuse((create, "no_parent"))
-    found = world.bench.lookup(COPY)
+    lost = world.bench.lookup(LOST)
+    assert lost is not None
+    found = world.bench.lookup(b"a.txt", lost.inode)
     assert found is not None
-    assert world.bench.read(found.inode) == b"mine"
+    assert found.inode == inode
+    assert world.bench.read(inode) == b"mine"
+    assert world.kernel.aliases == {directory: lost.inode}
+    assert [m.parent for m in world.pending(Create)] == [ROOT, lost.inode]  # type: ignore[union-attr]
+
+
+def test_edit_of_a_file_of_which_nobody_knows_goes_to_lost_and_found(world: World) -> None:
+    inode = world.published(b"a.txt", b"first")
+    world.bench.fs.write(world.bench.open_file(inode), 0, b"EDIT!")
+    snapshot = world.bench.freeze(inode)
+    assert snapshot is not None
+    world.bench.store(snapshot)
+    world.journal.forget(Seq(9))
+    world.refuse((world.pending(Store, inode)[0], "absent"))
+    lost = world.bench.lookup(LOST)
+    assert lost is not None
+    (name,) = world.bench.names(lost.inode)
+    found = world.bench.lookup(name, lost.inode)
+    assert found is not None
+    assert world.bench.read(found.inode) == b"EDIT!"
+
+
+def test_refusals_of_an_earlier_mount_for_lack_of_something_are_asked_for_again(world: World) -> None:
+    inode = world.published(b"a.txt", b"first")
+    world.bench.fs.write(world.bench.open_file(inode), 0, b"EDIT!")
+    snapshot = world.bench.freeze(inode)
+    assert snapshot is not None
+    world.bench.store(snapshot)
+    store = world.pending(Store, inode)[0]
+    world.hear((store, "absent"))
+    world.refusals.begin_again()
+    assert world.settle()
+    (again,) = world.pending(Store, inode)
+    assert again.n > store.n
+    assert msgspec.structs.replace(again, n=store.n) == store
 
 
 @pytest.mark.parametrize("status", [Status.ID_TAKEN, Status.STALE])
@@ -208,21 +300,47 @@ def test_refused_number_is_not_a_refused_change(world: World, status: Status) ->
     assert world.journal.drafts.draft(inode) is None
 
 
-def test_content_of_a_file_whose_inode_id_is_taken_gets_a_new_file(world: World) -> None:
+def test_file_whose_inode_id_is_taken_gets_another_and_keeps_its_name(world: World) -> None:
     inode, create, store = world.stored(b"a.txt", b"mine")
-    with world.journal.transaction():
-        world.journal.mark_sent([create.n, store.n])
-        world.journal.fail(create.n, Status.ID_TAKEN, "inode")
-        world.journal.fail(store.n, Status.CONFLICT, "predecessor")
-        world.refusals.handle(
-            [
-                (create, OpResult(create.n, Status.ID_TAKEN, reason="inode")),
-                (store, OpResult(store.n, Status.CONFLICT, reason="predecessor")),
-            ]
-        )
-    world.refuse((world.pending(Store, inode)[0], "absent"))
-    found = [world.bench.lookup(name) for name in world.bench.names()]
-    assert len(found) == 1
-    assert found[0] is not None
-    assert found[0].inode != inode
-    assert world.bench.read(found[0].inode) == b"mine"
+    world.hear((create, "inode"), status=Status.ID_TAKEN)
+    world.hear((store, "predecessor"))
+    assert world.settle()
+    found = world.bench.lookup(b"a.txt")
+    assert found is not None
+    assert found.inode != inode
+    assert world.bench.read(found.inode) == b"mine"
+    assert world.kernel.aliases == {inode: found.inode}
+    assert [m.inode for m in (*world.pending(Create), *world.pending(Store))] == [found.inode] * 2
+
+
+def test_directory_whose_inode_id_is_taken_keeps_what_is_in_it(world: World) -> None:
+    directory = world.bench.mkdir(b"d")
+    inode = world.bench.file(b"a.txt", b"mine", directory)
+    (create,) = [m for m in world.pending(Create) if m.inode == directory]
+    world.refuse((create, "inode"), status=Status.ID_TAKEN)
+    found = world.bench.lookup(b"d")
+    assert found is not None
+    assert found.inode != directory
+    assert world.bench.names(found.inode) == {b"a.txt"}
+    assert [m.parent for m in world.pending(Create, inode)] == [found.inode]  # type: ignore[union-attr]
+
+
+def test_what_can_never_be_accepted_stays_with_its_content_and_all_that_depends_on_it(world: World) -> None:
+    inode, create, store = world.stored(b"a.txt", b"mine")
+    world.hear((create, "role"), status=Status.REJECTED)
+    world.hear((store, "predecessor"))
+    assert world.settle()
+    (again,) = world.pending(Store)
+    world.refuse((again, "absent"))
+    assert world.bench.read(inode) == b"mine"
+    assert [world.journal.get(m.n).state for m in (create, again)] == [RowState.FAILED] * 2  # type: ignore[union-attr]
+    assert world.journal.pending_count == 2
+
+
+def test_what_is_refused_again_and_again_for_no_reason_is_to_wait(world: World) -> None:
+    directory = world.bench.mkdir(b"d")
+    for _ in range(MOST_TRIES):
+        assert not world.refusals.pausing
+        (create,) = [m for m in world.pending(Create) if m.inode == directory]
+        world.refuse((create, "exists"))
+    assert world.refusals.pausing == [world.pending(Create)[0].n]

@@ -1,0 +1,492 @@
+"""Performs what the resolver decided about a refused mutation, on the journal and on what this device shows.
+
+Owns the changes of rows. All of one refusal is one journal transaction, and the kernel is told of what looks different.
+Invariants: what is made in the place of a refused mutation stands where that stood in the order of the journal; later
+mutations that name what was renamed or merged mean it under its new name; an entry of the overlay belongs to the last
+mutation that touches it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from cache.effects import entries, outcome, renamed, subjects
+from cache.journal import JournalRow, RowState
+from cache.overlay import MISSING
+from cache.workspace import LocalState
+from drivefs.protocol.changes import (
+    Base,
+    Create,
+    Exchange,
+    Link,
+    Mutation,
+    Rename,
+    Restore,
+    SetXattr,
+    Store,
+    Unlink,
+)
+from drivefs.protocol.conflicts import CONFLICT_XATTR, ConflictMark, encode_mark
+from drivefs.protocol.ids import NO_INODE, NO_OP, NO_REVISION, InodeId, LineageId, OpNumber, RevisionNumber, Seq
+from drivefs.protocol.model import InodeKind, InodeState, cut_runs, run_id, unpack_blocks
+from drivefs.sync import planner
+from drivefs.sync.contents import Contents, Shown
+from drivefs.sync.places import Places
+from drivefs.sync.resolver import (
+    Action,
+    Adopt,
+    Copy,
+    Drop,
+    FreshId,
+    Make,
+    Merge,
+    Place,
+    Stay,
+    conflict_name,
+)
+
+LOST_AND_FOUND_NAME = b"lost+found"
+LOST_AND_FOUND_MODE = 0o700
+
+MAX_TOLD_NAMES = 10_000
+"""So many names of a directory that another was found to be, the kernel is told of: programs may have missed them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What conflict copies are called after: the device's name, and the date now as text."""
+
+    device: str
+    today: Callable[[], str]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one refusal led to, for people and for whoever publishes."""
+
+    copies: list[tuple[InodeId, Place]] = field(default_factory=list)
+    """Conflict copies, and where they are."""
+    given_up: list[tuple[Place | None, str]] = field(default_factory=list)
+    """Changes that were given up: where, and why."""
+    made: list[OpNumber] = field(default_factory=list)
+    """What was made in place of it."""
+    contents: set[InodeId] = field(default_factory=set)
+    """Files whose unpublished content may go on its way now."""
+
+
+class Amends:
+    """Makes good what was refused."""
+
+    def __init__(self, local: LocalState, root: InodeId, *, contents: Contents, shown: Shown, labels: Labels) -> None:
+        self._journal = local.journal
+        self._overlay = local.journal.overlay
+        self._replica = local.replica
+        self._root = root
+        self.places = Places(local, root)
+        self._contents = contents
+        self._shown = shown
+        self._labels = labels
+        self._outcome = Outcome()
+        self._place = NO_OP
+        self._inodes: set[InodeId] = set()
+        self._names: set[Place] = set()
+
+    def make(self, row: JournalRow, actions: Sequence[Action]) -> Outcome:
+        """Perform the actions for a refused mutation, in the caller's journal transaction."""
+        self._outcome, self._place = Outcome(), row.n
+        if any(isinstance(action, Stay) for action in actions):
+            self._journal.keep_rejected(row.n)
+            return self._outcome
+        self._inodes, self._names = set(subjects(row.mutation)) - {NO_INODE}, _places(row.mutation)
+        self._undo(row.mutation)
+        for action in actions:
+            self._perform(row, action)
+        self._journal.remove(row.n)
+        for inode in self._inodes:
+            self._refresh(inode)
+        self._tell()
+        return self._outcome
+
+    def again(self, row: JournalRow, *, at_end: bool) -> None:
+        """Make a mutation again as it is, under a new number in its place or behind all that there is."""
+        self._outcome, self._place = Outcome(), self._journal.last_op() if at_end else row.n
+        self._undo(row.mutation)
+        self._make(row, Make(row.mutation))
+        self._journal.remove(row.n)
+
+    def _perform(self, row: JournalRow, action: Action) -> None:
+        match action:
+            case Make():
+                self._make(row, action)
+            case Merge():
+                self._merge(row, action.inode, action.into or self._lost_and_found(row.mutation.time_ns))
+            case Adopt():
+                self._contents.published(row.mutation.inode, row.n, action.state.revision)
+                self._outcome.contents.add(row.mutation.inode)
+            case Copy() if isinstance(row.mutation, Store):
+                self._copy(row.mutation, action)
+            case FreshId() if isinstance(row.mutation, Create):
+                self._give_fresh_id(row.mutation)
+            case Drop() if action.why:
+                places = entries(row.mutation)
+                self._outcome.given_up.append((Place(*places[-1]) if places else None, action.why))
+
+    # -- making again ------------------------------------------------------------------------------------------------
+
+    def _undo(self, mutation: Mutation) -> None:
+        """What the mutation put under names goes, where nothing later has touched them."""
+        for place in entries(mutation):
+            if self._overlay.op_of_dentry(*place) == mutation.n:
+                self._overlay.drop_dentry(*place)
+
+    def _make(self, row: JournalRow, action: Make) -> None:
+        change = self._journal.aliases.actual(action.mutation)
+        old = _target(change)
+        if action.is_aside and old is not None:
+            change = _moved_to(change, self._free_name(old))
+        made = self._append(change)
+        if isinstance(made, Store):
+            self._renumber_store(made, row.n)
+        new = _target(made)
+        if action.is_aside and old is not None and new is not None:
+            self._follow(made.inode, old, new, made.n)
+            self._names.add(old)
+            if action.of:
+                self._mark(made.inode, old, action.of, action.base)
+                self._outcome.copies.append((made.inode, new))
+
+    def _append(self, change: Mutation) -> Mutation:
+        """Put a change behind what was made last, and show what it does to names."""
+        self._place = self._journal.op_after(self._place)
+        made = msgspec.structs.replace(change, n=self._place, after=[])
+        self._journal.append(made)
+        self._outcome.made.append(made.n)
+        for parent, name, inode in outcome(made):
+            if self._overlay.op_of_dentry(parent, name) < made.n:
+                self._overlay.put_dentry(parent, name, inode, made.n)
+        self._names |= _places(made)
+        self._inodes |= set(subjects(made)) - {NO_INODE}
+        return made
+
+    def _renumber_store(self, store: Store, old: OpNumber) -> None:
+        """What names the store by its number names the new one."""
+        drafts = self._journal.drafts
+        draft = drafts.draft(store.inode)
+        if draft is not None and draft.frozen_op == old:
+            drafts.put_draft(msgspec.structs.replace(draft, frozen_op=store.n))
+        self._rebase(store.inode, Base(revision_op=old), Base(revision_op=store.n))
+
+    def _rebase(self, inode: InodeId, old: Base, new: Base) -> None:
+        waiting = [row.mutation for row in self._journal.touching(inode) if row.state is RowState.PENDING]
+        for mutation in planner.rebase(waiting, inode=inode, old=old, new=new):
+            self._journal.replace(mutation)
+
+    def _follow(self, inode: InodeId, old: Place, new: Place, after: OpNumber) -> None:
+        """What was queued for an inode at its old name is meant for the new one, and so on with what replaced it."""
+        for row in self._journal.touching(inode):
+            if row.n <= after or row.state is not RowState.PENDING:
+                continue
+            moved = _at_new_name(row.mutation, inode, old, new)
+            if moved is None:
+                continue
+            self._journal.replace(moved)
+            if self._overlay.op_of_dentry(*old) == row.n:
+                self._overlay.drop_dentry(*old)
+            for parent, name, target in outcome(moved):
+                if (parent, name) == new:
+                    self._overlay.put_dentry(parent, name, target, row.n)
+            if isinstance(moved, Rename) and moved.replaced == inode:
+                self._follow(moved.inode, old, new, row.n)
+            return
+
+    def _mark(self, copy: InodeId, old: Place, of: InodeId, base: RevisionNumber) -> None:
+        """Note on a conflict copy whose name it lost."""
+        theirs = self._replica.inode(of)
+        state = self._overlay.inode(copy) or self._replica.inode(copy)
+        assert state is not None, "what is shown under a name is known"
+        mark = ConflictMark(
+            of=of,
+            name=old.name,
+            parent=old.parent,
+            base_revision=base,
+            their_revision=theirs.revision if theirs else NO_REVISION,
+            device=self._labels.device,
+            time_ns=state.mtime_ns,
+        )
+        value = encode_mark(mark)
+        made = self._append(
+            SetXattr(n=NO_OP, time_ns=max(0, state.ctime_ns), inode=copy, name=CONFLICT_XATTR, value=value)
+        )
+        marked = msgspec.structs.replace(state, xattrs={**state.xattrs, CONFLICT_XATTR: value})
+        self._overlay.put_inode(marked, made.n)
+
+    # -- merging -----------------------------------------------------------------------------------------------------
+
+    def _merge(self, row: JournalRow, inode: InodeId, into: InodeId) -> None:
+        into = self._journal.aliases.inode(into)
+        names = [Place(*name) for name in self._overlay.names_of(inode)]
+        self._names.update(names)
+        self._inodes |= {inode, into}
+        state = self._overlay.inode(inode)
+        theirs = self._replica.inode(into) or self._overlay.inode(into)
+        if state is None or theirs is None or theirs.kind is InodeKind.DIRECTORY:
+            self._merge_directory(inode, into)
+        else:
+            self._merge_other(row, state, theirs)
+        for name in names:
+            self._lead(name, into)
+        self._overlay.drop_inode(inode)
+        self._shown.invalidator.merged(inode, into)
+
+    def _lead(self, name: Place, into: InodeId) -> None:
+        """A name that queued mutations made leads elsewhere; one that was committed is as the backend has it."""
+        op = self._overlay.op_of_dentry(*name)
+        row = self._journal.get(op)
+        if row is None or row.state is RowState.ACKED:
+            self._overlay.drop_dentry(*name)
+        else:
+            self._overlay.put_dentry(*name, into, op)
+
+    def _merge_directory(self, inode: InodeId, into: InodeId) -> None:
+        """What is queued for a directory, and in it, is meant for another one."""
+        queued = [row.n for row in self._journal.touching(inode) if row.state is RowState.PENDING]
+        for name, child in self._overlay.children(inode):
+            op = self._overlay.op_of_dentry(inode, name)
+            self._overlay.drop_dentry(inode, name)
+            if self._overlay.op_of_dentry(into, name) < op:
+                self._overlay.put_dentry(into, name, child, op)
+            if child:
+                queued += [row.n for row in self._journal.touching(child) if row.state is RowState.PENDING]
+                self._inodes.add(child)
+            self._names |= {Place(inode, name), Place(into, name)}
+        self._names |= {Place(into, name) for name, _child in self._replica.names_after(into, b"", MAX_TOLD_NAMES)}
+        self._journal.aliases.add(inode, into)
+        for n in queued:
+            row = self._journal.get(n)
+            if row is not None:
+                self._journal.replace(row.mutation)
+
+    def _merge_other(self, row: JournalRow, state: InodeState, theirs: InodeState) -> None:
+        """What is queued for a file, a link or a special file is meant for one that is the same."""
+        inode, into = state.inode, theirs.inode
+        is_file = theirs.kind is InodeKind.FILE
+        draft = self._journal.drafts.draft(inode) if is_file else None
+        store = draft.frozen_op if draft is not None else NO_OP
+        if is_file:
+            self._contents.merged(inode, theirs, store)
+        waiting = 0
+        for each in self._journal.touching(inode):
+            if each.n == row.n or each.state is not RowState.PENDING:
+                continue
+            if each.n == store:
+                self._journal.remove(each.n)
+                continue
+            fixed = renamed(each.mutation, {inode: into})
+            if isinstance(fixed, Unlink | Rename) and planner.replaced(fixed) == into:
+                fixed = msgspec.structs.replace(fixed, base=Base(revision=theirs.revision))
+            self._journal.replace(fixed)
+            waiting += 1
+        left = self._journal.drafts.draft(into)
+        if waiting or left is not None:
+            shown = self._overlay.inode(inode) or state
+            kept = {"mode": shown.mode, "mtime_ns": shown.mtime_ns, "atime_ns": shown.atime_ns}
+            size = shown.size if left is not None else theirs.size
+            xattrs = {**theirs.xattrs, **shown.xattrs}
+            self._overlay.put_inode(msgspec.structs.replace(theirs, **kept, size=size, xattrs=xattrs), NO_OP)
+        if left is not None:
+            self._outcome.contents.add(into)
+
+    def _give_fresh_id(self, create: Create) -> None:
+        inode, fresh = create.inode, self._journal.allocate_inode()
+        names, state = self._overlay.names_of(inode), self._overlay.inode(inode)
+        made = self._append(msgspec.structs.replace(create, inode=fresh))
+        if create.kind is InodeKind.DIRECTORY:
+            self._merge_directory(inode, fresh)
+        for row in self._journal.touching(inode):
+            if row.n != create.n and row.state is RowState.PENDING:
+                self._journal.replace(renamed(row.mutation, {inode: fresh}))
+        draft = self._journal.drafts.draft(inode)
+        if draft is not None:
+            self._contents.moved(inode, fresh, draft.frozen_op)
+        for name in names:
+            self._lead(Place(*name), fresh)
+        if state is not None:
+            self._overlay.put_inode(msgspec.structs.replace(state, inode=fresh), made.n)
+        self._overlay.drop_inode(inode)
+        self._inodes.add(fresh)
+        self._shown.invalidator.merged(inode, fresh)
+
+    # -- new files ---------------------------------------------------------------------------------------------------
+
+    def _copy(self, store: Store, action: Copy) -> None:
+        """Give the stored blocks a file of their own, beside the old name or in `lost+found`."""
+        inode = store.inode
+        state = self._overlay.inode(inode) or self._replica.inode(inode)
+        frozen = self._contents.frozen(inode)
+        if state is None or frozen is None:
+            # The file was removed here meanwhile, its content with it.
+            return
+        old = self._place_of(inode)
+        if action.is_lost or old is None:
+            name = old.name if old is not None else b"file-%d" % inode
+            old = Place(self._lost_and_found(store.time_ns), name)
+        place = self._free_name(old) if self._is_taken(old) else old
+        copy = self._journal.allocate_inode()
+        created = self._append(
+            Create(
+                n=NO_OP,
+                time_ns=store.time_ns,
+                inode=copy,
+                parent=place.parent,
+                name=place.name,
+                kind=state.kind,
+                mode=state.mode,
+                uid=state.uid,
+                gid=state.gid,
+            )
+        )
+        runs = list(cut_runs(unpack_blocks(frozen[1])))
+        ids = [run_id(run) for run in runs]
+        unique = list(dict(zip(ids, runs, strict=True)).values())
+        stored = self._append(msgspec.structs.replace(store, inode=copy, base=Base(), runs=ids, new_runs=unique))
+        self._contents.moved(inode, copy, stored.n)
+        fresh = msgspec.structs.replace(
+            state,
+            inode=copy,
+            nlink=1,
+            revision=NO_REVISION,
+            blocks=None,
+            lineage=LineageId(0),
+            seq=Seq(0),
+            xattrs={},
+        )
+        self._overlay.put_inode(fresh, created.n)
+        if not action.is_lost:
+            self._mark(copy, old, inode, action.base)
+        self._outcome.copies.append((copy, place))
+        self._outcome.contents.add(copy)
+        if self._replica.inode(inode) is not None:
+            self._overlay.drop_inode(inode)
+
+    def _place_of(self, inode: InodeId) -> Place | None:
+        names = self._overlay.names_of(inode) or self._replica.names_of(inode)
+        return Place(*names[0]) if names else None
+
+    def _lost_and_found(self, time_ns: int) -> InodeId:
+        """The drive's `lost+found`, made if there is none."""
+        place = Place(self._root, LOST_AND_FOUND_NAME)
+        found = self._leads_to(place)
+        state = (self._overlay.inode(found) or self._replica.inode(found)) if found else None
+        if state is not None and state.kind is InodeKind.DIRECTORY:
+            return found
+        if found:
+            place = self._free_name(place)
+        made = Create(
+            n=NO_OP,
+            time_ns=time_ns,
+            inode=self._journal.allocate_inode(),
+            parent=place.parent,
+            name=place.name,
+            kind=InodeKind.DIRECTORY,
+            mode=LOST_AND_FOUND_MODE,
+        )
+        appended = self._append(made)
+        state = InodeState(
+            inode=made.inode,
+            kind=made.kind,
+            mode=made.mode,
+            atime_ns=time_ns,
+            mtime_ns=time_ns,
+            ctime_ns=time_ns,
+            nlink=2,
+        )
+        self._overlay.put_inode(state, appended.n)
+        return made.inode
+
+    def _free_name(self, place: Place) -> Place:
+        taken = 0
+        while True:
+            derived = conflict_name(place.name, device=self._labels.device, date=self._labels.today(), taken=taken)
+            if not self._is_taken(Place(place.parent, derived)):
+                return Place(place.parent, derived)
+            taken += 1
+
+    def _is_taken(self, place: Place) -> bool:
+        return bool(self._leads_to(place))
+
+    def _leads_to(self, place: Place) -> InodeId:
+        here = self._overlay.dentry(*place)
+        there = self._replica.dentry(*place) if here is MISSING else here
+        return NO_INODE if there is MISSING or there is None else there
+
+    # -- what is shown -----------------------------------------------------------------------------------------------
+
+    def _refresh(self, inode: InodeId) -> None:
+        """Let the backend's state of an inode show where nothing here changes it; else count its names anew."""
+        state, theirs = self._overlay.inode(inode), self._replica.inode(inode)
+        if state is None or theirs is None:
+            return
+        waiting = [row.mutation for row in self._journal.touching(inode)]
+        is_parent = theirs.kind is InodeKind.DIRECTORY and self._overlay.children(inode)
+        if not waiting and not is_parent and self._journal.drafts.draft(inode) is None:
+            self._overlay.drop_inode(inode)
+            return
+        nlink = theirs.nlink
+        if theirs.kind is not InodeKind.DIRECTORY:
+            nlink += sum(_names_more(mutation, inode) for mutation in waiting)
+        elif any(_names_more(mutation, inode) < 0 for mutation in waiting):
+            nlink = 0
+        if state.nlink != max(0, nlink):
+            self._overlay.put_inode(msgspec.structs.replace(state, nlink=max(0, nlink)), NO_OP)
+
+    def _tell(self) -> None:
+        self._shown.views.forget_cached(self._inodes, self._names)
+        for inode in self._inodes:
+            self._shown.invalidator.inode(inode, content=True)
+        for place in self._names:
+            self._shown.invalidator.entry(*place)
+
+
+def _places(mutation: Mutation) -> set[Place]:
+    return {Place(*entry) for entry in entries(mutation)}
+
+
+def _target(mutation: Mutation) -> Place | None:
+    """The name that a mutation gives to something."""
+    if isinstance(mutation, Rename):
+        return Place(mutation.new_parent, mutation.new_name)
+    if isinstance(mutation, Create | Link | Restore):
+        return Place(mutation.parent, mutation.name)
+    return None
+
+
+def _moved_to(mutation: Mutation, place: Place) -> Mutation:
+    """The same change with another name given."""
+    if isinstance(mutation, Rename):
+        return msgspec.structs.replace(mutation, new_parent=place.parent, new_name=place.name)
+    return msgspec.structs.replace(mutation, parent=place.parent, name=place.name)
+
+
+def _at_new_name(mutation: Mutation, inode: InodeId, old: Place, new: Place) -> Mutation | None:
+    """A later change to an inode's old name, made to its new one; None if it does not name the old one."""
+    if isinstance(mutation, Unlink | Rename) and mutation.inode == inode and (mutation.parent, mutation.name) == old:
+        return msgspec.structs.replace(mutation, parent=new.parent, name=new.name)
+    if isinstance(mutation, Rename) and mutation.replaced == inode and _target(mutation) == old:
+        return msgspec.structs.replace(mutation, new_parent=new.parent, new_name=new.name)
+    if not isinstance(mutation, Exchange):
+        return None
+    if mutation.inode == inode and (mutation.parent, mutation.name) == old:
+        return msgspec.structs.replace(mutation, parent=new.parent, name=new.name)
+    if mutation.other == inode and (mutation.other_parent, mutation.other_name) == old:
+        return msgspec.structs.replace(mutation, other_parent=new.parent, other_name=new.name)
+    return None
+
+
+def _names_more(mutation: Mutation, inode: InodeId) -> int:
+    """How many names more an inode has by a mutation."""
+    if isinstance(mutation, Link | Restore):
+        return int(mutation.inode == inode)
+    if isinstance(mutation, Unlink):
+        return -int(mutation.inode == inode)
+    return -int(isinstance(mutation, Rename) and mutation.replaced == inode)

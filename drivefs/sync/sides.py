@@ -1,0 +1,146 @@
+"""The two sides that the resolver compares: what this device has, and what the backend has as of the replica's cursor.
+
+Owns how each question is answered from the journal and the replica. Nothing here waits: what neither has is `Unknown`,
+and whoever asked gets it and asks again. Satisfies `resolver.Local` and `resolver.Remote`.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from cache.journal import RowState
+from cache.overlay import MISSING
+from cache.workspace import LocalState
+from drivefs.protocol.changes import Restore
+from drivefs.protocol.ids import MAX_ID, NO_INODE, InodeId, RevisionNumber
+from drivefs.protocol.model import DentryState, InodeKind, InodeState
+from drivefs.sync.contents import Contents
+from drivefs.sync.resolver import Place
+
+
+class Unknown(Exception):
+    """An answer has to be fetched: a directory's names, an inode's state, or the block list of a revision."""
+
+    def __init__(
+        self, *, directory: InodeId = NO_INODE, inode: InodeId = NO_INODE, content: InodeState | None = None
+    ) -> None:
+        super().__init__(f"not known here: directory {directory}, inode {inode}, content {content}")
+        self.directory = directory
+        self.inode = inode
+        self.content = content
+
+
+def packed_content(local: LocalState, state: InodeState) -> bytes:
+    """The packed block list of a file's revision.
+
+    Raises:
+        Unknown: it is long and not here.
+    """
+    if state.blocks is not None:
+        return state.blocks
+    packed = local.replica.content(state.inode, state.revision)
+    if packed is None:
+        raise Unknown(content=state)
+    return packed
+
+
+class LocalSide:
+    """What this device shows: its own changes over the replica."""
+
+    def __init__(self, local: LocalState, contents: Contents) -> None:
+        self._local = local
+        self._overlay = local.journal.overlay
+        self._contents = contents
+
+    def inode(self, inode: InodeId) -> InodeState | None:
+        """An inode that has a name here."""
+        state = self._overlay.inode(inode) or self._local.replica.inode(inode)
+        return state if state is not None and state.nlink else None
+
+    def at(self, place: Place) -> InodeId:
+        """What own changes have put under a name; NO_INODE: nothing."""
+        found = self._overlay.dentry(*place)
+        return NO_INODE if found is MISSING or found is None else found
+
+    def content(self, inode: InodeId) -> bytes | None:
+        """The packed block list of what this device last sent, or is sending, of a file."""
+        if (frozen := self._contents.frozen(inode)) is not None:
+            return frozen[1]
+        state = self.inode(inode)
+        return None if state is None else packed_content(self._local, state)
+
+    def is_edited(self, inode: InodeId) -> bool:
+        """Whether a file has content here that no revision has."""
+        return self._local.journal.drafts.draft(inode) is not None
+
+    def children(self, directory: InodeId) -> Sequence[tuple[bytes, InodeId]]:
+        """All names in a directory."""
+        if not self._local.replica.is_complete(directory):
+            raise Unknown(directory=directory)
+        found = dict(self._local.replica.names_after(directory, b"", MAX_ID))
+        found.update(self._overlay.children(directory))
+        return [(name, inode) for name, inode in found.items() if inode]
+
+
+class RemoteSide:
+    """What the backend has, and what of this device comes back there."""
+
+    def __init__(self, local: LocalState) -> None:
+        self._local = local
+        self._journal = local.journal
+        self._replica = local.replica
+        self._gone: dict[InodeId, Place] = {}
+        self._asked: dict[InodeId, InodeState | None] = {}
+
+    def told_gone(self, places: Iterable[DentryState]) -> None:
+        """The backend has said where inodes last were."""
+        self._gone.update((place.inode, Place(place.parent, place.name)) for place in places)
+
+    def told(self, inode: InodeId, state: InodeState | None) -> None:
+        """The backend has said what it has of an inode that the replica does not know."""
+        self._asked[inode] = state
+
+    def forget(self) -> None:
+        """What was asked may be older than what is to be judged next."""
+        self._asked.clear()
+        self._gone.clear()
+
+    def inode(self, inode: InodeId) -> InodeState | None:
+        """An inode that has a name."""
+        state = self._replica.inode(inode)
+        if state is not None:
+            return state if state.nlink else None
+        if self._is_coming_back(inode):
+            return self._journal.overlay.inode(inode) or InodeState(inode=inode, kind=InodeKind.DIRECTORY, mode=0o755)
+        if inode in self._gone:
+            return None
+        if inode not in self._asked:
+            raise Unknown(inode=inode)
+        state = self._asked[inode]
+        return state if state is not None and state.nlink else None
+
+    def _is_coming_back(self, inode: InodeId) -> bool:
+        waiting = (row for row in self._journal.touching(inode) if row.state is not RowState.FAILED)
+        return any(isinstance(row.mutation, Restore) for row in waiting)
+
+    def at(self, place: Place) -> InodeId:
+        """What a name leads to."""
+        found = self._replica.dentry(*place)
+        if found is not MISSING:
+            return found or NO_INODE
+        if self._replica.inode(place.parent) is None and self.inode(place.parent) is None:
+            return NO_INODE
+        if self._is_coming_back(place.parent):
+            return NO_INODE
+        raise Unknown(directory=place.parent)
+
+    def content(self, state: InodeState) -> bytes:
+        """The packed block list of a file's current revision."""
+        return packed_content(self._local, state)
+
+    def last_place(self, inode: InodeId) -> Place | None:
+        """Where an inode without a name last was."""
+        return self._gone.get(inode)
+
+    def revision(self, inode: InodeId) -> RevisionNumber:
+        """The current revision of a file, 0 if there is none."""
+        state = self._replica.inode(inode)
+        return RevisionNumber(0) if state is None else state.revision

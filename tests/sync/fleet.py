@@ -1,0 +1,463 @@
+"""Several devices of one account and the real server application, in one process and without a kernel.
+
+Owns the composition of a device from its real parts, all but the tasks that drive them: a test says when a device sends
+and when it hears. File operations are by path, as programs make them.
+"""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+
+from backend.service.ground import Limits
+from cache.check import check
+from cache.workspace import LocalState
+from drivefs.fs.errors import FileSystemError
+from drivefs.fs.filesystem import Drive, FileSystem, Services
+from drivefs.fs.namespace import NewInode
+from drivefs.fs.ownership import Owner
+from drivefs.protocol import blocks as codec
+from drivefs.protocol import messages, routes, wire
+from drivefs.protocol.conflicts import CONFLICT_XATTR, ConflictMark, decode_mark
+from drivefs.protocol.ids import InodeId, WorkspaceId
+from drivefs.protocol.messages import Usage
+from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.remote.client import Remote
+from drivefs.remote.errors import Offline
+from drivefs.sync.amends import Amends, Labels
+from drivefs.sync.announcer import Announcer
+from drivefs.sync.commits import Committer
+from drivefs.sync.contents import Shown
+from drivefs.sync.ends import Ends
+from drivefs.sync.events import Event, Events
+from drivefs.sync.follower import Follower
+from drivefs.sync.places import Places
+from drivefs.sync.publications import Publications
+from drivefs.sync.publisher import Publisher
+from drivefs.sync.refusals import Refusals
+from drivefs.sync.session import Session
+from drivefs.sync.uploader import Uploader
+from tests.backend.api.served import PASSWORD, USER, Served, serving
+from tests.backend.service.drive import Random
+from tests.fs.bench import ME
+
+URL = "http://127.0.0.1:1"
+MOST_ROUNDS = 60
+LIMITS = Limits(quota_bytes=2**30, file_bytes=2**30)
+
+
+async def at_once(work: Any, /, *args: Any) -> Any:
+    await trio.lowlevel.checkpoint()
+    return work(*args)
+
+
+class Kernel:
+    """Knows nothing that it could forget, but which numbers mean which inodes."""
+
+    def __init__(self) -> None:
+        self.aliases: dict[InodeId, InodeId] = {}
+
+    def inode(self, inode: InodeId, *, content: bool) -> None:
+        pass
+
+    def entry(self, parent: InodeId, name: bytes) -> None:
+        pass
+
+    def merged(self, inode: InodeId, into: InodeId) -> None:
+        self.aliases[inode] = into
+
+    def meant(self, inode: InodeId) -> InodeId:
+        while inode in self.aliases:
+            inode = self.aliases[inode]
+        return inode
+
+
+class Lister:
+    """Lists directories and block lists as of the replica's cursor."""
+
+    def __init__(self, ends: Ends) -> None:
+        self._ends = ends
+
+    async def list_directory(self, directory: InodeId) -> None:
+        replica = self._ends.local.replica
+        cursor = replica.cursor(self._ends.workspace)
+        assert cursor is not None
+        request = messages.ListRequest(directory=directory, as_of=cursor.seq, limit=2000)
+        reply = await self._ends.remote.list_directory(self._ends.workspace, request)
+        assert not reply.more
+        replica.apply_listing(reply.directory, reply.entries, cursor.seq, complete=True)
+
+    async def content(self, inode: InodeId, revision: Any) -> bytes:
+        known = self._ends.local.replica.content(inode, revision)
+        if known is not None:
+            return known
+        request = messages.ContentRequest(inode=inode, revision=revision)
+        reply = await self._ends.remote.content(self._ends.workspace, request)
+        self._ends.local.replica.put_content(inode, revision, reply.blocks)
+        return reply.blocks
+
+
+class Fetcher:
+    """Fetches blocks one request at a time."""
+
+    def __init__(self, ends: Ends) -> None:
+        self._ends = ends
+
+    async def fetch(self, workspace: WorkspaceId, inode: InodeId, blocks: Any, *, urgent: bool) -> None:
+        for block in blocks:
+            await self._ends.local.blocks.keep([(block, await self.read(workspace, inode, block))])
+
+    async def read(self, workspace: WorkspaceId, inode: InodeId, block: Any) -> bytes:
+        found: list[bytes] = []
+
+        async def arrived(frames: list[codec.Frame]) -> None:
+            for frame in frames:
+                assert frame.payload is not None, "the server has the block"
+                found.append(codec.decode_payload(frame.payload, block))
+
+        await self._ends.remote.get_blocks(workspace, [block], arrived)
+        return found[0]
+
+
+@dataclass
+class Line:
+    """The way to the server; `drops_replies` loses answers to commits that the server has taken."""
+
+    inner: httpx.AsyncBaseTransport
+    is_cut: bool = False
+    drops_replies: int = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.is_cut:
+            raise httpx.ConnectError("cut")
+        response = await self.inner.handle_async_request(request)
+        if self.drops_replies and request.url.path.endswith("/commit"):
+            self.drops_replies -= 1
+            raise httpx.ReadError("lost")
+        return response
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+    async def __aenter__(self) -> "Line":
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        pass
+
+
+class Device:
+    """One device; `name` is what its conflict copies are called after."""
+
+    def __init__(self, name: str, place: Path, token: str, asgi: Any) -> None:
+        self.name = name
+        self.place = place
+        self.line = Line(httpx.ASGITransport(app=asgi))
+        self._client = httpx.AsyncClient(transport=self.line)  # type: ignore[arg-type]
+        self.remote = Remote(URL, token, client=self._client, jitter=lambda: 0.5)
+        self.random = Random()
+        self.random.drawn = hash(name) % 10**6
+        self.ticks = count(10**18 + len(name))
+        self.events: list[Event] = []
+        self.local: LocalState
+        self._info: tuple[WorkspaceId, InodeId] | None = None
+
+    def now_ns(self) -> int:
+        return next(self.ticks)
+
+    async def open(self) -> None:
+        """As a mount begins."""
+        self.local = LocalState(self.place / "state", self.place / "cache", offload=at_once, cache_limit_bytes=2**30)
+        if self._info is None:
+            await self._first_session()
+        assert self._info is not None
+        workspace, self.root = self._info
+        self.ends = ends = Ends(self.local, self.remote, workspace)
+        self.publications = Publications()
+        self.lister = Lister(ends)
+        services = Services(fetcher=Fetcher(ends), lister=self.lister, publisher=self.publications)
+        drive = Drive(
+            workspace=workspace,
+            root=self.root,
+            owner=Owner(1000, 1000),
+            limits=messages.Limits(file_bytes=2**40, quota_bytes=2**41),
+            usage=Usage(),
+        )
+        self.fs = FileSystem(self.local, services, drive, self.now_ns)
+        self.kernel = Kernel()
+        shown = Shown(self.fs, self.kernel)
+        events = Events()
+        uploader = Uploader(self.remote, self.local.blocks, at_once, workspace)
+        self.publisher = Publisher(self.local.journal, self.fs.contents, self.publications, uploader)
+        labels = Labels(device=self.name, today=lambda: "2026-11-22")
+        amends = Amends(self.local, self.root, contents=self.fs.contents, shown=shown, labels=labels)
+        self.refusals = Refusals(ends, amends, self.lister, contents=self.fs.contents, events=events)  # type: ignore[arg-type]
+        self.refusals.publishable = self.publications.arrived
+        self.committer = Committer(
+            ends,
+            contents=self.fs.contents,
+            publications=self.publications,
+            refusals=self.refusals,
+            resend=lambda store, result: None,
+        )
+        self.session = Session(
+            self.local,
+            self.remote,
+            workspace,
+            random_bytes=self.random,
+            opened=lambda reply: None,
+            renumbered=lambda fresh: None,
+        )
+        self.follower = self._make_follower(ends, shown, Announcer(events, Places(self.local, self.root)))
+        for inode in self.local.journal.drafts.draft_inodes():
+            self.publications.closed(inode)
+
+    @staticmethod
+    def _make_follower(ends: Ends, shown: Shown, announcer: Announcer) -> Follower:
+        return Follower(ends, shown, announcer)
+
+    async def _first_session(self) -> None:
+        request = messages.SessionRequest(epoch=self.local.journal.epoch, last_nonce=b"", next_nonce=self.random(16))
+        reply = await self.remote.session(request)
+        found = reply.workspaces[0]
+        self._info = (found.workspace, found.root)
+
+    async def begin(self) -> None:
+        await self.session.open()
+
+    def close(self) -> None:
+        self.local.close()
+
+    def check(self) -> None:
+        """The local check finds nothing once the state is closed."""
+        assert check(self.place / "state", self.place / "cache") == []
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    # -- synchronising -----------------------------------------------------------------------------------------------
+
+    async def publish(self) -> None:
+        """Have all content that waits stored as blocks, and its stores in the journal."""
+        drafts = list(self.local.journal.drafts.draft_inodes())
+        named = [i for i in drafts if (s := self._state(i)) is not None and s.nlink]
+        self.publications.forced(named)
+        failures: list[Any] = []
+        async with trio.open_nursery() as nursery:
+            await self.publisher.publish_due(nursery, failures.append)
+        if failures:
+            raise failures[0]
+
+    def _state(self, inode: InodeId) -> InodeState | None:
+        return self.local.journal.overlay.inode(inode) or self.local.replica.inode(inode)
+
+    async def push(self) -> bool:
+        """Send what is there until nothing more can go; True if anything was sent."""
+        await self.publish()
+        is_sent = False
+        while await self.committer.commit_next(self.session.epoch) is not None:
+            is_sent = True
+            await self.publish()
+        return is_sent
+
+    async def pull(self) -> bool:
+        """Hear of what happened until there is nothing new; True if there was anything."""
+        is_new = False
+        while (await self.follower.poll(0.0)).has_moved:
+            is_new = True
+        await self.follower.let_go()
+        return is_new
+
+    @property
+    def is_clean(self) -> bool:
+        journal = self.local.journal
+        return not journal.pending_count and next(journal.drafts.draft_inodes(), None) is None
+
+    async def sync(self) -> None:
+        """Send and hear until nothing is left to do."""
+        for _ in range(MOST_ROUNDS):
+            is_sent, is_new = await self.push(), await self.pull()
+            if not is_sent and not is_new and self.is_clean:
+                return
+        rows = self.local.journal.unsettled(20) + self.local.journal.failed(20)
+        raise AssertionError(f"{self.name} never comes to rest: {rows}")
+
+    # -- what programs do --------------------------------------------------------------------------------------------
+
+    async def find(self, path: str) -> InodeState | None:
+        """What a path leads to."""
+        state = self.fs.inode(self.root)
+        for name in filter(None, path.encode().split(b"/")):
+            found = await self.fs.lookup(state.inode, name)
+            if found is None:
+                return None
+            state = found
+        return state
+
+    async def known(self, path: str) -> InodeState:
+        found = await self.find(path)
+        assert found is not None, f"{self.name} has no {path}: {await self.tree()}"
+        return found
+
+    async def _split(self, path: str) -> tuple[InodeId, bytes]:
+        parent, _, name = path.rpartition("/")
+        return (await self.known(parent)).inode, name.encode()
+
+    async def write(self, path: str, content: bytes) -> None:
+        """Make a file, or write it anew in place."""
+        number = await self.open_file(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+        self.fs.write(number, 0, content)
+        self.fs.release(number)
+
+    async def edit(self, path: str, content: bytes) -> None:
+        """Write over the beginning of a file."""
+        number = await self.open_file(path, os.O_WRONLY)
+        self.fs.write(number, 0, content)
+        self.fs.release(number)
+
+    async def open_file(self, path: str, flags: int) -> int:
+        existing = await self.find(path)
+        if existing is not None:
+            return self.fs.open(existing.inode, flags & ~os.O_CREAT, ME)
+        parent, name = await self._split(path)
+        new = NewInode(parent=parent, name=name, kind=InodeKind.FILE, mode=0o644)
+        return (await self.fs.create_file(new, flags, ME))[1]
+
+    async def save(self, path: str, content: bytes, temporary: str = "") -> None:
+        """Save as most editors do: a temporary file, renamed over the old one."""
+        other = temporary or f"{path}.tmp-{self.name}"
+        await self.write(other, content)
+        await self.rename(other, path)
+
+    async def mkdir(self, path: str) -> None:
+        parent, name = await self._split(path)
+        await self.fs.create(NewInode(parent=parent, name=name, kind=InodeKind.DIRECTORY, mode=0o755), ME)
+
+    async def symlink(self, target: bytes, path: str) -> None:
+        parent, name = await self._split(path)
+        new = NewInode(parent=parent, name=name, kind=InodeKind.SYMLINK, mode=0o777, target=target)
+        await self.fs.create(new, ME)
+
+    async def link(self, old: str, new: str) -> None:
+        await self.fs.link((await self.known(old)).inode, *await self._split(new))
+
+    async def unlink(self, path: str) -> None:
+        await self.fs.unlink(*await self._split(path))
+
+    async def rmdir(self, path: str) -> None:
+        await self.fs.rmdir(*await self._split(path))
+
+    async def remove_tree(self, path: str) -> None:
+        for name, state in await self.entries((await self.known(path)).inode):
+            below = f"{path}/{name.decode()}"
+            await (self.remove_tree(below) if state.kind is InodeKind.DIRECTORY else self.unlink(below))
+        await self.rmdir(path)
+
+    async def rename(self, old: str, new: str) -> None:
+        await self.fs.rename(await self._split(old), await self._split(new), replace=True)
+
+    async def exchange(self, first: str, second: str) -> None:
+        await self.fs.exchange(await self._split(first), await self._split(second))
+
+    async def read(self, path: str) -> bytes:
+        return await self.content((await self.known(path)).inode)
+
+    async def content(self, inode: InodeId) -> bytes:
+        number = self.fs.open(inode, os.O_RDONLY, ME)
+        try:
+            return bytes(await self.fs.read(number, 0, 2**30))
+        finally:
+            self.fs.release(number)
+
+    async def entries(self, directory: InodeId) -> list[tuple[bytes, InodeState]]:
+        number = self.fs.open_directory(directory)
+        try:
+            found = await self.fs.read_directory(number, 0)
+            return [(name, state) for name, state, _ in found if name not in (b".", b"..")]
+        finally:
+            self.fs.release_directory(number)
+
+    async def tree(self) -> dict[str, object]:
+        """All paths: content of files, targets of links, None for directories."""
+        found: dict[str, object] = {}
+        await self._walk(self.root, "", found)
+        return found
+
+    async def _walk(self, directory: InodeId, prefix: str, found: dict[str, object]) -> None:
+        for name, state in await self.entries(directory):
+            path = prefix + name.decode(errors="surrogateescape")
+            if state.kind is InodeKind.DIRECTORY:
+                found[path] = None
+                await self._walk(state.inode, path + "/", found)
+            else:
+                found[path] = await self.content(state.inode) if state.kind is InodeKind.FILE else state.target
+
+    async def mark(self, path: str) -> ConflictMark | None:
+        value = (await self.known(path)).xattrs.get(CONFLICT_XATTR)
+        return None if value is None else decode_mark(value)
+
+
+@dataclass
+class Fleet:
+    """Devices and their server."""
+
+    served: Served
+    place: Path
+    devices: list[Device] = field(default_factory=list)
+
+    async def add(self, name: str) -> Device:
+        reply = await self.served.post(
+            routes.LOGIN, messages.LoginRequest(user=USER, password=PASSWORD, device=name), token=""
+        )
+        token = wire.decode(reply.reply, messages.LoginReply).token
+        device = Device(name, self.place / name, token, self.served.asgi)
+        device.place.mkdir()
+        await device.open()
+        await device.begin()
+        self.devices.append(device)
+        return device
+
+    async def settle(self) -> dict[str, object]:
+        """Let all devices send and hear until each has nothing to do; gives the one tree that they all show."""
+        for _ in range(MOST_ROUNDS):
+            for device in self.devices:
+                await device.sync()
+            if not any([await device.pull() for device in self.devices]):
+                break
+        trees = [await device.tree() for device in self.devices]
+        for device, tree in zip(self.devices, trees, strict=True):
+            assert tree == trees[0], f"{device.name} differs"
+        return trees[0]
+
+
+@asynccontextmanager
+async def sailing(place: Path, *names: str) -> AsyncIterator[tuple[Fleet, list[Device]]]:
+    """A server and devices that have met once; at the end each state passes the local check."""
+    (place / "server").mkdir()
+    async with serving(place / "server", LIMITS) as served:
+        fleet = Fleet(served, place)
+        try:
+            for name in names:
+                await fleet.add(name)
+            yield fleet, fleet.devices
+        finally:
+            for device in fleet.devices:
+                device.close()
+                await device.aclose()
+    for device in fleet.devices:
+        device.check()
+
+
+@contextmanager
+def refused(*kinds: type[FileSystemError]) -> Iterator[None]:
+    """What may be refused here since another device was first."""
+    try:
+        yield
+    except (*kinds, Offline):
+        pass

@@ -1,0 +1,239 @@
+"""Each pair of the conflict table, in both orders, between two devices and the real server: both contents survive, and
+all devices show one tree.
+
+`first` is the device whose change is committed first. Both make theirs without hearing of the other.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.sync.fleet import Device, Fleet, sailing
+
+pytestmark = pytest.mark.anyio
+
+COPY = " (conflicted copy, second, 2026-11-22)"
+Change = Callable[[Device], Awaitable[object]]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "trio"
+
+
+@asynccontextmanager
+async def meeting(place: Path, before: Change, first: Change, second: Change) -> AsyncIterator["Meeting"]:
+    """Two devices know what `before` made; each makes its change, the first's is committed first, and they meet."""
+    async with sailing(place, "first", "second") as (fleet, devices):
+        await before(devices[0])
+        await fleet.settle()
+        await first(devices[0])
+        await second(devices[1])
+        await devices[0].sync()
+        tree = await fleet.settle()
+        yield Meeting(fleet, devices[0], devices[1], tree)
+
+
+class Meeting:
+    """What came of it."""
+
+    def __init__(self, fleet: Fleet, first: Device, second: Device, tree: dict[str, object]) -> None:
+        self.fleet, self.first, self.second, self.tree = fleet, first, second, tree
+
+
+async def nothing(device: Device) -> None:
+    pass
+
+
+def write(path: str, content: bytes) -> Change:
+    return lambda device: device.write(path, content)
+
+
+def edit(path: str, content: bytes) -> Change:
+    return lambda device: device.edit(path, content)
+
+
+def save(path: str, content: bytes) -> Change:
+    return lambda device: device.save(path, content)
+
+
+def unlink(path: str) -> Change:
+    return lambda device: device.unlink(path)
+
+
+def rename(old: str, new: str) -> Change:
+    return lambda device: device.rename(old, new)
+
+
+def mkdir(path: str) -> Change:
+    return lambda device: device.mkdir(path)
+
+
+def remove_tree(path: str) -> Change:
+    return lambda device: device.remove_tree(path)
+
+
+def all_of(*changes: Change) -> Change:
+    async def make(device: Device) -> None:
+        for change in changes:
+            await change(device)
+
+    return make
+
+
+@pytest.mark.parametrize("first", [edit, save, write])
+@pytest.mark.parametrize("second", [edit, save, write])
+async def test_edit_against_edit_keeps_the_first_under_the_name_and_the_later_beside_it(
+    tmp_path: Path, first: Callable[[str, bytes], Change], second: Callable[[str, bytes], Change]
+) -> None:
+    before = write("a.txt", b"old")
+    async with meeting(tmp_path, before, first("a.txt", b"one"), second("a.txt", b"two")) as met:
+        assert met.tree == {"a.txt": b"one", f"a{COPY}.txt": b"two"}
+        mark = await met.first.mark(f"a{COPY}.txt")
+        assert mark is not None
+        assert (mark.of, mark.name, mark.device) == ((await met.first.known("a.txt")).inode, b"a.txt", "second")
+        assert mark.base_revision > 0
+        assert await met.first.mark("a.txt") is None
+
+
+@pytest.mark.parametrize("first", [edit, save, write])
+@pytest.mark.parametrize("second", [edit, save, write])
+async def test_same_edit_on_both_sides_is_no_conflict(
+    tmp_path: Path, first: Callable[[str, bytes], Change], second: Callable[[str, bytes], Change]
+) -> None:
+    before = write("a.txt", b"old")
+    async with meeting(tmp_path, before, first("a.txt", b"new"), second("a.txt", b"new")) as met:
+        assert met.tree == {"a.txt": b"new"}
+
+
+async def test_files_made_on_both_sides_get_two_names(tmp_path: Path) -> None:
+    async with meeting(tmp_path, nothing, write("a.txt", b"one"), write("a.txt", b"two")) as met:
+        assert met.tree == {"a.txt": b"one", f"a{COPY}.txt": b"two"}
+        mark = await met.second.mark(f"a{COPY}.txt")
+        assert mark is not None
+        assert (mark.base_revision, mark.their_revision) == (0, 1)
+
+
+async def test_same_file_made_on_both_sides_is_one(tmp_path: Path) -> None:
+    async with meeting(tmp_path, nothing, write("a.txt", b"same"), write("a.txt", b"same")) as met:
+        assert met.tree == {"a.txt": b"same"}
+
+
+async def test_same_file_made_by_rename_on_both_sides_is_one(tmp_path: Path) -> None:
+    async with meeting(tmp_path, nothing, save("a.txt", b"same"), save("a.txt", b"same")) as met:
+        assert met.tree == {"a.txt": b"same"}
+
+
+@pytest.mark.parametrize("change", [edit, write, save])
+async def test_edit_survives_a_later_deletion(tmp_path: Path, change: Callable[[str, bytes], Change]) -> None:
+    async with meeting(tmp_path, write("a", b"old"), change("a", b"new"), unlink("a")) as met:
+        assert met.tree == {"a": b"new"}
+
+
+@pytest.mark.parametrize("change", [edit, write, save])
+async def test_edit_survives_an_earlier_deletion(tmp_path: Path, change: Callable[[str, bytes], Change]) -> None:
+    async with meeting(tmp_path, write("a", b"old"), unlink("a"), change("a", b"new")) as met:
+        assert met.tree == {"a": b"new"}
+
+
+async def test_first_rename_wins(tmp_path: Path) -> None:
+    async with meeting(tmp_path, write("a", b"x"), rename("a", "b"), rename("a", "c")) as met:
+        assert met.tree == {"b": b"x"}
+        assert any("moved elsewhere" in note for note in met.second.refusals.notes)
+
+
+async def test_two_moves_to_one_name_get_two_names(tmp_path: Path) -> None:
+    before = all_of(write("a", b"one"), write("b", b"two"))
+    async with meeting(tmp_path, before, rename("a", "c"), rename("b", "c")) as met:
+        assert met.tree == {"c": b"one", f"c{COPY}": b"two"}
+
+
+async def test_same_content_moved_to_one_name_is_one_file(tmp_path: Path) -> None:
+    before = all_of(write("a", b"same"), write("b", b"same"))
+    async with meeting(tmp_path, before, rename("a", "c"), rename("b", "c")) as met:
+        assert met.tree == {"c": b"same"}
+
+
+async def test_two_directories_moved_to_one_name_merge(tmp_path: Path) -> None:
+    before = all_of(
+        mkdir("a"), mkdir("b"), mkdir("a/in"), mkdir("b/in"),
+        write("a/1", b"1"), write("b/2", b"2"), write("a/same", b"s"), write("b/same", b"s"),
+        write("a/in/x", b"ax"), write("b/in/x", b"bx"), write("b/in/y", b"by"),
+    )  # fmt: skip
+    async with meeting(tmp_path, before, rename("a", "c"), rename("b", "c")) as met:
+        assert met.tree == {
+            "c": None,
+            "c/1": b"1",
+            "c/2": b"2",
+            "c/same": b"s",
+            "c/in": None,
+            "c/in/x": b"ax",
+            f"c/in/x{COPY}": b"bx",
+            "c/in/y": b"by",
+        }
+
+
+async def test_two_directories_made_under_one_name_merge(tmp_path: Path) -> None:
+    async def unpack(device: Device) -> None:
+        await device.mkdir("src")
+        await device.mkdir("src/lib")
+        await device.write("src/lib/same.c", b"same")
+        await device.write("src/Makefile", b"all:")
+        await device.symlink(b"lib", "src/link")
+        await device.write(f"src/of-{device.name}", device.name.encode())
+
+    async with meeting(tmp_path, nothing, unpack, unpack) as met:
+        assert met.tree == {
+            "src": None,
+            "src/lib": None,
+            "src/lib/same.c": b"same",
+            "src/Makefile": b"all:",
+            "src/link": b"lib",
+            "src/of-first": b"first",
+            "src/of-second": b"second",
+        }
+
+
+async def test_directory_and_file_of_one_name_are_both_there(tmp_path: Path) -> None:
+    second = all_of(mkdir("a"), write("a/in", b"in"))
+    async with meeting(tmp_path, nothing, write("a", b"file"), second) as met:
+        assert met.tree == {"a": b"file", f"a{COPY}": None, f"a{COPY}/in": b"in"}
+
+
+async def test_file_made_where_a_directory_is(tmp_path: Path) -> None:
+    first = all_of(mkdir("a"), write("a/in", b"in"))
+    async with meeting(tmp_path, nothing, first, write("a", b"file")) as met:
+        assert met.tree == {"a": None, "a/in": b"in", f"a{COPY}": b"file"}
+
+
+async def test_moves_into_each_other_make_no_cycle(tmp_path: Path) -> None:
+    before = all_of(mkdir("a"), mkdir("b"), write("a/1", b"1"), write("b/2", b"2"))
+    async with meeting(tmp_path, before, rename("a", "b/a"), rename("b", "a/b")) as met:
+        assert met.tree == {"b": None, "b/2": b"2", "b/a": None, "b/a/1": b"1"}
+        assert met.second.refusals.notes
+
+
+async def test_directory_removed_elsewhere_comes_back_with_the_child_made_in_it(tmp_path: Path) -> None:
+    before = all_of(mkdir("d"), mkdir("d/e"), write("d/e/old", b"old"))
+    async with meeting(tmp_path, before, remove_tree("d"), write("d/e/new", b"new")) as met:
+        assert met.tree == {"d": None, "d/e": None, "d/e/new": b"new"}
+
+
+async def test_directory_that_got_a_child_elsewhere_is_not_removed(tmp_path: Path) -> None:
+    before = all_of(mkdir("d"), mkdir("d/e"), write("d/e/old", b"old"))
+    async with meeting(tmp_path, before, write("d/e/new", b"new"), remove_tree("d")) as met:
+        assert met.tree == {"d": None, "d/e": None, "d/e/new": b"new"}
+
+
+async def test_edited_file_comes_back_with_the_directories_that_were_removed(tmp_path: Path) -> None:
+    before = all_of(mkdir("d"), mkdir("d/e"), write("d/e/f", b"old"), write("d/g", b"g"))
+    async with meeting(tmp_path, before, remove_tree("d"), edit("d/e/f", b"new")) as met:
+        assert met.tree == {"d": None, "d/e": None, "d/e/f": b"new"}
+
+
+async def test_edited_file_keeps_its_directories_from_a_later_removal(tmp_path: Path) -> None:
+    before = all_of(mkdir("d"), mkdir("d/e"), write("d/e/f", b"old"), write("d/g", b"g"))
+    async with meeting(tmp_path, before, edit("d/e/f", b"new"), remove_tree("d")) as met:
+        assert met.tree == {"d": None, "d/e": None, "d/e/f": b"new"}
