@@ -90,6 +90,9 @@ class Connection:
         while True:
             await self._connect()
             await self._lost.wait()
+            # Every device loses a server at the same moment; they should not all be back at the same moment.
+            with trio.move_on_after(FIRST_DELAY_SECONDS * self._jitter()):
+                await self._retry.wait()
 
     async def _connect(self) -> None:
         delay = FIRST_DELAY_SECONDS

@@ -87,7 +87,7 @@ def measure(server: drives.Server, given: argparse.Namespace, say: Callable[[str
     process = Process(server)
     before = woken(lone, server.port, given.commits)
     process.wait_until_quiet()
-    memory = process.memory_bytes()
+    memory, worked = process.memory_bytes(), process.processor_seconds()
     begin = time.perf_counter()
     for first in range(0, given.polls, WAVE):
         crowd.open([devices[n % len(devices)] for n in range(first, min(first + WAVE, given.polls))])
@@ -98,6 +98,7 @@ def measure(server: drives.Server, given: argparse.Namespace, say: Callable[[str
         "polls that wait": float(len(crowd.polls)),
         "memory of the server before: MiB": memory / 2**20,
         "memory for each poll: KiB": (process.memory_bytes() - memory) / 1024 / len(crowd.polls),
+        "processor for each poll that begins: ms": (process.processor_seconds() - worked) * 1000 / len(crowd.polls),
         "threads": float(process.thread_count()),
         "processor while all wait: %": process.share(IDLE_SECONDS) * 100,
     }
@@ -167,16 +168,17 @@ class Process:
 
     def share(self, seconds: float) -> float:
         """Processors used, on average, over so long."""
-        begin = self._seconds()
+        begin = self.processor_seconds()
         time.sleep(seconds)
-        return (self._seconds() - begin) / seconds
+        return (self.processor_seconds() - begin) / seconds
 
     def wait_until_quiet(self, seconds: float = QUIET_SECONDS) -> None:
         """Return when the server has nothing to do."""
         while self.share(seconds) > QUIET_SHARE:
             pass
 
-    def _seconds(self) -> float:
+    def processor_seconds(self) -> float:
+        """Processor time used so far."""
         fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK"))
 

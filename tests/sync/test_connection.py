@@ -135,3 +135,39 @@ def test_a_refusal_of_one_request_changes_nothing_and_one_of_the_device_does() -
         await seconds_until_told(connection, "revoked")
 
     run(scenario)
+
+
+def test_devices_that_lost_the_server_together_come_back_one_by_one() -> None:
+    moments: list[float] = []
+
+    async def device(jitter: float) -> None:
+        backend = Backend()
+        connection = Connection(backend.open_session, lambda: 0, lambda: jitter)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run)
+            await connection.wait_online()
+            connection.lost(errors.Offline("gone"))
+            began = trio.current_time()
+            await connection.wait_online()
+            moments.append(trio.current_time() - began - backend.seconds)
+            nursery.cancel_scope.cancel()
+
+    async def all_devices() -> None:
+        async with trio.open_nursery() as nursery:
+            for jitter in (0.0, 0.5, 1.0):
+                nursery.start_soon(device, jitter)
+
+    trio.run(all_devices, clock=trio.testing.MockClock(autojump_threshold=0))
+    longest = connecting.FIRST_DELAY_SECONDS
+    assert sorted(moments) == pytest.approx([0, longest / 2, longest])
+
+
+def test_a_caller_need_not_wait_for_the_others() -> None:
+    async def scenario(connection: Connection, backend: Backend) -> None:
+        await connection.wait_online()
+        connection.lost(errors.Offline("gone"))
+        began = trio.current_time()
+        await connection.reachable()
+        assert trio.current_time() - began < connecting.FIRST_DELAY_SECONDS / 2
+
+    run(scenario)
