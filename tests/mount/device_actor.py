@@ -115,117 +115,98 @@ class Actor:
     @contextmanager
     def watching(self, path: Path, how: str) -> Iterator[None]:
         """What the file at `path` holds before and after the block is gone by what the block does."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
+        with opened(path, os.O_RDONLY | os.O_NOFOLLOW) as descriptor:
             before = read_all(descriptor)
             yield
             self.ended(before, f"{how} {path.relative_to(self.root)}")
             after = read_all(descriptor)
             if after != before:
                 self.ended(after, f"{how} {path.relative_to(self.root)}, changed meanwhile")
-        finally:
-            os.close(descriptor)
 
     # Operations
 
     def create(self) -> None:
         path, content = self.a_place(), self.fresh()
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        self._finish(descriptor, path, content)
+        with opened(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY) as descriptor:
+            self._finish(descriptor, path, content)
 
     def _finish(self, descriptor: int, path: Path, content: bytes) -> None:
-        """Write, perhaps in two steps, sync now and then, and close."""
-        try:
-            half = len(content) // 2 if self.chance.random() < 0.3 else 0
-            os.write(descriptor, content[:half])
-            os.write(descriptor, content[half:])
-            if self.chance.random() < 0.1:
-                os.fsync(descriptor)
-            self.wrote(content, path)
-        finally:
-            os.close(descriptor)
+        """Write, perhaps in two steps, and sync now and then."""
+        half = len(content) // 2 if self.chance.random() < 0.3 else 0
+        os.write(descriptor, content[:half])
+        os.write(descriptor, content[half:])
+        if self.chance.random() < 0.1:
+            os.fsync(descriptor)
+        self.wrote(content, path)
 
     def create_alike(self) -> None:
         content = b"alike %d " % self.chance.randrange(5) * 50
         self.same.add(digest(content))
         path = self.a_place()
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        os.write(descriptor, content)
-        os.close(descriptor)
+        with opened(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY) as descriptor:
+            os.write(descriptor, content)
         self.note(f"wrote alike to {path.relative_to(self.root)}")
 
     def rewrite(self) -> None:
         path, content = self.a_file(), self.fresh()
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-        before = read_all(descriptor)
-        os.ftruncate(descriptor, 0)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        self.ended(before, f"rewrite {path.relative_to(self.root)}")
-        self._finish(descriptor, path, content)
+        with opened(path, os.O_RDWR | os.O_NOFOLLOW) as descriptor:
+            before = read_all(descriptor)
+            os.ftruncate(descriptor, 0)
+            self.ended(before, f"rewrite {path.relative_to(self.root)}")
+            self._finish(descriptor, path, content)
 
     def edit(self) -> None:
         path = self.a_file()
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-        self._splice(Held(descriptor, path, read_all(descriptor)))
+        with opened(path, os.O_RDWR | os.O_NOFOLLOW) as descriptor:
+            self._splice(Held(descriptor, path, read_all(descriptor)))
 
     def _splice(self, held: Held) -> None:
-        """Overwrite or append a little in a file whose content was seen, and close it."""
+        """Overwrite or append a little in a file whose content was seen."""
         before, path = self._base(held), held.path
         place = self.chance.choice([0, len(before) // 2, len(before)])
         patch = f"<{self.name} {self.count}>".encode() + self.chance.randbytes(20)
         self.count += 1
         after = before[:place] + patch + before[place + len(patch) :]
-        try:
-            is_named = os.fstat(held.descriptor).st_nlink > 0
-            os.pwrite(held.descriptor, patch, place)
-            if is_named and os.fstat(held.descriptor).st_nlink > 0:
-                self.ended(before, f"edit {path.relative_to(self.root)}")
-                self.wrote(after, path)
-            else:
-                self.note(f"wrote {digest(after)[:12]} to a file without a name")
-                self.nameless.add(digest(after))
-        finally:
-            os.close(held.descriptor)
+        is_named = os.fstat(held.descriptor).st_nlink > 0
+        os.pwrite(held.descriptor, patch, place)
+        if is_named and os.fstat(held.descriptor).st_nlink > 0:
+            self.ended(before, f"edit {path.relative_to(self.root)}")
+            self.wrote(after, path)
+        else:
+            self.note(f"wrote {digest(after)[:12]} to a file without a name")
+            self.nameless.add(digest(after))
 
     def _base(self, held: Held) -> bytes:
         """What a write through the descriptor goes onto: what it showed, or what this device wrote there since.
 
         What another device wrote there since was not seen through it: the write must not lie over that.
         """
-        other = os.open(f"/proc/self/fd/{held.descriptor}", os.O_RDONLY)
-        try:
+        with opened(Path(f"/proc/self/fd/{held.descriptor}"), os.O_RDONLY) as other:
             now = read_all(other)
-        finally:
-            os.close(other)
         return now if digest(now) in self.written else held.content
 
     def append(self) -> None:
         path = self.a_file()
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW)
-        before, patch = read_all(descriptor), self.fresh()[:2000]
-        self.ended(before, f"append {path.relative_to(self.root)}")
-        try:
+        with opened(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW) as descriptor:
+            before, patch = read_all(descriptor), self.fresh()[:2000]
+            self.ended(before, f"append {path.relative_to(self.root)}")
             os.write(descriptor, patch)
             self.wrote(before + patch, path)
-        finally:
-            os.close(descriptor)
 
     def shorten(self) -> None:
         path = self.a_file()
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-        before = read_all(descriptor)
-        try:
+        with opened(path, os.O_RDWR | os.O_NOFOLLOW) as descriptor:
+            before = read_all(descriptor)
             os.ftruncate(descriptor, len(before) * 2 // 3)
             self.ended(before, f"shorten {path.relative_to(self.root)}")
             self.wrote(before[: len(before) * 2 // 3], path)
-        finally:
-            os.close(descriptor)
 
     def save(self) -> None:
         """Write to a temporary name, rename over."""
         path, content = self.a_place(), self.fresh()
         temporary = path.with_name(f".{path.name}.{self.name}~")
-        self._finish(os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o644), temporary, content)
+        with opened(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY) as descriptor:
+            self._finish(descriptor, temporary, content)
         self._rename(temporary, path)
 
     def save_aside(self) -> None:
@@ -233,7 +214,8 @@ class Actor:
         path, content = self.a_file(), self.fresh()
         aside = path.with_name(f"{path.name}.{self.name}~")
         self._rename(path, aside)
-        self._finish(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644), path, content)
+        with opened(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY) as descriptor:
+            self._finish(descriptor, path, content)
         self._remove(aside)
 
     def save_often(self) -> None:
@@ -328,11 +310,15 @@ class Actor:
             self.note(
                 f"now writes {held.path.relative_to(self.root)}, open since it showed {digest(held.content)[:12]}"
             )
-            self._splice(held)
+            try:
+                self._splice(held)
+            finally:
+                os.close(held.descriptor)
             return
         path = self.a_file()
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-        self.held.append(Held(descriptor, path, read_all(descriptor)))
+        with opened(path, os.O_RDWR | os.O_NOFOLLOW) as descriptor:
+            content = read_all(descriptor)
+            self.held.append(Held(os.dup(descriptor), path, content))
         self.note(f"holds {path.relative_to(self.root)} {digest(self.held[-1].content)[:12]}")
 
     def look(self) -> None:
@@ -385,6 +371,15 @@ WEIGHTS: dict[Callable[[Actor], None], int] = {
     Actor.hold: 4,
     Actor.look: 2,
 }
+
+
+@contextmanager
+def opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags, 0o644)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def read_all(descriptor: int) -> bytes:
