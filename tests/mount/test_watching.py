@@ -1,0 +1,430 @@
+"""Programs that watch a drive on one device, while another one works on it: inotify, tail, entr, `drivefs watch`.
+
+Owns the lines about watching of SEMANTICS.md.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mount.conftest import mount_options, opened
+from tests.mount.oracle import snapshot, write_file
+from tests.support.mounts import DRIVEFS, Device, Watchdog, Workbench, wait_until
+from tests.support.watching import Inotify, Watcher
+
+MARK = "mark"
+"""A file that is made last: when its event has come, all events before it have."""
+
+
+@pytest.fixture(scope="module")
+def devices(pytestconfig: pytest.Config, watchdog: Watchdog, server_home: Path) -> Iterator[list[Device]]:
+    """Two devices with one drive mounted; the first works, on the second everything is watched."""
+    for workbench in opened(pytestconfig, watchdog, server_home):
+        server = workbench.server()
+        both = [workbench.device(server) for _ in range(2)]
+        for device in both:
+            device.mount(*mount_options())
+        yield both
+        for device in both:
+            device.umount()
+            device.assert_sound()
+        server.assert_sound()
+
+
+class Watched:
+    """A directory of one drive: where it is worked in, and where it is watched."""
+
+    def __init__(self, devices: list[Device], name: str) -> None:
+        self.here, self.there = devices
+        self.work, self.view = (device.mountpoint / name for device in devices)
+        self.work.mkdir()
+        wait_until(f"{name} is there", self.view.is_dir)
+
+    def settle(self) -> None:
+        """Both show the same, and nothing that the watching device shows came from there."""
+        self.here.sync()
+        wait_until("both devices show the same", self.are_equal)
+        status = self.there.status()
+        assert status["pending"] == {"mutations": 0, "bytes": 0}
+        assert status["transfers"]["upload"]["bytes"] == 0
+
+    def are_equal(self) -> bool:
+        try:
+            return snapshot(self.work, times=True) == snapshot(self.view, times=True)
+        except FileNotFoundError:
+            return False
+
+
+@pytest.fixture
+def watched(devices: list[Device], request: pytest.FixtureRequest) -> Iterator[Watched]:
+    made = Watched(devices, request.node.name[:200])
+    yield made
+    made.settle()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Watcher]]:
+    """Starts programs that watch; they end with the test."""
+    started: list[Watcher] = []
+
+    def begin(*command: object, env: dict[str, str] | None = None) -> Watcher:
+        started.append(Watcher(*command, env=env))
+        return started[-1]
+
+    yield begin
+    for each in started:
+        each.close()
+
+
+@pytest.fixture
+def inotify(watched: Watched) -> Iterator[Inotify]:
+    watching = Inotify(watched.view)
+    yield watching
+    watching.close()
+
+
+def test_watcher_sees_what_is_created_elsewhere(watched: Watched, inotify: Inotify) -> None:
+    """[watch-create]"""
+    write_file(watched.work / "file", b"content")
+    inotify.expect("CREATE file", "MODIFY file", "CLOSE_WRITE,CLOSE file")
+    (watched.work / "empty").touch()
+    assert "MODIFY empty" not in inotify.expect("CREATE empty", "CLOSE_WRITE,CLOSE empty")
+    os.symlink("file", watched.work / "link")
+    os.mkfifo(watched.work / "fifo")
+    (watched.work / "directory").mkdir()
+    inotify.expect("CREATE link", "CREATE fifo", "CREATE,ISDIR directory")
+    os.link(watched.work / "file", watched.work / "name")
+    inotify.expect("CREATE name")
+    assert (watched.view / "file").read_bytes() == b"content"
+
+
+def test_watcher_sees_what_is_made_below_a_new_directory(watched: Watched, inotify: Inotify) -> None:
+    """[watch-create]"""
+    (watched.work / "directory").mkdir()
+    inotify.expect("CREATE,ISDIR directory")
+    time.sleep(0.5)  # so that inotifywait watches the new directory too
+    write_file(watched.work / "directory/below", b"content")
+    inotify.expect("CREATE directory/below", "CLOSE_WRITE,CLOSE directory/below")
+
+
+def test_watcher_sees_what_is_written_elsewhere(watched: Watched, inotify: Inotify) -> None:
+    """[watch-change]"""
+    write_file(watched.work / "file", b"first")
+    inotify.expect("CLOSE_WRITE,CLOSE file")
+    for content in (b"other", b"longer than before", b""):
+        write_file(watched.work / "file", content)
+        seen = inotify.expect("MODIFY file", "CLOSE_WRITE,CLOSE file")
+        assert (watched.view / "file").read_bytes() == content
+        assert not any(event.startswith(("CREATE", "DELETE")) for event in seen)
+
+
+def test_watcher_sees_attributes_set_elsewhere(watched: Watched, inotify: Inotify) -> None:
+    """[watch-attributes]"""
+    write_file(watched.work / "file", b"content")
+    (watched.work / "directory").mkdir()
+    inotify.expect("CREATE,ISDIR directory")
+    (watched.work / "file").chmod(0o600)
+    (watched.work / "directory").chmod(0o700)
+    assert not [event for event in inotify.expect("ATTRIB file", "ATTRIB,ISDIR directory") if "MODIFY" in event]
+    os.setxattr(watched.work / "file", "user.colour", b"blue")
+    inotify.expect("ATTRIB file")
+    assert os.getxattr(watched.view / "file", "user.colour") == b"blue"
+
+
+def test_watcher_sees_what_is_renamed_elsewhere(watched: Watched, inotify: Inotify) -> None:
+    """[watch-rename]"""
+    (watched.work / "one").mkdir()
+    write_file(watched.work / "file", b"content")
+    inotify.expect("CREATE,ISDIR one", "CLOSE_WRITE,CLOSE file")
+    os.rename(watched.work / "file", watched.work / "name")
+    inotify.expect("MOVED_FROM file", "MOVED_TO name")
+    os.rename(watched.work / "name", watched.work / "one/name")
+    inotify.expect("MOVED_FROM name", "MOVED_TO one/name")
+    os.rename(watched.work / "one", watched.work / "two")
+    inotify.expect("MOVED_FROM,ISDIR one", "MOVED_TO,ISDIR two")
+    assert (watched.view / "two/name").read_bytes() == b"content"
+    for name in ("a", "b"):
+        write_file(watched.work / name, name.encode())
+    inotify.expect("CLOSE_WRITE,CLOSE b")
+    os.rename(watched.work / "a", watched.work / "b")
+    assert "DELETE b" not in inotify.expect("MOVED_FROM a", "MOVED_TO b")
+    assert (watched.view / "b").read_bytes() == b"a"
+
+
+def test_directory_that_a_process_is_in_is_renamed_with_it(watched: Watched, inotify: Inotify) -> None:
+    """[watch-rename]"""
+    (watched.work / "one").mkdir()
+    inotify.expect("CREATE,ISDIR one")
+    inside = os.open(watched.view / "one", os.O_PATH | os.O_DIRECTORY)
+    try:
+        os.rename(watched.work / "one", watched.work / "two")
+        inotify.expect("MOVED_FROM,ISDIR one", "MOVED_TO,ISDIR two")
+        assert os.readlink(f"/proc/self/fd/{inside}") == str(watched.view / "two")
+    finally:
+        os.close(inside)
+
+
+def test_watcher_sees_what_is_removed_elsewhere(watched: Watched, inotify: Inotify) -> None:
+    """[watch-remove]"""
+    (watched.work / "tree/below").mkdir(parents=True)
+    write_file(watched.work / "tree/below/file", b"content")
+    write_file(watched.work / "other", b"content")
+    inotify.expect("CLOSE_WRITE,CLOSE other")
+    (watched.work / "other").unlink()
+    inotify.expect("DELETE other")
+    shutil.rmtree(watched.work / "tree")
+    inotify.expect("DELETE,ISDIR tree")
+    assert os.listdir(watched.view) == []
+
+
+def test_watcher_of_a_file_sees_what_becomes_of_it(watched: Watched, start: Callable[..., Watcher]) -> None:
+    """[watch-remove] [watch-rename] [watch-change]"""
+    write_file(watched.work / "file", b"content")
+    wait_until("the file is there", (watched.view / "file").exists)
+    watching = start("inotifywait", "-m", "--format", "%e", watched.view / "file")
+    watching.wait_for("Watches established.")
+    write_file(watched.work / "file", b"another content")
+    watching.wait_for("MODIFY", "CLOSE_WRITE,CLOSE")
+    os.rename(watched.work / "file", watched.work / "name")
+    watching.wait_for("MOVE_SELF")
+    (watched.work / "name").unlink()
+    watching.wait_for("MOVE_SELF", "DELETE_SELF")
+
+
+def test_save_by_rename_elsewhere_comes_as_a_new_file(watched: Watched, inotify: Inotify) -> None:
+    """[watch-replace]"""
+    write_file(watched.work / "file", b"old")
+    inotify.expect("CLOSE_WRITE,CLOSE file")
+    watched.here.sync()
+    write_file(watched.work / ".new", b"fresh")
+    os.rename(watched.work / ".new", watched.work / "file")
+    inotify.expect("CREATE file", "CLOSE_WRITE,CLOSE file")
+    assert (watched.view / "file").read_bytes() == b"fresh"
+
+
+def test_events_come_in_order_and_after_what_they_tell(watched: Watched, inotify: Inotify) -> None:
+    """[watch-order]"""
+    names = [f"file{number:03}" for number in range(100)]
+    for name in names:
+        write_file(watched.work / name, name.encode())
+        if name.endswith("0"):
+            watched.here.sync()
+    inotify.expect("CLOSE_WRITE,CLOSE file099")
+    for name in names:
+        os.rename(watched.work / name, watched.work / f"new{name}")
+        (watched.work / f"new{name}").unlink()
+    (watched.work / MARK).touch()
+    seen = inotify.expect(f"CREATE {MARK}")
+    for name in names:
+        assert [event for event in seen if event.endswith(name)][-1].startswith(("DELETE", "MOVED_FROM")), seen
+    assert os.listdir(watched.view) == [MARK]
+
+
+def test_tail_follows_a_file_that_grows_elsewhere(watched: Watched, start: Callable[..., Watcher]) -> None:
+    """[watch-tools]"""
+    write_file(watched.work / "log", b"first\n")
+    wait_until("the log is there", (watched.view / "log").exists)
+    following = start("tail", "-n", "+1", "-F", watched.view / "log")
+    following.wait_for("first")
+    for line in ("second", "third"):
+        with (watched.work / "log").open("a") as file:
+            file.write(line + "\n")
+        following.wait_for("first", line)
+    write_file(watched.work / ".log", b"replaced\n")
+    os.rename(watched.work / ".log", watched.work / "log")
+    following.wait_for("first", "second", "third", "replaced")
+
+
+def test_entr_runs_a_program_when_a_file_changes_elsewhere(
+    watched: Watched, start: Callable[..., Watcher], tmp_path: Path
+) -> None:
+    """[watch-tools]"""
+    write_file(watched.work / "source", b"one\n")
+    wait_until("the source is there", (watched.view / "source").exists)
+    (tmp_path / "files").write_text(f"{watched.view}/source\n")
+    running = start("sh", "-c", f"exec entr -n cat /_ < {tmp_path}/files")
+    running.wait_for("one")
+    for content in ("two", "three"):
+        write_file(watched.work / "source", content.encode() + b"\n")
+        running.wait_for(content)
+    write_file(watched.work / ".source", b"four\n")
+    os.rename(watched.work / ".source", watched.work / "source")
+    running.wait_for("four")
+
+
+def test_more_than_can_be_told_is_told_as_a_change_of_the_directory(watched: Watched, inotify: Inotify) -> None:
+    """[watch-overflow]"""
+    player = player_of(watched, inotify)
+    os.kill(player, signal.SIGSTOP)
+    for number in range(6000):
+        (watched.work / f"file{number}").touch()
+    watched.here.sync()
+    wait_until("all are there", lambda: len(os.listdir(watched.view)) >= 6000)
+    wait_until("the directory has changed", lambda: any(line.startswith("ATTRIB,ISDIR") for line in inotify.lines))
+
+
+def player_of(watched: Watched, inotify: Inotify) -> int:
+    """The process that replays events on the watching device; it is there once it has replayed one."""
+    (watched.work / MARK).touch()
+    inotify.expect(f"CREATE {MARK}")
+    assert watched.there.process is not None
+    found = subprocess.run(
+        ["pgrep", "-P", str(watched.there.process.pid), "-f", "replay_player"], capture_output=True, text=True
+    )
+    return int(found.stdout)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_lost_player_costs_events_and_nothing_else(watched: Watched, inotify: Inotify, number: int) -> None:
+    """[watch-harmless] [watch-overflow]"""
+    player = player_of(watched, inotify)
+    os.kill(player, number)
+    write_file(watched.work / "file", b"content")
+    wait_until("the file is there", (watched.view / "file").exists)
+    assert (watched.view / "file").read_bytes() == b"content"
+    write_file(watched.view / "own", b"written meanwhile")
+    (watched.view / "own").unlink()
+    watched.there.sync()
+    wait_until("another player has taken its place", lambda: is_told_of_files(watched, inotify))
+    assert not Path(f"/proc/{player}").exists()
+
+
+def is_told_of_files(watched: Watched, inotify: Inotify) -> bool:
+    name = f"file{time.monotonic_ns()}"
+    (watched.work / name).touch()
+    wait_until("it is there", (watched.view / name).exists)
+    time.sleep(0.5)
+    return f"CREATE {name}" in inotify.seen
+
+
+def test_replayed_changes_are_shown_right_while_everybody_looks(
+    watched: Watched, inotify: Inotify, start: Callable[..., Watcher]
+) -> None:
+    """[watch-harmless]"""
+    over = threading.Event()
+    looking = threading.Thread(target=look, args=(watched.view, over))
+    looking.start()
+    try:
+        disturb(watched.work, random.Random(5), 1500)
+        watched.settle()
+    finally:
+        over.set()
+        looking.join()
+    listings = [
+        subprocess.run(["ls", "-lAR", "--full-time"], cwd=root, capture_output=True, text=True, check=True).stdout
+        for root in (watched.work, watched.view)
+    ]
+    assert listings[0] == listings[1]
+    assert len(inotify.seen) > 500
+
+
+def look(root: Path, over: threading.Event) -> None:
+    """Look at everything again and again, so that names are known to the kernel just when they change."""
+    while not over.is_set():
+        subprocess.run(["ls", "-lAR", root], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        time.sleep(0.05)
+
+
+def disturb(root: Path, chance: random.Random, count: int) -> None:
+    """Create, write, rename, replace and remove in a few directories, which change places too."""
+    for name in "abcd":
+        (root / name).mkdir()
+    files: list[tuple[str, str]] = []
+    for number in range(count):
+        place = chance.choice("abcd")
+        kind = chance.random() if files else 0.0
+        if kind < 0.4:
+            files.append((place, f"file{number}"))
+            (root / place / f"file{number}").write_bytes(chance.randbytes(chance.randrange(100)))
+            continue
+        old = files[chance.randrange(len(files))]
+        if kind < 0.55:
+            files[files.index(old)] = (place, f"renamed{number}")
+            (root / old[0] / old[1]).rename(root / place / f"renamed{number}")
+        elif kind < 0.65 and len(files) > 1:
+            files.remove(old)
+            other = chance.choice(files)
+            (root / old[0] / old[1]).rename(root / other[0] / other[1])
+        elif kind < 0.8:
+            files.remove(old)
+            (root / old[0] / old[1]).unlink()
+        elif kind < 0.85:
+            for source, target in (("a", "z"), ("b", "a"), ("z", "b")):
+                (root / source).rename(root / target)
+            swapped = {"a": "b", "b": "a"}
+            files = [(swapped.get(where, where), name) for where, name in files]
+        else:
+            with (root / old[0] / old[1]).open("ab") as file:
+                file.write(b"more")
+
+
+def test_watch_prints_what_happens_here_and_elsewhere(watched: Watched, start: Callable[..., Watcher]) -> None:
+    """[watch-command]"""
+    watching = start(*DRIVEFS, "watch", watched.view, "--json", env=watched.there.environment)
+    wait_until("it watches", lambda: bool(watching.lines))
+    write_file(watched.work / "file", b"content")
+    wait_until("the file is there", (watched.view / "file").exists)
+    os.rename(watched.work / "file", watched.work / "name")
+    wait_until("the name is there", (watched.view / "name").exists)
+    watched.here.sync()
+    (watched.view / "name").chmod(0o600)
+    (watched.view / "directory").mkdir()
+    watched.there.sync()
+    (watched.work / "name").unlink()
+    wait_until("it is gone", lambda: not (watched.view / "name").exists())
+    wait_until("all is told", lambda: any('"removed"' in line for line in watching.lines))
+    (watched.view / "directory").rmdir()
+    watched.there.sync()
+    assert watching.close(signal.SIGINT) == 0
+    events = [json.loads(line) for line in watching.lines if line.startswith("{")]
+    told = [(each["kind"], each["origin"], each["path"], each["source"], each["directory"]) for each in events]
+    view = str(watched.view)
+    assert told == [
+        ("created", "elsewhere", f"{view}/file", None, False),
+        ("renamed", "elsewhere", f"{view}/name", f"{view}/file", False),
+        ("attributes", "here", f"{view}/name", None, False),
+        ("created", "here", f"{view}/directory", None, True),
+        ("removed", "elsewhere", f"{view}/name", None, False),
+        ("removed", "here", f"{view}/directory", None, True),
+    ]
+
+
+def test_watch_ends_with_the_mount(workbench: Workbench, start: Callable[..., Watcher]) -> None:
+    """[watch-command]"""
+    device = workbench.device(workbench.server())
+    root = device.mount()
+    watching = start(*DRIVEFS, "watch", root, env=device.environment)
+    wait_until("it watches", lambda: bool(watching.lines))
+    (root / "file").touch()
+    wait_until("it is told", lambda: any(line.endswith("/file") for line in watching.lines))
+    device.umount()
+    assert watching.process.wait(30) == 4
+    assert "no longer mounted" in watching.lines[-1]
+
+
+def test_watch_that_is_not_read_holds_nobody_up(watched: Watched, start: Callable[..., Watcher]) -> None:
+    """[watch-command]"""
+    watching = start(*DRIVEFS, "watch", watched.view, "--json", env=watched.there.environment)
+    wait_until("it watches", lambda: bool(watching.lines))
+    watching.process.send_signal(signal.SIGSTOP)
+    for number in range(9000):
+        (watched.view / f"file{number}").touch()
+    watching.process.send_signal(signal.SIGCONT)
+    wait_until("it says that it missed some", lambda: any('"overflow"' in line for line in watching.lines))
+    watching.clear()
+    (watched.view / "last").touch()
+    wait_until("it goes on", lambda: any("last" in line for line in watching.lines))
+    assert watching.close(signal.SIGINT) == 0
+    watched.there.sync()
+    for name in os.listdir(watched.view):
+        (watched.view / name).unlink()
+    watched.there.sync()

@@ -1,0 +1,83 @@
+"""Programs that watch a directory, run as people run them: what they print is what they noticed.
+
+Owns those processes. Every wait has a deadline.
+"""
+
+import signal
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.support.mounts import bare_environment, end, wait_until
+
+ESTABLISHED = "Watches established."
+
+
+class Watcher:
+    """A program that goes on printing lines, until `close`; standard error counts too."""
+
+    def __init__(self, *command: object, env: dict[str, str] | None = None) -> None:
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="surrogateescape",
+            env=bare_environment() if env is None else env,
+            cwd="/",
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    def wait_for(self, *wanted: str) -> list[str]:
+        """Return all lines once these are among them, in this order; others may be between them."""
+        wait_until(f"{wanted} among {self.lines}", lambda: is_subsequence(wanted, self.lines))
+        return list(self.lines)
+
+    def clear(self) -> None:
+        self.lines.clear()
+
+    def close(self, number: int = signal.SIGTERM) -> int:
+        """End it; gives its exit code, with all its lines read."""
+        code = end(self.process, number)
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return code
+
+
+class Inotify(Watcher):
+    """`inotifywait -m`, of a directory and all below it; lines are `CREATE,ISDIR name/below` and so on."""
+
+    def __init__(self, root: Path, *options: str) -> None:
+        super().__init__("inotifywait", "-m", "-r", *options, "--format", "%e %w%f", root)
+        self._prefix = f"{root}/"
+        self.wait_for(ESTABLISHED)
+        self.clear()
+
+    @property
+    def seen(self) -> list[str]:
+        """The events so far, without those of reading."""
+        events = [line.replace(self._prefix, "") for line in self.lines]
+        return [event for event in events if not event.startswith(("OPEN", "ACCESS", "CLOSE_NOWRITE"))]
+
+    def expect(self, *wanted: str) -> list[str]:
+        """Return the events once these are among them, in this order, and forget them."""
+        wait_until(f"{wanted} among {self.seen}", lambda: is_subsequence(wanted, self.seen))
+        seen = self.seen
+        self.clear()
+        return seen
+
+
+def is_subsequence(wanted: Sequence[str], lines: Sequence[str]) -> bool:
+    """Whether all wanted lines are there in their order."""
+    rest = iter(list(lines))
+    return all(each in rest for each in wanted)
