@@ -63,6 +63,7 @@ from drivefs.sync.publisher import Publisher
 from drivefs.sync.refusals import Refusals
 from drivefs.sync.relisting import Relisting
 from drivefs.sync.session import Session, known_limits
+from drivefs.sync.standing import Standing, is_revoked
 from drivefs.sync.status import Meter, Reporter
 from drivefs.sync.uploader import Uploader
 from drivefs.sync.walker import Walker
@@ -208,7 +209,8 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         opened=allowance.told,
         renumbered=lambda fresh: _renumber(filesystem, kernel.translation, engine, fresh),
     )
-    connection = Connection(session.open, time.time_ns, random.random)
+    standing = Standing(local.journal, session.open, lambda is_revoked: filesystem.refuse_changes(is_revoked))
+    connection = Connection(standing.open, time.time_ns, random.random)
     downloader = Downloader(remote, local.blocks, offload, connection)
     # The engine comes last, since it needs all others; until it runs, nothing can fail for lack of the backend.
     ends = Ends(local, remote, device.workspace)
@@ -218,6 +220,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     prefetcher = Prefetcher(ends, trees, downloader, lister, ahead_bytes=settings.profile.ahead_limit_bytes)
     drive = replace(_drive(device, allowance, lambda: _status(reporter, presence)), pinned=trees.value_of)
     filesystem = FileSystem(local, services, drive, time.time_ns)
+    filesystem.refuse_changes(is_revoked(local.journal))
     name = f"drivefs:{settings.profile.name}"
     kernel = KernelSession(filesystem, str(settings.mountpoint), settings.options, name)
     # In threads of its own: a notification may wait for the kernel, which may wait for us.
@@ -417,12 +420,18 @@ class _Mount:
             reporter=parts.reporter,
             is_on_its_way=parts.publications.is_on_its_way,
             presence=parts.presence,
+            root=settings.credentials.root,
             notices=lambda: self._notices(parts),
         )
 
     def _notices(self, parts: _Parts) -> list[str]:
         """What people should know of this drive."""
         found = [f"{each.what}. {each.advice}" for each in self._local.report]
+        if is_revoked(self._local.journal):
+            found.append(
+                "this device was revoked: the drive is read-only, and what the server does not have stays here. To "
+                "send it: drivefs umount, drivefs login, mount again. To take it elsewhere: drivefs export DIRECTORY"
+            )
         if self._local.blocks.problem:
             found.append(f"nothing is kept in the cache until the next mount: {self._local.blocks.problem}")
         found += [

@@ -28,6 +28,7 @@ class Outcome:
     reason: str
     mutations: int
     size_bytes: int
+    is_revoked: bool = False
 
 
 class Patience:
@@ -47,6 +48,8 @@ class Patience:
             self._least, self._moved = left, now
         if progress["online"]:
             self._online_at = now
+        if progress.get("revoked") and progress["mutations"]:
+            return output.clause(progress["reason"] or "this device was revoked")
         if self._limit is not None:
             return f"the time limit of {self._limit:g} s is over" if now - self._began >= self._limit else ""
         if now - self._online_at >= OFFLINE_SECONDS:
@@ -83,7 +86,7 @@ def drain(drive: Drive, limit_seconds: float | None) -> Outcome:
         try:
             last = drive.call("sync", {"wait": True}, on_progress, silence_seconds=30.0)
         except _GaveUp:
-            return Outcome(False, reason, last["mutations"], last["bytes"])
+            return Outcome(False, reason, last["mutations"], last["bytes"], is_revoked=bool(last.get("revoked")))
         show(last)
     return Outcome(True, "", last["mutations"], last["bytes"])
 

@@ -5,6 +5,7 @@ kept is given back. After it, not even the first mount needs the server.
 """
 
 import argparse
+import contextlib
 import getpass
 import os
 import random
@@ -117,10 +118,14 @@ async def _log_in(places: config.Places, profile: config.Profile, password: str)
             reply = await nobody.login(LoginRequest(user=profile.user, password=password, device=profile.device))
             device = remote_as(reply.token)
             try:
+                earlier = _earlier_token(places, profile)
                 await _keep(places, profile, device, reply.token)
             except BaseException:
                 await _give_back(device)
                 raise
+            if earlier is not None:
+                with contextlib.suppress(errors.RemoteError):  # it was revoked, or stays listed beside this one
+                    await remote_as(earlier).logout()
         except errors.Refused as error:
             raise CommandError(f"{profile.url} refuses: {output.clause(error)}", ExitCode.REFUSED) from error
         except (errors.NotDrivefs, errors.OtherProtocol, errors.UntrustedServer) as error:
@@ -133,13 +138,21 @@ async def _log_in(places: config.Places, profile: config.Profile, password: str)
             ) from error
 
 
+def _earlier_token(places: config.Places, profile: config.Profile) -> str | None:
+    """What the profile has been logged in with until now."""
+    try:
+        return config.read_credentials(places.of_profile(profile.name), profile.name).token
+    except config.ConfigError:
+        return None
+
+
 async def _keep(places: config.Places, profile: config.Profile, device: "Remote", token: str) -> None:
     """Open a first session and store all that mounting needs, the credentials last.
 
     What needs the server comes first: until it has given everything, the journal is that of the older login.
     """
     from drivefs.cli import local_state
-    from drivefs.sync import session
+    from drivefs.sync import session, standing
     from drivefs.sync.connection import Untracked
     from drivefs.sync.ends import Ends
     from drivefs.sync.lister import Lister
@@ -154,6 +167,8 @@ async def _keep(places: config.Places, profile: config.Profile, device: "Remote"
         lister = Lister(Ends(local, device, home.workspace), Untracked(), changed=lambda inode: None)
         await lister.list_directory(home.root)
         await session.begin(local, beginning)
+        standing.forget(local.journal)
+        await local.barrier()
     config.write_profile(places, profile)
     config.write_credentials(
         of_profile,

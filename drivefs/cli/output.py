@@ -18,7 +18,7 @@ def say(message: str) -> None:
     print(f"drivefs: {message}", file=sys.stderr)
 
 
-def clause(error: BaseException) -> str:
+def clause(error: BaseException | str) -> str:
     """An error's sentence without its full stop, to be put into one of ours."""
     return str(error).rstrip(".")
 

@@ -53,6 +53,8 @@ def _reach(status: dict[str, Any]) -> str:
     since = output.time_in_words(status["since_ns"])
     if status["online"]:
         return f"online since {since}"
+    if status["revoked"]:
+        return f"revoked: {status['reason']}" if status["reason"] else "revoked"
     return f"offline since {since}" + (f": {status['reason']}" if status["reason"] else "")
 
 

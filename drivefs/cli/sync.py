@@ -4,6 +4,7 @@ import argparse
 
 from drivefs.cli import drain, drives, output
 from drivefs.cli.command import Command, add_profile, seconds
+from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
 
 
@@ -30,6 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
     outcome = drain.drain(drive, arguments.timeout)
     if outcome.is_done:
         return ExitCode.OK
+    if outcome.is_revoked:
+        left = output.pending_in_words(outcome.mutations, outcome.size_bytes)
+        raise CommandError(f"{outcome.reason}. Not on the server: {left}", ExitCode.REFUSED)
     output.say(
         f"not everything is on the server: {outcome.reason}. "
         f"{output.pending_in_words(outcome.mutations, outcome.size_bytes)} waits in the journal of this device and "

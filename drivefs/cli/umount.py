@@ -93,9 +93,10 @@ def _report(drive: Drive, outcome: Outcome, *, is_asked_for: bool) -> int:
         return ExitCode.OK
     why = f", because {outcome.reason}" if outcome.reason else ""
     left = output.pending_in_words(outcome.mutations, outcome.size_bytes)
+    when = "the next login and mount; drivefs export copies it" if outcome.is_revoked else "the next mount"
     output.say(
         f"{drive.mountpoint} is unmounted. Not on the server yet{why}: {left}. It is kept in the journal of this "
-        "device and sent after the next mount"
+        f"device and sent after {when}"
     )
     return ExitCode.OK if is_asked_for else ExitCode.UNFINISHED
 

@@ -4,8 +4,10 @@ Owns the shape of the answers; what they say is asked of the parts. Invariant: n
 of `sync`, which reports while it waits.
 """
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -18,6 +20,7 @@ from drivefs.control.server import Handler, Report
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind, InodeState, unpack_blocks
 from drivefs.sync.engine import Engine
+from drivefs.sync.export import LOST_AND_FOUND, Exporter
 from drivefs.sync.presence import Presence
 from drivefs.sync.status import Reporter
 
@@ -39,6 +42,7 @@ class Drive:
     reporter: Reporter
     is_on_its_way: Callable[[InodeId], bool]
     presence: Presence
+    root: InodeId
     notices: Callable[[], list[str]]
 
 
@@ -57,6 +61,7 @@ class Handlers:
             "file_status": self.file_status,
             "cache_show": self.cache_show,
             "cache_clear": self.cache_clear,
+            "export": self.export,
         }
 
     async def status(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -68,6 +73,7 @@ class Handlers:
             "online": status.online,
             "since_ns": status.since_ns,
             "reason": status.reason,
+            "revoked": status.is_revoked,
             "pending": {"mutations": status.pending_mutations, "bytes": status.pending_bytes},
             "transfers": {
                 "upload": {"bytes": status.upload.bytes, "bytes_per_second": status.upload.bytes_per_second},
@@ -112,7 +118,24 @@ class Handlers:
             "bytes": status.pending_bytes,
             "online": status.online,
             "reason": status.reason,
+            "revoked": status.is_revoked,
         }
+
+    async def export(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+        """Copy what exists nowhere else into `directory`, which is there and empty."""
+
+        async def progress(file_count: int, size_bytes: int) -> None:
+            await report({"files": file_count, "bytes": size_bytes})
+
+        target, rescued = (
+            Path(os.fsdecode(arguments["directory"])),
+            Path(self._drive.identity["state"]) / LOST_AND_FOUND,
+        )
+        try:
+            done = await Exporter(self._drive.local, self._drive.root, target, rescued).run(progress)
+        except OSError as error:
+            raise Refused("failed", f"{target} cannot be written: {error.strerror}") from error
+        return asdict(done)
 
     async def file_status(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         """How far one inode is, by its id `inode`; or what is on its way to a `name` in `parent` that is not here."""

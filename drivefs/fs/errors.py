@@ -18,6 +18,7 @@ FileSystemError (errno)
  +-- NotSupported     EOPNOTSUPP
  +-- OutOfRange       ERANGE
  +-- BadHandle        EBADF
+ +-- ReadOnly         EROFS     the device was revoked: nobody would ever get what is changed here
  +-- Unavailable      EIO       bytes or names that are not here and could not be fetched within the deadline
 """
 
@@ -123,6 +124,12 @@ class BadHandle(FileSystemError):
     """The descriptor is not open for this."""
 
     errno = codes.EBADF
+
+
+class ReadOnly(FileSystemError):
+    """Nothing may be changed here (any more)."""
+
+    errno = codes.EROFS
 
 
 class Unavailable(FileSystemError):

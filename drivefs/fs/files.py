@@ -33,7 +33,7 @@ class Files:
 
         Raises:
             IsDirectory, Invalid: it is no file.
-            NotFound.
+            ReadOnly, NotFound.
         """
         kind = self._view.inode(inode).kind
         if kind is InodeKind.DIRECTORY:
@@ -41,6 +41,8 @@ class Files:
         if kind is not InodeKind.FILE:
             raise errors.Invalid
         writing = flags & os.O_ACCMODE != os.O_RDONLY
+        if writing and self._view.is_read_only:
+            raise errors.ReadOnly
         content = self._contents.acquire(inode, writing=writing)
         content.fresh = content.fresh or is_new
         handle = FileHandle(content, flags)

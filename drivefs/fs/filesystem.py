@@ -467,6 +467,10 @@ class FileSystem:
         basis = Basis(Base(revision=lost.revision), lost.size, None if packed is None else unpack_blocks(packed))
         return await self._offering.offer(lost, basis, base)
 
+    def refuse_changes(self, are_refused: bool) -> None:
+        """Whether everything that would change anything is refused from now on."""
+        self._view.is_read_only = are_refused
+
     def renumbered(self, fresh: Mapping[InodeId, InodeId]) -> None:
         """Inodes have new ids (by the old ones) in the databases: all that is in memory follows, open files too."""
         self._view.renumber(fresh)

@@ -64,6 +64,8 @@ class View:
         """Those of them that another device removed."""
         self._used: Callable[[InodeId], bool] = lambda inode: False
         self._change = _Change(self)
+        self.is_read_only = False
+        """Whether changes are refused; what was accepted before goes on being there."""
         self.touched: list[InodeId | Name] = []
         self.undone: Callable[[], object] = lambda: None
         """Called when a transaction failed, for whoever remembers what was in it."""
@@ -73,7 +75,10 @@ class View:
         self._used = used
 
     def change(self) -> "_Change":
-        """A transaction of the journal; when it fails, the caches forget what was put in it."""
+        """A transaction of the journal; when it fails, the caches forget what was put in it.
+
+        Entering it raises ReadOnly where changes are refused.
+        """
         return self._change
 
     def inode(self, inode: InodeId) -> InodeState:
@@ -422,6 +427,8 @@ class _Change:
         self._view = view
 
     def __enter__(self) -> None:
+        if self._view.is_read_only:
+            raise errors.ReadOnly
         self._view.touched.clear()
         self._view.journal.transaction().__enter__()
 

@@ -14,6 +14,7 @@ from cache.journal import Journal
 from cache.workspace import LocalState
 from drivefs.protocol.messages import Limits, Usage
 from drivefs.sync.connection import Connection
+from drivefs.sync.standing import is_revoked
 
 WINDOW_SECONDS = 5
 
@@ -28,14 +29,16 @@ class Transfer(msgspec.Struct, frozen=True):
 class SyncStatus(msgspec.Struct, frozen=True):
     """The state of one drive.
 
-    `since_ns` is when the present state, online or offline, began; `reason` says why it is offline, or why nothing is
-    accepted. `pending_mutations` counts changes that the backend has not acknowledged, and files with content that no
-    revision has; `pending_bytes` is that content. The quota is None until the backend has been reached.
+    `since_ns` is when the present state, online or offline, began; `is_revoked` that it is offline for good, until
+    somebody logs in again; `reason` says why it is offline, or why nothing is accepted. `pending_mutations` counts
+    changes that the backend has not acknowledged, and files with content that no revision has; `pending_bytes` is that
+    content. The quota is None until the backend has been reached.
     """
 
     online: bool
     since_ns: int
     reason: str
+    is_revoked: bool
     pending_mutations: int
     pending_bytes: int
     upload: Transfer
@@ -99,6 +102,7 @@ class Reporter:
             online=reach.online,
             since_ns=reach.since_ns,
             reason=reach.reason,
+            is_revoked=is_revoked(self._local.journal),
             pending_mutations=mutations,
             pending_bytes=size,
             upload=self._sent.transfer(),

@@ -1,0 +1,224 @@
+"""Copies out of a device's state what exists nowhere else: content, new files, directories and links not yet sent.
+
+Owns the walk and the form of the copy; changes nothing in the state, and asks nothing of the network. What it finds
+goes to its path on the drive, below a directory of the user's; a list of all of it, and of the other changes that wait,
+lies beside it. Invariant: a file of which bytes are missing (they are on the server, and were never fetched) is named
+so, and never passes for the whole.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.drafts import DraftRow, Record
+from cache.errors import Corrupt
+from cache.journal import JournalRow
+from cache.workspace import LocalState
+from drivefs.protocol.changes import Create, Rename, Unlink
+from drivefs.protocol.ids import InodeId
+from drivefs.protocol.model import InodeKind, InodeState, unpack_blocks
+from drivefs.sync.places import Places, path_of
+
+LIST_NAME = "drivefs-export.json"
+INCOMPLETE = b".incomplete"
+UNPLACED = b"without-a-place"
+LOST_AND_FOUND = "lost+found"
+PAGE_ROWS = 500
+
+Range = tuple[int, int]
+Progress = Callable[[int, int], Awaitable[None]]
+"""Told how many files, and how many bytes of them, were copied so far."""
+
+
+@dataclass(slots=True)
+class Export:
+    """What was copied: `missing` counts files of which some bytes are on the server only, or were damaged here."""
+
+    file_count: int = 0
+    size_bytes: int = 0
+    missing_count: int = 0
+    other_count: int = 0
+    change_count: int = 0
+
+
+class Exporter:
+    """Copies what exists nowhere else into `target`, an empty directory outside the drive."""
+
+    def __init__(self, local: LocalState, root: InodeId, target: Path, lost_and_found: Path) -> None:
+        self._local = local
+        self._places = Places(local, root)
+        self._target = target
+        self._lost_and_found = lost_and_found
+        self._listed: list[dict[str, Any]] = []
+        self.done = Export()
+
+    async def run(self, progress: Progress) -> Export:
+        """Copy everything; durable on return. Cancellation leaves a part of it.
+
+        Raises:
+            OSError: the target cannot be written.
+        """
+        changes = [_as_change(row) for row in self._unsettled()]
+        for inode in self._wanted():
+            state = self._places.state(inode)
+            if state is not None and state.nlink:
+                await self._copy(state)
+                await progress(self.done.file_count, self.done.size_bytes)
+        if self._lost_and_found.is_dir():
+            rescued = self._target / LOST_AND_FOUND
+            await self._local.offload(shutil.copytree, self._lost_and_found, rescued)
+        self.done.change_count = len(changes)
+        await self._local.offload(self._write_list, changes)
+        return self.done
+
+    def _unsettled(self) -> Iterator[JournalRow]:
+        after = 0
+        while rows := self._local.journal.unsettled(PAGE_ROWS, after):
+            yield from rows
+            after = rows[-1].n
+
+    def _wanted(self) -> list[InodeId]:
+        """Inodes that were made here and not sent yet, in order, and those with content that was not sent yet."""
+        found = {row.mutation.inode: None for row in self._unsettled() if isinstance(row.mutation, Create)}
+        return list(found | dict.fromkeys(self._local.journal.drafts.draft_inodes()))
+
+    async def _copy(self, state: InodeState) -> None:
+        names = self._places.names_of(state.inode)
+        ways = [(self._places.way_to(parent), name) for parent, name in names]
+        known = [path_of(way, name) for way, name in ways if way is not None]
+        relative = known[0] if known else os.path.join(UNPLACED, b"inode-%d" % state.inode)
+        path = os.path.join(os.fsencode(self._target), relative)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        missing: list[Range] = []
+        if state.kind is InodeKind.FILE:
+            missing = await self._copy_file(state, path)
+            self.done.file_count += 1
+            self.done.missing_count += bool(missing)
+        elif state.kind is InodeKind.DIRECTORY:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            self.done.other_count += 1
+        elif state.kind is InodeKind.SYMLINK:
+            os.symlink(state.target, path)
+            self.done.other_count += 1
+        else:
+            return
+        listed = {"path": os.fsdecode(relative), "kind": state.kind.name.lower(), "size": state.size}
+        others = [os.fsdecode(each) for each in known[1:]]
+        self._listed.append({**listed, "other_names": others, "missing": missing})
+
+    async def _copy_file(self, state: InodeState, path: bytes) -> list[Range]:
+        """Write the content as it is now; gives the ranges that are not here."""
+        drafts = self._local.journal.drafts
+        draft = drafts.draft(state.inode)
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            missing = _Missing()
+            if draft is not None:
+                records = drafts.records(state.inode)
+                await self._copy_base(draft, descriptor, missing)
+                for record in records:
+                    await self._copy_record(record, descriptor, missing)
+            await self._local.offload(_finish, descriptor, state)
+        finally:
+            os.close(descriptor)
+        if missing.ranges:
+            os.rename(path, path + INCOMPLETE)
+        return missing.ranges
+
+    async def _copy_base(self, draft: DraftRow, descriptor: int, missing: "_Missing") -> None:
+        """What was not written here of a content that the server has: as far as its blocks are in the cache."""
+        os.ftruncate(descriptor, draft.base_size)
+        if not draft.base_size:
+            return
+        packed = self._local.journal.drafts.base_blocks(draft.inode)
+        if packed is None:
+            packed = self._local.replica.content(draft.inode, draft.base.revision)
+        if packed is None:
+            missing.add(0, draft.base_size)
+            return
+        position = 0
+        for block, size in unpack_blocks(packed):
+            data = await self._local.blocks.read(block, 0, size)
+            if data is None:
+                missing.add(position, position + size)
+            else:
+                await self._local.offload(_write, descriptor, bytes(data), position)
+            position += size
+
+    async def _copy_record(self, record: Record, descriptor: int, missing: "_Missing") -> None:
+        start, end = record.file_offset, record.file_offset + record.length
+        if record.is_truncation:
+            os.ftruncate(descriptor, start)
+            missing.cut(start)
+            return
+        try:
+            if record.staged is None:
+                data = self._local.journal.drafts.record_data(record)
+            else:
+                data = await self._local.offload(self._local.staging.load, record.staged, record.digest)
+        except Corrupt:
+            missing.add(start, end)
+            return
+        await self._local.offload(_write, descriptor, data, start)
+        missing.remove(start, end)
+        self.done.size_bytes += record.length
+
+    def _write_list(self, changes: list[dict[str, Any]]) -> None:
+        text = json.dumps({"files": self._listed, "changes": changes}, indent=2)
+        with (self._target / LIST_NAME).open("x", encoding="ascii") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        directory = os.open(self._target, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+class _Missing:
+    """Ranges of a file that are not here, in order, none touching another."""
+
+    def __init__(self) -> None:
+        self.ranges: list[Range] = []
+
+    def add(self, start: int, end: int) -> None:
+        self.remove(start, end)
+        self.ranges = sorted([*self.ranges, (start, end)])
+
+    def remove(self, start: int, end: int) -> None:
+        kept: list[Range] = []
+        for first, last in self.ranges:
+            kept += [(a, b) for a, b in ((first, min(last, start)), (max(first, end), last)) if a < b]
+        self.ranges = kept
+
+    def cut(self, size: int) -> None:
+        self.ranges = [(first, min(last, size)) for first, last in self.ranges if first < size]
+
+
+def _as_change(row: JournalRow) -> dict[str, Any]:
+    """A change that waits, for the list."""
+    mutation = row.mutation
+    found: dict[str, Any] = {"kind": mutation.__struct_config__.tag, "inode": getattr(mutation, "inode", 0)}
+    if isinstance(mutation, Create | Unlink | Rename):
+        found["name"] = os.fsdecode(mutation.name)
+    if isinstance(mutation, Rename):
+        found["new_name"] = os.fsdecode(mutation.new_name)
+    return found
+
+
+def _write(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _finish(descriptor: int, state: InodeState) -> None:
+    os.fchmod(descriptor, state.mode & 0o777 | 0o600)
+    os.utime(descriptor, ns=(state.mtime_ns, state.mtime_ns))
+    os.fsync(descriptor)
