@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import devices_changes, devices_freshness, devices_meeting, devices_report
+from benchmarks import devices_changes, devices_freshness, devices_meeting, devices_report, reconnect
 from benchmarks.devices_report import Samples
 from benchmarks.devices_work import Settings, Work
 from benchmarks.drives import Device, Server
@@ -23,7 +23,8 @@ from benchmarks.settings import names, work_directory
 DESCRIPTION = """Measures several devices of one account: two mounts and their server on this machine, over loopback.
 freshness: from close on one device until the new content is readable on the other, idle and while a source tree is
 being unpacked on the first. changes: calls on a device while 1,000 changes a second of another one are applied to it.
-meeting: two devices unpack the same source tree into one place at once."""
+meeting: two devices unpack the same source tree into one place at once. reconnect: a device comes back after many
+changes on both sides, and calls on it meanwhile."""
 EPILOG = "Exit code: 1 when something could not be measured, else 0; a goal that is missed is told in the table."
 
 
@@ -32,6 +33,7 @@ WORKLOADS: dict[str, Workload] = {
     "freshness": devices_freshness.freshness,
     "changes": devices_changes.changes,
     "meeting": devices_meeting.meeting,
+    "reconnect": reconnect.reconnect,
 }
 
 
@@ -52,7 +54,9 @@ def parse(arguments: list[str]) -> Settings:
         json=given.json,
     )
     if given.quick:
-        settings = replace(settings, rounds=1, sample_count=3, tree_file_count=250, feed_seconds=2.0)
+        settings = replace(
+            settings, rounds=1, sample_count=3, tree_file_count=250, feed_seconds=2.0, reconnect_count=400
+        )
     return settings
 
 

@@ -68,6 +68,12 @@ ROWS = {
         Row(
             key="reconnect", label="back after 10,000 changes here and 10,000 elsewhere, until all is synced", most=60.0
         ),
+        Row(key="reconnect_shown", label="the same, until the others' changes show"),
+        *(
+            visible(f"reconnect_{state}_{call}", f"the same device, {state}: {label}")
+            for call, label in (("stat", "lookup"), ("read", "open and read"), ("write", "new file of 1 KiB"))
+            for state in ("idle", "busy")
+        ),
         Row(key="meet_untar", label="two devices untar one tree into one place"),
         Row(key="meet_equal", label="the same, until both show one tree", most=60.0),
         Row(key="meet_copies", label="the same: conflict copies", unit="files", most=0),

@@ -20,6 +20,7 @@ class Settings:
     tree_file_count: int = 2450
     feed_seconds: float = 8.0
     feed_rate: int = 1000
+    reconnect_count: int = 10_000
     json: str | None = None
 
 
