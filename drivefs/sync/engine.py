@@ -207,11 +207,12 @@ class Engine:
         polled = await self._parts.follower.poll(0.0 if is_behind else POLL_SECONDS)
         if polled.lost is not None:
             await self._begin_again(polled.lost)
-        elif polled.has_moved:
+            return
+        if polled.has_moved:
             self._covered.raise_()
             if self._parts.committer.has_deferred():
                 self._parts.publications.journal_changed.raise_()
-        else:
+        if not polled.has_more:
             self.caught_up.set()
         # Every device is told the same when a server stops: they should not come back as one.
         await trio.sleep(polled.retry_seconds * (0.5 + self._jitter()))

@@ -55,6 +55,8 @@ class Polled(NamedTuple):
 
     has_moved: bool
     retry_seconds: float
+    has_more: bool = False
+    """Whether the server had more to tell than one reply takes."""
     lost: FeedStatus | None = None
     """Why the feed cannot go on from the cursor, if it cannot."""
 
@@ -101,7 +103,8 @@ class Follower:
         for told in reply.uploads:
             if presence is not None and told.workspace == self._workspace:
                 presence.incoming.heard(told)
-        return Polled(bool(reply.pages), reply.retry_seconds, lost)
+        has_more = any(page.more for page in reply.pages)
+        return Polled(bool(reply.pages), reply.retry_seconds, has_more, lost)
 
     def apply(self, page: FeedPage) -> None:
         """Apply one page and tell everyone whom it concerns."""

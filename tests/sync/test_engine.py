@@ -1,0 +1,93 @@
+"""The rhythm of the background tasks: how the feed is asked for, and when the rest of the drive is listed."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from drivefs.sync.connection import Connection
+from drivefs.sync.engine import POLL_PAUSE_SECONDS, Engine
+from drivefs.sync.follower import POLL_SECONDS, Polled
+
+JITTER = 0.25
+NOTHING_NEW = Polled(has_moved=False, retry_seconds=0.0)
+
+
+async def nothing() -> None:
+    pass
+
+
+async def never(*_arguments: object) -> None:
+    await trio.sleep_forever()
+
+
+class Followed:
+    """A feed that gives these answers in turn and then nothing; keeps when it was asked, and how long it might wait."""
+
+    def __init__(self, *answers: Polled) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[float, float]] = []
+        self.walked_at: list[float] = []
+
+    async def poll(self, wait_seconds: float) -> Polled:
+        self.asked.append((trio.current_time(), wait_seconds))
+        if not self.answers:
+            await trio.sleep(wait_seconds)
+            return NOTHING_NEW
+        return self.answers.pop(0)
+
+    async def let_go(self) -> None:
+        pass
+
+    async def walk(self) -> None:
+        self.walked_at.append(trio.current_time())
+
+    def run(self, seconds: float) -> Engine:
+        """An engine that has nothing to do but to follow, for so long."""
+        journal = SimpleNamespace(is_log_dirty=False, drafts=SimpleNamespace(draft_inodes=list))
+        local = SimpleNamespace(journal=journal, staging=SimpleNamespace(has_retired=False), checkpoint=nothing)
+        signal = SimpleNamespace(wait=never, raise_=lambda: None)
+        parts: Any = SimpleNamespace(
+            local=local,
+            connection=Connection(nothing, lambda: 0, lambda: JITTER),
+            publications=SimpleNamespace(wait=never, stored=lambda: None, journal_changed=signal),
+            committer=SimpleNamespace(has_deferred=lambda: False),
+            follower=self,
+            walker=self,
+            prefetcher=SimpleNamespace(wait=never),
+            relisting=SimpleNamespace(is_needed=False),
+        )
+        engine = Engine(parts, lambda: JITTER)
+
+        async def main() -> None:
+            with trio.move_on_after(seconds):
+                await engine.run()
+
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+        return engine
+
+
+def test_a_mount_catches_up_without_waiting_and_then_waits() -> None:
+    more = Polled(has_moved=True, retry_seconds=0.0, has_more=True)
+    last = Polled(has_moved=True, retry_seconds=0.0)
+    followed = Followed(more, more, last)
+    followed.run(1.0)
+    assert [wait for _, wait in followed.asked] == [0.0, 0.0, 0.0, POLL_SECONDS]
+    assert followed.walked_at[0] >= followed.asked[2][0]
+
+
+def test_what_never_stops_changing_does_not_keep_a_mount_from_having_caught_up() -> None:
+    moved = Polled(has_moved=True, retry_seconds=0.0)
+    followed = Followed(*[moved] * 1000)
+    assert followed.run(1.0).caught_up.is_set()
+    assert followed.asked[1][1] == POLL_SECONDS
+    assert followed.walked_at
+
+
+def test_the_server_says_when_to_come_back_and_devices_come_back_apart() -> None:
+    followed = Followed(NOTHING_NEW, Polled(has_moved=False, retry_seconds=4.0))
+    followed.run(20.0)
+    (_, told, back) = [moment for moment, _ in followed.asked[:3]]
+    assert back - told == pytest.approx(4.0 * (0.5 + JITTER) + POLL_PAUSE_SECONDS)
