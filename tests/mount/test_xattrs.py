@@ -41,6 +41,20 @@ def test_values_are_kept(both: Pair, value: bytes, name: str) -> None:
     both.assert_same_tree()
 
 
+def test_a_save_by_rename_takes_no_attributes_along(both: Pair) -> None:
+    """[xattr-replaced]"""
+
+    def work(root: Path) -> tuple[list[str], list[str]]:
+        furnish(root)
+        os.setxattr(root / "file", "user.note", b"of the first file")
+        with (root / "file").open("rb") as replaced:
+            write_file(root / "temporary", b"saved")
+            os.rename(root / "temporary", root / "file")
+            return os.listxattr(root / "file"), os.listxattr(replaced.fileno())
+
+    assert both(work) == ([], ["user.note"])
+
+
 def test_descriptors_and_links_reach_the_same_attributes(both: Pair) -> None:
     """[xattr-values]"""
 

@@ -1,0 +1,243 @@
+"""Mounts in whose life the server's history changes: it has forgotten what came since, or was put back to an older state.
+
+Owns what programs see then: nothing stays stale, nothing that was written is lost, and nobody has to mount again.
+"""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.mount.conftest import mount_options
+from tests.mount.oracle import snapshot, write_file
+from tests.support.mounts import Device, Server, Workbench, wait_until
+
+
+@pytest.fixture
+def server(workbench: Workbench) -> Server:
+    return workbench.server()
+
+
+@pytest.fixture
+def device(workbench: Workbench, server: Server) -> Device:
+    device = workbench.device(server)
+    device.mount(*mount_options())
+    return device
+
+
+class Saved:
+    """The data of a server as it was at one moment, to be put back."""
+
+    def __init__(self, server: Server) -> None:
+        self.server, self.copy = server, server.home / "saved"
+        server.stop()
+        shutil.copytree(server.data, self.copy)
+        server.start()
+
+    def put_back(self) -> None:
+        self.server.stop()
+        shutil.rmtree(self.server.data)
+        shutil.copytree(self.copy, self.server.data)
+
+
+def tell(server: Server, statement: str) -> None:
+    """Change the server's database while it is stopped."""
+    with sqlite3.connect(next(server.data.glob("*.db"))) as database:
+        database.execute(statement)
+    database.close()
+
+
+def furnish(root: Path) -> None:
+    (root / "kept/inner").mkdir(parents=True)
+    (root / "emptied").mkdir()
+    write_file(root / "kept/file", b"first")
+    write_file(root / "kept/inner/leaf", b"leaf")
+    write_file(root / "emptied/gone", b"gone")
+    write_file(root / "changed", b"before")
+
+
+def know(root: Path) -> None:
+    """Let the kernel know all of it, and that some names are not there."""
+    snapshot(root)
+    for name in ("kept/new", "new", "emptied/new"):
+        assert not (root / name).exists()
+
+
+def equal(first: Path, second: Path) -> Callable[[], bool]:
+    def is_equal() -> bool:
+        try:
+            return snapshot(first, times=True) == snapshot(second, times=True)
+        except OSError:
+            return False
+
+    return is_equal
+
+
+def fresh(workbench: Workbench, server: Server) -> Path:
+    """The drive as a device sees it that has never seen anything else."""
+    return workbench.device(server).mount(*mount_options())
+
+
+def standing_in(directory: Path) -> "subprocess.Popen[str]":
+    """A shell that stays in a directory, and runs what it is told."""
+    return subprocess.Popen(
+        ["sh"], cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def ask(shell: "subprocess.Popen[str]", command: str) -> list[str]:
+    assert shell.stdin is not None
+    assert shell.stdout is not None
+    shell.stdin.write(command + "; echo; echo done\n")
+    shell.stdin.flush()
+    lines = []
+    while (line := shell.stdout.readline().rstrip("\n")) != "done":
+        lines.append(line)
+    return [line for line in lines if line]
+
+
+def test_a_forgotten_part_of_the_history_leaves_nothing_stale(workbench: Workbench, server: Server) -> None:
+    """[history-forgotten]: what changed while this device was away is no longer in the feed."""
+    there = workbench.device(server)
+    furnish(there.mount(*mount_options()))
+    there.sync()
+    link = workbench.link(server)
+    here = workbench.device(server, link=link)
+    root = here.mount(*mount_options())
+    know(root)
+    shell = standing_in(root / "kept")
+    reader = os.open(root / "changed", os.O_RDONLY)
+    link.cut()
+    write_file(root / "kept/mine", b"written offline")
+    other = there.mountpoint
+    write_file(other / "changed", b"changed there")
+    write_file(other / "kept/new", b"new")
+    write_file(other / "new", b"new")
+    (other / "kept/file").unlink()
+    (other / "emptied/gone").unlink()
+    (other / "emptied").rmdir()
+    os.rename(other / "kept/inner", other / "moved")
+    there.sync()
+    server.stop()
+    tell(server, "UPDATE workspaces SET feed_floor = head_seq")
+    server.start()
+    link.restore()
+    here.sync()
+    there.sync()
+    wait_until("both show the same", equal(root, other), 60)
+    assert ask(shell, "ls") == ["mine", "new"]
+    assert ask(shell, "cat new; echo; cat mine") == ["new", "written offline"]
+    assert os.pread(reader, 100, 0) == b"changed there"
+    os.close(reader)
+    end(shell)
+    for device in (here, there):
+        device.umount()
+        device.assert_sound()
+
+
+def end(shell: "subprocess.Popen[str]") -> None:
+    shell.communicate("exit\n")
+
+
+def test_a_server_that_was_put_back_leaves_nothing_stale(workbench: Workbench, server: Server, device: Device) -> None:
+    """[history-other]: names and attributes are those that the server has now; nothing waits for a new mount."""
+    root = device.mountpoint
+    furnish(root)
+    device.sync()
+    saved = Saved(server)
+    wait_until("online", lambda: bool(device.status()["online"]))
+    (root / "kept/inner/leaf").chmod(0o600)
+    os.rename(root / "kept/inner", root / "moved")
+    (root / "emptied/gone").unlink()
+    device.sync()
+    know(root)
+    shell = standing_in(root / "kept")
+    assert ask(shell, "ls") == ["file"]
+    saved.put_back()
+    server.start()
+    wait_until("the old state shows", lambda: ask(shell, "ls") == ["file", "inner"], 60)
+    assert ask(shell, "cat inner/leaf") == ["leaf"]
+    assert ask(shell, "stat -c %a inner/leaf") == ["644"]
+    wait_until("all of it", equal(root, fresh(workbench, server)), 60)
+    assert not (root / "moved").exists()
+    write_file(root / "kept/new", b"and on it goes")
+    device.sync()
+    other = workbench.devices[-1].mountpoint
+    wait_until("it goes on", equal(root, other), 60)
+    end(shell)
+    device.umount()
+    device.assert_sound()
+    server.assert_sound()
+
+
+def test_what_only_this_device_has_is_offered_again(workbench: Workbench, server: Server, device: Device) -> None:
+    """[history-other]: newer contents, and changes that wait, survive a server that was put back."""
+    root = device.mountpoint
+    furnish(root)
+    device.sync()
+    saved = Saved(server)
+    wait_until("online", lambda: bool(device.status()["online"]))
+    write_file(root / "changed", b"acknowledged, and then lost by the server")
+    large = os.urandom(3_000_000)
+    write_file(root / "kept/file", large)
+    device.sync()
+    write_file(root / "changed", b"acknowledged twice, and then lost by the server")
+    device.sync()
+    saved.put_back()
+    write_file(root / "new", b"written meanwhile")
+    with (root / "kept/inner/leaf").open("ab") as file:
+        file.write(b" that grew")
+    server.start()
+    wait_until("online", lambda: bool(device.status()["online"]), 60)
+    newest = b"acknowledged twice, and then lost by the server"
+    wait_until("the newest is back", lambda: (root / "changed").read_bytes() == newest, 60)
+    device.sync()
+    other = fresh(workbench, server)
+    wait_until("both show the same", equal(root, other), 60)
+    assert (other / "changed").read_bytes() == newest
+    assert (other / "kept/file").read_bytes() == large
+    assert (other / "new").read_bytes() == b"written meanwhile"
+    assert (other / "kept/inner/leaf").read_bytes() == b"leaf that grew"
+    assert not [name for name in os.listdir(other) if "conflicted" in name]
+    device.umount()
+    device.assert_sound()
+    server.assert_sound()
+
+
+def test_files_that_are_open_over_a_new_history_go_on(workbench: Workbench, server: Server, device: Device) -> None:
+    """[history-other]"""
+    root = device.mountpoint
+    furnish(root)
+    device.sync()
+    saved = Saved(server)
+    wait_until("online", lambda: bool(device.status()["online"]))
+    saved.put_back()
+    (root / "made").mkdir()
+    descriptor = os.open(root / "made/file", os.O_CREAT | os.O_RDWR)
+    os.write(descriptor, b"begun offline")
+    reader = os.open(root / "kept/file", os.O_RDONLY)
+    before = os.fstat(descriptor).st_ino, (root / "made").stat().st_ino
+    shell = standing_in(root / "made")
+    tell(server, "UPDATE devices SET nonce = x'00', epoch = 1")
+    server.start()
+    wait_until("online", lambda: bool(device.status()["online"]), 60)
+    os.write(descriptor, b", and finished")
+    assert os.pread(descriptor, 100, 0) == b"begun offline, and finished"
+    assert (os.fstat(descriptor).st_ino, (root / "made").stat().st_ino) == before
+    os.close(descriptor)
+    assert ask(shell, "cat file; echo; echo x > another; ls") == ["begun offline, and finished", "another", "file"]
+    assert os.pread(reader, 100, 0) == b"first"
+    os.close(reader)
+    device.sync()
+    other = fresh(workbench, server)
+    wait_until("the other device has it", lambda: (other / "made/another").exists(), 60)
+    assert (other / "made/file").read_bytes() == b"begun offline, and finished"
+    assert sorted(os.listdir(other)) == sorted(os.listdir(root)) == ["changed", "emptied", "kept", "made"]
+    end(shell)
+    device.umount()
+    device.assert_sound()
+    server.assert_sound()
