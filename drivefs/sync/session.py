@@ -121,10 +121,7 @@ def set_cursor(local: LocalState, reply: SessionReply, workspace: WorkspaceId) -
 
 
 class Session:
-    """The standing of this device; `opened` hears each reply.
-
-    `renumbered` hears of inodes that have new ids, by the old ones, right after the databases have them.
-    """
+    """The standing of this device; `opened` hears each reply."""
 
     def __init__(
         self,
@@ -134,14 +131,14 @@ class Session:
         *,
         random_bytes: RandomBytes,
         opened: Callable[[SessionReply], None],
-        renumbered: Callable[[dict[InodeId, InodeId]], None],
     ) -> None:
         self._local = local
         self._remote = remote
         self._workspace = workspace
         self._random_bytes = random_bytes
         self._opened = opened
-        self._renumbered = renumbered
+        self.renumbered: Callable[[dict[InodeId, InodeId]], None] = lambda fresh: None
+        """Hears of inodes that have new ids, by the old ones, right after the databases have them."""
         self.undisturbed = trio.Lock()
         """Held by whoever needs the epoch and all ids to stay as they are."""
         self.has_void_ids = False
@@ -195,7 +192,7 @@ class Session:
                 " copy was mounted since. The %d changes that wait are sent as changes of a new device",
                 journal.pending_count,
             )
-        self._renumbered(fresh)
+        self.renumbered(fresh)
 
     async def refill_ids(self) -> None:
         """See that the reserve of inode ids is full.

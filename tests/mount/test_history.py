@@ -1,4 +1,4 @@
-"""Mounts in whose life the server's history changes: it has forgotten what came since, or was put back to an older state.
+"""Mounts in whose life the server's history changes: a part of it is forgotten, or it was put back to an older state.
 
 Owns what programs see then: nothing stays stale, nothing that was written is lost, and nobody has to mount again.
 """

@@ -127,8 +127,8 @@ def test_a_mount_whose_epoch_ends_says_what_becomes_of_what_waits(
         HOME,
         random_bytes=bytes,
         opened=lambda reply: None,
-        renumbered=renumbered.append,
     )
+    opening.renumbered = renumbered.append
     with caplog.at_level(logging.WARNING):
         trio.run(opening.open)
         inode, _ = create(local.journal, b"file")
