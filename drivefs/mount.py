@@ -203,6 +203,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     publications = Publications(local.journal.last_op)
     session = Session(local, remote, device.workspace, random_bytes=os.urandom, opened=allowance.told)
     session.renumbered = lambda fresh: _renumber(filesystem, kernel.translation, engine, fresh)
+    standing = Standing(local.journal, session.open, lambda is_revoked: filesystem.refuse_changes(is_revoked))
     connection = Connection(standing.open, time.time_ns, random.random)
     downloader = Downloader(remote, local.blocks, offload, connection)
     # The engine comes last, since it needs all others; until it runs, nothing can fail for lack of the backend.
