@@ -16,6 +16,8 @@ from drivefs.cli.drives import Drive
 from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
 
+BUSY_TRIES = 4
+BUSY_SECONDS = 0.1
 END_SECONDS = 30.0
 """How long the mount may take to close its files once the kernel has let go."""
 
@@ -76,9 +78,14 @@ def _end(drive: Drive) -> None:
 
 def _unmount(drive: Drive) -> None:
     command = ["fusermount3", "-u", "--", drive.mountpoint]
-    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if ended.returncode == 0:
-        return
+    for _ in range(BUSY_TRIES):
+        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if ended.returncode == 0:
+            return
+        if "busy" not in ended.stderr.lower():
+            break
+        # Whoever only looks is gone in a moment: an indexer, or the mount's own process that replays events.
+        select.select([], [], [], BUSY_SECONDS)
     if "busy" in ended.stderr.lower():
         raise CommandError(
             f"{drive.mountpoint} is in use, so it stays mounted: leave it with every shell and close the files that "
