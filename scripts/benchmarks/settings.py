@@ -26,7 +26,8 @@ where it is installed or Debian has it. Cold reads need root: without it the ker
 not those of the files behind it. Exit code: 1 when something of ours could not be measured, else 0; a peer that is not
 to be had is named at the end.
 
-Another subject, with its own options: scripts/bench devices (two devices of one account; see its --help)."""
+Other subjects, each with its own options and --help: scripts/bench devices (two devices of one account), scripts/bench
+large (a drive of a million files, kept for the next time), scripts/bench polls (10,000 idle polls of one server)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

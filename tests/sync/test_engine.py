@@ -52,7 +52,13 @@ class Followed:
         parts: Any = SimpleNamespace(
             local=local,
             connection=Connection(nothing, lambda: 0, lambda: JITTER),
-            publications=SimpleNamespace(wait=never, stored=lambda: None, journal_changed=signal),
+            publications=SimpleNamespace(
+                wait=never,
+                wait_urgent=never,
+                stored=lambda: None,
+                journal_changed=signal,
+                urgent_changed=signal,
+            ),
             committer=SimpleNamespace(has_deferred=lambda: False),
             follower=self,
             walker=self,
