@@ -237,11 +237,12 @@ class Journal:
         found = self._database.row(f"SELECT {_COLUMNS} FROM mutations WHERE n = ?", (n,))
         return self._decoded(found) if found else None
 
-    def unsettled(self, limit: int, after_n: int = 0) -> list[JournalRow]:
-        """Mutations without a final answer, in order."""
+    def unsettled(self, limit: int, after_n: int = 0, below_n: int = 2**63 - 1) -> list[JournalRow]:
+        """Mutations without a final answer, in order, with numbers between these two."""
         lowest = max(after_n, self._settled_below - 1)
         found = self._database.rows(
-            f"SELECT {_COLUMNS} FROM mutations WHERE n > ? AND state IN (0, 1) ORDER BY n LIMIT ?", (lowest, limit)
+            f"SELECT {_COLUMNS} FROM mutations WHERE n > ? AND n < ? AND state IN (0, 1) ORDER BY n LIMIT ?",
+            (lowest, below_n, limit),
         )
         return [self._decoded(row) for row in found]
 

@@ -6,7 +6,7 @@ that is not forgotten, or a draft, needs it; each row verifies when it is read.
 
 import enum
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from cache.database import Database, json_list
 from cache.effects import outcome
@@ -26,6 +26,13 @@ class Missing(enum.Enum):
 
 MISSING: Final = Missing.MISSING
 """Nothing is known of a name here: neither that it exists nor that it does not."""
+
+
+class Removal(NamedTuple):
+    """A mutation that took a name away, and the inode that the name led to."""
+
+    op: OpNumber
+    inode: InodeId
 
 
 class Overlay:
@@ -135,6 +142,20 @@ class Overlay:
                 raise self._database.rot(f"a local entry of directory {parent} does not match its checksum")
             found.append((name, inode))
         return found
+
+    def removal_of(self, parent: InodeId, name: bytes) -> OpNumber:
+        """The mutation that took a name away, as far as local changes did and nothing has it since; else `NO_OP`."""
+        row = self._database.row("SELECT op FROM dentries WHERE parent = ? AND name = ? AND inode = 0", (parent, name))
+        return row[0] if row else NO_OP
+
+    def removed_in(self, parent: InodeId) -> list[Removal]:
+        """The names of a directory that unsent local changes took away, and what they led to."""
+        rows = self._database.rows(
+            "SELECT dentries.op, mutations.inode FROM dentries JOIN mutations ON mutations.n = dentries.op"
+            " WHERE dentries.parent = ? AND dentries.inode = 0 AND mutations.state = 0",
+            (parent,),
+        )
+        return [Removal(*row) for row in rows]
 
     def names_of(self, inode: InodeId) -> list[tuple[InodeId, bytes]]:
         """The touched names that lead to an inode, in order.

@@ -14,6 +14,7 @@ config.toml:
     ahead_size = "32M"            # optional: changed files in use here are fetched ahead up to this size; "0": never
     answer_seconds = 12           # optional: how long a read waits while nothing comes from the server
     allow_insecure_http = false   # optional
+    mass_deletion_guard = "50%"   # optional; what share of all files may be deleted at once unasked; false: any
 """
 
 import hashlib
@@ -36,11 +37,13 @@ LEAST_ANSWER_SECONDS = 3.0
 """Less would take a server that is busy, or far away, for one that has frozen."""
 MIN_CACHE_BYTES = 64 * 2**20
 """Less could not hold the blocks of the reads under way at one time."""
+DEFAULT_GUARDED_SHARE = 0.5
 PROFILE_VARIABLE = "DRIVEFS_PROFILE"
 CACHE_SIZE_VARIABLE = "DRIVEFS_CACHE_SIZE"
 
 _PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
 
 
@@ -131,6 +134,8 @@ class Profile:
     ahead_limit_bytes: int = DEFAULT_AHEAD_BYTES
     answer_seconds: float = DEFAULT_ANSWER_SECONDS
     allow_insecure_http: bool = False
+    guarded_share: float = DEFAULT_GUARDED_SHARE
+    """Deleting more than this share of the drive's files at once is asked about; 0: it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +184,21 @@ def parse_cache_size(text: str) -> int:
     if size < MIN_CACHE_BYTES:
         raise ConfigError(f"a cache of {text} is too small: {MIN_CACHE_BYTES // 2**20}M is the least")
     return size
+
+
+def parse_share(setting: object) -> float:
+    """Read a share of the drive: `false` for none, `true` for the default, or a percentage such as `"50%"`.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if isinstance(setting, bool):
+        return DEFAULT_GUARDED_SHARE if setting else 0.0
+    found = _SHARE.fullmatch(setting.strip()) if isinstance(setting, str) else None
+    share = float(found[1]) / 100 if found else 0.0
+    if not 0 < share <= 1:
+        raise ConfigError(f'mass_deletion_guard = {setting!r} makes no sense: write false, or a share such as "50%"')
+    return share
 
 
 def with_cache_limit(profile: Profile, limit_bytes: int) -> Profile:
@@ -234,6 +254,8 @@ def write_profile(places: Places, profile: Profile) -> None:
         table["answer_seconds"] = profile.answer_seconds
     if profile.allow_insecure_http:
         table["allow_insecure_http"] = True
+    if profile.guarded_share != DEFAULT_GUARDED_SHARE:
+        table["mass_deletion_guard"] = f"{profile.guarded_share:.6%}" if profile.guarded_share else False
     content.setdefault("profiles", {})[profile.name] = table
     _write_toml(places.config_file, content)
 
@@ -339,6 +361,7 @@ def _profile(name: str, table: Any, file: Path) -> Profile:
             ahead_limit_bytes=parse_size(str(table["ahead_size"])) if "ahead_size" in table else DEFAULT_AHEAD_BYTES,
             answer_seconds=_answer_seconds(table.get("answer_seconds", DEFAULT_ANSWER_SECONDS)),
             allow_insecure_http=table.get("allow_insecure_http", False) is True,
+            guarded_share=parse_share(table.get("mass_deletion_guard", True)),
         )
     except ConfigError as error:
         raise ConfigError(f"{file}: [profiles.{name}]: {error}") from error

@@ -28,7 +28,7 @@ from cache.errors import CacheError
 from cache.workspace import LocalState
 from drivefs import __version__
 from drivefs.config import Credentials, MountSettings
-from drivefs.control import conflicts, handlers, mounts, pins, server, uploads, watching
+from drivefs.control import conflicts, handlers, held, mounts, pins, server, uploads, watching
 from drivefs.control.readiness import Readiness
 from drivefs.fs.filesystem import Drive, FileSystem, Services
 from drivefs.fs.ownership import Owner
@@ -50,8 +50,9 @@ from drivefs.sync.contents import Shown
 from drivefs.sync.downloader import PARALLEL_REQUESTS, Downloader
 from drivefs.sync.ends import Ends
 from drivefs.sync.engine import Engine, Parts
-from drivefs.sync.events import Events
+from drivefs.sync.events import Event, Events, Kind, Origin
 from drivefs.sync.follower import Follower
+from drivefs.sync.guard import Guard, Question
 from drivefs.sync.incoming import IncomingUploads
 from drivefs.sync.lister import Lister
 from drivefs.sync.pins import PinnedTrees
@@ -62,6 +63,7 @@ from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
 from drivefs.sync.refusals import Refusals
 from drivefs.sync.relisting import Relisting
+from drivefs.sync.restoring import Restoring
 from drivefs.sync.session import Session, known_limits
 from drivefs.sync.standing import Standing, is_revoked
 from drivefs.sync.status import Meter, Reporter
@@ -167,6 +169,8 @@ class _Parts:
     publisher: Publisher
     downloader: Downloader
     reporter: Reporter
+    guard: Guard
+    deciding: held.Deciding
     filesystem: FileSystem
     kernel: KernelSession
     invalidation: invalidation.Invalidation
@@ -230,12 +234,13 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     amends = Amends(local, device.root, contents=filesystem.contents, shown=shown, labels=labels)
     refusals = Refusals(ends, amends, lister, contents=filesystem.contents, events=events)
     refusals.publishable = publications.arrived
+    guard = _guard(settings, ends, filesystem, events)
     committer = Committer(
         ends,
+        guard=guard,
         contents=filesystem.contents,
         publications=publications,
         refusals=refusals,
-        resend=lambda store, result: engine.resend(store, result),
     )
     follower = Follower(ends, shown, announcer)
     parts = Parts(
@@ -245,6 +250,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         contents=filesystem.contents,
         publications=publications,
         publisher=Publisher(local.journal, filesystem.contents, publications, uploader),
+        guard=guard,
         committer=committer,
         follower=follower,
         relisting=Relisting(ends, shown, filesystem, lister=lister, follower=follower),
@@ -263,8 +269,24 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     )
     allowance.hear += [filesystem.quota.told, reporter.told]
     pinning = pins.Pinning(local, trees, prefetcher)
-    running = (reporter, filesystem, kernel, told, pinning, presence, events, replay)
+    deciding = held.Deciding(guard, Restoring(local, guard, shown), publications)
+    running = (reporter, guard, deciding, filesystem, kernel, told, pinning, presence, events, replay)
     return _Parts(engine, publications, parts.publisher, downloader, *running)
+
+
+def _guard(settings: MountSettings, ends: Ends, filesystem: FileSystem, events: Events) -> Guard:
+    """What asks before a mass deletion travels."""
+
+    async def count_files() -> int:
+        return (await ends.remote.count(ends.workspace)).file_count
+
+    def asked(question: Question) -> None:
+        log.warning("%s", held.sentence(question))
+        events.publish(Event(kind=Kind.HELD, path=b"", origin=Origin.HERE, details=held.as_fields(question)))
+
+    guard = Guard(ends.local.journal, count_files, share=settings.profile.guarded_share, asked=asked)
+    filesystem.guard_with(guard)
+    return guard
 
 
 def _listen(filesystem: FileSystem, publications: Publications, announcer: Announcer | None) -> None:
@@ -381,6 +403,7 @@ class _Mount:
         table |= watching.Watching(parts.events).table()
         table |= conflicts.Settling(parts.filesystem).table()
         table |= parts.pinning.table()
+        table |= parts.deciding.table()
         nursery.start_soon(server.serve, server.listen(self._settings.places.runtime), table, nursery)
         nursery.start_soon(self._end_on_signal, parts.kernel)
         nursery.start_soon(self._announce, parts.engine)
@@ -415,6 +438,8 @@ class _Mount:
             is_on_its_way=parts.publications.is_on_its_way,
             presence=parts.presence,
             root=settings.credentials.root,
+            guard=parts.guard,
+            conflict_count=parts.filesystem.conflicts.count,
             notices=lambda: self._notices(parts),
         )
 
@@ -428,6 +453,10 @@ class _Mount:
             )
         if self._local.blocks.problem:
             found.append(f"nothing is kept in the cache until the next mount: {self._local.blocks.problem}")
+        if (question := parts.guard.question) is not None:
+            found.append(held.sentence(question))
+        if count := parts.filesystem.conflicts.count():
+            found.append(conflicts.sentence(count))
         found += [
             f"what was written to inode {inode} has been damaged on this disk and is not sent ({why}). "
             "Copy what can still be read, and write the file anew"

@@ -112,6 +112,7 @@ class SyncApi:
             routes.LIST: Endpoint(self._list),
             routes.LIST_MANY: Endpoint(self._list_many),
             routes.INODES: Endpoint(self._inodes),
+            routes.COUNT: Endpoint(self._count),
             routes.CONTENT: Endpoint(self._content),
             routes.COMMIT: Endpoint(self._commit),
             routes.MISSING: Endpoint(self._missing),
@@ -151,6 +152,10 @@ class SyncApi:
 
     async def _inodes(self, scope: Scope, receive: Receive) -> messages.InodesReply:
         return await self._services.listing.inodes(*await self._asked(scope, receive, messages.InodesRequest))
+
+    async def _count(self, scope: Scope, receive: Receive) -> messages.CountReply:
+        caller = await requests.caller(scope, self._services)
+        return await self._services.listing.count(caller, requests.workspace(scope))
 
     async def _content(self, scope: Scope, receive: Receive) -> messages.ContentReply:
         return await self._services.listing.content(*await self._asked(scope, receive, messages.ContentRequest))

@@ -6,7 +6,7 @@ that contradicts what it has applied.
 
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from backend.metadata import schema
 from backend.metadata.queries import select_in
@@ -20,6 +20,7 @@ from drivefs.protocol.ids import InodeId, WorkspaceId
 from drivefs.protocol.messages import (
     ContentReply,
     ContentRequest,
+    CountReply,
     Entry,
     InodesReply,
     InodesRequest,
@@ -60,6 +61,14 @@ class Listing:
             ProtocolError: `not_found`, `conflict`.
         """
         return await self._ground.database.read(_inodes, caller, workspace, request)
+
+    async def count(self, caller: Caller, workspace: WorkspaceId) -> CountReply:
+        """How many inodes there are now, but directories and what has no name.
+
+        Raises:
+            ProtocolError: `not_found`.
+        """
+        return await self._ground.database.read(_count, caller, workspace)
 
     async def content(self, caller: Caller, workspace: WorkspaceId, request: ContentRequest) -> ContentReply:
         """The block list of a revision.
@@ -115,6 +124,15 @@ def _inodes(connection: Connection, caller: Caller, workspace: WorkspaceId, requ
     seq = history.readable_seq(access, request.as_of)
     states = history.inodes_at(connection, access, set(request.inodes), seq)
     return InodesReply(inodes=list(states.values()))
+
+
+def _count(connection: Connection, caller: Caller, workspace: WorkspaceId) -> CountReply:
+    access = workspaces.require(connection, caller.user, workspace)
+    c = schema.inodes.c
+    counted = select(func.count()).where(
+        c.account == access.account, c.workspace == access.workspace, c.nlink > 0, c.kind != InodeKind.DIRECTORY
+    )
+    return CountReply(file_count=connection.execute(counted).scalar_one())
 
 
 def _content(connection: Connection, caller: Caller, workspace: WorkspaceId, request: ContentRequest) -> ContentReply:

@@ -29,6 +29,8 @@ class Outcome:
     mutations: int
     size_bytes: int
     is_revoked: bool = False
+    held_files: int = 0
+    """Of what is left, deletions that wait for someone to decide."""
 
 
 class Patience:
@@ -88,7 +90,20 @@ def drain(drive: Drive, limit_seconds: float | None) -> Outcome:
         except _GaveUp:
             return Outcome(False, reason, last["mutations"], last["bytes"], is_revoked=bool(last.get("revoked")))
         show(last)
-    return Outcome(True, "", last["mutations"], last["bytes"])
+    return Outcome(True, "", last["mutations"], last["bytes"], held_files=_held_files(last))
+
+
+def _held_files(progress: dict[str, Any]) -> int:
+    held = progress.get("held")
+    return held["files"] if held else 0
+
+
+def held_in_words(outcome: Outcome) -> str:
+    """Say that deletions are held, and how to decide."""
+    return (
+        f"the deletion of {output.count_of(outcome.held_files, 'file')} is held, as a large share of the drive: "
+        "drivefs held release deletes them everywhere, drivefs held restore brings them back here"
+    )
 
 
 @contextmanager

@@ -12,6 +12,7 @@ class ExitCode(enum.IntEnum):
     UNFINISHED = 3
     NOT_MOUNTED = 4
     REFUSED = 5
+    HELD = 6
 
 
 MEANING: dict[ExitCode, str] = {
@@ -21,6 +22,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.UNFINISHED: "offline or out of time: changes wait in the journal on this device",
     ExitCode.NOT_MOUNTED: "no drive is mounted there",
     ExitCode.REFUSED: "not logged in, or refused: password, revoked device, not a drivefs server, unsafe URL",
+    ExitCode.HELD: "a mass deletion is held until you decide (drivefs held); everything else is done",
 }
 
 TABLE = "exit codes:\n" + "\n".join(f"  {int(code)}  {meaning}" for code, meaning in MEANING.items())

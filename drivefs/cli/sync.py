@@ -29,6 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
         output.say(f"{output.pending_in_words(left['mutations'], left['bytes'])} on the way from {drive.mountpoint}")
         return ExitCode.OK
     outcome = drain.drain(drive, arguments.timeout)
+    if outcome.is_done and outcome.held_files:
+        output.say(f"all else is on the server; {drain.held_in_words(outcome)}")
+        return ExitCode.HELD
     if outcome.is_done:
         return ExitCode.OK
     if outcome.is_revoked:

@@ -95,6 +95,12 @@ def _unmount(drive: Drive) -> None:
 
 
 def _report(drive: Drive, outcome: Outcome, *, is_asked_for: bool) -> int:
+    if outcome.is_done and outcome.held_files:
+        output.say(
+            f"{drive.mountpoint} is unmounted; all else is on the server. {drain.held_in_words(outcome).capitalize()}, "
+            "after the next mount"
+        )
+        return ExitCode.OK if is_asked_for else ExitCode.HELD
     if outcome.is_done:
         output.say(f"{drive.mountpoint} is unmounted; the server has everything")
         return ExitCode.OK

@@ -132,3 +132,9 @@ class Settling:
     async def _keep_both(self, conflict: Conflict) -> None:
         """The copy stays, as an ordinary file."""
         self._fs.settle(conflict.copy.inode)
+
+
+def sentence(count: int) -> str:
+    """That there are conflicts, for people."""
+    copies = "1 conflict copy waits" if count == 1 else f"{count:,} conflict copies wait"
+    return f"{copies} to be settled: drivefs conflicts list"

@@ -14,13 +14,14 @@ import trio
 
 from cache.journal import RowState
 from cache.workspace import LocalState
-from drivefs.control import uploads
+from drivefs.control import held, uploads
 from drivefs.control.errors import Refused
 from drivefs.control.server import Handler, Report
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind, InodeState, unpack_blocks
 from drivefs.sync.engine import Engine
 from drivefs.sync.export import LOST_AND_FOUND, Exporter
+from drivefs.sync.guard import Guard
 from drivefs.sync.presence import Presence
 from drivefs.sync.status import Reporter
 
@@ -43,6 +44,8 @@ class Drive:
     is_on_its_way: Callable[[InodeId], bool]
     presence: Presence
     root: InodeId
+    guard: Guard
+    conflict_count: Callable[[], int]
     notices: Callable[[], list[str]]
 
 
@@ -84,6 +87,8 @@ class Handlers:
             "unlisted_directories": status.unlisted_directories,
             "incoming": [uploads.as_fields(each) for each in self._drive.presence.incoming.all()],
             "outgoing": [uploads.as_fields(each) for each in self._drive.presence.outgoing.all()],
+            "conflicts": self._drive.conflict_count(),
+            "held": self._held(),
             "attention": self._drive.notices(),
         }
 
@@ -119,7 +124,12 @@ class Handlers:
             "online": status.online,
             "reason": status.reason,
             "revoked": status.is_revoked,
+            "held": self._held(),
         }
+
+    def _held(self) -> dict[str, Any] | None:
+        question = self._drive.guard.question
+        return None if question is None else held.as_fields(question)
 
     async def export(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         """Copy what exists nowhere else into `directory`, which is there and empty."""

@@ -21,7 +21,7 @@ from drivefs.fs.content import Basis
 from drivefs.fs.contents import Contents
 from drivefs.fs.directories import Directories
 from drivefs.fs.files import Files
-from drivefs.fs.interfaces import BlockFetcher, Lister, Publisher
+from drivefs.fs.interfaces import BlockFetcher, Deletions, Lister, Publisher
 from drivefs.fs.mutations import Mutations
 from drivefs.fs.namespace import Namespace, NewInode
 from drivefs.fs.offering import Offering
@@ -436,6 +436,10 @@ class FileSystem:
     def names_of(self, inode: InodeId) -> list[Name]:
         """The names that are known to lead to an inode, in the databases."""
         return [*self._local.journal.overlay.names_of(inode), *self._local.replica.names_of(inode)]
+
+    def guard_with(self, deletions: Deletions) -> None:
+        """Let this one hear of all removals, and of names that come."""
+        self._mutations.deletions = deletions
 
     def replaced(self, states: Iterable[InodeState]) -> None:
         """These states are newer than what is cached and look the same to programs: cache them instead."""

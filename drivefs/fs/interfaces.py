@@ -7,6 +7,7 @@ now.
 from collections.abc import Sequence
 from typing import Protocol
 
+from drivefs.protocol.changes import Unlink
 from drivefs.protocol.ids import BlockId, InodeId, RevisionNumber, WorkspaceId
 
 
@@ -58,4 +59,16 @@ class Publisher(Protocol):
 
     def dropped(self, inode: InodeId) -> None:
         """The inode has nothing to publish now: its last name went, or it is cut and about to be written anew."""
+        ...
+
+
+class Deletions(Protocol):
+    """Hears which names go and come, and may keep back what was removed; every method returns at once."""
+
+    def removed(self, change: Unlink, *, is_directory: bool) -> None:
+        """A removal was added to the journal just now."""
+        ...
+
+    def taking(self, parent: InodeId, name: bytes, replaced: InodeId) -> None:
+        """A name is about to lead to something new, in the caller's transaction; `replaced` is what it leads to yet."""
         ...

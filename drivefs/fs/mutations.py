@@ -14,9 +14,10 @@ import msgspec
 
 from cache.effects import subjects
 from cache.journal import Journal, RowState
+from drivefs.fs.interfaces import Deletions
 from drivefs.fs.view import View
-from drivefs.protocol.changes import Create, Mutation, SetAttributes, SetXattr
-from drivefs.protocol.ids import InodeId, OpNumber
+from drivefs.protocol.changes import Create, Mutation, SetAttributes, SetXattr, Unlink
+from drivefs.protocol.ids import NO_INODE, InodeId, OpNumber
 from drivefs.protocol.model import InodeKind, InodeState
 
 MAX_TRANSIENT = 10_000
@@ -36,6 +37,7 @@ class Mutations:
         """The last mutation about an inode that was appended here; whether it was sent, the journal knows."""
         self.hear: Callable[[Mutation], None] | None = None
         """Called with each change just before the overlay has it, while somebody listens."""
+        self.deletions: Deletions | None = None
         self._transient: dict[InodeId, None] = {}
         """Inodes made under a name of which nothing else is known, and that still have this one name only."""
 
@@ -67,6 +69,16 @@ class Mutations:
         """Inodes have new ids: nothing that comes now merges into what came before."""
         self._recent.clear()
         self._transient.clear()
+
+    def removed(self, change: Unlink, *, is_directory: bool) -> None:
+        """A removal is in the journal; called when its transaction is over."""
+        if self.deletions is not None:
+            self.deletions.removed(change, is_directory=is_directory)
+
+    def taking(self, parent: InodeId, name: bytes, replaced: InodeId = NO_INODE) -> None:
+        """A name is about to lead to something new; `replaced` is what it leads to yet."""
+        if self.deletions is not None:
+            self.deletions.taking(parent, name, replaced)
 
     def _forget_recent(self) -> None:
         self._recent.clear()

@@ -140,6 +140,7 @@ class Namespace:
         mode, gid = self._owner.of_new(directory, new.kind, new.mode, caller)
         is_transient = self._view.is_untouched(new.parent, new.name)
         with self._view.change():
+            self._mutations.taking(new.parent, new.name)
             change = Create(
                 n=self._next_op(),
                 time_ns=self._now_ns(),
@@ -197,6 +198,7 @@ class Namespace:
             raise errors.NotFound
         self._mutations.admit()
         with self._view.change():
+            self._mutations.taking(parent, name)
             change = Link(n=self._next_op(), time_ns=self._now_ns(), inode=inode, parent=parent, name=name)
             self._mutations.append(change)
             state.nlink += 1
@@ -251,7 +253,8 @@ class Namespace:
                 inode=state.inode,
                 base=base_of(state),
             )
-            if self._mutations.vanish(state):
+            has_vanished = self._mutations.vanish(state)
+            if has_vanished:
                 self._mutations.tell(change)
                 self._show_vanished(state, change)
             else:
@@ -259,6 +262,8 @@ class Namespace:
                 self._view.put_name(parent, name, NO_INODE, change.n)
                 self._drop_name(state, change)
                 self._touch_directory(parent, change, subdirectories=-1 if is_directory else 0)
+        if not has_vanished:
+            self._mutations.removed(change, is_directory=is_directory)
         self._publisher.changed()
 
     def _show_vanished(self, state: InodeState, change: Unlink) -> None:
@@ -329,6 +334,7 @@ class Namespace:
 
     def _move(self, source: Name, target: Name, moved: InodeState, replaced: InodeState | None) -> None:
         with self._view.change():
+            self._mutations.taking(*target, replaced.inode if replaced else NO_INODE)
             change = Rename(
                 n=self._next_op(),
                 time_ns=self._now_ns(),

@@ -205,6 +205,12 @@ class InodesReply(Message, kw_only=True):
     inodes: list[InodeState]
 
 
+class CountReply(Message, kw_only=True):
+    """How many inodes the workspace has, but directories and what has no name: the cost grows with their number."""
+
+    file_count: int
+
+
 class ContentRequest(Message, kw_only=True):
     """The block list of one revision of an inode.
 

@@ -118,6 +118,11 @@ class Remote:
         """The account's figures."""
         return self._decode(await self._exchange(Exchange(routes.USAGE), QUICK), messages.UsageReply)
 
+    async def count(self, workspace: WorkspaceId) -> messages.CountReply:
+        """How many files there are."""
+        exchange = Exchange(routes.COUNT.format(workspace=workspace))
+        return self._decode(await self._exchange(exchange, QUICK), messages.CountReply)
+
     async def list_directory(self, workspace: WorkspaceId, request: messages.ListRequest) -> messages.ListReply:
         """One page of a directory."""
         return await self._call(routes.LIST.format(workspace=workspace), request, messages.ListReply)

@@ -18,6 +18,7 @@ from drivefs.protocol.model import InodeKind
 from drivefs.sync import planner
 from drivefs.sync.contents import Contents
 from drivefs.sync.ends import Ends
+from drivefs.sync.guard import Guard
 from drivefs.sync.publications import Publications
 from drivefs.sync.refusals import Refusals
 
@@ -38,7 +39,7 @@ class Committer:
         contents: Contents,
         publications: Publications,
         refusals: Refusals,
-        resend: Callable[[Store, OpResult], None],
+        guard: Guard,
     ) -> None:
         self._journal: Journal = ends.local.journal
         self._remote = ends.remote
@@ -46,7 +47,9 @@ class Committer:
         self._contents = contents
         self._publications = publications
         self._refusals = refusals
-        self._resend = resend
+        self._guard = guard
+        self.resend: Callable[[Store, OpResult], None] = lambda store, result: None
+        """Called with a store that lacks blocks which the backend has lost."""
         self._deferred: dict[OpNumber, tuple[float, Status]] = {}
 
     async def commit_next(self, epoch: Epoch) -> CommitReply | None:
@@ -59,6 +62,7 @@ class Committer:
         """
         if self._refusals.are_waiting and not await self._settle_refusals():
             return None
+        await self._guard.ready()
         batch = self._take_batch()
         if not batch:
             return None
@@ -81,7 +85,7 @@ class Committer:
 
     def has_deferred(self) -> bool:
         """Whether mutations wait that the backend could not take yet, or that wait for the feed."""
-        return bool(self._deferred) or self._refusals.are_waiting
+        return bool(self._deferred) or self._refusals.are_waiting or self._guard.is_waiting
 
     @property
     def is_over_quota(self) -> bool:
@@ -105,7 +109,7 @@ class Committer:
 
     def _window(self) -> list[JournalRow]:
         """The oldest unsettled mutations, and the stores of the files that they create, wherever those stand."""
-        rows = self._journal.unsettled(WINDOW_ROWS)
+        rows = self._guard.rows(WINDOW_ROWS)
         stored = {row.mutation.inode for row in rows if isinstance(row.mutation, Store)}
         for row in list(rows):
             made = row.mutation
@@ -140,7 +144,7 @@ class Committer:
         for result in results:
             mutation = by_number[result.n]
             if result.status is Status.NEEDS_BLOCKS and isinstance(mutation, Store):
-                self._resend(mutation, result)
+                self.resend(mutation, result)
             elif isinstance(mutation, Store) and result.n not in self._deferred:
                 self._publications.arrived(mutation.inode)
 

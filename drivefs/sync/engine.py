@@ -23,6 +23,7 @@ from drivefs.sync.commits import Committer
 from drivefs.sync.connection import Connection
 from drivefs.sync.contents import Contents
 from drivefs.sync.follower import POLL_SECONDS, Follower
+from drivefs.sync.guard import Guard
 from drivefs.sync.prefetch import Prefetcher
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
@@ -49,6 +50,7 @@ class Parts:
     contents: Contents
     publications: Publications
     publisher: Publisher
+    guard: Guard
     committer: Committer
     follower: Follower
     relisting: Relisting
@@ -71,6 +73,7 @@ class Engine:
     def __init__(self, parts: Parts, jitter: Callable[[], float]) -> None:
         self._parts = parts
         self.connection = parts.connection
+        parts.committer.resend = self.resend
         self._jitter = jitter
         self._troubles: dict[str, _Trouble] = {}
         self.caught_up = trio.Event()
@@ -86,6 +89,7 @@ class Engine:
         self._covered.raise_()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.connection.run)
+            nursery.start_soon(self._parts.guard.scan)
             nursery.start_soon(self._barriers)
             nursery.start_soon(self._publish, nursery)
             nursery.start_soon(self._commit)
@@ -102,7 +106,7 @@ class Engine:
         self._parts.publications.stored()
 
     async def settle(self, inodes: list[InodeId]) -> None:
-        """Return when all that the journal and the drafts hold now is committed, open files included.
+        """Return when all that the journal and the drafts hold now is committed, open files included, or held.
 
         `inodes` are those with unpublished content. Gives no deadline of its own; cancellation changes nothing.
         """
@@ -113,7 +117,7 @@ class Engine:
         waiting = set(inodes)
         while True:
             waiting = {inode for inode in waiting if publications.is_on_its_way(inode)}
-            if not waiting and journal.watermark() >= target:
+            if not waiting and self._parts.guard.is_settled_below(target):
                 return
             self._settled = trio.Event()
             with trio.move_on_after(1.0):

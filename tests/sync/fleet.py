@@ -37,6 +37,7 @@ from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
 from drivefs.sync.events import Event, Events
 from drivefs.sync.follower import Follower
+from drivefs.sync.guard import Guard
 from drivefs.sync.places import Places
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
@@ -171,6 +172,9 @@ class Device:
     def now_ns(self) -> int:
         return next(self.ticks)
 
+    async def count_files(self) -> int:
+        raise AssertionError("a guard that is off asks nobody")
+
     async def open(self) -> None:
         """As a mount begins."""
         self.local = LocalState(self.place / "state", self.place / "cache", offload=at_once, cache_limit_bytes=2**30)
@@ -204,7 +208,7 @@ class Device:
             contents=self.fs.contents,
             publications=self.publications,
             refusals=self.refusals,
-            resend=lambda store, result: None,
+            guard=Guard(self.local.journal, self.count_files, share=0.0, asked=lambda question: None),
         )
         self.session = Session(
             self.local,

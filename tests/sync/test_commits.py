@@ -17,6 +17,7 @@ from drivefs.remote.errors import Offline
 from drivefs.sync import commits
 from drivefs.sync.commits import Committer
 from drivefs.sync.ends import Ends
+from drivefs.sync.guard import Guard
 from drivefs.sync.publications import Publications
 from tests.cache.states import Bench, create
 
@@ -90,16 +91,23 @@ class World:
         self.backend, self.contents, self.refusals = Backend(), Contents(), Refusals(local)
         self.publications = Publications()
         self.resent: list[int] = []
+        self.guard = Guard(self.journal, self.count_files, share=0.5, asked=lambda question: None)
+        trio.run(self.guard.scan)
         self.committer = self.new_committer()
 
+    async def count_files(self) -> int:
+        return 10_000
+
     def new_committer(self) -> Committer:
-        return Committer(
+        committer = Committer(
             Ends(self.local, self.backend, WorkspaceId(1)),  # type: ignore[arg-type]
             contents=self.contents,  # type: ignore[arg-type]
             publications=self.publications,
             refusals=self.refusals,  # type: ignore[arg-type]
-            resend=lambda store, result: self.resent.append(store.n),
+            guard=self.guard,
         )
+        committer.resend = lambda store, result: self.resent.append(store.n)
+        return committer
 
     def store(self, inode: InodeId, base: Base | None = None) -> OpNumber:
         """Put the store of an inode's draft into the journal, as the publisher does."""

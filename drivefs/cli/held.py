@@ -1,0 +1,84 @@
+"""`drivefs held`: the mass deletion that waits for a word, and that word. The mount does the work."""
+
+import argparse
+from typing import Any
+
+from drivefs.cli import drives, output
+from drivefs.cli.command import Command, add_json, add_profile
+from drivefs.cli.exit_codes import ExitCode
+
+RESTORE_SECONDS = 600.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for name, action, summary in (
+        ("show", show, "what is held"),
+        ("release", release, "let the deletions go: the files are deleted on all devices"),
+        ("restore", restore, "take the deletions back: the files are here again"),
+    ):
+        each = actions.add_parser(name, help=summary, description=summary.capitalize() + ".", allow_abbrev=False)
+        each.add_argument("mountpoint", nargs="?", metavar="MOUNTPOINT", help="the drive (default: the only one)")
+        add_profile(each)
+        add_json(each)
+        each.set_defaults(action=action)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    code: int = arguments.action(arguments)
+    return code
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Show what is held; exit code HELD if anything is."""
+    held = _drive(arguments).call("held")
+    if arguments.json:
+        output.print_json(held)
+    else:
+        print("no deletions are held" if held is None else in_words(held))
+    return ExitCode.OK if held is None else ExitCode.HELD
+
+
+def release(arguments: argparse.Namespace) -> int:
+    """Let the deletions go."""
+    return _done(arguments, _drive(arguments).call("held_release"), "on the way: {} will be deleted on all devices")
+
+
+def restore(arguments: argparse.Namespace) -> int:
+    """Take the deletions back."""
+    done = _drive(arguments).call("held_restore", silence_seconds=RESTORE_SECONDS)
+    return _done(arguments, done, "{} are here again, and the server never heard of it")
+
+
+def in_words(held: dict[str, Any]) -> str:
+    """What is held, for people."""
+    return (
+        f"{output.count_of(held['files'], 'deleted file')} of {held['drive_files']:,} in the drive, held since "
+        f"{output.time_in_words(held['since_ns'])}; other devices still have them"
+    )
+
+
+def _drive(arguments: argparse.Namespace) -> drives.Drive:
+    return drives.choose(drives.places(), arguments.mountpoint, arguments.profile)
+
+
+def _done(arguments: argparse.Namespace, done: dict[str, Any], words: str) -> int:
+    if arguments.json:
+        output.print_json(done)
+    else:
+        print(words.format(output.count_of(done["files"], "file")))
+    return ExitCode.OK
+
+
+COMMAND = Command(
+    name="held",
+    summary="decide about a mass deletion that is held back",
+    description="A deletion of more than half of the drive's files, and at least 1,000, within five minutes is held on "
+    "this device until someone decides: let it go, or take it back. A file that is made again under its old name is "
+    "sent as a replacement. mass_deletion_guard in config.toml sets another share, or turns this off.",
+    examples="  drivefs held show\n  drivefs held release\n  drivefs held restore ~/Drive",
+    add_arguments=add_arguments,
+    run=run,
+)

@@ -1,0 +1,244 @@
+"""When removals are kept back, and what lets them go: over a real file system and journal, without a loop."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from drivefs.protocol.changes import Create, Unlink
+from drivefs.protocol.ids import InodeId, Seq
+from drivefs.remote.errors import Offline
+from drivefs.sync import guard as guarding
+from drivefs.sync.guard import BURST_FILES, LEAST_FILES, QUIET_SECONDS, Guard, Question, is_mass
+from tests.fs.bench import ROOT, FsBench
+
+
+class World:
+    """A file system whose files the backend has, and a guard over it."""
+
+    def __init__(self, place: Path) -> None:
+        self.bench = FsBench(place)
+        self.files_there = 0
+        self.is_online = True
+        self.asked: list[Question] = []
+        self.guard = self.fresh()
+
+    async def count_files(self) -> int:
+        await trio.lowlevel.checkpoint()
+        if not self.is_online:
+            raise Offline("away")
+        return self.files_there
+
+    def fresh(self, share: float = 0.5) -> Guard:
+        self.guard = Guard(self.bench.local.journal, self.count_files, share=share, asked=self.asked.append)
+        self.bench.fs.guard_with(self.guard)
+        return self.guard
+
+    def furnish(self, count: int, parent: InodeId = ROOT) -> None:
+        """Files that the backend has: their mutations are out of the journal's way."""
+        for number in range(count):
+            self.bench.make(b"%d" % number, parent=parent)
+        self.files_there += count
+        self.send()
+
+    def send(self) -> None:
+        journal = self.bench.local.journal
+        numbers = [row.n for row in self.guard.rows(100_000)]
+        journal.mark_sent(numbers)
+        for n in numbers:
+            journal.settle(n, Seq(1))
+
+    def remove(self, count: int, parent: InodeId = ROOT, start: int = 0) -> None:
+        for number in range(start, start + count):
+            self.bench.unlink(b"%d" % number, parent)
+
+    def sendable(self, kind: type = Unlink) -> int:
+        return sum(isinstance(row.mutation, kind) for row in self.guard.rows(100_000))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.bench.close()
+
+
+class Clock:
+    """The time that the guard sees."""
+
+    now = 100.0
+
+
+def settle(world: World, *, quiet: bool = True) -> None:
+    """What is to be decided is decided, after a quiet time or at once."""
+
+    async def main() -> None:
+        if not world.guard._scanned.is_set():
+            await world.guard.scan()
+        await world.guard.ready()
+
+    Clock.now += QUIET_SECONDS if quiet else 0.0
+    trio.run(main)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least mass deletion is small, so that tests are short."""
+    monkeypatch.setattr(guarding, "LEAST_FILES", 60)
+    monkeypatch.setattr(guarding, "BURST_FILES", 20)
+    monkeypatch.setattr(trio, "current_time", lambda: Clock.now)
+
+
+@pytest.mark.parametrize(
+    ("removed", "before", "expected"),
+    [(59, 60, False), (60, 119, True), (60, 120, False), (5000, 6000, True), (5000, 10_000, False)],
+)
+def test_a_mass_deletion_is_many_files_and_a_large_share(removed: int, before: int, expected: bool) -> None:
+    assert is_mass(removed, before, 0.5) is expected
+
+
+def test_the_real_bounds_are_the_documented_ones() -> None:
+    assert (LEAST_FILES, BURST_FILES) == (1000, 100)
+
+
+def test_a_few_removals_travel_at_once(world: World) -> None:
+    settle(world)
+    world.furnish(30)
+    world.remove(15)
+    assert not world.guard.is_waiting
+    assert world.sendable() == 15
+
+
+def test_a_burst_waits_from_its_first_removal_and_is_let_go_when_it_is_over(world: World) -> None:
+    settle(world)
+    world.furnish(100)
+    world.files_there = 10_000
+    world.remove(70)
+    assert world.sendable() == 0
+    world.bench.make(b"new")
+    assert world.sendable(Create) == 1
+    settle(world, quiet=False)
+    assert world.sendable() == 0
+    settle(world)
+    assert world.sendable() == 70
+    assert (world.guard.is_waiting, world.guard.question, world.asked) == (False, None, [])
+
+
+def test_a_large_share_is_held_and_asked_about(world: World) -> None:
+    settle(world)
+    world.furnish(100)
+    world.remove(70)
+    settle(world)
+    assert world.sendable() == 0
+    assert [each.files for each in world.asked] == [70]
+    assert world.guard.question is not None
+    assert world.guard.question.drive_files == 100
+    assert world.guard.is_settled_below(world.bench.local.journal.next_op())
+    # A few more are no burst.
+    world.remove(5, start=70)
+    assert world.sendable() == 5
+    assert world.guard.release() == 70
+    assert world.sendable() == 75
+    assert world.guard.question is None
+
+
+def test_what_was_sent_within_the_window_counts(world: World) -> None:
+    settle(world)
+    world.furnish(200)
+    world.remove(65)
+    settle(world)
+    assert world.sendable() == 65
+    world.send()
+    world.files_there = 135
+    world.remove(65, start=65)
+    settle(world)
+    assert world.sendable() == 0
+    assert [each.drive_files for each in world.asked] == [200]
+
+
+def test_it_stays_held_over_a_restart(world: World) -> None:
+    settle(world)
+    world.furnish(100)
+    world.remove(70)
+    settle(world)
+    world.fresh()
+    settle(world)
+    assert world.sendable() == 0
+    assert world.guard.question is not None
+    assert world.guard.question.files == 70
+
+
+def test_a_burst_that_was_not_decided_is_decided_after_a_restart(world: World) -> None:
+    settle(world)
+    world.furnish(100)
+    world.remove(70)
+    world.fresh()
+    assert world.guard.is_waiting
+    settle(world)
+    assert world.sendable() == 0
+    assert [each.files for each in world.asked] == [70]
+
+
+def test_without_the_backend_nothing_is_decided(world: World) -> None:
+    settle(world)
+    world.furnish(100)
+    world.remove(70)
+    world.is_online = False
+    with pytest.raises(Offline):
+        settle(world)
+    assert (world.sendable(), world.guard.is_waiting) == (0, True)
+
+
+def test_a_name_that_is_made_again_lets_its_removal_go(world: World) -> None:
+    settle(world)
+    world.furnish(100)
+    world.remove(70)
+    settle(world)
+    world.bench.make(b"7")
+    rows = [row.mutation for row in world.guard.rows(1000)]
+    assert [type(each) for each in rows] == [Unlink, Create]
+    assert world.guard.question is not None
+    assert world.guard.question.files == 69
+
+
+def test_a_directory_that_is_made_again_lets_all_below_it_go(world: World) -> None:
+    settle(world)
+    outer = world.bench.mkdir(b"outer")
+    inner = world.bench.mkdir(b"inner", outer)
+    for directory in (outer, inner):
+        world.furnish(40, directory)
+    for directory in (inner, outer):
+        world.remove(40, directory)
+        if directory == inner:
+            world.bench.run(world.bench.fs.rmdir, outer, b"inner")
+    world.bench.run(world.bench.fs.rmdir, ROOT, b"outer")
+    settle(world)
+    assert world.sendable() == 0
+    world.bench.mkdir(b"outer")
+    assert world.guard.is_waiting
+    settle(world)
+    assert world.sendable() == 82
+    assert world.guard.question is None
+
+
+def test_a_directory_waits_with_what_is_held_in_it(world: World) -> None:
+    settle(world)
+    directory = world.bench.mkdir(b"directory")
+    world.furnish(100, directory)
+    world.remove(100, directory)
+    settle(world)
+    world.bench.run(world.bench.fs.rmdir, ROOT, b"directory")
+    assert world.sendable() == 0
+    assert world.guard.question is not None
+    assert world.guard.question.files == 100
+
+
+def test_turned_off_it_lets_everything_go(world: World) -> None:
+    settle(world)
+    world.furnish(100)
+    world.remove(70)
+    settle(world)
+    assert world.sendable() == 0
+    world.fresh(share=0.0)
+    assert (world.sendable(), world.guard.question, world.guard.is_waiting) == (70, None, False)
