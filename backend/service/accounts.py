@@ -7,9 +7,10 @@ not this machine; a revoked device is told so, and nothing else.
 
 import base64
 from dataclasses import dataclass
+from typing import Any
 
 from blake3 import blake3
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, update
 
 from backend.metadata.schema import devices, login_attempts, user_workspaces, users, workspaces
 from backend.service import ids
@@ -169,9 +170,9 @@ def _count_attempt(connection: Connection, subject: str, window: int, most: int)
         connection.execute(update(login_attempts).where(same).values(attempts=attempts + 1))
 
 
-def _recognise(connection: Connection, token_hash: bytes) -> Caller:
+def _recognising() -> Select[Any]:
     home = workspaces.c.kind == "home"
-    statement = (
+    return (
         select(devices.c.device, devices.c.user, devices.c.revoked_ns, workspaces.c.account)
         .join(user_workspaces, user_workspaces.c.user == devices.c.user)
         .join(
@@ -180,9 +181,16 @@ def _recognise(connection: Connection, token_hash: bytes) -> Caller:
             & (workspaces.c.workspace == user_workspaces.c.workspace)
             & home,
         )
-        .where(devices.c.token_hash == token_hash)
+        .where(devices.c.token_hash == bindparam("token_hash"))
     )
-    row = connection.execute(statement).one_or_none()
+
+
+_RECOGNISE = _recognising()
+"""Made once: every request begins with it."""
+
+
+def _recognise(connection: Connection, token_hash: bytes) -> Caller:
+    row = connection.execute(_RECOGNISE, {"token_hash": token_hash}).one_or_none()
     if row is None:
         raise ProtocolError(Code.UNAUTHENTICATED, "This device is not logged in here. Log in again.")
     if row.revoked_ns is not None:

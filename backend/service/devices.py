@@ -227,14 +227,17 @@ def _owners(connection: Connection, name: str) -> Sequence[Any]:
     return rows
 
 
+# Made once: each answer of a poll asks it.
+_REVOKED = select(schema.devices.c.revoked_ns).where(schema.devices.c.device == bindparam("device"))
+
+
 def refuse_revoked(connection: Connection, device: DeviceId) -> None:
     """See that a device that was let in before may still be served.
 
     Raises:
         ProtocolError: `device_revoked`.
     """
-    d = schema.devices.c
-    found = connection.execute(select(d.revoked_ns).where(d.device == device)).one_or_none()
+    found = connection.execute(_REVOKED, {"device": device}).one_or_none()
     if found is None or found.revoked_ns is not None:
         raise revoked()
 

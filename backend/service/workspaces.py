@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, func, insert, select
+from sqlalchemy import Connection, Row, Select, and_, bindparam, func, insert, select
 
 from backend.metadata import schema
 from backend.metadata.schema import MemberState, Role
@@ -106,7 +106,7 @@ def _root_inode(workspace: WorkspaceId, root: InodeId, now_ns: int) -> dict[str,
     }
 
 
-def _accesses(user: UserId) -> Select[Any]:
+def _accesses() -> Select[Any]:
     w, m, u = schema.workspaces, schema.members, schema.user_workspaces
     same = and_(w.c.account == u.c.account, w.c.workspace == u.c.workspace)
     member = and_(m.c.account == w.c.account, m.c.workspace == w.c.workspace, m.c.user == u.c.user)
@@ -115,7 +115,13 @@ def _accesses(user: UserId) -> Select[Any]:
     sent_here = and_(sent.c.account == w.c.account, sent.c.workspace == w.c.workspace)
     stamp = select(func.coalesce(func.max(sent.c.stamp), 0)).where(sent_here).scalar_subquery()
     columns = select(w.c.account, w.c.workspace, w.c.kind, w.c.root, m.c.role, *seqs, stamp)
-    return columns.select_from(u.join(w, same).join(m, member)).where(u.c.user == user, m.c.state == MemberState.ACTIVE)
+    joined = columns.select_from(u.join(w, same).join(m, member))
+    return joined.where(u.c.user == bindparam("user"), m.c.state == MemberState.ACTIVE)
+
+
+# Made once: every request looks its workspace up, and making the statement took longer than executing it.
+_VISIBLE = _accesses().order_by(schema.workspaces.c.workspace)
+_ONE = _accesses().where(schema.workspaces.c.workspace == bindparam("workspace"))
 
 
 def _access(row: Row[Any]) -> Access:
@@ -125,13 +131,12 @@ def _access(row: Row[Any]) -> Access:
 
 def visible(connection: Connection, user: UserId) -> list[Access]:
     """All workspaces that a user is a member of."""
-    statement = _accesses(user).order_by(schema.workspaces.c.workspace)
-    return [_access(row) for row in connection.execute(statement)]
+    return [_access(row) for row in connection.execute(_VISIBLE, {"user": user})]
 
 
 def find(connection: Connection, user: UserId, workspace: WorkspaceId) -> Access | None:
     """One workspace as a user sees it; None if there is none, or not for this user."""
-    row = connection.execute(_accesses(user).where(schema.workspaces.c.workspace == workspace)).one_or_none()
+    row = connection.execute(_ONE, {"user": user, "workspace": workspace}).one_or_none()
     return _access(row) if row is not None else None
 
 

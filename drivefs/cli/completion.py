@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from drivefs.cli.command import Command
 from drivefs.cli.exit_codes import ExitCode
 
-DIRECTORIES = {"MOUNTPOINT"}
+DIRECTORIES = {"MOUNTPOINT", "DIRECTORY"}
 FILES = {"PATH"}
 
 

@@ -6,6 +6,7 @@ lies beside it. Invariant: a file of which bytes are missing (they are on the se
 so, and never passes for the whole.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -21,13 +22,14 @@ from cache.workspace import LocalState
 from drivefs.protocol.changes import Create, Rename, Unlink
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind, InodeState, unpack_blocks
-from drivefs.sync.places import Places, path_of
+from drivefs.sync.places import Places, Way, path_of
 
 LIST_NAME = "drivefs-export.json"
 INCOMPLETE = b".incomplete"
 UNPLACED = b"without-a-place"
 LOST_AND_FOUND = "lost+found"
 PAGE_ROWS = 500
+COPIED = (InodeKind.FILE, InodeKind.DIRECTORY, InodeKind.SYMLINK)
 
 Range = tuple[int, int]
 Progress = Callable[[int, int], Awaitable[None]]
@@ -64,10 +66,8 @@ class Exporter:
         """
         changes = [_as_change(row) for row in self._unsettled()]
         for inode in self._wanted():
-            state = self._places.state(inode)
-            if state is not None and state.nlink:
-                await self._copy(state)
-                await progress(self.done.file_count, self.done.size_bytes)
+            await self._copy(inode)
+            await progress(self.done.file_count, self.done.size_bytes)
         if self._lost_and_found.is_dir():
             rescued = self._target / LOST_AND_FOUND
             await self._local.offload(shutil.copytree, self._lost_and_found, rescued)
@@ -86,50 +86,89 @@ class Exporter:
         found = {row.mutation.inode: None for row in self._unsettled() if isinstance(row.mutation, Create)}
         return list(found | dict.fromkeys(self._local.journal.drafts.draft_inodes()))
 
-    async def _copy(self, state: InodeState) -> None:
-        names = self._places.names_of(state.inode)
-        ways = [(self._places.way_to(parent), name) for parent, name in names]
-        known = [path_of(way, name) for way, name in ways if way is not None]
-        relative = known[0] if known else os.path.join(UNPLACED, b"inode-%d" % state.inode)
-        path = os.path.join(os.fsencode(self._target), relative)
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        missing: list[Range] = []
+    async def _copy(self, inode: InodeId) -> None:
+        """Copy one inode to its path, or beside where it cannot be there: the path is too long, or taken."""
+        try:
+            state = self._places.state(inode)
+            if state is None or not state.nlink or state.kind not in COPIED:
+                return
+            known = [path_of(way, name) for way, name in self._ways(inode) if way is not None]
+            unplaced = os.path.join(UNPLACED, b"inode-%d" % inode)
+            try:
+                relative = known[0] if known else unplaced
+                missing = await self._copy_to(state, relative)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENAMETOOLONG, errno.ENOTDIR):
+                    raise
+                relative = unplaced
+                missing = await self._copy_to(state, relative)
+        except Corrupt as error:
+            self._listed.append({"path": None, "inode": inode, "problem": str(error)})
+            self.done.missing_count += 1
+            return
+        if missing is None:
+            return
         if state.kind is InodeKind.FILE:
-            missing = await self._copy_file(state, path)
             self.done.file_count += 1
             self.done.missing_count += bool(missing)
-        elif state.kind is InodeKind.DIRECTORY:
-            os.makedirs(path, mode=0o700, exist_ok=True)
-            self.done.other_count += 1
-        elif state.kind is InodeKind.SYMLINK:
-            os.symlink(state.target, path)
-            self.done.other_count += 1
         else:
-            return
+            self.done.other_count += 1
         listed = {"path": os.fsdecode(relative), "kind": state.kind.name.lower(), "size": state.size}
         others = [os.fsdecode(each) for each in known[1:]]
         self._listed.append({**listed, "other_names": others, "missing": missing})
 
-    async def _copy_file(self, state: InodeState, path: bytes) -> list[Range]:
-        """Write the content as it is now; gives the ranges that are not here."""
+    def _ways(self, inode: InodeId) -> list[tuple[Way | None, bytes]]:
+        return [(self._places.way_to(parent), name) for parent, name in self._places.names_of(inode)]
+
+    async def _copy_to(self, state: InodeState, relative: bytes) -> list[Range] | None:
+        """Gives the ranges of a file that are not here; None: the server has it meanwhile."""
+        path = os.path.join(os.fsencode(self._target), relative)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        if state.kind is InodeKind.DIRECTORY:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            return []
+        if state.kind is InodeKind.SYMLINK:
+            os.symlink(state.target, path)
+            return []
+        return await self._copy_file(state, path)
+
+    async def _copy_file(self, state: InodeState, path: bytes) -> list[Range] | None:
         drafts = self._local.journal.drafts
         draft = drafts.draft(state.inode)
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
-            missing = _Missing()
+            missing = Missing()
             if draft is not None:
-                records = drafts.records(state.inode)
-                await self._copy_base(draft, descriptor, missing)
-                for record in records:
-                    await self._copy_record(record, descriptor, missing)
+                await self._copy_draft(draft, descriptor, missing)
             await self._local.offload(_finish, descriptor, state)
         finally:
             os.close(descriptor)
-        if missing.ranges:
+        if missing.ranges and draft is not None:
+            now = drafts.draft(state.inode)
+            if now is None or now.base != draft.base:
+                os.unlink(path)
+                return None
             os.rename(path, path + INCOMPLETE)
         return missing.ranges
 
-    async def _copy_base(self, draft: DraftRow, descriptor: int, missing: "_Missing") -> None:
+    async def _copy_draft(self, draft: DraftRow, descriptor: int, missing: "Missing") -> None:
+        """Write the base, and what was written over it, in order."""
+        drafts = self._local.journal.drafts
+        records = drafts.records(draft.inode)
+        # Before anything is waited for: a mounted drive may send the draft, and drop it, meanwhile.
+        rows = {each.id: self._row(each) for each in records if each.staged is None and not each.is_truncation}
+        await self._copy_base(draft, descriptor, missing)
+        for record in records:
+            await self._copy_record(record, rows.get(record.id), descriptor, missing)
+
+    def _row(self, record: Record) -> bytes | None:
+        """The bytes of a record in the journal; None if they are damaged."""
+        try:
+            return self._local.journal.drafts.record_data(record)
+        except Corrupt:
+            return None
+
+    async def _copy_base(self, draft: DraftRow, descriptor: int, missing: "Missing") -> None:
         """What was not written here of a content that the server has: as far as its blocks are in the cache."""
         os.ftruncate(descriptor, draft.base_size)
         if not draft.base_size:
@@ -149,18 +188,18 @@ class Exporter:
                 await self._local.offload(_write, descriptor, bytes(data), position)
             position += size
 
-    async def _copy_record(self, record: Record, descriptor: int, missing: "_Missing") -> None:
+    async def _copy_record(self, record: Record, data: bytes | None, descriptor: int, missing: "Missing") -> None:
         start, end = record.file_offset, record.file_offset + record.length
         if record.is_truncation:
             os.ftruncate(descriptor, start)
             missing.cut(start)
             return
-        try:
-            if record.staged is None:
-                data = self._local.journal.drafts.record_data(record)
-            else:
+        if record.staged is not None:
+            try:
                 data = await self._local.offload(self._local.staging.load, record.staged, record.digest)
-        except Corrupt:
+            except Corrupt:
+                data = None
+        if data is None:
             missing.add(start, end)
             return
         await self._local.offload(_write, descriptor, data, start)
@@ -180,23 +219,26 @@ class Exporter:
             os.close(directory)
 
 
-class _Missing:
+class Missing:
     """Ranges of a file that are not here, in order, none touching another."""
 
     def __init__(self) -> None:
         self.ranges: list[Range] = []
 
     def add(self, start: int, end: int) -> None:
+        """These bytes are not here."""
         self.remove(start, end)
         self.ranges = sorted([*self.ranges, (start, end)])
 
     def remove(self, start: int, end: int) -> None:
+        """These bytes are here."""
         kept: list[Range] = []
         for first, last in self.ranges:
             kept += [(a, b) for a, b in ((first, min(last, start)), (max(first, end), last)) if a < b]
         self.ranges = kept
 
     def cut(self, size: int) -> None:
+        """The file ends here: nothing behind is missing."""
         self.ranges = [(first, min(last, size)) for first, last in self.ranges if first < size]
 
 
