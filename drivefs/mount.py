@@ -401,7 +401,7 @@ class _Mount:
     def _start(self, parts: _Parts, nursery: trio.Nursery) -> None:
         table = handlers.Handlers(self._drive(parts), nursery).table()
         table |= watching.Watching(parts.events).table()
-        table |= conflicts.Settling(parts.filesystem).table()
+        table |= conflicts.Settling(parts.filesystem, parts.invalidation).table()
         table |= parts.pinning.table()
         table |= parts.deciding.table()
         nursery.start_soon(server.serve, server.listen(self._settings.places.runtime), table, nursery)

@@ -17,13 +17,15 @@ from drivefs.fs.view import Name
 from drivefs.fs.virtual import NAME
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind
+from drivefs.sync.contents import Invalidator
 
 
 class Settling:
-    """The handlers of one mount."""
+    """The handlers of one mount; the kernel hears of what is changed behind its back."""
 
-    def __init__(self, filesystem: FileSystem) -> None:
+    def __init__(self, filesystem: FileSystem, kernel: Invalidator) -> None:
         self._fs = filesystem
+        self._kernel = kernel
         self._ways: dict[str, Callable[[Conflict], Awaitable[None]]] = {
             "keep-mine": self._keep_mine,
             "keep-theirs": self._keep_theirs,
@@ -51,7 +53,16 @@ class Settling:
             raise Refused(
                 "failed", f"the conflict stays as it was: {type(error).__name__} ({error.errno}) {error}".rstrip()
             ) from error
+        self._tell_kernel(conflict)
         return self._told(conflict)
+
+    def _tell_kernel(self, conflict: Conflict) -> None:
+        lost = (conflict.mark.parent, conflict.mark.name)
+        for parent, name in {conflict.place, conflict.original or lost}:
+            self._kernel.entry(parent, name)
+            self._kernel.inode(parent, content=False)
+        for inode in filter(None, (conflict.copy.inode, conflict.theirs)):
+            self._kernel.inode(inode, content=False)
 
     def _told(self, conflict: Conflict) -> dict[str, Any]:
         mark = conflict.mark
