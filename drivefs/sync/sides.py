@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from cache.journal import RowState
 from cache.overlay import MISSING
 from cache.workspace import LocalState
-from drivefs.protocol.changes import Restore
+from drivefs.protocol.changes import Create, Restore
 from drivefs.protocol.ids import MAX_ID, NO_INODE, InodeId, RevisionNumber
 from drivefs.protocol.model import DentryState, InodeKind, InodeState
 from drivefs.sync.contents import Contents
@@ -81,7 +81,7 @@ class LocalSide:
 
 
 class RemoteSide:
-    """What the backend has, and what of this device comes back there."""
+    """What the backend has, and what of this device is queued to be made or brought back there."""
 
     def __init__(self, local: LocalState) -> None:
         self._local = local
@@ -108,7 +108,7 @@ class RemoteSide:
         state = self._replica.inode(inode)
         if state is not None:
             return state if state.nlink else None
-        if self._is_coming_back(inode):
+        if self._is_coming(inode):
             return self._journal.overlay.inode(inode) or InodeState(inode=inode, kind=InodeKind.DIRECTORY, mode=0o755)
         if inode in self._gone:
             return None
@@ -117,9 +117,10 @@ class RemoteSide:
         state = self._asked[inode]
         return state if state is not None and state.nlink else None
 
-    def _is_coming_back(self, inode: InodeId) -> bool:
+    def _is_coming(self, inode: InodeId) -> bool:
+        """Whether it is queued to be made, or brought back."""
         waiting = (row for row in self._journal.touching(inode) if row.state is not RowState.FAILED)
-        return any(isinstance(row.mutation, Restore) for row in waiting)
+        return any(isinstance(row.mutation, Create | Restore) for row in waiting)
 
     def at(self, place: Place) -> InodeId:
         """What a name leads to."""
@@ -128,7 +129,7 @@ class RemoteSide:
             return found or NO_INODE
         if self._replica.inode(place.parent) is None and self.inode(place.parent) is None:
             return NO_INODE
-        if self._is_coming_back(place.parent):
+        if self._is_coming(place.parent):
             return NO_INODE
         raise Unknown(directory=place.parent)
 

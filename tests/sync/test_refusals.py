@@ -254,6 +254,15 @@ def test_file_in_a_directory_of_which_nobody_knows_goes_to_lost_and_found(world:
     assert [m.parent for m in world.pending(Create)] == [ROOT, lost.inode]  # type: ignore[union-attr]
 
 
+def test_file_stays_in_a_directory_that_is_still_to_be_made(world: World) -> None:
+    directory = world.bench.mkdir(b"d")
+    inode = world.bench.file(b"a.txt", b"mine", directory)
+    world.refuse((world.pending(Create, inode)[0], "no_parent"))
+    assert world.bench.lookup(LOST) is None
+    assert world.bench.names(directory) == {b"a.txt"}
+    assert sorted(m.parent for m in world.pending(Create)) == sorted([ROOT, directory])  # type: ignore[union-attr]
+
+
 def test_edit_of_a_file_of_which_nobody_knows_goes_to_lost_and_found(world: World) -> None:
     inode = world.published(b"a.txt", b"first")
     world.bench.fs.write(world.bench.open_file(inode), 0, b"EDIT!")
