@@ -205,7 +205,9 @@ class Actor:
         """Write to a temporary name, rename over."""
         path, content = self.a_place(), self.fresh()
         temporary = path.with_name(f".{path.name}.{self.name}~")
-        with opened(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY) as descriptor:
+        if temporary.exists():
+            self._remove(temporary)  # left by a save that could not be finished
+        with opened(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY) as descriptor:
             self._finish(descriptor, temporary, content)
         self._rename(temporary, path)
 
