@@ -21,7 +21,7 @@ import anyio
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from backend import app, config
 from backend.api import control
@@ -228,7 +228,7 @@ def _device_list(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([_device(each.user, each.device) for each in listed], indent=2))
         return DONE
-    table = Table("user", "device", "state", "still to send", box=None)
+    table = Table(*(Column(each, no_wrap=True) for each in ("user", "device", "state", "still to send")), box=None)
     for each in listed:
         info = each.device
         seen = f"last seen {_time(info.last_seen_ns)}" if info.last_seen_ns else "never seen"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from drivefs.remote.client import Remote
 
 T = TypeVar("T")
+PIPE_COLUMNS = 240
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     parser.add_argument("--all", action="store_true", help="show those that were revoked too (--json always has them)")
     parser.set_defaults(action=show)
-    actions = parser.add_subparsers(title="actions", metavar="ACTION")
+    actions = parser.add_subparsers(title="actions", metavar="[ACTION]")
     summary = "end a device for good: the server answers nothing more to it"
     ending = actions.add_parser("revoke", help=summary, description=summary.capitalize() + ".", allow_abbrev=False)
     ending.add_argument("device", metavar="NAME", help="the device's name, or its id where several have that name")
@@ -52,15 +53,16 @@ def show(arguments: argparse.Namespace) -> int:
         output.print_json(found)
         return ExitCode.OK
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("device", "state", "still to send", box=None)
+    table = Table(*(Column(each, no_wrap=True) for each in ("device", "state", "still to send")), box=None)
     for each in found:
         if arguments.all or not each["revoked"]:
             pending = each["pending"]
             left = "not known" if pending is None else output.pending_in_words(pending["mutations"], pending["bytes"])
             table.add_row(each["name"] + (" (this one)" if each["this_device"] else ""), _state(each), left)
-    Console(highlight=False, markup=False, soft_wrap=True).print(table)
+    # A pipe has no width to keep to.
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(table)
     return ExitCode.OK
 
 

@@ -71,6 +71,7 @@ class Handlers:
         """Everything at once."""
         status = self._drive.reporter.status()
         is_known = status.quota_bytes is not None
+        outgoing = self._drive.presence.outgoing.all() if status.online else []
         return {
             **self._drive.identity,
             "online": status.online,
@@ -86,7 +87,7 @@ class Handlers:
             "quota": {"used_bytes": status.used_bytes, "limit_bytes": status.quota_bytes} if is_known else None,
             "unlisted_directories": status.unlisted_directories,
             "incoming": [uploads.as_fields(each) for each in self._drive.presence.incoming.all()],
-            "outgoing": [uploads.as_fields(each) for each in self._drive.presence.outgoing.all()],
+            "outgoing": [uploads.as_fields(each) for each in outgoing],
             "conflicts": self._drive.conflict_count(),
             "held": self._held(),
             "attention": self._drive.notices(),
