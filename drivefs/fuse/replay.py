@@ -16,12 +16,10 @@ from dataclasses import dataclass
 import trio
 
 from drivefs.fuse.replay_process import Lost, PlayerProcess
-from drivefs.fuse.replay_scenes import Order, Present, Waiting, concerns, orders
+from drivefs.fuse.replay_scenes import Order, Present, Told, Waiting, Way, concerns, orders
 from drivefs.fuse.replay_stage import Name, Scene, Stage
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind, InodeState
-from drivefs.sync.announcer import Told
-from drivefs.sync.places import Way
 
 log = logging.getLogger(__name__)
 

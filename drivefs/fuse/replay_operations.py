@@ -97,15 +97,8 @@ class _Staged:
         self._stage.remove("remove", (self._inode(parent), name))
 
     @translated
-    async def rename(
-        self,
-        parent: InodeT,
-        name: FileNameT,
-        new_parent: InodeT,
-        new_name: FileNameT,
-        flags: FlagT,
-        ctx: RequestContext,
-    ) -> None:
+    async def rename(self, *asked: Any) -> None:
+        parent, name, new_parent, new_name, _, _ = asked
         self._stage.remove("rename", (self._inode(parent), name), (self._inode(new_parent), new_name))
 
     @translated

@@ -16,16 +16,62 @@ times of an inode, so that each makes the inotify events that the change would h
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from drivefs.fuse.replay_stage import Name, Scene
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind, InodeState
-from drivefs.sync.announcer import Told
-from drivefs.sync.events import Kind
-from drivefs.sync.places import Way
+
+CREATED, CHANGED, RENAMED, REMOVED, ATTRIBUTES = "created", "changed", "renamed", "removed", "attributes"
+
+
+class Step(Protocol):
+    """One name on a way, and the directory that it leads to."""
+
+    @property
+    def parent(self) -> InodeId: ...
+    @property
+    def name(self) -> bytes: ...
+    @property
+    def inode(self) -> InodeId: ...
+
+
+Way = Sequence[Step]
+"""The way from the root to a directory."""
+
+
+class Happening(Protocol):
+    """What happened to an inode: a kind of the above; where it is now, or was; where a renamed one was; what it took
+    the name of."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def inode(self) -> InodeId: ...
+    @property
+    def name(self) -> Name | None: ...
+    @property
+    def source(self) -> Name | None: ...
+    @property
+    def replaced(self) -> InodeId: ...
+
+
+class Told(Protocol):
+    """A happening with the ways to its names, the inode's state, and that of the one it replaced."""
+
+    @property
+    def happened(self) -> Happening: ...
+    @property
+    def way(self) -> Way: ...
+    @property
+    def source_way(self) -> Way | None: ...
+    @property
+    def state(self) -> InodeState | None: ...
+    @property
+    def replaced(self) -> InodeState | None: ...
+
 
 Present = Callable[[InodeId], InodeState | None]
 """The present state of an inode, None if it is gone."""
@@ -53,20 +99,16 @@ def orders(told: Told, present: Present) -> list[Order]:
     state = present(happened.inode) or told.state
     if name is None or state is None:
         return []
-    match happened.kind:
-        case Kind.CREATED:
-            return [_create(told, name, state, present)]
-        case Kind.REMOVED:
-            return [_remove(told, name, state, present)]
-        case Kind.RENAMED:
-            return [_rename(told, name, state, present)]
-        case Kind.CHANGED if happened.replaced:
-            gone = [] if told.replaced is None else [_remove(told, name, told.replaced, present)]
-            return [*gone, _create(told, name, state, present)]
-        case Kind.CHANGED | Kind.ATTRIBUTES:
-            return [_touch(told, name, state, present)]
-        case _:
-            return []
+    if happened.kind == REMOVED:
+        return [_remove(told, name, state, present)]
+    if happened.kind == RENAMED:
+        return [_rename(told, name, state, present)]
+    if happened.kind == CREATED:
+        return [_create(told, name, state, present)]
+    if happened.kind == CHANGED and happened.replaced:
+        gone = [] if told.replaced is None else [_remove(told, name, told.replaced, present)]
+        return [*gone, _create(told, name, state, present)]
+    return [_touch(told, name, state, present)]
 
 
 def _create(told: Told, name: Name, state: InodeState, present: Present) -> Order:
@@ -98,7 +140,7 @@ def _rename(told: Told, name: Name, state: InodeState, present: Present) -> Orde
 
 def _touch(told: Told, name: Name, state: InodeState, present: Present) -> Order:
     scene = Scene(_shown(told.way, present), "", touches=state.inode)
-    is_changed = told.happened.kind is Kind.CHANGED
+    is_changed = told.happened.kind == CHANGED
     times = (None if is_changed else state.atime_ns, state.mtime_ns)
     return Order("touch", (_place(told.way, name), name[1], state.inode, times, is_changed), scene)
 
@@ -168,6 +210,6 @@ def is_covered(told: Told, last: Told) -> bool:
     kind, before = told.happened.kind, last.happened.kind
     if told.happened.name != last.happened.name or told.happened.replaced:
         return False
-    if kind is Kind.CHANGED:
-        return before in (Kind.CREATED, Kind.CHANGED)
-    return kind is Kind.ATTRIBUTES and before in (Kind.CREATED, Kind.CHANGED, Kind.ATTRIBUTES)
+    if kind == CHANGED:
+        return before in (CREATED, CHANGED)
+    return kind == ATTRIBUTES and before in (CREATED, CHANGED, ATTRIBUTES)
