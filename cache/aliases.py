@@ -7,7 +7,7 @@ alias stands for as long as a queued mutation may name it; what was sent as it w
 
 from cache.database import Database
 from cache.effects import renamed
-from drivefs.protocol.changes import Mutation
+from drivefs.protocol.changes import Create, Mutation
 from drivefs.protocol.ids import InodeId
 
 TABLE = """
@@ -38,8 +38,13 @@ class Aliases:
         self._targets[inode] = target
 
     def actual(self, mutation: Mutation) -> Mutation:
-        """What a mutation that was not sent means."""
-        return renamed(mutation, self._targets) if self._targets else mutation
+        """What a mutation that was not sent means; what makes an inode makes that one."""
+        if not self._targets:
+            return mutation
+        actual = renamed(mutation, self._targets)
+        if isinstance(actual, Create) and actual.inode != mutation.inode:
+            actual.inode = mutation.inode
+        return actual
 
     def inode(self, inode: InodeId) -> InodeId:
         """What an id means."""

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable
 
 import trio
 
+from cache.effects import parents
 from cache.journal import OP_STRIDE, JournalRow, RowState
-from drivefs.protocol.changes import Mutation, OpResult, Rename, Status, Store, Unlink
+from drivefs.protocol.changes import Create, Mutation, OpResult, Rename, Restore, Status, Store, Unlink
 from drivefs.protocol.ids import NO_REVISION, InodeId, OpNumber, RevisionNumber, Seq
 from drivefs.protocol.messages import InodesRequest
 from drivefs.sync.amends import Amends, Outcome
@@ -96,8 +97,9 @@ class Refusals:
         rows = self._journal.failed(MOST_REFUSED)
         for step, row in enumerate(rows):
             if self._is_only_behind(row):
+                at_end = row.status is not Status.CONFLICT or self._is_before_its_directory(row)
                 with self._journal.transaction():
-                    self._amends.again(row, at_end=row.status is not Status.CONFLICT)
+                    self._amends.again(row, at_end=at_end)
             if step % STEP_REFUSED == 0:
                 await trio.lowlevel.checkpoint()
         for step, row in enumerate(rows):
@@ -117,7 +119,16 @@ class Refusals:
         """
         if row.status in (Status.ID_TAKEN, Status.STALE) and row.reason != INODE_TAKEN:
             return True
-        return row.reason == PREDECESSOR or (row.reason in LACKING and row.n not in self._judged)
+        is_unexplained = row.reason in LACKING and row.n not in self._judged
+        return row.reason == PREDECESSOR or is_unexplained or self._is_before_its_directory(row)
+
+    def _is_before_its_directory(self, row: JournalRow) -> bool:
+        """Whether what a mutation lacks is still to be made, by one that stands behind it."""
+        if row.reason not in LACKING:
+            return False
+        named = {row.mutation.inode, *parents(row.mutation)}
+        queued = (each for inode in named for each in self._journal.touching(inode) if each.n > row.n)
+        return any(isinstance(each.mutation, Create | Restore) and each.mutation.inode in named for each in queued)
 
     async def _deal_with(self, n: OpNumber) -> None:
         while True:

@@ -216,7 +216,6 @@ class Device:
             workspace,
             random_bytes=self.random,
             opened=lambda reply: None,
-            renumbered=lambda fresh: None,
         )
         self.follower = self._make_follower(ends, shown, Announcer(events, Places(self.local, self.root)))
         for inode in self.local.journal.drafts.draft_inodes():

@@ -122,6 +122,8 @@ class Writer:
         # What another inode replaced and goes on from is in that one's history, and not in the trash.
         is_history = inode is not None and bool(state.tree.names[place]) and state.lineages.is_taken(inode)
         past = state.freed.get(place)
+        if past is not None and past.inode != row.inode:
+            past = None  # that of another inode, which came to this name and left it within the batch
         return {
             **asdict(row),
             "to_seq": state.author.seq,

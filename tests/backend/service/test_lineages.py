@@ -212,3 +212,18 @@ async def test_a_base_by_op_is_found_though_its_answer_is_forgotten(drive: Drive
     assert await laptop.say(following) == "ok"
     late = laptop.store(file, first, Base(revision_op=OpNumber(store.n)))
     assert await laptop.say(late) == "conflict changed"
+
+
+async def test_history_of_what_came_and_left_within_a_batch_is_not_taken_over_unseen(
+    drive: Drive, laptop: Device
+) -> None:
+    first = await laptop.make(b"tmp")
+    mid = laptop.create(b"tmp")
+    stored = laptop.store(mid.inode, await drive.upload(laptop, b"2"))
+    away = laptop.rename(mid.inode, b"tmp", b"kept")
+    results = await laptop.send(laptop.rename(first, b"tmp", b"other"), mid, stored, away)
+    assert {result.status for result in results} == {"ok"}
+    last = await laptop.save(b"tmp", b"3")
+    revision = (await laptop.known(mid.inode)).revision
+    assert await laptop.write(mid.inode, b"4", base=revision) > revision
+    assert len({(await laptop.known(inode)).lineage for inode in (first, mid.inode, last)}) == 3
