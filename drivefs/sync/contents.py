@@ -82,6 +82,10 @@ class Views(Protocol):
         """Drop what is cached of these inodes and (parent, name) pairs: the databases have something newer."""
         ...
 
+    def open_inodes(self) -> list[InodeId]:
+        """The files that somebody has open."""
+        ...
+
     def replaced(self, states: Iterable[InodeState]) -> None:
         """These states are newer than what is cached and look the same to programs: cache them instead."""
         ...

@@ -36,6 +36,8 @@ class _Difference:
     contents: list[InodeId] = field(default_factory=list)
     names: list[NameChange] = field(default_factory=list)
     alike: list[InodeState] = field(default_factory=list)
+    came: list[InodeId] = field(default_factory=list)
+    """What the replica did not have: nobody knew it, or it was removed and is back."""
     states: list[tuple[InodeState, InodeState]] = field(default_factory=list)
 
     def add_state(self, before: InodeState, after: InodeState | None) -> None:
@@ -156,8 +158,12 @@ class Follower:
         own = {state.inode for state in overlay.inodes([state.inode for state in page.inodes])}
         found = _Difference()
         for state in page.inodes:
-            if state.inode not in own and (before := replica.inode(state.inode)) is not None:
+            if state.inode in own:
+                continue
+            if (before := replica.inode(state.inode)) is not None:
                 found.add_state(before, state)
+            else:
+                found.came.append(state.inode)
         for dentry in page.dentries:
             if overlay.dentry(dentry.parent, dentry.name) is not MISSING:
                 continue
@@ -180,11 +186,13 @@ class Follower:
 
     def _tell(self, difference: _Difference, before: Before) -> None:
         names = [(change.parent, change.name) for change in difference.names]
-        self._views.forget_cached([*difference.attributes, *difference.contents], names)
+        # What came back may still be open as it was when it was removed.
+        back = set(difference.came).intersection(self._views.open_inodes()) if difference.came else ()
+        self._views.forget_cached([*difference.attributes, *difference.contents, *difference.came], names)
         self._views.replaced(difference.alike)
         for inode in difference.attributes:
             self._invalidator.inode(inode, content=False)
-        for inode in difference.contents:
+        for inode in (*difference.contents, *back):
             self._invalidator.inode(inode, content=True)
         for parent, name in names:
             self._invalidator.entry(parent, name)

@@ -140,3 +140,18 @@ def test_file_that_another_device_removed_stays_whole_for_those_who_have_it_open
     assert bytes(world.bench.run(world.bench.fs.read, reader, 0, 100)) == b"mine"
     assert world.bench.fs.inode(state.inode).nlink == 0
     world.bench.fs.release(reader)
+
+
+def test_open_file_that_was_removed_elsewhere_and_came_back_shows_what_it_came_back_with(world: World) -> None:
+    before = world.committed(b"a.txt", b"first")
+    world.apply(3, [msgspec.structs.replace(before, seq=Seq(3))], {b"a.txt": before.inode})
+    handle = world.bench.open_file(before.inode)
+    gone = msgspec.structs.replace(before, nlink=0, seq=Seq(4))
+    world.apply(4, [gone], {b"a.txt": 0})
+    assert world.bench.read(before.inode) == b"first"
+    back = msgspec.structs.replace(before, seq=Seq(5), revision=RevisionNumber(7), size=0, blocks=b"", mtime_ns=77)
+    forgotten = world.apply(5, [back], {b"b.txt": before.inode})
+    assert (before.inode, True) in forgotten
+    assert world.bench.read(before.inode) == b""
+    world.bench.fs.release(handle)
+    assert world.bench.read(before.inode) == b""
