@@ -44,8 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
         if mutations:
             raise CommandError(
                 f"{output.pending_in_words(mutations, size)} of profile {name!r} exist on this device only, so it "
-                "stays logged in. To send them: drivefs mount, then drivefs sync --wait. To keep them for later, do "
-                "nothing. To delete them for good: drivefs logout --discard",
+                "stays logged in. To send them: drivefs mount, then drivefs sync --wait. To copy them: drivefs export "
+                "DIRECTORY. To keep them for later, do nothing. To delete them for good: drivefs logout --discard",
                 ExitCode.UNFINISHED,
             )
     else:
