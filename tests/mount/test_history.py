@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -238,6 +239,39 @@ def test_files_that_are_open_over_a_new_history_go_on(workbench: Workbench, serv
     assert (other / "made/file").read_bytes() == b"begun offline, and finished"
     assert sorted(os.listdir(other)) == sorted(os.listdir(root)) == ["changed", "emptied", "kept", "made"]
     end(shell)
+    device.umount()
+    device.assert_sound()
+    server.assert_sound()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.3, 0.8])
+def test_a_crash_while_the_history_changes_loses_nothing(
+    workbench: Workbench, server: Server, device: Device, seconds: float
+) -> None:
+    """[history-other] [crash-write]: wherever between the old history and the new one the mount is killed."""
+    root = device.mountpoint
+    furnish(root)
+    device.sync()
+    saved = Saved(server)
+    wait_until("online", lambda: bool(device.status()["online"]))
+    write_file(root / "changed", b"acknowledged")
+    device.sync()
+    saved.put_back()
+    write_file(root / "new", b"waiting")
+    (root / "made").mkdir()
+    write_file(root / "made/file", os.urandom(300_000))
+    expected = (root / "made/file").read_bytes()
+    tell(server, "UPDATE devices SET nonce = x'00', epoch = 1")
+    server.start()
+    time.sleep(seconds)
+    device.kill()
+    device.mount(*mount_options())
+    device.sync()
+    other = fresh(workbench, server)
+    wait_until("both show the same", equal(root, other), 60)
+    assert (other / "new").read_bytes() == b"waiting"
+    assert (other / "made/file").read_bytes() == expected
+    assert sorted(os.listdir(other)) == ["changed", "emptied", "kept", "made", "new"]
     device.umount()
     device.assert_sound()
     server.assert_sound()
