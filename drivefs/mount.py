@@ -451,6 +451,7 @@ class _Mount:
                 "this device was revoked: the drive is read-only, and what the server does not have stays here. To "
                 "send it: drivefs umount, drivefs login, mount again. To take it elsewhere: drivefs export DIRECTORY"
             )
+        found += parts.engine.given_up
         if self._local.blocks.problem:
             found.append(f"nothing is kept in the cache until the next mount: {self._local.blocks.problem}")
         if (question := parts.guard.question) is not None:

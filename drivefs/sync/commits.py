@@ -79,6 +79,11 @@ class Committer:
         self._refusals.pausing.clear()
         return is_done
 
+    @property
+    def given_up(self) -> list[str]:
+        """What people should know of changes that were given up lately."""
+        return list(self._refusals.notes)
+
     def begin_again(self) -> None:
         """The backend's history is another one: what it said of the old one is void."""
         self._refusals.begin_again()

@@ -83,6 +83,11 @@ class Engine:
         self._resends: list[tuple[Store, OpResult]] = []
         self._begun_again = Signal()
 
+    @property
+    def given_up(self) -> list[str]:
+        """What people should know of changes that gave way to those of other devices."""
+        return self._parts.committer.given_up
+
     async def run(self) -> None:
         """Synchronise until cancelled; cancellation loses nothing, the journal has it all."""
         self._offer_drafts()

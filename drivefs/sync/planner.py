@@ -20,17 +20,15 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from cache.effects import entries, parents, subjects
 from drivefs.protocol import wire
 from drivefs.protocol.changes import (
     Base,
     Create,
     Exchange,
-    Link,
     Mutation,
     Rename,
-    Restore,
     SetAttributes,
-    SetXattr,
     Store,
     Unlink,
 )
@@ -160,18 +158,17 @@ def _block_count(mutation: Mutation) -> int:
 
 def _with_predecessors(mutation: Mutation, touched: _Touched, frozen: Set[OpNumber]) -> Mutation:
     """Note what the mutation touches; give it with the ops that must be settled before it, and its own base."""
-    inodes, names, parents, moved = _footprint(mutation)
     after: set[OpNumber] = set()
-    for inode in inodes:
+    for inode in filter(None, subjects(mutation)):
         after.add(touched.inodes.get(inode, NO_OP))
         touched.inodes[inode] = mutation.n
-    for name in names:
+    for name in entries(mutation):
         after.add(touched.dentries.get(name, NO_OP))
         touched.dentries[name] = mutation.n
-    for parent in parents:
+    for parent in parents(mutation):
         after.add(touched.directories.get(parent, NO_OP))
         touched.children.setdefault(parent, []).append(mutation.n)
-    for directory in moved:
+    for directory in _moved(mutation):
         after.add(touched.directories.get(directory, NO_OP))
         after.update(touched.children.pop(directory, ()))
         touched.directories[directory] = mutation.n
@@ -188,36 +185,12 @@ def _with_predecessors(mutation: Mutation, touched: _Touched, frozen: Set[OpNumb
     return msgspec.structs.replace(mutation, after=sorted(after))
 
 
-_Footprint = tuple[Sequence[InodeId], Sequence[tuple[InodeId, bytes]], Sequence[InodeId], Sequence[InodeId]]
-
-
-def _footprint(mutation: Mutation) -> _Footprint:
-    """What a mutation writes: inodes, dentries, the directories it names, the directories it moves or ends."""
+def _moved(mutation: Mutation) -> Sequence[InodeId]:
+    """What a mutation makes, moves or ends, if that is or may be a directory."""
     match mutation:
         case Create():
-            moved = [mutation.inode] if mutation.kind == InodeKind.DIRECTORY else []
-            return [mutation.inode], [(mutation.parent, mutation.name)], [mutation.parent], moved
-        case Link() | Restore():
-            return [mutation.inode], [(mutation.parent, mutation.name)], [mutation.parent], []
-        case Unlink():
-            return [mutation.inode], [(mutation.parent, mutation.name)], [mutation.parent], [mutation.inode]
-        case Rename():
-            names = [(mutation.parent, mutation.name), (mutation.new_parent, mutation.new_name)]
-            inodes = [inode for inode in (mutation.inode, mutation.replaced) if inode != NO_INODE]
-            return inodes, names, [mutation.parent, mutation.new_parent], inodes
-        case Exchange():
-            names = [(mutation.parent, mutation.name), (mutation.other_parent, mutation.other_name)]
-            inodes = [mutation.inode, mutation.other]
-            return inodes, names, [mutation.parent, mutation.other_parent], inodes
-        case SetAttributes() | SetXattr() | Store():
-            return [mutation.inode], [], [], []
-
-
-def inodes_of(mutation: Mutation) -> Sequence[InodeId]:
-    """The inodes that a mutation writes."""
-    return _footprint(mutation)[0]
-
-
-def names_of(mutation: Mutation) -> Sequence[tuple[InodeId, bytes]]:
-    """The dentries that a mutation writes."""
-    return _footprint(mutation)[1]
+            return [mutation.inode] if mutation.kind == InodeKind.DIRECTORY else []
+        case Unlink() | Rename() | Exchange():
+            return [inode for inode in subjects(mutation) if inode != NO_INODE]
+        case _:
+            return []

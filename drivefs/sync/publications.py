@@ -133,10 +133,6 @@ class Publications:
         """Whether the content of the inode is due or being published, rather than still being written."""
         return inode in self._on_their_way or inode in self._due
 
-    def is_idle(self) -> bool:
-        """Whether nothing is due and nothing on its way."""
-        return not self._due and not self._on_their_way
-
     async def wait(self, longest_seconds: float) -> None:
         """Wait until something is offered or falls due, at most so long; cancellation changes nothing."""
         if self._due:
