@@ -376,10 +376,10 @@ class _Mount:
                     client=client,
                     jitter=random.random,
                     allow_insecure=profile.allow_insecure_http,
-                    answer_seconds=profile.answer_seconds,
                 )
             except errors.InsecureUrl as error:
                 raise MountError(f"{error}. Log in again with drivefs login") from error
+            remote.answer_seconds = profile.answer_seconds
             parts = _compose(self._settings, self._local, remote)
             try:
                 parts.kernel.mount()

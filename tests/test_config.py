@@ -168,3 +168,29 @@ def test_leftover_of_a_crash_does_not_widen_the_rights(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
     assert (tmp_path / "file").read_bytes() == b"whole"
     assert not leftover.exists()
+
+
+def test_what_pins_and_waiting_may_take_is_set_by_people_and_kept(tmp_path: Path) -> None:
+    where = places_in(tmp_path)
+    where.config.mkdir(parents=True)
+    where.config_file.write_text(
+        '[profiles.home]\nurl = "https://x"\nuser = "u"\ndevice = "d"\n'
+        'pin_size = "2G"\nahead_size = "0"\nanswer_seconds = 30\n'
+    )
+    profile = config.read_profiles(where)["home"]
+    assert profile.pin_limit_bytes == 2 * 2**30
+    assert profile.ahead_limit_bytes == 0
+    assert profile.answer_seconds == 30.0
+    config.write_profile(where, profile)
+    assert config.read_profiles(where)["home"] == profile
+
+
+@pytest.mark.parametrize("value", ["1", "true", '"soon"', "1000"])
+def test_a_wait_that_makes_no_sense_is_refused(tmp_path: Path, value: str) -> None:
+    where = places_in(tmp_path)
+    where.config.mkdir(parents=True)
+    where.config_file.write_text(
+        f'[profiles.home]\nurl = "https://x"\nuser = "u"\ndevice = "d"\nanswer_seconds = {value}\n'
+    )
+    with pytest.raises(config.ConfigError, match="answer_seconds"):
+        config.read_profiles(where)

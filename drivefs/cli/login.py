@@ -11,6 +11,7 @@ import os
 import random
 import socket
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from drivefs import config
@@ -89,7 +90,7 @@ def _over_existing(places: config.Places, profile: config.Profile) -> config.Pro
             f"profile {profile.name!r} is {existing.user} at {existing.url}. Choose another name for this one with "
             f"--profile, or log the old one out: drivefs logout --profile {profile.name}"
         )
-    return config.with_cache_limit(profile, existing.cache_limit_bytes)
+    return replace(existing, device=profile.device, allow_insecure_http=profile.allow_insecure_http)
 
 
 def _password(from_stdin: bool, profile: config.Profile) -> str:

@@ -43,8 +43,7 @@ FETCH_FAILURES = 3
 class Remote:
     """One server, as one device (`token`) or none. `jitter` gives random numbers from 0 to 1.
 
-    `answer_seconds`: how long a call that someone waits for may stay without a sign of an answer. Opening one sends
-    nothing. The `client` is `transport.open_client`'s, or one with a transport of a test's.
+    Opening one sends nothing. The `client` is `transport.open_client`'s, or one with a transport of a test's.
 
     Raises:
         errors.InsecureUrl: see `transport.check_url`.
@@ -58,11 +57,11 @@ class Remote:
         client: httpx.AsyncClient,
         jitter: retry.Jitter,
         allow_insecure: bool = False,
-        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self.url = transport.check_url(url, allow_insecure=allow_insecure)
         self._jitter = jitter
-        self._answer_seconds = answer_seconds
+        self.answer_seconds = ANSWER_SECONDS
+        """How long a call that someone waits for may stay without a sign of an answer."""
         self._transport = transport.Transport(self.url, token, client)
 
     async def health(self) -> messages.Health:
@@ -238,9 +237,13 @@ class Remote:
 
     def _impatient(self, exchange: Exchange) -> Exchange:
         """The same exchange for someone who waits."""
-        patience = self._answer_seconds * PATIENCE_PART
-        return replace(exchange, patience_seconds=patience, stall_seconds=self._answer_seconds - patience)
+        patience = self.answer_seconds * PATIENCE_PART
+        return replace(exchange, patience_seconds=patience, stall_seconds=self.answer_seconds - patience)
 
     def _decode(self, body: bytes, kind: type[T]) -> T:
-        with transport.translated(self.url):
-            return wire.decode(body, kind)
+        try:
+            with transport.translated(self.url):
+                return wire.decode(body, kind)
+        except errors.NotDrivefs:
+            self._transport.distrust()
+            raise

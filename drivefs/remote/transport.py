@@ -42,6 +42,8 @@ KEEPALIVE_SECONDS = 10
 poll does not wait for a machine that has gone."""
 FRESH = "drivefs.fresh"
 """The mark of a request that is not to go over a connection that was used before."""
+ANEW = "drivefs.anew"
+"""The mark of a request before which all connections that are kept are to be closed."""
 
 
 def check_url(url: str, *, allow_insecure: bool) -> str:
@@ -90,6 +92,7 @@ class Connections(httpx.AsyncBaseTransport):
     """Connections that are kept for the next request, and one of its own for each request that is marked `FRESH`."""
 
     def __init__(self, verify: ssl.SSLContext | bool) -> None:
+        self._verify = verify
         self.kept = self._pool(verify, MAX_CONNECTIONS)
         self.fresh = self._pool(verify, 0)
 
@@ -102,6 +105,9 @@ class Connections(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request over a connection of the kind that it asks for."""
+        if request.extensions.get(ANEW):
+            old, self.kept = self.kept, self._pool(self._verify, MAX_CONNECTIONS)
+            await old.aclose()
         pool = self.fresh if request.extensions.get(FRESH) else self.kept
         return await pool.handle_async_request(request)
 
@@ -150,6 +156,7 @@ class Transport:
     def __init__(self, url: str, token: str, client: httpx.AsyncClient) -> None:
         self._url = url
         self._client = client
+        self._is_distrusted = False
         self._headers = {"accept-encoding": "identity", "user-agent": f"drivefs/{drivefs.__version__}"}
         if token:
             self._headers["authorization"] = f"Bearer {token}"
@@ -176,8 +183,15 @@ class Transport:
         try:
             await self._believe(response, body, exchange.expects)
             yield body
+        except errors.NotDrivefs:
+            self.distrust()
+            raise
         finally:
             await body.close()
+
+    def distrust(self) -> None:
+        """What answered is not our server: whoever is at the other end of the connections now is not asked again."""
+        self._is_distrusted = True
 
     async def _answer(self, exchange: Exchange) -> httpx.Response:
         """The head of the reply: on a connection of its own if one that was used before stays silent."""
@@ -187,13 +201,14 @@ class Transport:
         return await self._client.send(self._request(exchange, is_fresh=exchange.patience_seconds > 0), stream=True)
 
     def _request(self, exchange: Exchange, *, is_fresh: bool = False) -> httpx.Request:
+        is_distrusted, self._is_distrusted = self._is_distrusted, False
         return self._client.build_request(
             exchange.method,
             self._url + exchange.path,
             content=_pieces(exchange.body) if exchange.body else None,
             headers=self._headers | _describe(exchange),
             timeout=httpx.Timeout(exchange.stall_seconds, connect=CONNECT_SECONDS),
-            extensions={FRESH: is_fresh},
+            extensions={FRESH: is_fresh, ANEW: is_distrusted},
         )
 
     async def _believe(self, response: httpx.Response, body: AsyncIterator[bytes], expects: str) -> None:

@@ -91,16 +91,16 @@ class Prefetcher:
         roots = self._trees.pins.roots
         for state in page.inodes:
             if state.kind is not InodeKind.FILE:
-                if state.inode in roots and not state.nlink:
-                    self._must_walk = True
                 continue
             if roots:
-                self._must_walk |= state.inode in roots and not state.nlink
                 self._changed[state.inode] = None
             if 0 < state.size <= self._ahead_bytes and self._is_used(state):
                 self._ahead[state.inode] = None
-        if roots:
-            self._changed.update((dentry.inode, None) for dentry in page.dentries if dentry.inode)
+        for dentry in page.dentries if roots else ():
+            if dentry.inode:
+                self._changed[dentry.inode] = None
+            # A pinned inode that loses a name may be gone, and another have taken its place.
+            self._must_walk |= self._replica.dentry(dentry.parent, dentry.name) in roots
         if len(self._changed) > MOST_CHANGED:
             self._changed.clear()
             self._must_walk = True
@@ -213,7 +213,7 @@ class Prefetcher:
         cursor = self._replica.cursor(self._workspace)
         request = InodesRequest(inodes=[root], as_of=cursor.seq if cursor else Seq(0))
         reply = await self._remote.inodes(self._workspace, request)
-        if reply.inodes:
+        if any(state.nlink for state in reply.inodes):
             return False
         self._trees.pins.remove(root)
         if there:

@@ -134,6 +134,20 @@ class World:
     remote: Remote
 
 
+def _connect_through(connections: transport.Connections, network: MemoryNetwork) -> None:
+    """Let all connections, those of pools to come too, go to the server in memory."""
+    make = connections._pool
+
+    def pool(*arguments: Any) -> Any:
+        made = make(*arguments)
+        made._pool._network_backend = network
+        return made
+
+    connections._pool = pool
+    for each in (connections.kept, connections.fresh):
+        each._pool._network_backend = network
+
+
 def run(answer: Answer, scenario: Callable[[World], Awaitable[None]], token: str = "a-token") -> None:
     """Run a scenario against a server in memory, under a virtual clock."""
 
@@ -143,8 +157,7 @@ def run(answer: Answer, scenario: Callable[[World], Awaitable[None]], token: str
             network = MemoryNetwork(server, nursery)
             client = transport.open_client("http://127.0.0.1")
             async with client:
-                for connections in (client._transport.kept, client._transport.fresh):
-                    connections._pool._network_backend = network
+                _connect_through(client._transport, network)
                 await scenario(
                     World(server, network, Remote("http://127.0.0.1", token, client=client, jitter=lambda: 0.5))
                 )

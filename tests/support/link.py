@@ -17,7 +17,7 @@ What the orders mean to the two ends:
 | `half_open` | are dead for ever, and nobody is told | flow |
 | `lose(REQUESTS or REPLIES)` | bytes of one direction vanish | likewise |
 | `delay`, `trickle` | flow late, or slowly | likewise |
-| `garbage(kind)` | are reset | are answered by the link, with nonsense |
+| `garbage(kind)` | are reset | are answered by the link, with nonsense, for as long as they are used |
 | `flap` | as `cut`, and as `restore`, in turns | likewise |
 """
 

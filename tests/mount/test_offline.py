@@ -1,0 +1,255 @@
+"""With the server gone, frozen, slow or talking nonsense: what is here works, what is not fails soon, nothing is lost.
+
+Owns the lines about life without a network of SEMANTICS.md, but those about pins.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.mount.conftest import mount_options
+from tests.mount.oracle import snapshot, write_file
+from tests.support.link import GARBAGE, REPLIES, REQUESTS, Link
+from tests.support.mounts import Device, Server, Workbench, wait_until
+
+RANDOM = random.Random(11)
+UNFINISHED = 3
+SILENCE_SECONDS = 20.0
+"""A watchdog for calls that may wait for a silent server: what SEMANTICS.md promises, and time for a busy machine."""
+INSTANT_SECONDS = 5.0
+"""A watchdog for calls that wait for nothing: a deadline of theirs would be longer."""
+
+
+@pytest.fixture
+def server(workbench: Workbench) -> Server:
+    return workbench.server()
+
+
+@pytest.fixture
+def link(workbench: Workbench, server: Server) -> Link:
+    return workbench.link(server)
+
+
+@pytest.fixture
+def device(workbench: Workbench, server: Server, link: Link) -> Device:
+    """A device that has `here`, and knows of `known` and of the directory `unlisted` without having them."""
+    with_all = workbench.device(server)
+    root = with_all.mount(*mount_options())
+    (root / "directory/unlisted").mkdir(parents=True)
+    for name in ("here", "known", "second", "third", "directory/unlisted/file"):
+        write_file(root / name, RANDOM.randbytes(200_000))
+    with_all.umount()
+    device = workbench.device(server, link=link)
+    root = device.mount(*mount_options())
+    assert len((root / "here").read_bytes()) == 200_000
+    assert "known" in os.listdir(root)
+    return device
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Fail if it took longer: a call that hangs is what these tests are about."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < seconds
+
+
+def assert_unavailable(path: Path, seconds: float) -> None:
+    with within(seconds), pytest.raises(OSError, match="Input/output error"):
+        path.read_bytes()
+
+
+def assert_life_goes_on(root: Path) -> None:
+    """All that needs no network is done at once."""
+    with within(INSTANT_SECONDS):
+        assert len((root / "here").read_bytes()) >= 200_000
+        assert "known" in os.listdir(root)
+        os.statvfs(root)
+        name = f"new{RANDOM.random()}"
+        write_file(root / name, b"written offline")
+        os.rename(root / name, root / f"{name} renamed")
+        (root / f"{name} directory").mkdir()
+        assert (root / f"{name} renamed").read_bytes() == b"written offline"
+        os.unlink(root / f"{name} renamed")
+        assert subprocess.run(["ls", "-l", root], capture_output=True, timeout=INSTANT_SECONDS).returncode == 0
+        assert subprocess.run(["df", root], capture_output=True, timeout=INSTANT_SECONDS).returncode == 0
+
+
+def test_a_life_without_a_server(device: Device, link: Link, workbench: Workbench) -> None:
+    """[offline-life] [offline-instant]"""
+    root = device.mountpoint
+    expected = {"here": (root / "here").read_bytes() + b" and more"}
+    device.umount()
+    link.cut()
+    for number in range(3):
+        device.mount(*mount_options())
+        assert_life_goes_on(root)
+        expected[f"file{number}"] = RANDOM.randbytes(100_000)
+        write_file(root / f"file{number}", expected[f"file{number}"])
+        if number == 0:
+            os.rename(root / "directory", root / "moved")
+        if number == 1:
+            os.unlink(root / "third")
+            with (root / "here").open("ab") as file:
+                file.write(b" and more")
+        device.umount("--now")
+    device.mount(*mount_options())
+    names = sorted(os.listdir(root))
+    link.restore()
+    device.sync()
+    other = workbench.device(device.server)
+    there = other.mount(*mount_options())
+    assert sorted(os.listdir(there)) == names
+    assert "third" not in names
+    assert {name: (there / name).read_bytes() for name in expected} == expected
+    assert os.listdir(there / "moved/unlisted") == ["file"]
+
+
+def test_a_mount_that_stood_still_shows_what_others_did_meanwhile(device: Device, workbench: Workbench) -> None:
+    """[offline-resumed]"""
+    root = device.mountpoint
+    other = workbench.device(device.server)
+    there = other.mount(*mount_options())
+    assert device.process is not None
+    device.process.send_signal(signal.SIGSTOP)
+    try:
+        write_file(there / "here", b"changed elsewhere")
+        write_file(there / "made elsewhere", b"too")
+        os.unlink(there / "third")
+        other.sync()
+        time.sleep(3.0)
+    finally:
+        device.process.send_signal(signal.SIGCONT)
+    wait_until("the change shows", lambda: (root / "here").read_bytes() == b"changed elsewhere")
+    wait_until("the new file shows", lambda: (root / "made elsewhere").exists())
+    wait_until("the removal shows", lambda: not (root / "third").exists())
+    write_file(root / "written", b"after")
+    device.sync()
+
+
+@pytest.mark.parametrize("how", ["cut", "killed", "frozen", "paused", "unreachable"])
+def test_what_is_not_here_fails_soon_and_the_rest_goes_on(device: Device, link: Link, how: str) -> None:
+    """[offline-eio] [offline-instant]"""
+    root, server = device.mountpoint, device.server
+    assert server.process is not None
+    if how == "cut":
+        link.cut()
+    elif how == "killed":
+        server.kill()
+    elif how == "frozen":
+        server.process.send_signal(signal.SIGSTOP)
+    elif how == "paused":
+        link.pause()
+    else:
+        link.unreachable()
+    is_silent = how in ("frozen", "paused", "unreachable")
+    try:
+        assert_unavailable(root / "known", SILENCE_SECONDS if is_silent else INSTANT_SECONDS)
+        wait_until("it is known to be offline", lambda: not device.status()["online"])
+        assert device.status()["reason"]
+        assert_unavailable(root / "second", INSTANT_SECONDS)
+        with within(INSTANT_SECONDS), pytest.raises(OSError, match="Input/output error"):
+            os.listdir(root / "directory/unlisted")
+        assert_life_goes_on(root)
+    finally:
+        if how == "frozen":
+            server.process.send_signal(signal.SIGCONT)
+    if how == "killed":
+        server.start()
+    link.restore()
+    wait_until("online again", lambda: bool(device.status()["online"]), 60)
+    assert len((root / "known").read_bytes()) == 200_000
+    device.sync()
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_nonsense_is_the_same_as_no_server(device: Device, link: Link, kind: str) -> None:
+    """[offline-garbage] [offline-eio] [offline-instant]"""
+    root = device.mountpoint
+    link.garbage(kind)
+    assert_unavailable(root / "known", SILENCE_SECONDS)
+    assert_life_goes_on(root)
+    wait_until("it is known to be offline", lambda: not device.status()["online"])
+    before = device.status()["pending"]
+    assert before["mutations"] > 0
+    with within(INSTANT_SECONDS):
+        device.umount("--now")
+    device.mount(*mount_options())
+    assert device.status()["pending"] == before
+    link.restore()
+    device.sync()
+    assert len((root / "known").read_bytes()) == 200_000
+
+
+def test_a_slow_server_is_waited_for(device: Device, link: Link) -> None:
+    """[offline-slow] [offline-instant]"""
+    link.trickle(40_000)
+    assert len((device.mountpoint / "known").read_bytes()) == 200_000
+    assert_life_goes_on(device.mountpoint)
+    link.delay(1.5)
+    assert len((device.mountpoint / "second").read_bytes()) == 200_000
+    assert os.listdir(device.mountpoint / "directory/unlisted") == ["file"]
+
+
+def test_a_trickle_that_leads_nowhere_is_given_up(device: Device, link: Link) -> None:
+    """[offline-eio]"""
+    link.trickle(200)
+    assert_unavailable(device.mountpoint / "known", 3 * SILENCE_SECONDS)
+    assert_life_goes_on(device.mountpoint)
+
+
+def test_connections_that_died_without_a_word_cost_moments(device: Device, link: Link) -> None:
+    """[offline-eio]"""
+    link.half_open()
+    with within(SILENCE_SECONDS):
+        assert len((device.mountpoint / "known").read_bytes()) == 200_000
+    write_file(device.mountpoint / "written")
+    device.sync()
+
+
+@pytest.mark.parametrize("how", ["flapping", REQUESTS, REPLIES])
+def test_all_arrives_once_over_a_bad_network(device: Device, link: Link, workbench: Workbench, how: str) -> None:
+    """[offline-flapping]"""
+    root = device.mountpoint
+    if how == "flapping":
+        link.flap(2.0)
+    else:
+        link.lose(how)
+    for number in range(12):
+        write_file(root / f"file{number}", RANDOM.randbytes(50_000 if number % 4 else 2_000_000))
+        if number % 3 == 2:
+            os.rename(root / f"file{number}", root / f"renamed{number}")
+        time.sleep(0.5)
+    if how != "flapping":
+        link.restore()
+    device.sync()
+    link.restore()
+    other = workbench.device(device.server)
+    assert snapshot(other.mount(*mount_options())) == snapshot(root)
+    device.server.assert_sound()
+
+
+@pytest.mark.parametrize("how", ["cut", "paused"])
+def test_unmounting_without_a_server_ends(device: Device, link: Link, how: str) -> None:
+    """[offline-umount]"""
+    write_file(device.mountpoint / "left", b"behind")
+    link.cut() if how == "cut" else link.pause()
+    write_file(device.mountpoint / "written", b"offline")
+    with within(4 * SILENCE_SECONDS):
+        done = device.command("umount", str(device.mountpoint))
+    assert done.returncode == UNFINISHED
+    assert "journal" in done.stderr
+    assert device.process is not None
+    device.process.wait(SILENCE_SECONDS)
+    device.ended()
+    device.mount(*mount_options())
+    assert (device.mountpoint / "written").read_bytes() == b"offline"
+    link.restore()
+    device.sync()
