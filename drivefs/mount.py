@@ -204,7 +204,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     device = settings.credentials
     offload = _Threads(THREADS)
     allowance = _Allowance(local)
-    publications = Publications()
+    publications = Publications(local.journal.last_op)
     session = Session(local, remote, device.workspace, random_bytes=os.urandom, opened=allowance.told)
     session.renumbered = lambda fresh: _renumber(filesystem, kernel.translation, engine, fresh)
     standing = Standing(local.journal, session.open, lambda is_revoked: filesystem.refuse_changes(is_revoked))

@@ -45,7 +45,7 @@ class Files:
             raise errors.ReadOnly
         content = self._contents.acquire(inode, writing=writing)
         content.fresh = content.fresh or is_new
-        handle = FileHandle(content, flags)
+        handle = FileHandle(content, flags, caller.pid)
         if flags & os.O_TRUNC:
             try:
                 self._attributes.resize(inode, 0, self._publisher)
@@ -105,10 +105,12 @@ class Files:
         Raises:
             BadHandle.
         """
-        content = self.handles.get(number).content
+        handle = self.handles.get(number)
+        content = handle.content
         content.fresh = False
         content.is_synced = True
         if content.layers and self._view.inode(content.inode).nlink:
+            self._publisher.acting(handle.process)
             self._publisher.synced(content.inode)
 
     def release(self, number: int) -> None:
@@ -120,4 +122,5 @@ class Files:
         self._end(self.handles.remove(number))
 
     def _end(self, handle: FileHandle) -> None:
+        self._publisher.acting(handle.process)
         self._contents.release(handle.content, writing=handle.writes, publisher=self._publisher)

@@ -91,6 +91,8 @@ class FileSystem:
         self.quota = Quota(drive.limits, drive.usage, local.journal.pending_bytes)
         self._local = local
         self._publisher = services.publisher
+        self.acting = services.publisher.acting
+        """Called with the process (or thread) that makes the changes to come."""
         self._view = view = View(local.journal, local.replica)
         view.see_to_root(drive.root)
         self._mutations = mutations = Mutations(local.journal, view)

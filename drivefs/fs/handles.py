@@ -19,14 +19,16 @@ class FileHandle:
     """One open file.
 
     `older` is the revision that whoever has it open has seen last, when the content shows a newer one by now; None: it
-    is that which the content shows. `draft` is the number of the content's draft that it wrote to last.
+    is that which the content shows. `draft` is the number of the content's draft that it wrote to last; `process`
+    opened it.
     """
 
-    __slots__ = ("ahead", "appends", "content", "draft", "older", "reads", "writes")
+    __slots__ = ("ahead", "appends", "content", "draft", "older", "process", "reads", "writes")
 
-    def __init__(self, content: Content, flags: int) -> None:
+    def __init__(self, content: Content, flags: int, process: int) -> None:
         access = flags & os.O_ACCMODE
         self.content = content
+        self.process = process
         self.reads = access != os.O_WRONLY
         self.writes = access != os.O_RDONLY
         self.appends = bool(flags & os.O_APPEND)

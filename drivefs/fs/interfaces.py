@@ -45,6 +45,10 @@ class Lister(Protocol):
 class Publisher(Protocol):
     """Hears what there is to publish; every method returns at once."""
 
+    def acting(self, process: int) -> None:
+        """The changes that come now are made by this process (or thread)."""
+        ...
+
     def changed(self) -> None:
         """A mutation was added to the journal."""
         ...

@@ -23,6 +23,11 @@ class Caller(Protocol):
         """The effective group."""
         ...
 
+    @property
+    def pid(self) -> int:
+        """The process, or the thread of one."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:

@@ -50,6 +50,7 @@ class Operations(pyfuse3.Operations):
     def __init__(self, filesystem: FileSystem, translation: Translation) -> None:
         super().__init__()
         self._fs = filesystem
+        self._acting = filesystem.acting
         self._translation = translation
         self._inode = translation.inode
         self._attributes = translation.attributes
@@ -67,6 +68,7 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         """Make and open a file."""
+        self._acting(ctx.pid)
         new = NewInode(parent=self._inode(parent_inode), name=name, kind=InodeKind.FILE, mode=stat.S_IMODE(mode))
         state, number = await self._fs.create_file(new, flags, ctx)
         return FileInfo(fh=number, keep_cache=True), self._attributes(state)
@@ -74,6 +76,7 @@ class Operations(pyfuse3.Operations):
     @translated
     async def mkdir(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext) -> EntryAttributes:
         """Make a directory."""
+        self._acting(ctx.pid)
         new = NewInode(parent=self._inode(parent_inode), name=name, kind=InodeKind.DIRECTORY, mode=stat.S_IMODE(mode))
         return self._attributes(await self._fs.create(new, ctx))
 
@@ -82,6 +85,7 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
         """Make a file or a special one."""
+        self._acting(ctx.pid)
         kind = InodeKind(stat.S_IFMT(mode) or stat.S_IFREG)
         new = NewInode(parent=self._inode(parent_inode), name=name, kind=kind, mode=stat.S_IMODE(mode), rdev=rdev)
         return self._attributes(await self._fs.create(new, ctx))
@@ -91,6 +95,7 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
         """Make a symbolic link."""
+        self._acting(ctx.pid)
         parent = self._inode(parent_inode)
         new = NewInode(parent=parent, name=name, kind=InodeKind.SYMLINK, mode=0o777, target=target)
         return self._attributes(await self._fs.create(new, ctx))
@@ -100,16 +105,19 @@ class Operations(pyfuse3.Operations):
         self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
         """Give an inode one more name."""
+        self._acting(ctx.pid)
         return self._attributes(await self._fs.link(self._inode(inode), self._inode(new_parent_inode), new_name))
 
     @translated
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
         """Remove a name."""
+        self._acting(ctx.pid)
         await self._fs.unlink(self._inode(parent_inode), name)
 
     @translated
     async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
         """Remove a directory."""
+        self._acting(ctx.pid)
         await self._fs.rmdir(self._inode(parent_inode), name)
 
     @translated
@@ -123,6 +131,7 @@ class Operations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> None:
         """Move a name, or swap two; RENAME_WHITEOUT is refused."""
+        self._acting(ctx.pid)
         source, target = (self._inode(parent_inode_old), name_old), (self._inode(parent_inode_new), name_new)
         if flags & ~KNOWN_RENAME_FLAGS or flags == KNOWN_RENAME_FLAGS:
             raise pyfuse3.FUSEError(errno.EINVAL)
@@ -156,6 +165,7 @@ class Operations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> EntryAttributes:
         """Change attributes; ctime is always now."""
+        self._acting(ctx.pid)
         wanted = Wanted(
             mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else None,
@@ -179,11 +189,13 @@ class Operations(pyfuse3.Operations):
     @translated
     async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
         """Set an extended attribute."""
+        self._acting(ctx.pid)
         self._fs.set_xattr(self._inode(inode), name, value)
 
     @translated
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
         """Remove an extended attribute."""
+        self._acting(ctx.pid)
         self._fs.remove_xattr(self._inode(inode), name)
 
     # -- files -------------------------------------------------------------------------------------------------------
@@ -191,6 +203,7 @@ class Operations(pyfuse3.Operations):
     @translated
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         """Open a file; the kernel keeps the pages that it has, but those of a virtual one, which nobody tells it of."""
+        self._acting(ctx.pid)
         number = self._fs.open(self._inode(inode), flags, ctx)
         return FileInfo(fh=number, keep_cache=inode < virtual.FIRST, direct_io=number >= virtual.UNSIZED)
 

@@ -13,7 +13,7 @@ import trio
 from cache.journal import Journal, JournalRow, RowState
 from drivefs.protocol.changes import FINAL, Base, Create, Mutation, OpResult, Status, Store
 from drivefs.protocol.ids import Epoch, InodeId, OpNumber, RevisionNumber
-from drivefs.protocol.messages import CommitReply, CommitRequest
+from drivefs.protocol.messages import MAX_BATCH_MUTATIONS, CommitReply, CommitRequest
 from drivefs.protocol.model import InodeKind
 from drivefs.sync import planner
 from drivefs.sync.contents import Contents
@@ -23,6 +23,8 @@ from drivefs.sync.publications import Publications
 from drivefs.sync.refusals import Refusals
 
 WINDOW_ROWS = 2500
+BURST_BATCH_MUTATIONS = 300
+"""So many go at once while a burst goes on: what goes ahead of it waits for no more than one commit of these."""
 """How far ahead of the oldest unsettled mutation a batch is looked for."""
 
 PAUSE_SECONDS = 30.0
@@ -52,8 +54,8 @@ class Committer:
         """Called with a store that lacks blocks which the backend has lost."""
         self._deferred: dict[OpNumber, tuple[float, Status]] = {}
 
-    async def commit_next(self, epoch: Epoch) -> CommitReply | None:
-        """Commit one batch; None if there is nothing that can go now.
+    async def commit_next(self, epoch: Epoch, *, urgent: bool = False) -> CommitReply | None:
+        """Commit one batch; None if there is nothing that can go now. With `urgent`, only what goes ahead of a burst.
 
         Cancellation or an error after sending leaves the batch marked as sent: it goes out again, unchanged.
 
@@ -63,7 +65,7 @@ class Committer:
         if self._refusals.are_waiting and not await self._settle_refusals():
             return None
         await self._guard.ready()
-        batch = self._take_batch()
+        batch = self._take_batch(urgent=urgent)
         if not batch:
             return None
         await self._journal.log_barrier()
@@ -97,13 +99,21 @@ class Committer:
         """Whether content waits for room in the account."""
         return any(status is Status.OVER_QUOTA for _, status in self._deferred.values())
 
-    def _take_batch(self) -> list[Mutation]:
+    def _take_batch(self, *, urgent: bool) -> list[Mutation]:
         now = trio.current_time()
         self._deferred = {n: wait for n, wait in self._deferred.items() if wait[0] > now}
         rows = self._window()
         frozen = {row.n for row in rows if row.state is RowState.SENT}
+        only = self._publications.ahead([row.n for row in rows]) if urgent else None
+        if urgent and not only:
+            return []
         plan = planner.plan(
-            (row.mutation for row in rows), self._waiting, frozen=frozen, deferred=self._deferred.keys()
+            (row.mutation for row in rows),
+            self._waiting,
+            frozen=frozen,
+            deferred=self._deferred.keys(),
+            only=only,
+            most=BURST_BATCH_MUTATIONS if self._publications.has_burst else MAX_BATCH_MUTATIONS,
         )
         with self._journal.transaction():
             fresh = [mutation for mutation in plan.batch if mutation.n not in frozen]
@@ -146,6 +156,7 @@ class Committer:
                     until = trio.current_time() + DEFER_SECONDS[result.status]
                     self._deferred[result.n] = (until, result.status)
             self._refusals.take(refused, reply.head.seq)
+        self._publications.settled(result.n for result in results if result.n not in self._deferred)
         for result in results:
             mutation = by_number[result.n]
             if result.status is Status.NEEDS_BLOCKS and isinstance(mutation, Store):

@@ -97,7 +97,9 @@ class Engine:
             nursery.start_soon(self._parts.guard.scan)
             nursery.start_soon(self._barriers)
             nursery.start_soon(self._publish, nursery)
+            nursery.start_soon(self._publish_urgent, nursery)
             nursery.start_soon(self._commit)
+            nursery.start_soon(self._commit_urgent)
             nursery.start_soon(self._follow)
             nursery.start_soon(self._let_go)
             nursery.start_soon(self._walk)
@@ -170,6 +172,23 @@ class Engine:
             await self._parts.publisher.publish_due(nursery, self.connection.lost)
             worked_seconds = trio.current_time() - began
 
+    async def _publish_urgent(self, nursery: trio.Nursery) -> None:
+        """What goes ahead of a burst waits for no lull."""
+        while True:
+            await self._parts.publications.wait_urgent(IDLE_SECONDS)
+            await self.connection.wait_online()
+            await self._parts.publisher.publish_due(nursery, self.connection.lost, urgent=True)
+
+    async def _commit_urgent(self) -> None:
+        publications, worked_seconds = self._parts.publications, 0.0
+        while True:
+            await publications.urgent_changed.wait(IDLE_SECONDS)
+            await publications.urgent_lull(worked_seconds)
+            await self.connection.wait_online()
+            began = trio.current_time()
+            await self._guarded(self._commit_ahead)
+            worked_seconds = trio.current_time() - began
+
     async def _commit(self) -> None:
         parts, worked_seconds = self._parts, 0.0
         while True:
@@ -187,16 +206,25 @@ class Engine:
             await self._parts.publisher.resend(store, result)
             del self._resends[0]
             self._parts.committer.resent(store.n)
-        session = self._parts.session
-        while True:
-            async with session.undisturbed:
-                reply = await self._parts.committer.commit_next(session.epoch)
-            if reply is None:
-                break
-            self._settled.set()
-            self._parts.used(reply.usage)
-            await session.refill_ids()
+        while await self._commit_batch(urgent=False):
+            pass
         self._covered.raise_()
+
+    async def _commit_ahead(self) -> None:
+        if await self._commit_batch(urgent=True):
+            self._covered.raise_()
+
+    async def _commit_batch(self, *, urgent: bool) -> bool:
+        """Commit one batch; whether there was one to go."""
+        session = self._parts.session
+        async with session.undisturbed:
+            reply = await self._parts.committer.commit_next(session.epoch, urgent=urgent)
+        if reply is None:
+            return False
+        self._settled.set()
+        self._parts.used(reply.usage)
+        await session.refill_ids()
+        return True
 
     async def _follow(self) -> None:
         while True:

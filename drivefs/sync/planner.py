@@ -70,20 +70,55 @@ class _Touched:
     stores: dict[InodeId, OpNumber] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Mutations that go together, ready to send, and the content that they wait for."""
+
+    mutations: list[Mutation]
+    waits: Waiting | None
+
+
 def plan(
-    mutations: Iterable[Mutation], waiting: WaitingContent, *, frozen: Set[OpNumber], deferred: Set[OpNumber]
+    mutations: Iterable[Mutation],
+    waiting: WaitingContent,
+    *,
+    frozen: Set[OpNumber],
+    deferred: Set[OpNumber],
+    only: Set[OpNumber] | None = None,
+    most: int = MAX_BATCH_MUTATIONS,
 ) -> Plan:
     """Choose the next batch from unsettled mutations in journal order.
 
     `waiting` says of a created inode whether its content is still to be stored as blocks. `frozen` are ops that were
     sent before: they go out exactly as they are. `deferred` are ops that have to wait, and all that depends on them.
     The batch keeps the bounds of a commit. Each other mutation in it is given its predecessors, and as its base the
-    outcome of the device's own earlier store where there is one.
+    outcome of the device's own earlier store where there is one. With `only`, nothing goes but these ops and what they
+    depend on, and the others do not hold them up. No more than about `most` mutations go.
     """
     mutations = list(mutations)
+    groups: Iterable[_Group] = _groups(mutations, waiting, frozen)
+    if only is not None:
+        groups = _with_all_before(list(groups), only)
+    result, held, room = Plan(), set(deferred), _Room(max(most, 2))
+    for group in groups:
+        waits = group.waits
+        if waits is not None or any(m.n in held or not held.isdisjoint(m.after) for m in group.mutations):
+            held.update(m.n for m in group.mutations)
+            if waits is not None and waits.on_its_way and waits.size_bytes <= OVERTAKEN_ABOVE_BYTES:
+                break
+            continue
+        if not room.take(group.mutations):
+            break
+        result.batch.extend(group.mutations)
+    result.held_count = len(mutations) - len(result.batch)
+    return result
+
+
+def _groups(mutations: Sequence[Mutation], waiting: WaitingContent, frozen: Set[OpNumber]) -> Iterator[_Group]:
+    """The mutations in order, each with its predecessors; a file's creation with its first content."""
     stores = _first_stores(mutations)
     attached = {store.n for store in stores.values()}
-    result, touched, held, room = Plan(), _Touched(), set(deferred), _Room()
+    touched = _Touched()
     for mutation in mutations:
         if mutation.n in attached:
             continue
@@ -93,17 +128,17 @@ def plan(
             store = stores.get(mutation.inode)
             group += [store] if store else []
             waits = None if store else waiting(mutation.inode)
-        ready = [_with_predecessors(m, touched, frozen) for m in group]
-        if waits is not None or any(m.n in held or not held.isdisjoint(m.after) for m in ready):
-            held.update(m.n for m in group)
-            if waits is not None and waits.on_its_way and waits.size_bytes <= OVERTAKEN_ABOVE_BYTES:
-                break
-            continue
-        if not room.take(ready):
-            break
-        result.batch.extend(ready)
-    result.held_count = len(mutations) - len(result.batch)
-    return result
+        yield _Group([_with_predecessors(m, touched, frozen) for m in group], waits)
+
+
+def _with_all_before(groups: Sequence[_Group], only: Set[OpNumber]) -> list[_Group]:
+    """Those groups that have these ops, or that one of them depends on."""
+    wanted, chosen = set(only), list[_Group]()
+    for group in reversed(groups):
+        if not wanted.isdisjoint(m.n for m in group.mutations):
+            wanted.update(n for m in group.mutations for n in m.after)
+            chosen.append(group)
+    return chosen[::-1]
 
 
 def _first_stores(mutations: Sequence[Mutation]) -> dict[InodeId, Store]:

@@ -6,15 +6,18 @@ it is on its way, so there is one publication of a file at a time.
 
 A file is due a short quiet time after its last close, so that write-to-temporary and rename become one commit; a file
 that stays open is due after an fsync, at most once in `REPUBLISH_SECONDS`.
+
+What `lanes` calls urgent goes ahead of a burst that goes on at the same time.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
 
 import trio
 
-from drivefs.protocol.ids import InodeId
+from drivefs.protocol.ids import NO_OP, InodeId, OpNumber
+from drivefs.sync.lanes import Lanes, Order
 from drivefs.sync.signal import Signal
 
 QUIET_SECONDS = 0.03
@@ -24,12 +27,29 @@ LONGEST_LULL_SECONDS = 4.0
 IDLE_SHARE = 3.0
 """How many times as long as it worked the background waits while a burst of writing goes on."""
 REPUBLISH_SECONDS = 5.0
+BURST_SECONDS = 6.0
+"""A burst counts as going on for so long after its last change: the background may still be busy with it."""
+
+
+def _no_op() -> OpNumber:
+    return NO_OP
 
 
 class Publications:
     """The waiting list of inodes with unpublished content; satisfies what the file system tells of its writes."""
 
-    def __init__(self) -> None:
+    def __init__(self, last_op: Callable[[], OpNumber] = _no_op) -> None:
+        """Begin empty; `last_op` gives the number of the mutation that was added last."""
+        self._last_op = last_op
+        self._lanes = Lanes()
+        self._order = Order()
+        self._process = 0
+        self._last_urgent = self._last_of_burst = -math.inf
+        self._urgent_inodes: set[InodeId] = set()
+        self.urgent_ops: set[OpNumber] = set()
+        """Mutations to be committed ahead of a burst; `settled` takes them out."""
+        self.urgent_changed = Signal()
+        self._urgent_offered = Signal()
         self._due: dict[InodeId, float] = {}
         self._again: dict[InodeId, float] = {}
         self._on_their_way: set[InodeId] = set()
@@ -40,29 +60,74 @@ class Publications:
         self.hear: Callable[[InodeId], None] | None = None
         """Called with each file that was written and closed or fsynced, while somebody listens."""
 
+    def acting(self, process: int) -> None:
+        """The changes that come now are made by this process (or thread)."""
+        self._process = process
+
+    def _is_urgent(self, now: float) -> bool:
+        """Note a change at this moment; whether it goes ahead of a burst."""
+        self._last_event = now
+        if not self._lanes.is_urgent(self._process, now):
+            self._last_of_burst = now
+            return False
+        self._last_urgent = now
+        return True
+
     def changed(self) -> None:
         """A system call added a mutation to the journal."""
-        self._last_event = trio.current_time()
+        op = self._last_op()
+        self._order.made(op, self._process)
+        if self._is_urgent(trio.current_time()):
+            self.urgent_ops.add(op)
+            self.urgent_changed.raise_()
         self.journal_changed.raise_()
 
-    def stored(self) -> None:
-        """The background added a mutation to the journal, or one may go out again: nobody is writing because of it."""
+    def stored(self, ops: Mapping[InodeId, OpNumber] | None = None) -> None:
+        """The background added mutations to the journal, or one may go out again: nobody is writing because of it.
+
+        `ops` are the stores that it added, by inode.
+        """
+        for inode, op in (ops or {}).items():
+            self._order.stored(op, inode)
+        if ops and (urgent := [ops[inode] for inode in self._urgent_inodes & ops.keys()]):
+            self._urgent_inodes.difference_update(ops)
+            self.urgent_ops.update(urgent)
+            self.urgent_changed.raise_()
         self.journal_changed.raise_()
+
+    def settled(self, ops: Iterable[OpNumber]) -> None:
+        """These mutations have their answer."""
+        ops = list(ops)
+        self.urgent_ops.difference_update(ops)
+        self._order.settled(ops)
+
+    def ahead(self, unsettled: Collection[OpNumber]) -> set[OpNumber]:
+        """Those of the unsettled mutations that go ahead of a burst, and those that have to go before them."""
+        self.urgent_ops.intersection_update(unsettled)
+        return self._order.with_earlier(self.urgent_ops, unsettled)
 
     def closed(self, inode: InodeId) -> None:
         """The last descriptor that could write to a changed file was closed."""
         if self.hear is not None:
             self.hear(inode)
-        self._last_event = now = trio.current_time()
+        now = trio.current_time()
+        self._note_content(inode, now)
         self._offer(inode, now + QUIET_SECONDS)
 
     def synced(self, inode: InodeId) -> None:
         """A changed file that stays open was fsynced."""
         if self.hear is not None:
             self.hear(inode)
-        self._last_event = now = trio.current_time()
+        now = trio.current_time()
+        self._note_content(inode, now)
         earliest = self._published_at.get(inode, -math.inf) + REPUBLISH_SECONDS
         self._offer(inode, max(now + QUIET_SECONDS, earliest))
+
+    def _note_content(self, inode: InodeId, now: float) -> None:
+        self._order.written(inode, self._process, self._last_op())
+        if self._is_urgent(now):
+            self._urgent_inodes.add(inode)
+            self._urgent_offered.raise_()
 
     def forced(self, inodes: Iterable[InodeId]) -> None:
         """Someone waits for these: publish them now, open or not."""
@@ -87,16 +152,24 @@ class Publications:
         """The inode has nothing to publish any more."""
         self._due.pop(inode, None)
         self._again.pop(inode, None)
+        self._urgent_inodes.discard(inode)
+        self._order.dropped(inode)
 
     def _offer(self, inode: InodeId, due: float) -> None:
         waiting = self._again if inode in self._on_their_way else self._due
         waiting[inode] = due
         self._offered.raise_()
 
-    def take_due(self, limit: int) -> list[InodeId]:
-        """Take up to `limit` inodes that are due; they are on their way until `arrived` or `returned`."""
+    def take_due(self, limit: int, *, urgent: bool = False) -> list[InodeId]:
+        """Take up to `limit` inodes that are due; they are on their way until `arrived` or `returned`.
+
+        With `urgent`, only those that go ahead of a burst.
+        """
         now = trio.current_time()
-        due = [inode for inode, moment in self._due.items() if moment <= now][:limit]
+        if urgent:
+            due = [inode for inode in self._urgent_inodes if self._due.get(inode, math.inf) <= now][:limit]
+        else:
+            due = [inode for inode, moment in self._due.items() if moment <= now][:limit]
         for inode in due:
             del self._due[inode]
             self._on_their_way.add(inode)
@@ -139,6 +212,29 @@ class Publications:
             next_due = min(self._due.values()) - trio.current_time()
             longest_seconds = min(longest_seconds, max(next_due, 0.0))
         await self._offered.wait(longest_seconds)
+
+    @property
+    def has_burst(self) -> bool:
+        """Whether some process makes many changes, or did so just now."""
+        return trio.current_time() < self._last_of_burst + BURST_SECONDS
+
+    async def wait_urgent(self, longest_seconds: float) -> None:
+        """Wait until something urgent is offered or falls due, at most so long; cancellation changes nothing."""
+        if moments := [self._due[inode] for inode in self._urgent_inodes if inode in self._due]:
+            longest_seconds = min(longest_seconds, max(min(moments) - trio.current_time(), 0.0))
+        await self._urgent_offered.wait(longest_seconds)
+
+    async def urgent_lull(self, worked_seconds: float = 0.0) -> None:
+        """Return when nothing urgent has changed for `LULL_SECONDS`, so that what belongs together goes together.
+
+        Work that took long the last time waits as long before it begins again.
+        """
+        await trio.sleep(worked_seconds)
+        while True:
+            quiet_at = self._last_urgent + LULL_SECONDS
+            if quiet_at <= trio.current_time():
+                return
+            await trio.sleep_until(quiet_at)
 
     async def lull(self, worked_seconds: float = 0.0) -> None:
         """Return when nothing has been written for `LULL_SECONDS`, at once if so, at most after a longest time.

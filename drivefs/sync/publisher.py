@@ -13,7 +13,7 @@ import trio
 from cache.errors import Corrupt
 from cache.journal import Journal, RowState
 from drivefs.protocol.changes import OpResult, Store
-from drivefs.protocol.ids import BlockId, InodeId, RunId
+from drivefs.protocol.ids import NO_OP, BlockId, InodeId, OpNumber, RunId
 from drivefs.protocol.model import BlockRef, cut_runs, pack_blocks, run_id, unpack_blocks
 from drivefs.remote import errors
 from drivefs.sync.contents import Contents, Snapshot
@@ -55,13 +55,15 @@ class Publisher:
         """Files whose unpublished bytes have rotted on this disk, and what was found."""
         self.uploads: dict[InodeId, Upload] = {}
 
-    async def publish_due(self, nursery: trio.Nursery, failed: Callable[[errors.RemoteError], None]) -> None:
-        """Publish what is due now; large files go on in `nursery` after this returns.
+    async def publish_due(
+        self, nursery: trio.Nursery, failed: Callable[[errors.RemoteError], None], *, urgent: bool = False
+    ) -> None:
+        """Publish what is due now, or of it what is urgent; large files go on in `nursery` after this returns.
 
         What fails for lack of the backend is offered again later, and `failed` is told why. Cancellation leaves
         everything unpublished and due again at the next start.
         """
-        due = self._publications.take_due(GROUP_FILES)
+        due = self._publications.take_due(GROUP_FILES, urgent=urgent)
         group: list[Snapshot] = []
         group_bytes = 0
         for index, inode in enumerate(due):
@@ -110,9 +112,8 @@ class Publisher:
                     await self._publish_group([snapshot], failed)
             return
         with self._journal.transaction():
-            for snapshot, blocks in zip(group, contents, strict=True):
-                self._append_store(snapshot, blocks)
-        self._publications.stored()
+            ops = [self._append_store(snapshot, blocks) for snapshot, blocks in zip(group, contents, strict=True)]
+        self._publications.stored({snapshot.inode: op for snapshot, op in zip(group, ops, strict=True) if op})
 
     async def _publish_large(self, snapshot: Snapshot, failed: Callable[[errors.RemoteError], None]) -> None:
         inode, upload, sending = snapshot.inode, Upload(snapshot.inode, snapshot.size), trio.CancelScope()
@@ -141,15 +142,16 @@ class Publisher:
             self._publications.arrived(inode)
             return
         with self._journal.transaction():
-            self._append_store(snapshot, blocks)
-        self._publications.stored()
+            op = self._append_store(snapshot, blocks)
+        self._publications.stored({inode: op} if op else None)
 
     def _keep_damaged(self, inode: InodeId, error: Corrupt) -> None:
         """Bytes that did not verify are never sent: the draft stays as it is, and people are told."""
         self.damaged[inode] = str(error)
         self._publications.returned(inode, DAMAGED_SECONDS)
 
-    def _append_store(self, snapshot: Snapshot, blocks: list[BlockRef]) -> None:
+    def _append_store(self, snapshot: Snapshot, blocks: list[BlockRef]) -> OpNumber:
+        """Journal the new content; gives the number, or none if nobody wants it any more."""
         runs = list(cut_runs(blocks))
         known = {run_id(run) for run in cut_runs(list(snapshot.base_blocks))}
         ids = [run_id(run) for run in runs]
@@ -166,8 +168,9 @@ class Publisher:
         self.damaged.pop(snapshot.inode, None)
         if self._contents.storing(snapshot, store.n, pack_blocks(blocks)):
             self._journal.append(store)
-        else:
-            self._publications.arrived(snapshot.inode)
+            return store.n
+        self._publications.arrived(snapshot.inode)
+        return NO_OP
 
     async def resend(self, store: Store, result: OpResult) -> None:
         """Send blocks again that the backend has lost since they were stored.

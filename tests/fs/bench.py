@@ -57,6 +57,7 @@ class User:
 
     uid: int = 1000
     gid: int = 1000
+    pid: int = 77
 
 
 ME = User()
@@ -108,6 +109,9 @@ class Backend:
     async def past_content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
         await self._wait()
         return self.past[inode, revision]
+
+    def acting(self, process: int) -> None:
+        self.process = process
 
     def changed(self) -> None:
         self.heard.append(("changed", InodeId(0)))

@@ -58,6 +58,9 @@ class Nobody:
     async def past_content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
         raise Offline("there is no backend here")
 
+    def acting(self, process: int) -> None:
+        pass
+
     def changed(self) -> None:
         pass
 

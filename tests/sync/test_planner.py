@@ -44,12 +44,14 @@ def planned(
     *,
     deferred: set[int] | None = None,
     frozen: set[int] | None = None,
+    only: set[int] | None = None,
 ) -> Plan:
     return plan(
         mutations,
         lambda inode: (waiting or {}).get(inode),
         frozen={OpNumber(n) for n in frozen or ()},
         deferred={OpNumber(n) for n in deferred or ()},
+        only=None if only is None else {OpNumber(n) for n in only},
     )
 
 
@@ -184,3 +186,23 @@ def test_whatever_the_journal_nothing_goes_before_what_it_needs(
         earlier = [m for m in mutations if m.n < mutation.n and getattr(m, "inode", 0) == getattr(mutation, "inode", 0)]
         assert {m.n for m in earlier} <= gone
     assert result.held_count + len(result.batch) == len(mutations)
+
+
+def test_what_goes_ahead_takes_with_it_what_it_depends_on_and_nothing_else() -> None:
+    made = Create(
+        n=OpNumber(1), time_ns=1, inode=InodeId(20), parent=ROOT, name=b"d", kind=InodeKind.DIRECTORY, mode=0o755
+    )
+    journal = [made, create(2, 10), create(3, 11, parent=20), store(4, 10), attributes(5, 11), store(6, 11)]
+    assert numbers(planned(journal, only={5})) == [1, 3, 6, 5]
+
+
+def test_what_goes_ahead_waits_for_nobody_elses_content() -> None:
+    waiting = {10: Waiting(100, on_its_way=True)}
+    journal: list[Mutation] = [create(1, 10), attributes(2, 9)]
+    assert numbers(planned(journal, waiting)) == []
+    assert numbers(planned(journal, waiting, only={2})) == [2]
+
+
+def test_what_goes_ahead_still_waits_for_what_has_to_go_before_it() -> None:
+    waiting = {10: Waiting(100, on_its_way=True)}
+    assert numbers(planned([create(1, 10), attributes(2, 9)], waiting, only={1, 2})) == []

@@ -3,7 +3,8 @@
 import trio
 import trio.testing
 
-from drivefs.protocol.ids import InodeId
+from drivefs.protocol.ids import InodeId, OpNumber
+from drivefs.sync.lanes import PROCESS_CHANGES
 from drivefs.sync.publications import (
     FIRST_LULL_SECONDS,
     LONGEST_LULL_SECONDS,
@@ -14,11 +15,6 @@ from drivefs.sync.publications import (
 )
 
 ONE, TWO = InodeId(1), InodeId(2)
-
-
-def is_idle(waiting: Publications) -> bool:
-    """Nothing that the tests offer waits any more."""
-    return not any(waiting.is_on_its_way(InodeId(inode)) for inode in range(100))
 
 
 def run(main) -> None:  # type: ignore[no-untyped-def]
@@ -65,7 +61,7 @@ def test_what_is_behind_a_store_of_an_earlier_mount_is_due_when_that_has_arrived
         assert waiting.is_on_its_way(ONE)
         assert waiting.take_due(10) == [ONE]
         waiting.arrived(ONE)
-        assert is_idle(waiting)
+        assert not waiting.is_on_its_way(ONE)
 
     run(main)
 
@@ -76,7 +72,7 @@ def test_what_was_not_taken_here_may_have_more_when_it_arrives() -> None:
         waiting.arrived(ONE)
         assert waiting.take_due(10) == [ONE]
         waiting.arrived(ONE)
-        assert is_idle(waiting)
+        assert not waiting.is_on_its_way(ONE)
 
     run(main)
 
@@ -120,7 +116,7 @@ def test_waiting_ends_with_the_next_due_file_not_with_the_longest_wait() -> None
         await waiting.wait(60)
         assert trio.current_time() < 1
         assert waiting.take_due(10) == [ONE, TWO]
-        assert is_idle(waiting) is False
+        assert waiting.is_on_its_way(ONE)
 
     run(main)
 
@@ -132,7 +128,7 @@ def test_dropped_file_is_never_due() -> None:
         waiting.dropped(ONE)
         await trio.sleep(1)
         assert waiting.take_due(10) == []
-        assert is_idle(waiting)
+        assert not waiting.is_on_its_way(ONE)
 
     run(main)
 
@@ -191,5 +187,47 @@ def test_background_work_leaves_most_of_the_time_to_a_burst_that_does_not_end() 
             await waiting.lull(1000.0)
             assert trio.current_time() - before <= LONGEST_LULL_SECONDS + LULL_SECONDS
             nursery.cancel_scope.cancel()
+
+    run(main)
+
+
+def test_what_one_process_saves_goes_ahead_of_the_burst_of_another() -> None:
+    async def main() -> None:
+        last = 0
+
+        def last_op() -> OpNumber:
+            return OpNumber(last)
+
+        waiting = Publications(last_op)
+        waiting.acting(1)
+        for last in range(1, 100):  # noqa: B007 (the numbers are given out meanwhile)
+            waiting.changed()
+        assert waiting.has_burst
+        waiting.acting(2)
+        waiting.closed(ONE)
+        waiting.acting(1)
+        waiting.closed(TWO)
+        await trio.sleep(2 * QUIET_SECONDS)
+        assert waiting.take_due(10, urgent=True) == [ONE]
+        last = 100
+        waiting.changed()
+        waiting.stored({ONE: OpNumber(101)})
+        assert OpNumber(101) in waiting.ahead([OpNumber(n) for n in range(1, 102)])
+        waiting.settled([OpNumber(n) for n in range(1, 102)])
+        assert waiting.ahead([]) == set()
+        assert waiting.take_due(10) == [TWO]
+        await trio.sleep(60)
+        assert not waiting.has_burst
+
+    run(main)
+
+
+def test_the_first_changes_of_a_process_are_no_burst() -> None:
+    async def main() -> None:
+        waiting = Publications()
+        waiting.acting(1)
+        for _ in range(PROCESS_CHANGES):
+            waiting.changed()
+        assert not waiting.has_burst
 
     run(main)
