@@ -4,6 +4,7 @@ Owns one call: connect, ask, hear progress, get the result. The deadline is on s
 reports progress meanwhile.
 """
 
+import select
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -76,7 +77,13 @@ def _receive(connection: socket.socket) -> dict[str, Any]:
 def _read(connection: socket.socket, length: int) -> bytes:
     parts = []
     while length:
-        part = connection.recv(min(length, 2**20))
+        try:
+            part = connection.recv(min(length, 2**20))
+        except TimeoutError:
+            # Who was stopped meanwhile, by Ctrl-Z for instance, did not look: what has come since counts.
+            if not select.select([connection], [], [], 0)[0]:
+                raise
+            part = connection.recv(min(length, 2**20))
         if not part:
             raise ConnectionResetError("it closed the connection")
         parts.append(part)
