@@ -214,34 +214,25 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     ends = Ends(local, remote, device.workspace)
     lister = Lister(ends, connection, changed=lambda inode: shown.attributes_changed(inode))
     services = Services(fetcher=downloader, lister=lister, publisher=publications)
-    trees = PinnedTrees(local, Places(local, device.root), device.root)
+    places = Places(local, device.root)
+    trees = PinnedTrees(local, places, device.root)
     prefetcher = Prefetcher(ends, trees, downloader, lister, ahead_bytes=settings.profile.ahead_limit_bytes)
     drive = replace(_drive(device, allowance, lambda: _status(reporter, presence)), pinned=trees.value_of)
     filesystem = FileSystem(local, services, drive, time.time_ns)
     filesystem.refuse_changes(is_revoked(local.journal))
-    name = f"drivefs:{settings.profile.name}"
-    kernel = KernelSession(filesystem, str(settings.mountpoint), settings.options, name)
+    kernel = KernelSession(filesystem, str(settings.mountpoint), settings.options, f"drivefs:{settings.profile.name}")
     # In threads of its own: a notification may wait for the kernel, which may wait for us.
     told = invalidation.Invalidation(kernel.translation, _Threads(invalidation.WORKERS))
     uploader = Uploader(remote, local.blocks, offload, device.workspace)
     shown = Shown(filesystem, told)
     filesystem.hear_of_followers(partial(_follow, filesystem, kernel.translation, told))
     events = Events()
-    announcer = Announcer(events, Places(local, device.root))
-    announcer.replayer = replay = _replay(kernel, filesystem, Places(local, device.root), told)
+    announcer = Announcer(events, places)
+    announcer.replayer = replay = _replay(kernel, filesystem, places, told)
     events.hear.append(lambda are_heard: _listen(filesystem, publications, announcer if are_heard else None))
-    labels = Labels(device=settings.profile.device, today=_today)
-    amends = Amends(local, device.root, contents=filesystem.contents, shown=shown, labels=labels)
-    refusals = Refusals(ends, amends, lister, contents=filesystem.contents, events=events)
-    refusals.publishable = publications.arrived
     guard = _guard(settings, ends, filesystem, events)
-    committer = Committer(
-        ends,
-        guard=guard,
-        contents=filesystem.contents,
-        publications=publications,
-        refusals=refusals,
-    )
+    amends = _amends(settings, local, filesystem, shown)
+    refusals = Refusals(ends, amends, lister, contents=filesystem.contents, events=events)
     follower = Follower(ends, shown, announcer)
     parts = Parts(
         local=local,
@@ -251,7 +242,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         publications=publications,
         publisher=Publisher(local.journal, filesystem.contents, publications, uploader),
         guard=guard,
-        committer=committer,
+        committer=_committer(ends, filesystem, publications, guard=guard, refusals=refusals),
         follower=follower,
         relisting=Relisting(ends, shown, filesystem, lister=lister, follower=follower),
         walker=Walker(local.replica, lister, kernel.call_count),
@@ -260,18 +251,29 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     )
     parts.follower.coming = prefetcher.coming
     engine = Engine(parts, random.random)
-    presence = _presence(ends, engine, parts, Places(local, device.root), events)
-    reporter = Reporter(
-        local,
-        connection,
-        sent=Meter(lambda: uploader.traffic.sent_bytes),
-        received=Meter(lambda: downloader.received_bytes),
-    )
+    presence = _presence(ends, engine, parts, places, events)
+    sent, received = Meter(lambda: uploader.traffic.sent_bytes), Meter(lambda: downloader.received_bytes)
+    reporter = Reporter(local, connection, sent=sent, received=received)
     allowance.hear += [filesystem.quota.told, reporter.told]
     pinning = pins.Pinning(local, trees, prefetcher)
     deciding = held.Deciding(guard, Restoring(local, guard, shown), publications)
     running = (reporter, guard, deciding, filesystem, kernel, told, pinning, presence, events, replay)
     return _Parts(engine, publications, parts.publisher, downloader, *running)
+
+
+def _amends(settings: MountSettings, local: LocalState, filesystem: FileSystem, shown: Shown) -> Amends:
+    """What carries out what is decided about refused mutations."""
+    labels = Labels(device=settings.profile.device, today=_today)
+    return Amends(local, settings.credentials.root, contents=filesystem.contents, shown=shown, labels=labels)
+
+
+def _committer(
+    ends: Ends, filesystem: FileSystem, publications: Publications, *, guard: Guard, refusals: Refusals
+) -> Committer:
+    """What sends the journal's mutations, and hears what becomes of them."""
+    refusals.publishable = publications.arrived
+    contents = filesystem.contents
+    return Committer(ends, guard=guard, contents=contents, publications=publications, refusals=refusals)
 
 
 def _guard(settings: MountSettings, ends: Ends, filesystem: FileSystem, events: Events) -> Guard:

@@ -107,14 +107,9 @@ class Committer:
         only = self._publications.ahead([row.n for row in rows]) if urgent else None
         if urgent and not only:
             return []
-        plan = planner.plan(
-            (row.mutation for row in rows),
-            self._waiting,
-            frozen=frozen,
-            deferred=self._deferred.keys(),
-            only=only,
-            most=BURST_BATCH_MUTATIONS if self._publications.has_burst else MAX_BATCH_MUTATIONS,
-        )
+        most = BURST_BATCH_MUTATIONS if self._publications.has_burst else MAX_BATCH_MUTATIONS
+        terms = planner.Terms(frozen=frozen, deferred=self._deferred.keys(), only=only, most=most)
+        plan = planner.plan((row.mutation for row in rows), self._waiting, terms)
         with self._journal.transaction():
             fresh = [mutation for mutation in plan.batch if mutation.n not in frozen]
             for mutation in fresh:

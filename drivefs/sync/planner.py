@@ -78,28 +78,33 @@ class _Group:
     waits: Waiting | None
 
 
-def plan(
-    mutations: Iterable[Mutation],
-    waiting: WaitingContent,
-    *,
-    frozen: Set[OpNumber],
-    deferred: Set[OpNumber],
-    only: Set[OpNumber] | None = None,
-    most: int = MAX_BATCH_MUTATIONS,
-) -> Plan:
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a batch has to keep to.
+
+    `frozen` are ops that were sent before: they go out exactly as they are. `deferred` are ops that have to wait, and
+    all that depends on them. With `only`, nothing goes but these ops and what they depend on, and the others do not
+    hold them up. No more than about `most` mutations go.
+    """
+
+    frozen: Set[OpNumber]
+    deferred: Set[OpNumber]
+    only: Set[OpNumber] | None = None
+    most: int = MAX_BATCH_MUTATIONS
+
+
+def plan(mutations: Iterable[Mutation], waiting: WaitingContent, terms: Terms) -> Plan:
     """Choose the next batch from unsettled mutations in journal order.
 
-    `waiting` says of a created inode whether its content is still to be stored as blocks. `frozen` are ops that were
-    sent before: they go out exactly as they are. `deferred` are ops that have to wait, and all that depends on them.
-    The batch keeps the bounds of a commit. Each other mutation in it is given its predecessors, and as its base the
-    outcome of the device's own earlier store where there is one. With `only`, nothing goes but these ops and what they
-    depend on, and the others do not hold them up. No more than about `most` mutations go.
+    `waiting` says of a created inode whether its content is still to be stored as blocks. The batch keeps the bounds
+    of a commit. Each mutation in it that was not sent before is given its predecessors, and as its base the outcome of
+    the device's own earlier store where there is one.
     """
     mutations = list(mutations)
-    groups: Iterable[_Group] = _groups(mutations, waiting, frozen)
-    if only is not None:
-        groups = _with_all_before(list(groups), only)
-    result, held, room = Plan(), set(deferred), _Room(max(most, 2))
+    groups: Iterable[_Group] = _groups(mutations, waiting, terms.frozen)
+    if terms.only is not None:
+        groups = _with_all_before(list(groups), terms.only)
+    result, held, room = Plan(), set(terms.deferred), _Room(max(terms.most, 2))
     for group in groups:
         waits = group.waits
         if waits is not None or any(m.n in held or not held.isdisjoint(m.after) for m in group.mutations):

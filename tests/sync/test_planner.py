@@ -9,7 +9,7 @@ from drivefs.protocol.changes import Base, Create, Mutation, Rename, SetAttribut
 from drivefs.protocol.ids import InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.messages import MAX_BATCH_BYTES, MAX_BATCH_MUTATIONS
 from drivefs.protocol.model import InodeKind
-from drivefs.sync.planner import OVERTAKEN_ABOVE_BYTES, Plan, Waiting, plan, rebase
+from drivefs.sync.planner import OVERTAKEN_ABOVE_BYTES, Plan, Terms, Waiting, plan, rebase
 
 ROOT = InodeId(1)
 
@@ -46,13 +46,12 @@ def planned(
     frozen: set[int] | None = None,
     only: set[int] | None = None,
 ) -> Plan:
-    return plan(
-        mutations,
-        lambda inode: (waiting or {}).get(inode),
+    terms = Terms(
         frozen={OpNumber(n) for n in frozen or ()},
         deferred={OpNumber(n) for n in deferred or ()},
         only=None if only is None else {OpNumber(n) for n in only},
     )
+    return plan(mutations, lambda inode: (waiting or {}).get(inode), terms)
 
 
 def numbers(result: Plan) -> list[int]:
