@@ -7,7 +7,7 @@ its refusal was dealt with (`remove`); op numbers are never used twice. Nothing 
 """
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from cache.aliases import Aliases
@@ -96,9 +96,12 @@ class Journal:
         self._pending_before = self.pending_count
         self._settled_below = OpNumber(0)
         self._removed: list[JournalRow] = []
+        self._loosened = Forgotten([], [], False)
+        self.uncovered: Callable[[Forgotten], None] = lambda forgotten: None
+        """Hears, after each transaction, of overlay rows that went since a change was taken back or a draft dropped."""
         database.on_begin = self._begin
         database.on_commit = self._commit
-        database.on_committed = self.drafts.committed
+        database.on_committed = self._committed
         database.on_rollback = self._rolled_back
 
     # -- transactions ------------------------------------------------------------------------------------------------
@@ -120,14 +123,22 @@ class Journal:
     def _commit(self) -> None:
         if self._removed or self.drafts.dropped:
             loose = set(self.drafts.dropped)
+            names: list[DentryState] = []
             for row in self._removed:
-                self._drop_entries(row)
+                names += self._drop_entries(row)
                 loose.update(subjects(row.mutation), parents(row.mutation))
-            self._drop_needless(loose)
+            self._loosened = Forgotten(self._drop_needless(loose), names, False)
             self._removed.clear()
+
+    def _committed(self) -> None:
+        self.drafts.committed()
+        loosened, self._loosened = self._loosened, Forgotten([], [], False)
+        if loosened.inodes or loosened.names:
+            self.uncovered(loosened)
 
     def _rolled_back(self) -> None:
         self._removed.clear()
+        self._loosened = Forgotten([], [], False)
         self.pending_count = self._pending_before
         self._settled_below = OpNumber(0)
         self.drafts.rolled_back()

@@ -10,7 +10,6 @@ Cancellation of a method leaves either nothing or the whole change behind.
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from cache.workspace import LocalState
@@ -118,8 +117,7 @@ class FileSystem:
         self.conflict_entries = Entries(self.conflicts, view, revisions)
         tree: dict[bytes, virtual.Item] = {name: _text(name, provider) for name, provider in drive.files.items()}
         tree[ENTRIES] = self.conflict_entries.directory
-        root = virtual.fixed(virtual.NAME, tree)
-        self._virtual = virtual.Virtual(root, revisions, self._files.open, now_ns())
+        self._virtual = virtual.Virtual(virtual.fixed(virtual.NAME, tree), revisions, self._files.open, now_ns())
         self._status_of = drive.status_of
         computed = {
             b"user.drivefs.status": self._status,
@@ -431,6 +429,14 @@ class FileSystem:
         for inode in inodes:
             self._contents.forget(inode, before.get(inode))
 
+    def cached(self, inode: InodeId) -> InodeState | None:
+        """The state that programs are shown, if it is in memory."""
+        return self._view.cached(inode)
+
+    def leads_to(self, parent: InodeId, name: bytes) -> InodeId | None:
+        """What programs are told that a name leads to, `NO_INODE` if to nothing; None: that is not known here."""
+        return self._view.named(parent, name)
+
     def hear_of_followers(self, followed: Callable[[InodeId, InodeId], None]) -> None:
         """Let `followed` hear when what is open as one inode goes on as another, in a journal transaction."""
         self._contents.followed = followed
@@ -463,8 +469,7 @@ class FileSystem:
         """Have the states of all open files in memory, as they are known now; gives those files."""
         found = self._contents.open_inodes()
         for inode in found:
-            with suppress(errors.NotFound):
-                self._view.inode(inode)
+            self.known(inode)
         return found
 
     async def offer_again(self, lost: InodeState, base: Base) -> bool:

@@ -82,6 +82,14 @@ class Views(Protocol):
         """Drop what is cached of these inodes and (parent, name) pairs: the databases have something newer."""
         ...
 
+    def cached(self, inode: InodeId) -> InodeState | None:
+        """The state that programs are shown, if it is in memory."""
+        ...
+
+    def leads_to(self, parent: InodeId, name: bytes) -> InodeId | None:
+        """What programs are told that a name leads to, `NO_INODE` if to nothing; None: that is not known here."""
+        ...
+
     def open_inodes(self) -> list[InodeId]:
         """The files that somebody has open."""
         ...

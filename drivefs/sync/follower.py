@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
 import trio
 
 from cache.journal import Forgotten
 from cache.overlay import MISSING, Missing
 from drivefs.protocol.ids import NO_INODE, InodeId
 from drivefs.protocol.messages import ChangesRequest, FeedPage, FeedStatus, WorkspaceCursor
-from drivefs.protocol.model import InodeState
+from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.sync.announcer import Announcer, Before
 from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
@@ -77,6 +78,7 @@ class Follower:
         """Hears of each page before it is applied."""
         self.presence: Presence | None = None
         """Hears what others are sending, and says what is pending; None: nobody wants to know."""
+        ends.local.journal.uncovered = self.uncovered
 
     async def poll(self, wait_seconds: float = POLL_SECONDS) -> Polled:
         """Ask once for changes, waiting for some if there are none. Cancellation leaves the cursor where it was.
@@ -129,6 +131,29 @@ class Follower:
             self._tell(self._uncovered(forgotten), Before())
             more = forgotten.more
             await trio.sleep(LET_GO_PAUSE_SECONDS if more else 0.0)
+
+    def uncovered(self, forgotten: Forgotten) -> None:
+        """Changes were taken back, so that the replica shows where they were: tell where that is something else.
+
+        Pages that came meanwhile were not told, since the overlay had its own. The times of a directory stay as they
+        were shown: what was made in it and is gone again has moved them.
+        """
+        replica, found = self._local.replica, _Difference()
+        for before in forgotten.inodes:
+            after = replica.inode(before.inode)
+            if after is not None:
+                shown = self._views.cached(before.inode) or before
+                if after.kind is InodeKind.DIRECTORY:
+                    shown = msgspec.structs.replace(shown, mtime_ns=after.mtime_ns, ctime_ns=after.ctime_ns)
+                if not _looks_same(shown, after):
+                    found.add_state(shown, after)
+        for dentry in forgotten.names:
+            known = replica.dentry(dentry.parent, dentry.name)
+            led = self._views.leads_to(dentry.parent, dentry.name)
+            if led is not None and not isinstance(known, Missing) and (known or NO_INODE) != led:
+                found.names.append(NameChange(dentry.parent, dentry.name, led, _leads_to(known)))
+        if found.names or found.attributes or found.contents:
+            self._tell(found, self._announcer.before(found.names))
 
     def relisted(self, directory: InodeId) -> None:
         """A directory was listed again after all was set aside, or is not there any more: tell what is different.

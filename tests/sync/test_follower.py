@@ -155,3 +155,42 @@ def test_open_file_that_was_removed_elsewhere_and_came_back_shows_what_it_came_b
     assert world.bench.read(before.inode) == b""
     world.bench.fs.release(handle)
     assert world.bench.read(before.inode) == b""
+
+
+def test_change_that_came_while_a_directory_had_own_changes_shows_when_those_are_taken_back(world: World) -> None:
+    bench = world.bench
+    directory = InodeState(inode=InodeId(9001), kind=InodeKind.DIRECTORY, mode=0o755, nlink=2, mtime_ns=1)
+    world.apply(3, [directory], {b"d": 9001})
+    bench.local.replica.apply_listing(directory, [], Seq(3), complete=True)
+    bench.file(b"passing", parent=directory.inode)
+    changed = msgspec.structs.replace(directory, mode=0o700, xattrs={b"user.note": b"n"}, seq=Seq(4))
+    assert world.apply(4, [changed], {}) == [], "the overlay has its own"
+    bench.unlink(b"passing", directory.inode)
+    assert bench.local.journal.overlay.inode(directory.inode) is None
+    assert world.kernel.forgotten == [(directory.inode, False)]
+    shown = bench.fs.inode(directory.inode)
+    assert (shown.mode, shown.xattrs) == (0o700, {b"user.note": b"n"})
+
+
+def test_times_of_a_directory_stay_when_what_was_made_in_it_is_taken_back(world: World) -> None:
+    bench = world.bench
+    directory = InodeState(inode=InodeId(9001), kind=InodeKind.DIRECTORY, mode=0o755, nlink=2, mtime_ns=1)
+    world.apply(3, [directory], {b"d": 9001})
+    bench.local.replica.apply_listing(directory, [], Seq(3), complete=True)
+    world.kernel.forgotten.clear()
+    bench.make(b"passing", InodeKind.DIRECTORY, directory.inode)
+    bench.run(bench.fs.rmdir, directory.inode, b"passing")
+    assert world.kernel.forgotten == []
+    assert bench.fs.inode(directory.inode).mtime_ns > 1
+
+
+def test_name_that_another_device_took_meanwhile_shows_when_an_own_one_is_taken_back(world: World) -> None:
+    bench = world.bench
+    bench.file(b"a")
+    other = InodeState(inode=InodeId(9000), kind=InodeKind.FILE, mode=0o644)
+    assert world.apply(3, [other], {b"a": 9000}) == []
+    bench.unlink(b"a")
+    assert (ROOT, b"a") in world.kernel.forgotten
+    shown = bench.lookup(b"a")
+    assert shown is not None
+    assert shown.inode == 9000
