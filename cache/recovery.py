@@ -70,6 +70,7 @@ class Recovery:
             self._mend_indexes()
         with self._database.transaction():
             self._mend_rows()
+            self._take_in_strays()
             for place in self._bad_places():
                 self._cut_draft(place)
             for inode in self._bereft:
@@ -137,6 +138,13 @@ class Recovery:
         for record, _data, _is_good in records_of(self._database, row[0], with_data=False):
             size = size_after(record, size)
         self._overlay.put_inode(msgspec.structs.replace(state, size=size), NO_OP)
+
+    def _take_in_strays(self) -> None:
+        """A draft without a state has the one of its creation, or the replica's; else its bytes go to `lost+found`."""
+        for (inode,) in self._database.rows("SELECT inode FROM drafts WHERE inode NOT IN (SELECT inode FROM inodes)"):
+            what = f"What was written to inode {inode} had lost its file"
+            self._find(Severity.NOTE, what, "The content is there, in its file or in lost+found")
+            self._rebuild_inode(inode)
 
     def _rebuild_entries(self) -> None:
         """Make damaged entries again, from all mutations in their order."""

@@ -17,6 +17,7 @@ A crash after any step leaves either the draft as it was (before 3) or a draft w
 there. Records are never dropped before the revision that has their bytes is committed.
 """
 
+import copy
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -32,6 +33,7 @@ from drivefs.fs.extents import Layer
 from drivefs.fs.mutations import Mutations
 from drivefs.fs.quota import Quota
 from drivefs.fs.snapshots import Snapshot, staged_piece
+from drivefs.fs.strays import Strays
 from drivefs.fs.view import View
 from drivefs.protocol.changes import Base, Store
 from drivefs.protocol.ids import NO_OP, BlockId, InodeId, OpNumber, RevisionNumber
@@ -60,14 +62,20 @@ class Publishing:
         self._view = view
         self._contents = contents
         self._quota = quota
+        self._strays = Strays(local, view)
         self._stored: dict[InodeId, bytes] = {}
         """Packed block lists of the stores on their way; the journal has them too."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What people should know of content here."""
+        return list(self._strays.notes.values())
 
     def unpublished_bytes(self, inode: InodeId) -> int | None:
         """The size of a file that has content which no `Store` carries yet, or is open for writing; else None."""
         content = self._contents.peek(inode)
-        state = self._view.inode(inode)
-        if not state.nlink:
+        state = self._strays.state(inode)
+        if state is None or not state.nlink:
             return None
         if content is not None and content.writers:
             return state.size
@@ -98,8 +106,8 @@ class Publishing:
 
     def _publishable(self, inode: InodeId) -> Content | None:
         """The content of an inode with a name and a draft of which nothing is on its way."""
-        draft = self._drafts.draft(inode)
-        if draft is None or draft.frozen_op or not self._view.inode(inode).nlink:
+        draft, state = self._drafts.draft(inode), self._strays.state(inode)
+        if draft is None or draft.frozen_op or state is None or not state.nlink:
             return None
         return self._contents.load(inode)
 
@@ -109,8 +117,8 @@ class Publishing:
         False if the inode has lost its last name, or the snapshot its meaning, in the meantime: append nothing then.
         """
         inode = snapshot.inode
-        draft = self._drafts.draft(inode)
-        if draft is None or draft.frozen_op or draft.base != snapshot.base or not self._view.inode(inode).nlink:
+        draft, state = self._drafts.draft(inode), self._strays.state(inode)
+        if draft is None or draft.frozen_op or draft.base != snapshot.base or state is None or not state.nlink:
             return False
         self._drafts.put_draft(msgspec.structs.replace(draft, frozen=snapshot.record, frozen_op=op))
         if snapshot.base_blocks and self._drafts.base_blocks(inode) is None:
@@ -158,7 +166,7 @@ class Publishing:
         if blocks is None:
             blocks = self._blocks_of(inode, store)
         content = self._contents.load(inode)
-        state = self._view.draft_of(inode)
+        state = copy.copy(self._strays.state(inode) or self._strays.take_in(draft))
         refs = unpack_blocks(blocks)
         self._hand_over(content.layers[-1], refs)
         self._quota.pend(-content.layers[-1].length)

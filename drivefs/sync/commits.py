@@ -5,7 +5,9 @@ whose answer was lost is sent again as it was. What was refused is dealt with be
 Invariant: one commit of this device is under way at a time, and no mutation leaves the journal without a final answer.
 """
 
+import logging
 import math
+from collections import deque
 from collections.abc import Callable
 
 import trio
@@ -22,12 +24,18 @@ from drivefs.sync.guard import Guard
 from drivefs.sync.publications import Publications
 from drivefs.sync.refusals import Refusals
 
+log = logging.getLogger(__name__)
+
 WINDOW_ROWS = 2500
 BURST_BATCH_MUTATIONS = 300
 """So many go at once while a burst goes on: what goes ahead of it waits for no more than one commit of these."""
 """How far ahead of the oldest unsettled mutation a batch is looked for."""
 
 PAUSE_SECONDS = 30.0
+KEPT_NOTES = 20
+NO_CONTENT = "content"
+"""The reason of a store whose content is nowhere any more."""
+
 DEFER_SECONDS = {Status.BLOCKED: 0.2, Status.NEEDS_BLOCKS: math.inf, Status.OVER_QUOTA: 10.0}
 
 
@@ -43,6 +51,7 @@ class Committer:
         refusals: Refusals,
         guard: Guard,
     ) -> None:
+        self._ends = ends
         self._journal: Journal = ends.local.journal
         self._remote = ends.remote
         self._workspace = ends.workspace
@@ -53,6 +62,7 @@ class Committer:
         self.resend: Callable[[Store, OpResult], None] = lambda store, result: None
         """Called with a store that lacks blocks which the backend has lost."""
         self._deferred: dict[OpNumber, tuple[float, Status]] = {}
+        self._lost: deque[str] = deque(maxlen=KEPT_NOTES)
 
     async def commit_next(self, epoch: Epoch, *, urgent: bool = False) -> CommitReply | None:
         """Commit one batch; None if there is nothing that can go now. With `urgent`, only what goes ahead of a burst.
@@ -84,7 +94,7 @@ class Committer:
     @property
     def given_up(self) -> list[str]:
         """What people should know of changes that were given up lately."""
-        return list(self._refusals.notes)
+        return [*self._refusals.notes, *self._lost, *self._contents.notes]
 
     def begin_again(self) -> None:
         """The backend's history is another one: what it said of the old one is void."""
@@ -168,11 +178,36 @@ class Committer:
 
     def _rebase(self, store: Store, revision: RevisionNumber) -> None:
         """Unsent mutations made on what this store replaced are now made on its outcome."""
-        rows = [row for row in self._journal.touching(store.inode) if row.state is RowState.PENDING]
-        own = Base(revision=revision)
         for old in (store.base, Base(revision_op=store.n)):
-            for mutation in planner.rebase((row.mutation for row in rows), inode=store.inode, old=old, new=own):
-                self._journal.replace(mutation)
+            self._replace_base(store.inode, old, Base(revision=revision))
+
+    def _replace_base(self, inode: InodeId, old: Base, new: Base) -> None:
+        waiting = [row.mutation for row in self._journal.touching(inode) if row.state is RowState.PENDING]
+        for mutation in planner.rebase(waiting, inode=inode, old=old, new=new):
+            self._journal.replace(mutation)
+
+    def lacks(self, store: Store) -> None:
+        """The content of a store is neither with the backend nor here: the file is what the backend has of it."""
+        row = self._journal.get(store.n)
+        if row is None or row.state is not RowState.SENT:
+            return
+        overlay, replica = self._ends.local.journal.overlay, self._ends.local.replica
+        state = overlay.inode(store.inode) or replica.inode(store.inode)
+        names = overlay.names_of(store.inode) or replica.names_of(store.inode)
+        with self._journal.transaction():
+            self._journal.fail(store.n, Status.CONFLICT, NO_CONTENT)
+            self._journal.remove(store.n)
+            self._replace_base(store.inode, Base(revision_op=store.n), store.base)
+        self._deferred.pop(store.n, None)
+        self._publications.settled([store.n])
+        if state is not None and state.nlink:
+            name = names[0][1].decode(errors="backslashreplace") if names else f"inode {store.inode}"
+            note = (
+                f"the server has lost {store.size} bytes that it had of {name!r}, and this device has them no more: "
+                "the file is now what the server has of it. Write it again, from a backup or from another device"
+            )
+            log.error("%s", note)
+            self._lost.append(note)
 
     def resent(self, n: OpNumber) -> None:
         """The blocks that an op lacked are with the backend again: it may go out."""

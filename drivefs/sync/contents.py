@@ -24,6 +24,11 @@ class Snapshot(uploader.Snapshot, Protocol):
 class Contents(Protocol):
     """The contents of files with changes that are not published."""
 
+    @property
+    def notes(self) -> list[str]:
+        """What people should know of content here."""
+        ...
+
     def unpublished_bytes(self, inode: InodeId) -> int | None:
         """The size of the file if it has content that no `Store` carries yet, or is open for writing; else None."""
         ...

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import trio
 
-from cache.errors import DiskFull
+from cache.errors import Corrupt, DiskFull
 from cache.workspace import LocalState
 from drivefs.protocol.changes import OpResult, Store
 from drivefs.protocol.ids import InodeId
@@ -203,12 +203,23 @@ class Engine:
     async def _commit_all(self) -> None:
         while self._resends:
             store, result = self._resends[0]
-            await self._parts.publisher.resend(store, result)
+            await self._resend(store, result)
             del self._resends[0]
-            self._parts.committer.resent(store.n)
         while await self._commit_batch(urgent=False):
             pass
         self._covered.raise_()
+
+    async def _resend(self, store: Store, result: OpResult) -> None:
+        """Let a store go out again, unless what it says can be sent no more: that keeps nothing else waiting."""
+        try:
+            is_here = await self._parts.publisher.resend(store, result)
+        except (Corrupt, errors.BlockLost) as error:
+            self._parts.publisher.keep_damaged(store.inode, str(error))
+            return
+        if is_here:
+            self._parts.committer.resent(store.n)
+        else:
+            self._parts.committer.lacks(store)
 
     async def _commit_ahead(self) -> None:
         if await self._commit_batch(urgent=True):

@@ -74,6 +74,9 @@ class Publisher:
                 for waiting in due[index:]:
                     self._publications.returned(waiting, RETRY_SECONDS)
                 break
+            except Corrupt as error:
+                self.keep_damaged(inode, str(error))
+                continue
             if snapshot is None:
                 self._nothing_now(inode)
             elif snapshot.size > SMALL_BYTES:
@@ -106,7 +109,7 @@ class Publisher:
             return
         except Corrupt as error:
             if len(group) == 1:
-                self._keep_damaged(group[0].inode, error)
+                self.keep_damaged(group[0].inode, str(error))
             else:
                 for snapshot in group:
                     await self._publish_group([snapshot], failed)
@@ -134,7 +137,7 @@ class Publisher:
             self._publications.returned(inode, RETRY_SECONDS)
             return
         except Corrupt as error:
-            self._keep_damaged(inode, error)
+            self.keep_damaged(inode, str(error))
             return
         finally:
             del self.uploads[inode]
@@ -145,9 +148,9 @@ class Publisher:
             op = self._append_store(snapshot, blocks)
         self._publications.stored({inode: op} if op else None)
 
-    def _keep_damaged(self, inode: InodeId, error: Corrupt) -> None:
+    def keep_damaged(self, inode: InodeId, why: str) -> None:
         """Bytes that did not verify are never sent: the draft stays as it is, and people are told."""
-        self.damaged[inode] = str(error)
+        self.damaged[inode] = why
         self._publications.returned(inode, DAMAGED_SECONDS)
 
     def _append_store(self, snapshot: Snapshot, blocks: list[BlockRef]) -> OpNumber:
@@ -172,15 +175,15 @@ class Publisher:
         self._publications.arrived(snapshot.inode)
         return NO_OP
 
-    async def resend(self, store: Store, result: OpResult) -> None:
-        """Send blocks again that the backend has lost since they were stored.
+    async def resend(self, store: Store, result: OpResult) -> bool:
+        """Send blocks again that the backend has lost since they were stored; False: their content is not here.
 
         Raises:
             RemoteError: the backend does not answer.
         """
         frozen = self._contents.frozen(store.inode)
         if frozen is None:
-            return
+            return False
         snapshot, packed = frozen
         wanted: set[BlockId] = set(result.blocks)
         position = 0
@@ -189,6 +192,7 @@ class Publisher:
                 wanted.discard(block)
                 await self._uploader.store_again(block, await snapshot.read(position, size))
             position += size
+        return True
 
 
 def _unknown(runs: Iterable[bytes], ids: Iterable[RunId], known: set[RunId]) -> list[bytes]:

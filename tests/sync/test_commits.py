@@ -51,6 +51,7 @@ class Contents:
 
     def __init__(self) -> None:
         self.unpublished: dict[InodeId, int] = {}
+        self.notes: list[str] = []
         self.heard: list[InodeId] = []
 
     def unpublished_bytes(self, inode: InodeId) -> int | None:
@@ -67,6 +68,7 @@ class Refusals:
         self.local = local
         self.refused: list[tuple[int, str]] = []
         self.pausing: list[OpNumber] = []
+        self.notes: list[str] = []
         self.is_behind = False
 
     def take(self, refused: list[tuple[Mutation, OpResult]], head: Seq) -> None:
@@ -203,6 +205,27 @@ def test_missing_blocks_are_sent_again_before_their_store(world: World) -> None:
     world.committer.resent(store)
     world.commit()
     assert world.backend.sent[-1] == [store]
+
+
+def test_store_whose_content_is_nowhere_gives_way_and_people_are_told(world: World) -> None:
+    inode, _ = create(world.journal, b"a.txt", content=b"x")
+    store = world.store(inode)
+    world.backend.answers = {store: Status.NEEDS_BLOCKS}
+    world.commit()
+    later = world.store(inode, Base(revision_op=store))
+    row = world.journal.get(store)
+    assert row is not None
+    assert isinstance(row.mutation, Store)
+    world.journal.drafts.drop_draft(inode)
+    world.committer.lacks(row.mutation)
+    assert world.journal.get(store) is None
+    (waiting,) = world.journal.unsettled(9)
+    assert isinstance(waiting.mutation, Store)
+    assert (waiting.n, waiting.mutation.base) == (later, Base())
+    world.committer.lacks(row.mutation)
+    (note,) = world.committer.given_up
+    assert "a.txt" in note
+    assert "Write it again" in note
 
 
 @pytest.mark.parametrize("status", [Status.CONFLICT, Status.ID_TAKEN, Status.STALE])

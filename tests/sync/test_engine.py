@@ -59,6 +59,7 @@ class Followed:
                 journal_changed=signal,
                 urgent_changed=signal,
             ),
+            guard=SimpleNamespace(scan=nothing),
             committer=SimpleNamespace(has_deferred=lambda: False),
             follower=self,
             walker=self,
