@@ -82,6 +82,8 @@ class Directories:
         for index in range(place, len(handle.names)):
             name, inode = handle.names[index]
             state = cached(inode) or self._loaded(handle, index)
+            if state is not None and not state.nlink and self._view.named(handle.inode, name) == inode:
+                state = self._view.under_name(inode)
             if state is None or not state.nlink:
                 continue
             if state.kind is InodeKind.DIRECTORY and index > 1:

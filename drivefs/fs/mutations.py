@@ -14,6 +14,7 @@ import msgspec
 
 from cache.effects import subjects
 from cache.journal import Journal, RowState
+from cache.overlay import MISSING
 from drivefs.fs.interfaces import Deletions
 from drivefs.fs.view import View
 from drivefs.protocol.changes import Create, Mutation, SetAttributes, SetXattr, Unlink
@@ -102,11 +103,14 @@ class Mutations:
         """An inode got another name: it is no longer one that can vanish."""
         self._transient.pop(inode, None)
 
-    def vanish(self, state: InodeState) -> bool:
+    def vanish(self, state: InodeState, parent: InodeId, name: bytes) -> bool:
         """Take back all mutations of an inode that loses its only name, if none was sent and nothing needs them."""
         if state.inode not in self._transient:
             return False
         del self._transient[state.inode]
+        if self._view.replica.dentry(parent, name) not in (None, MISSING):
+            # Meanwhile another device put something there: the name would lead to that, as if this one had come back.
+            return False
         if state.kind is InodeKind.DIRECTORY and self._view.has_own_names(state.inode):
             return False
         rows = self._journal.touching(state.inode)

@@ -113,7 +113,7 @@ class Namespace:
             if len(name) > MAX_NAME_BYTES:
                 raise errors.NameTooLong
             return None
-        state = self._view.inode(inode)
+        state = self._view.under_name(inode)
         self._view.seen_in(parent, state)
         return state
 
@@ -121,7 +121,7 @@ class Namespace:
         inode = self._view.named(parent, name)
         if not inode:
             raise errors.NotFound
-        return self._view.inode(inode)
+        return self._view.under_name(inode)
 
     async def create(self, new: NewInode, caller: Caller) -> InodeState:
         """Make an inode.
@@ -253,7 +253,7 @@ class Namespace:
                 inode=state.inode,
                 base=base_of(state),
             )
-            has_vanished = self._mutations.vanish(state)
+            has_vanished = self._mutations.vanish(state, parent, name)
             if has_vanished:
                 self._mutations.tell(change)
                 self._show_vanished(state, change)
@@ -267,7 +267,10 @@ class Namespace:
         self._publisher.changed()
 
     def _show_vanished(self, state: InodeState, change: Unlink) -> None:
-        """Nobody else ever hears of this inode: the databases have nothing of it, only what uses it here goes on."""
+        """Nobody else ever hears of this inode: the databases have nothing of it, only what uses it here goes on.
+
+        The directory's row goes with it when the transaction ends, unless other changes need it.
+        """
         gone = self._view.draft_of(state.inode)
         gone.nlink, gone.ctime_ns = 0, change.time_ns
         directory = self._view.draft_of(change.parent)
@@ -277,7 +280,7 @@ class Namespace:
             self._view.put_inode(gone)
         else:
             self._view.remember(gone)
-        self._view.show(directory)
+        self._view.put_inode(directory)
         self._view.show_name(change.parent, change.name, NO_INODE)
         self._contents.nameless(state.inode, self._publisher)
 
@@ -286,6 +289,9 @@ class Namespace:
         state = self._view.draft_of(state.inode)
         is_directory = state.kind is InodeKind.DIRECTORY
         state.nlink = 0 if is_directory else max(0, state.nlink - 1)
+        if not state.nlink and not is_directory and self._view.has_their_name(state.inode):
+            # A name that another device gave it meanwhile is not counted here.
+            state.nlink = 1
         state.ctime_ns = change.time_ns
         self._view.put_inode(state, change.n)
         self._mutations.named_otherwise(state.inode)

@@ -97,6 +97,28 @@ class View:
         shrink(self._inodes, MAX_INODES)
         return state
 
+    def under_name(self, inode: InodeId) -> InodeState:
+        """The state of an inode to which a name leads: what is written to it is not lost as what has no name is.
+
+        What was removed here under its old name, while another device moved it or gave it one more, is there again.
+
+        Raises:
+            NotFound: nothing is known of it here.
+        """
+        state = self.inode(inode)
+        if state.nlink or self.is_read_only:
+            return state
+        theirs = self.replica.inode(inode)
+        if theirs is None or not theirs.nlink or not self.has_their_name(inode):
+            return state
+        with self.change():
+            self.put_inode(theirs)
+        return theirs
+
+    def has_their_name(self, inode: InodeId) -> bool:
+        """Whether a name that the replica has, and own changes did not touch, leads to an inode."""
+        return any(self._overlay.dentry(*name) is MISSING for name in self.replica.names_of(inode))
+
     def cached(self, inode: InodeId) -> InodeState | None:
         """The state of an inode if it is in memory."""
         return self._inodes.get(inode)

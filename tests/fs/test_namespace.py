@@ -395,6 +395,15 @@ def test_a_directory_with_sent_children_does_not_vanish(bench: FsBench) -> None:
     assert [type(each) for each in bench.mutations()] == [Create, Create, Unlink, Unlink]
 
 
+def test_a_directory_that_vanished_is_not_counted_by_the_one_that_it_was_in(bench: FsBench) -> None:
+    bench.mkdir(b"stays")
+    bench.mkdir(b"goes")
+    bench.run(bench.fs.rmdir, ROOT, b"goes")
+    assert bench.fs.inode(ROOT).nlink == 3
+    bench.reopen()
+    assert bench.fs.inode(ROOT).nlink == 3
+
+
 def test_what_was_sent_does_not_vanish(bench: FsBench) -> None:
     bench.file(b"file")
     (created,) = bench.mutations()

@@ -237,3 +237,59 @@ async def test_edited_file_keeps_its_directories_from_a_later_removal(tmp_path: 
     before = all_of(mkdir("d"), mkdir("d/e"), write("d/e/f", b"old"), write("d/g", b"g"))
     async with meeting(tmp_path, before, edit("d/e/f", b"new"), remove_tree("d")) as met:
         assert met.tree == {"d": None, "d/e": None, "d/e/f": b"new"}
+
+
+async def test_what_is_written_under_a_name_that_came_after_the_old_one_was_removed_here_is_kept(
+    tmp_path: Path,
+) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.write("a", b"old")
+        await fleet.settle()
+        await first.rename("a", "b")
+        await first.sync()
+        await second.unlink("a")
+        await second.pull()
+        assert await second.tree() == {"b": b"old"}
+        await second.write("b", b"new")
+        assert await fleet.settle() == {"b": b"new"}
+
+
+async def test_directory_that_was_moved_elsewhere_is_whole_where_it_was_removed_meanwhile(tmp_path: Path) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.mkdir("d")
+        await fleet.settle()
+        await first.rename("d", "e")
+        await first.sync()
+        await second.rmdir("d")
+        await second.pull()
+        await second.write("e/new", b"new")
+        assert await fleet.settle() == {"e": None, "e/new": b"new"}
+
+
+async def test_edit_stays_under_the_name_that_another_device_gave_before_the_old_one_was_removed(
+    tmp_path: Path,
+) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.write("a", b"old")
+        await fleet.settle()
+        await second.edit("a", b"new")
+        await first.link("a", "b")
+        await first.sync()
+        await second.pull()
+        await second.unlink("a")
+        assert await second.tree() == {"b": b"new"}
+        assert await fleet.settle() == {"b": b"new"}
+
+
+async def test_what_is_removed_before_it_was_sent_stays_removed_where_another_device_had_the_name_first(
+    tmp_path: Path,
+) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await second.write("f", b"mine")
+        await first.write("f", b"theirs")
+        await first.sync()
+        await second.pull()
+        await second.unlink("f")
+        second.fs._view.begin_again(second.root)
+        assert await second.tree() == {}
+        assert await fleet.settle() == {"f": b"theirs"}
