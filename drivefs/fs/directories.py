@@ -50,6 +50,7 @@ class Directories:
 
     async def _take(self, handle: DirectoryHandle) -> None:
         handle.names = ()
+        handle.inode = self._view.journal.aliases.inode(handle.inode)
         if self._view.inode(handle.inode).nlink:
             await self._namespace.list(handle.inode)
             dots = [(b".", handle.inode), (b"..", self._view.parent_of(handle.inode))]

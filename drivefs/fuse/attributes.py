@@ -1,8 +1,9 @@
 """States of inodes as the kernel wants them.
 
 Owns the translation, a bounded cache of it, and the numbers: the root of the workspace is the kernel's inode 1, every
-other inode has its own id, unless its descriptors followed a content to another one: then the two have swapped their
-numbers until the end of the mount. Invariant: what is cached for an inode was made of the state that is cached with it.
+other inode has its own id, unless its descriptors followed a content to another one, or it was found to be another one
+that the kernel had not heard of: then the two have swapped their numbers until the end of the
+mount. Invariant: what is cached for an inode was made of the state that is cached with it.
 """
 
 from itertools import islice
@@ -56,6 +57,17 @@ class Translation:
         self._inodes[second], self._inodes[first] = inode, other
         for each in (inode, other):
             self._cached.pop(each, None)
+
+    def take_over(self, inode: InodeId, into: InodeId) -> None:
+        """What the kernel knows as one inode is another one from now on, of which it has not heard."""
+        if into in self._numbers:
+            # Its descriptors have followed already, and so has the number.
+            self.merge(inode, into)
+            return
+        self.swap(inode, into)
+        if numbers := self._others.pop(inode, ()):
+            self._others.setdefault(into, []).extend(numbers)
+            self._inodes.update(dict.fromkeys(numbers, into))
 
     def merge(self, inode: InodeId, into: InodeId) -> None:
         """What the kernel knows as one inode is another one from now on, which keeps its own number too."""

@@ -93,9 +93,17 @@ class Invalidation:
         for number in self._translation.numbers(parent):
             self._put(parent, Notification(number, name))
 
-    def merged(self, inode: InodeId, into: InodeId) -> None:
-        """Whoever has one inode open, or works in it, has the other one from now on."""
-        self._translation.merge(inode, into)
+    def merged(self, inode: InodeId, into: InodeId, *, is_new: bool) -> None:
+        """Whoever has one inode open, or works in it, has the other one from now on.
+
+        `is_new`: the kernel has not heard of that one, which goes on under the number of the first. A directory with
+        another number would be another directory to it, and to whoever is on the way through it: where they meet, it
+        says that the file handle is stale or that there is no such name.
+        """
+        if is_new:
+            self._translation.take_over(inode, into)
+        else:
+            self._translation.merge(inode, into)
 
     def _put(self, inode: InodeId, notification: Notification) -> None:
         self._queues[inode % WORKERS].put(notification)

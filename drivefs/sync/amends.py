@@ -45,6 +45,7 @@ from drivefs.sync.resolver import (
     Stay,
     conflict_name,
 )
+from drivefs.sync.telling import Telling
 
 LOST_AND_FOUND_NAME = b"lost+found"
 LOST_AND_FOUND_MODE = 0o700
@@ -89,8 +90,7 @@ class Amends:
         self._labels = labels
         self._outcome = Outcome()
         self._place = NO_OP
-        self._inodes: set[InodeId] = set()
-        self._names: set[Place] = set()
+        self._telling = Telling(shown, self._leads_to)
 
     def make(self, row: JournalRow, actions: Sequence[Action]) -> Outcome:
         """Perform the actions for a refused mutation, in the caller's journal transaction."""
@@ -98,14 +98,16 @@ class Amends:
         if any(isinstance(action, Stay) for action in actions):
             self._journal.keep_rejected(row.n)
             return self._outcome
-        self._inodes, self._names = set(subjects(row.mutation)) - {NO_INODE}, _places(row.mutation)
+        self._telling.begin()
+        self._telling.inodes |= set(subjects(row.mutation)) - {NO_INODE}
+        self._telling.note(_places(row.mutation))
         self._undo(row.mutation)
         for action in actions:
             self._perform(row, action)
         self._journal.remove(row.n)
-        for inode in self._inodes:
+        for inode in self._telling.inodes:
             self._refresh(inode)
-        self._tell()
+        self._telling.tell()
         return self._outcome
 
     def again(self, row: JournalRow, *, at_end: bool) -> None:
@@ -150,8 +152,8 @@ class Amends:
             self._renumber_store(made, row.n)
         new = _target(made)
         if action.is_aside and old is not None and new is not None:
+            self._telling.note([old])
             self._follow(made.inode, old, new, made.n)
-            self._names.add(old)
             if action.of:
                 self._mark(made.inode, old, action.of, action.base)
                 self._outcome.copies.append((made.inode, new))
@@ -162,11 +164,11 @@ class Amends:
         made = msgspec.structs.replace(change, n=self._place, after=[])
         self._journal.append(made)
         self._outcome.made.append(made.n)
+        self._telling.note(_places(made))
         for parent, name, inode in outcome(made):
             if self._overlay.op_of_dentry(parent, name) < made.n:
                 self._overlay.put_dentry(parent, name, inode, made.n)
-        self._names |= _places(made)
-        self._inodes |= set(subjects(made)) - {NO_INODE}
+        self._telling.inodes |= set(subjects(made)) - {NO_INODE}
         return made
 
     def _renumber_store(self, store: Store, old: OpNumber) -> None:
@@ -226,18 +228,28 @@ class Amends:
     def _merge(self, row: JournalRow, inode: InodeId, into: InodeId) -> None:
         into = self._journal.aliases.inode(into)
         names = [Place(*name) for name in self._overlay.names_of(inode)]
-        self._names.update(names)
-        self._inodes |= {inode, into}
+        is_new = self._is_unseen(into)
+        self._telling.note(names)
+        self._telling.inodes |= {inode, into}
         state = self._overlay.inode(inode)
         theirs = self._replica.inode(into) or self._overlay.inode(into)
         if state is None or theirs is None or theirs.kind is InodeKind.DIRECTORY:
-            self._merge_directory(inode, into)
+            self._merge_directory(inode, into, is_new=is_new)
         else:
             self._merge_other(row, state, theirs)
         for name in names:
             self._lead(name, into)
         self._overlay.drop_inode(inode)
-        self._shown.invalidator.merged(inode, into)
+        self._telling.merged(inode, into, is_new=is_new)
+
+    def _is_unseen(self, inode: InodeId) -> bool:
+        """Whether programs here know nothing of an inode: it has no name that shows, and own changes are not about it.
+
+        The kernel can then know it by the number of one that was found to be it.
+        """
+        if inode == self._root or self._overlay.inode(inode) is not None:
+            return False
+        return all(self._telling.was(Place(*name)) != inode for name in self._replica.names_of(inode))
 
     def _lead(self, name: Place, into: InodeId) -> None:
         """A name that queued mutations made leads elsewhere; one that was committed is as the backend has it."""
@@ -248,8 +260,11 @@ class Amends:
         else:
             self._overlay.put_dentry(*name, into, op)
 
-    def _merge_directory(self, inode: InodeId, into: InodeId) -> None:
+    def _merge_directory(self, inode: InodeId, into: InodeId, *, is_new: bool) -> None:
         """What is queued for a directory, and in it, is meant for another one."""
+        theirs = {name for name, _child in self._replica.names_after(into, b"", MAX_TOLD_NAMES)}
+        own = {name for name, _child in self._overlay.children(inode)}
+        self._telling.note_merged_names(inode, into, theirs | own, is_new=is_new)
         queued = [row.n for row in self._journal.touching(inode) if row.state is RowState.PENDING]
         for name, child in self._overlay.children(inode):
             op = self._overlay.op_of_dentry(inode, name)
@@ -258,9 +273,7 @@ class Amends:
                 self._overlay.put_dentry(into, name, child, op)
             if child:
                 queued += [row.n for row in self._journal.touching(child) if row.state is RowState.PENDING]
-                self._inodes.add(child)
-            self._names |= {Place(inode, name), Place(into, name)}
-        self._names |= {Place(into, name) for name, _child in self._replica.names_after(into, b"", MAX_TOLD_NAMES)}
+                self._telling.inodes.add(child)
         self._journal.aliases.add(inode, into)
         for n in queued:
             row = self._journal.get(n)
@@ -302,20 +315,21 @@ class Amends:
         names, state = self._overlay.names_of(inode), self._overlay.inode(inode)
         made = self._append(msgspec.structs.replace(create, inode=fresh))
         if create.kind is InodeKind.DIRECTORY:
-            self._merge_directory(inode, fresh)
+            self._merge_directory(inode, fresh, is_new=True)
         for row in self._journal.touching(inode):
             if row.n != create.n and row.state is RowState.PENDING:
                 self._journal.replace(renamed(row.mutation, {inode: fresh}))
         draft = self._journal.drafts.draft(inode)
         if draft is not None:
             self._contents.moved(inode, fresh, draft.frozen_op)
+        self._telling.note(Place(*name) for name in names)
         for name in names:
             self._lead(Place(*name), fresh)
         if state is not None:
             self._overlay.put_inode(msgspec.structs.replace(state, inode=fresh), made.n)
         self._overlay.drop_inode(inode)
-        self._inodes.add(fresh)
-        self._shown.invalidator.merged(inode, fresh)
+        self._telling.inodes.add(fresh)
+        self._telling.merged(inode, fresh, is_new=True)
 
     # -- new files ---------------------------------------------------------------------------------------------------
 
@@ -439,13 +453,6 @@ class Amends:
             nlink = 0
         if state.nlink != max(0, nlink):
             self._overlay.put_inode(msgspec.structs.replace(state, nlink=max(0, nlink)), NO_OP)
-
-    def _tell(self) -> None:
-        self._shown.views.forget_cached(self._inodes, self._names)
-        for inode in self._inodes:
-            self._shown.invalidator.inode(inode, content=True)
-        for place in self._names:
-            self._shown.invalidator.entry(*place)
 
 
 def _places(mutation: Mutation) -> set[Place]:

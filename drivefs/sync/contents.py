@@ -115,8 +115,11 @@ class Invalidator(Protocol):
         """What a name leads to has changed."""
         ...
 
-    def merged(self, inode: InodeId, into: InodeId) -> None:
-        """Whoever has one inode open, or works in it, has the other one from now on."""
+    def merged(self, inode: InodeId, into: InodeId, *, is_new: bool) -> None:
+        """Whoever has one inode open, or works in it, has the other one from now on.
+
+        `is_new`: programs have not seen that one yet, so what they know of the first goes on being right for it.
+        """
         ...
 
 

@@ -16,13 +16,14 @@ from cache.journal import OP_STRIDE, JournalRow, RowState
 from drivefs.protocol.changes import Create, Mutation, OpResult, Rename, Restore, Status, Store, Unlink
 from drivefs.protocol.ids import NO_REVISION, InodeId, OpNumber, RevisionNumber, Seq
 from drivefs.protocol.messages import InodesRequest
+from drivefs.protocol.model import InodeKind
 from drivefs.sync.amends import Amends, Outcome
 from drivefs.sync.contents import Contents
 from drivefs.sync.ends import Ends
 from drivefs.sync.events import Event, Events, Kind, Origin
 from drivefs.sync.lister import Lister
 from drivefs.sync.places import path_of
-from drivefs.sync.resolver import Action, FreshId, Make, Place, Refusal, Stay, resolve
+from drivefs.sync.resolver import Action, FreshId, Make, Merge, Place, Refusal, Stay, resolve
 from drivefs.sync.sides import LocalSide, RemoteSide, Unknown
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,17 @@ class Refusals:
         if self._is_behind_kept(row):
             return [Stay()]
         refusal = Refusal(row.mutation, row.reason, self._base_of(row.mutation), row.status is Status.REJECTED)
-        return resolve(refusal, self._local, self._remote)
+        actions = resolve(refusal, self._local, self._remote)
+        for action in actions:
+            if isinstance(action, Merge):
+                self._need_listed(action.into)
+        return actions
+
+    def _need_listed(self, into: InodeId) -> None:
+        """What is merged into a directory may have been looked for in vain: only who knows all its names can tell."""
+        state = self._replica.inode(into) if into else None
+        if state is not None and state.kind is InodeKind.DIRECTORY and not self._replica.is_complete(into):
+            raise Unknown(directory=into)
 
     def _is_behind_kept(self, row: JournalRow) -> bool:
         """Whether an earlier change to the inode was rejected for good, and is kept."""

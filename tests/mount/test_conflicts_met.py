@@ -121,3 +121,43 @@ def test_directories_of_both_sides_become_one(workbench: Workbench) -> None:
         ["left/old", "left/right/old"],
         ["right/left/old", "right/old"],
     )
+
+
+def test_programs_below_a_directory_that_becomes_one_with_another_notice_nothing(workbench: Workbench) -> None:
+    """[meet-directories]"""
+    server = workbench.server()
+    devices = [workbench.device(server), workbench.device(server)]
+    roots = [device.mount(*mount_options()) for device in devices]
+    wait_until("both know the empty drive", lambda: all(contents(root) == {} for root in roots), MEET_SECONDS)
+    server.stop()
+    below = ("tree", "tree/a", "tree/a/b")
+    for number, root in enumerate(roots):
+        for directory in below:
+            (root / directory).mkdir()
+            assert not (root / directory / f"of {1 - number}").exists(), "the kernel keeps that it is not there"
+            (root / directory / f"of {number}").write_bytes(b"own")
+            (root / directory / "same").write_bytes(b"the same")
+    numbers = [[(root / directory).stat().st_ino for directory in below] for root in roots]
+    opened = [os.open(root / "tree/a", os.O_RDONLY) for root in roots]
+    try:
+        server.start()
+        expected = 3 + 3 * 3
+        for step in range(10_000):
+            for number, root in enumerate(roots):
+                path = root / below[step % 3] / f"{number} passing"
+                path.write_bytes(b"passing")
+                path.unlink()
+            if all(len(contents(root)) == expected for root in roots):
+                break
+        for device in devices:
+            device.sync()
+        assert [[(root / directory).stat().st_ino for directory in below] for root in roots] == numbers
+        for number, descriptor in enumerate(opened):
+            assert {"b", "same", "of 0", "of 1"} == set(os.listdir(descriptor))
+            assert (roots[number] / f"tree/a/b/of {1 - number}").read_bytes() == b"own"
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    for device in devices:
+        device.umount()
+        device.assert_sound()

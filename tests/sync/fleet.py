@@ -70,7 +70,7 @@ class Kernel:
     def entry(self, parent: InodeId, name: bytes) -> None:
         pass
 
-    def merged(self, inode: InodeId, into: InodeId) -> None:
+    def merged(self, inode: InodeId, into: InodeId, *, is_new: bool) -> None:
         self.aliases[inode] = into
 
     def meant(self, inode: InodeId) -> InodeId:

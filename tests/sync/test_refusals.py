@@ -37,7 +37,7 @@ class Kernel:
     def entry(self, parent: InodeId, name: bytes) -> None:
         self.forgotten.add((parent, name))
 
-    def merged(self, inode: InodeId, into: InodeId) -> None:
+    def merged(self, inode: InodeId, into: InodeId, *, is_new: bool) -> None:
         self.aliases[inode] = into
 
 
