@@ -13,7 +13,7 @@ from collections.abc import Callable
 import trio
 
 from cache.journal import Journal, JournalRow, RowState
-from drivefs.protocol.changes import FINAL, Base, Create, Mutation, OpResult, Status, Store
+from drivefs.protocol.changes import FINAL, Base, Create, Mutation, OpResult, Status, Store, Unlink
 from drivefs.protocol.ids import Epoch, InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.messages import MAX_BATCH_MUTATIONS, CommitReply, CommitRequest
 from drivefs.protocol.model import InodeKind
@@ -114,7 +114,7 @@ class Committer:
         self._deferred = {n: wait for n, wait in self._deferred.items() if wait[0] > now}
         rows = self._window()
         frozen = {row.n for row in rows if row.state is RowState.SENT}
-        only = self._publications.ahead([row.n for row in rows]) if urgent else None
+        only = self._ahead(rows) if urgent else None
         if urgent and not only:
             return []
         most = BURST_BATCH_MUTATIONS if self._publications.has_burst else MAX_BATCH_MUTATIONS
@@ -126,6 +126,11 @@ class Committer:
                 self._journal.replace(mutation)
             self._journal.mark_sent([mutation.n for mutation in fresh])
         return plan.batch
+
+    def _ahead(self, rows: list[JournalRow]) -> set[OpNumber]:
+        """What goes ahead of a burst; removals do not, they may be the first of a mass deletion."""
+        ahead = self._publications.ahead([row.n for row in rows])
+        return ahead.difference(row.n for row in rows if isinstance(row.mutation, Unlink))
 
     def _window(self) -> list[JournalRow]:
         """The oldest unsettled mutations, and the stores of the files that they create, wherever those stand."""
