@@ -11,7 +11,8 @@ import trio.testing
 
 from cache.errors import DiskFull, Poisoned
 from cache.workspace import SUSPECT, LocalState
-from drivefs.protocol.ids import InodeId
+from drivefs.protocol.ids import NO_OP, InodeId
+from drivefs.protocol.model import InodeKind, InodeState
 from tests.cache.states import Bench, content_of, create, draft_of
 
 BIG = b"0123456789abcdef" * 8192
@@ -45,6 +46,8 @@ def write(local: LocalState, inode: int) -> int:
         local.journal.drafts.put_draft(draft_of(InodeId(inode)))
         staged = local.staging.append(InodeId(inode), BIG)
         local.journal.drafts.add_record(InodeId(inode), 0, BIG, staged)
+        state = InodeState(InodeId(inode), InodeKind.FILE, 0o644, size=len(BIG))
+        local.journal.overlay.put_inode(state, NO_OP)
     return staged.file
 
 
