@@ -14,3 +14,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("drivefs", "long runs of several devices")
     group.addoption("--device-seeds", default="1", metavar="N[-M]", help="seeds of the random runs (default: 1)")
     group.addoption("--device-operations", type=int, default=80, metavar="N", help="of each device (default: 80)")
+    group.addoption("--long", action="store_true", help="also run the tests of several devices that take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of several devices, many minutes of them, run with `--long`, or when their files are named."""
+    named = {argument.split("::")[0].rsplit("/", 1)[-1] for argument in config.args}
+    if config.getoption("--long"):
+        return
+    left = [item for item in items if item.get_closest_marker("long") and item.path.name not in named]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in set(left)]

@@ -20,6 +20,8 @@ from tests.mount.oracle import snapshot, write_file
 from tests.mount.test_tools import source_tree
 from tests.support.mounts import DRIVEFS, Device, Server, Workbench, fuse_connections, wait_until
 
+pytestmark = pytest.mark.long
+
 LOCAL_SECONDS = 5.0
 """For what is answered from what is here; hundreds of times what it takes."""
 DEADLINE_SECONDS = 40.0

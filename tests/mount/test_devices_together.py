@@ -22,6 +22,8 @@ from tests.mount.test_remount import furnish
 from tests.mount.test_tools import SAVES, run, source_tree
 from tests.support.mounts import Device, Watchdog, Workbench, wait_until
 
+pytestmark = pytest.mark.long
+
 SEEN_SECONDS = 30.0
 
 

@@ -17,6 +17,8 @@ from tests.mount.conftest import mount_options
 from tests.mount.oracle import snapshot, write_file
 from tests.support.mounts import Device, Server, Workbench, wait_until
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def server(workbench: Workbench) -> Server:

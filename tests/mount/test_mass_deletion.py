@@ -17,6 +17,8 @@ from tests.mount.conftest import mount_options
 from tests.mount.oracle import write_file
 from tests.support.mounts import Device, Server, Workbench, wait_until
 
+pytestmark = pytest.mark.long
+
 FILES = 1500
 DIRECTORIES = 10
 OTHERS = 200

@@ -18,6 +18,8 @@ from tests.mount.oracle import write_file
 from tests.support.link import Link
 from tests.support.mounts import DRIVEFS, Device, Server, Workbench, wait_until
 
+pytestmark = pytest.mark.long
+
 MEBIBYTE = 2**20
 SLOW = 2 * MEBIBYTE
 """Bytes in a second, over a link that gives time to look."""

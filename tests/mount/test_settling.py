@@ -16,6 +16,8 @@ from tests.mount.conftest import mount_options
 from tests.mount.oracle import write_file
 from tests.support.mounts import Device, Workbench, wait_until
 
+pytestmark = pytest.mark.long
+
 BASE = b"one\ntwo\nthree\nfour\nfive\n"
 THEIRS = b"ONE\ntwo\nthree\nfour\nfive\n"
 MINE = b"one\ntwo\nthree\nfour\nFIVE\n"
