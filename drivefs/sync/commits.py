@@ -128,9 +128,9 @@ class Committer:
         return plan.batch
 
     def _ahead(self, rows: list[JournalRow]) -> set[OpNumber]:
-        """What goes ahead of a burst; removals do not, they may be the first of a mass deletion."""
-        ahead = self._publications.ahead([row.n for row in rows])
-        return ahead.difference(row.n for row in rows if isinstance(row.mutation, Unlink))
+        """What goes ahead of a burst; no removal does of its own, it may be the first of a mass deletion."""
+        removals = [row.n for row in rows if isinstance(row.mutation, Unlink)]
+        return self._publications.ahead([row.n for row in rows], never=removals)
 
     def _window(self) -> list[JournalRow]:
         """The oldest unsettled mutations, and the stores of the files that they create, wherever those stand."""

@@ -21,6 +21,7 @@ ALL_CHANGES = 60
 ALL_CHANGES_PER_SECOND = 20.0
 MOST_PROCESSES = 256
 MOST_MAKERS = 10_000
+MOST_MUTATIONS = 100_000
 
 
 @dataclass(slots=True)
@@ -70,8 +71,14 @@ class Order:
 
     def made(self, op: OpNumber, process: int) -> None:
         """A process made a mutation."""
-        self._made_by[op] = process
+        self._note(op, process)
         self._went_on(process, op)
+
+    def _note(self, op: OpNumber, process: int) -> None:
+        self._made_by[op] = process
+        if len(self._made_by) > MOST_MUTATIONS:
+            # Nobody says what was taken back before it was sent; whoever made the oldest counts as ended.
+            del self._made_by[next(iter(self._made_by))]
 
     def written(self, inode: InodeId, process: int, last_op: OpNumber) -> None:
         """A process has written content, after the mutation `last_op`."""
@@ -92,7 +99,7 @@ class Order:
     def stored(self, op: OpNumber, inode: InodeId) -> None:
         """The content that was written to an inode has become a mutation."""
         if (process := self._written_by.pop(inode, None)) is not None:
-            self._made_by[op] = process
+            self._note(op, process)
 
     def settled(self, ops: Iterable[OpNumber]) -> None:
         """These are of no interest any more."""

@@ -101,9 +101,13 @@ class Publications:
         self.urgent_ops.difference_update(ops)
         self._order.settled(ops)
 
-    def ahead(self, unsettled: Collection[OpNumber]) -> set[OpNumber]:
-        """Those of the unsettled mutations that go ahead of a burst, and those that have to go before them."""
+    def ahead(self, unsettled: Collection[OpNumber], *, never: Iterable[OpNumber] = ()) -> set[OpNumber]:
+        """Those of the unsettled mutations that go ahead of a burst, and those that have to go before them.
+
+        Those that `never` go ahead for their own sake go where others need them to.
+        """
         self.urgent_ops.intersection_update(unsettled)
+        self.urgent_ops.difference_update(never)
         return self._order.with_earlier(self.urgent_ops, unsettled)
 
     def closed(self, inode: InodeId) -> None:

@@ -1,7 +1,15 @@
 """Who goes ahead of a burst, and what that may not overtake."""
 
 from drivefs.protocol.ids import InodeId, OpNumber
-from drivefs.sync.lanes import ALL_CHANGES, MOST_MAKERS, PROCESS_CHANGES, PROCESS_CHANGES_PER_SECOND, Lanes, Order
+from drivefs.sync.lanes import (
+    ALL_CHANGES,
+    MOST_MAKERS,
+    MOST_MUTATIONS,
+    PROCESS_CHANGES,
+    PROCESS_CHANGES_PER_SECOND,
+    Lanes,
+    Order,
+)
 
 TAR, EDITOR, GIT = 1, 2, 3
 
@@ -71,3 +79,10 @@ def test_memory_is_bounded_and_the_forgotten_count_as_ended() -> None:
     order = made(TAR, *range(10, 10 + MOST_MAKERS), EDITOR)
     last = MOST_MAKERS + 2
     assert 1 in order.with_earlier(ops(last), {OpNumber(n) for n in range(1, last + 1)})
+
+
+def test_what_is_never_sent_takes_bounded_memory_and_is_not_overtaken() -> None:
+    order = made(*[TAR] * (MOST_MUTATIONS + 1), EDITOR, TAR)
+    edit = MOST_MUTATIONS + 2
+    assert order.with_earlier(ops(edit), ops(1, 2, 3, 4, edit)) >= ops(1, edit)
+    assert MOST_MUTATIONS not in order.with_earlier(ops(edit), ops(MOST_MUTATIONS, edit))

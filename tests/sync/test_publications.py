@@ -231,3 +231,20 @@ def test_the_first_changes_of_a_process_are_no_burst() -> None:
         assert not waiting.has_burst
 
     run(main)
+
+
+def test_a_removal_does_not_go_ahead_but_is_not_overtaken_by_what_came_after_it() -> None:
+    async def main() -> None:
+        last = 0
+        waiting = Publications(lambda: OpNumber(last))
+        removal, edit, burst = OpNumber(1), OpNumber(2), OpNumber(3)
+        for process, op in ((1, removal), (2, edit), (3, burst)):
+            last = op
+            waiting.acting(process)
+            waiting.changed()
+        waiting.urgent_ops.discard(burst)
+        assert waiting.ahead([removal, edit, burst], never=[removal]) == {removal, edit}
+        waiting.urgent_ops.discard(edit)
+        assert waiting.ahead([removal, edit, burst], never=[removal]) == set()
+
+    run(main)
