@@ -5,29 +5,18 @@ import os
 
 from drivefs import config
 from drivefs.cli import drives, local_state, output
-from drivefs.cli.command import Command, add_json, add_profile
+from drivefs.cli.command import Command, add_actions, run_action
 from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    for name, action, summary in (
+    actions = (
         ("show", show, "how much is in the cache, and its limit"),
         ("clear", clear, "delete all fetched blocks; what waits to be sent is not among them"),
-    ):
-        each = actions.add_parser(name, help=summary, description=summary.capitalize() + ".", allow_abbrev=False)
-        each.add_argument("mountpoint", nargs="?", metavar="MOUNTPOINT", help="the drive (default: the profile's)")
-        add_profile(each)
-        add_json(each)
-        each.set_defaults(action=action)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Run the command."""
-    code: int = arguments.action(arguments)
-    return code
+    )
+    add_actions(parser, actions, "the drive (default: the profile's)")
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -98,5 +87,5 @@ COMMAND = Command(
     "Clearing costs only fetching again; what the server does not have is not in the cache.",
     examples="  drivefs cache show\n  drivefs cache clear ~/Drive",
     add_arguments=add_arguments,
-    run=run,
+    run=run_action,
 )

@@ -21,9 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     where = drives.places()
     name = drives.profile_name(where, arguments.profile)
-    places = where.of_profile(name)
-    if not places.state.is_dir():
-        raise CommandError(f"profile {name!r} has no state on this device", ExitCode.REFUSED)
+    places = drives.with_state(where, name)
     try:
         findings = check.check(places.state, places.cache)
     except StateInUse as error:

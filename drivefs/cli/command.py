@@ -6,7 +6,7 @@ what all modules import.
 
 import argparse
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from drivefs import __version__
@@ -72,6 +72,28 @@ def add_profile(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add `--json`, as all commands that report have it."""
     parser.add_argument("--json", action="store_true", help="print JSON on standard output, and nothing else")
+
+
+def add_actions(
+    parser: argparse.ArgumentParser, actions: Iterable[tuple[str, Callable[[argparse.Namespace], int], str]], drive: str
+) -> None:
+    """Add what a command about one drive does, by name: each may be told the MOUNTPOINT, of which `drive` is the help.
+
+    `run_action` then runs the one that was chosen.
+    """
+    chosen = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for name, action, summary in actions:
+        each = chosen.add_parser(name, help=summary, description=summary.capitalize() + ".", allow_abbrev=False)
+        each.add_argument("mountpoint", nargs="?", metavar="MOUNTPOINT", help=drive)
+        add_profile(each)
+        add_json(each)
+        each.set_defaults(action=action)
+
+
+def run_action(arguments: argparse.Namespace) -> int:
+    """Run the action of a command that was chosen."""
+    code: int = arguments.action(arguments)
+    return code
 
 
 def seconds(text: str) -> float:

@@ -159,3 +159,15 @@ def resolved(mountpoint: str) -> str:
     """The absolute path of a mountpoint, without symbolic links on the way; never touches the mountpoint itself."""
     absolute = os.path.abspath(mountpoint)
     return os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
+
+
+def with_state(where: config.Places, name: str) -> config.ProfilePlaces:
+    """The places of a profile that has been used on this device.
+
+    Raises:
+        CommandError: it has not.
+    """
+    found = where.of_profile(name)
+    if not found.state.is_dir():
+        raise CommandError(f"profile {name!r} has no state on this device", ExitCode.REFUSED)
+    return found

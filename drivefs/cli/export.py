@@ -30,9 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     where = drives.places()
     name = drives.profile_name(where, arguments.profile)
-    places = where.of_profile(name)
-    if not places.state.is_dir():
-        raise CommandError(f"profile {name!r} has no state on this device", ExitCode.REFUSED)
+    places = drives.with_state(where, name)
     credentials = config.read_credentials(places, name)
     target = _target(where, arguments.directory)
     mounted = [each for each in drives.all_mounted(where) if each.mounted.record.state == str(places.state)]

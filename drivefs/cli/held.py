@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from drivefs.cli import drives, output
-from drivefs.cli.command import Command, add_json, add_profile
+from drivefs.cli.command import Command, add_actions, run_action
 from drivefs.cli.exit_codes import ExitCode
 
 RESTORE_SECONDS = 600.0
@@ -12,23 +12,12 @@ RESTORE_SECONDS = 600.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    for name, action, summary in (
+    actions = (
         ("show", show, "what is held"),
         ("release", release, "let the deletions go: the files are deleted on all devices"),
         ("restore", restore, "take the deletions back: the files are here again"),
-    ):
-        each = actions.add_parser(name, help=summary, description=summary.capitalize() + ".", allow_abbrev=False)
-        each.add_argument("mountpoint", nargs="?", metavar="MOUNTPOINT", help="the drive (default: the only one)")
-        add_profile(each)
-        add_json(each)
-        each.set_defaults(action=action)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Run the command."""
-    code: int = arguments.action(arguments)
-    return code
+    )
+    add_actions(parser, actions, "the drive (default: the only one)")
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -80,5 +69,5 @@ COMMAND = Command(
     "sent as a replacement. mass_deletion_guard in config.toml sets another share, or turns this off.",
     examples="  drivefs held show\n  drivefs held release\n  drivefs held restore ~/Drive",
     add_arguments=add_arguments,
-    run=run,
+    run=run_action,
 )
