@@ -230,8 +230,7 @@ def test_a_smaller_share_goes_unasked(workbench: Workbench, first: Device, secon
 def test_turned_off_it_asks_nothing(first: Device, second: Device) -> None:
     """[deletion-held]"""
     first.umount()
-    settings = first.directories["XDG_CONFIG_HOME"] / "drivefs/config.toml"
-    settings.write_text(settings.read_text() + "mass_deletion_guard = false\n")
+    first.configure("mass_deletion_guard = false")
     first.mount(*mount_options())
     shutil.rmtree(first.mountpoint / "tree")
     first.sync()

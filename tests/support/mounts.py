@@ -262,6 +262,11 @@ class Device:
             stdin=PASSWORD + "\n",
         )  # fmt: skip
 
+    def configure(self, line: str) -> None:
+        """Add a setting to its only profile; the next mount follows it."""
+        settings = self.directories["XDG_CONFIG_HOME"] / "drivefs/config.toml"
+        settings.write_text(f"{settings.read_text()}{line}\n")
+
     def start_mount(self, *options: str) -> None:
         """Start `drivefs mount --foreground` without waiting for it."""
         with self.log.open("ab") as log:
