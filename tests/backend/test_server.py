@@ -80,6 +80,7 @@ def test_it_prints_one_line_and_stops_at_once_though_polls_are_open(running: Ser
         poll.close()
 
 
+@pytest.mark.fault(38)
 def test_what_was_acknowledged_survives_a_kill(running: ServerProcess) -> None:
     device = running.log_in()
     device.put(noise(1), b"small one", b"small two")
@@ -200,6 +201,7 @@ def test_the_help_tells_settings_and_exit_codes(server: ServerProcess) -> None:
     assert server.command("nonsense").returncode == 2
 
 
+@pytest.mark.fault(37)
 def test_it_speaks_tls(tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path)
     server = TlsServerProcess(tmp_path / "data", tmp_path / "config", authority=certificate)

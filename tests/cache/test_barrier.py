@@ -126,6 +126,7 @@ def test_those_who_waited_for_a_cancelled_barrier_are_served(bench: Bench) -> No
 class TestFailure:
     """A failed sync is told to all who wait, is never tried again, and ends all changes."""
 
+    @pytest.mark.fault(12)
     def test_all_who_wait_are_told_and_nothing_more_is_accepted(self, local: LocalState, syncs: Syncs) -> None:
         inode, _ = create(local.journal, b"a", content=b"x")
         syncs.error = OSError(5, "Input/output error")
@@ -152,6 +153,7 @@ class TestFailure:
         assert syncs.names == []
         assert content_of(local, inode) == b"x"
 
+    @pytest.mark.fault(12)
     def test_the_next_start_verifies_all_from_the_disk(
         self, bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -188,6 +190,7 @@ class TestDiskFull:
 
         monkeypatch.setattr(os, "statvfs", statvfs)
 
+    @pytest.mark.fault(14)
     @pytest.mark.usefixtures("full")
     def test_new_bytes_and_names_are_refused(self, local: LocalState) -> None:
         with pytest.raises(DiskFull):
@@ -196,6 +199,7 @@ class TestDiskFull:
             local.staging.append(InodeId(7), BIG)
         assert local.staging.used_bytes == 0
 
+    @pytest.mark.fault(14)
     @pytest.mark.usefixtures("full")
     def test_changes_that_are_not_asked_for_go_on(self, local: LocalState) -> None:
         for index in range(200):

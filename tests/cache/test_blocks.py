@@ -142,6 +142,7 @@ def rot(path: Path) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("size", [1000, MIB])
 @pytest.mark.parametrize("how", ["get", "read"])
 def test_a_rotten_block_is_dropped_and_not_given_out(bench: Bench, size: int, how: str) -> None:
@@ -234,6 +235,7 @@ def test_pinned_blocks_stay(bench: Bench) -> None:
     trio.run(scenario)
 
 
+@pytest.mark.fault(13)
 def test_when_all_is_pinned_a_block_is_refused_quietly(bench: Bench) -> None:
     async def scenario() -> None:
         cache = bench.open(limit_bytes=2 * MIB)
@@ -302,6 +304,7 @@ def failing_writes(count: int, number: int) -> Callable[..., Any]:
     return offload
 
 
+@pytest.mark.fault(13)
 def test_a_full_disk_evicts_and_tries_once_more(bench: Bench) -> None:
     async def scenario() -> None:
         cache = bench.open()

@@ -46,6 +46,7 @@ def kill_after(bench: Bench, line_count: int) -> dict[bytes, int]:
     return promised
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize("line_count", [1, 2, 40, 301, 1500])
 def test_a_killed_process_loses_nothing_whose_call_returned(bench: Bench, line_count: int) -> None:
     promised = kill_after(bench, line_count)
@@ -116,6 +117,7 @@ class TestLog:
     def end(self, image: Path) -> int:
         return HEADER_BYTES + len(self.frames(image)) * FRAME_BYTES
 
+    @pytest.mark.fault(10)
     def test_a_torn_tail_is_cut_in_silence(self, bench: Bench, image: Path) -> None:
         os.truncate(image / "journal.db-wal", self.end(image) - 1000)
         local = bench.open("crashed")
@@ -123,6 +125,7 @@ class TestLog:
         assert self.names(local) == {b"%d" % index for index in range(59)}
         assert bench.close(local, "crashed") == []
 
+    @pytest.mark.fault(10)
     def test_a_garbled_last_commit_is_a_torn_tail(self, bench: Bench, image: Path) -> None:
         damage(image / "journal.db-wal", self.end(image) - 500, b"garbage")
         local = bench.open("crashed")
@@ -151,6 +154,7 @@ class TestLog:
         assert len(self.names(local)) == 60
         assert bench.close(local, "crashed") == []
 
+    @pytest.mark.fault(11)
     def test_rot_that_breaks_the_database_costs_what_came_after_and_is_told(self, bench: Bench, image: Path) -> None:
         frames = self.frames(image)
         last_of_page = {page: index for index, (page, _) in enumerate(frames)}
@@ -165,6 +169,7 @@ class TestLog:
         assert (aside / "journal.db-wal").read_bytes() == original
         assert bench.close(local, "crashed") == []
 
+    @pytest.mark.fault(11)
     @pytest.mark.parametrize("offset", range(7, FRAME_BYTES * 20, 2999))
     def test_no_rot_in_the_log_is_ever_silent(self, bench: Bench, image: Path, offset: int) -> None:
         data = (image / "journal.db-wal").read_bytes()
@@ -210,6 +215,7 @@ class TestPowerCut:
         assert kept.read_bytes()[5 + 2 * len(BIG) :] == b"end"
         assert bench.close(again, "crashed") == []
 
+    @pytest.mark.fault(2)
     def test_an_unsynced_last_write_is_undone(
         self, bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -222,6 +228,7 @@ class TestPowerCut:
         assert content_of(again, inode) == b"12345"
         assert [finding.severity for finding in again.report] == [Severity.WARNING, Severity.NOTE]
 
+    @pytest.mark.fault(4)
     def test_bytes_without_a_record_are_kept_in_lost_and_found(self, bench: Bench, local: LocalState) -> None:
         local.staging.append(InodeId(7), BIG)
         image = bench.crash()
@@ -280,6 +287,7 @@ class TestRows:
         again = bench.open("crashed")
         assert again.report == []
 
+    @pytest.mark.fault(11)
     def test_a_mutation_is_put_aside_and_its_content_rescued(self, bench: Bench, image: Path) -> None:
         damage_row(image, f"UPDATE mutations SET body = body || x'00' WHERE n = {self.n}")
         assert any(finding.severity is Severity.DAMAGE for finding in check(image, image.parent / "cache"))
@@ -368,6 +376,7 @@ class TestRows:
         assert b"kept" in msgspec.msgpack.decode(content)[6]
 
 
+@pytest.mark.fault(16)
 def test_rot_that_is_met_while_mounted_is_dealt_with_at_the_next_start(bench: Bench, local: LocalState) -> None:
     inode, _ = create(local.journal, b"one", content=b"12345")
     file = stage(local, inode, 5, BIG)
@@ -407,6 +416,7 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
+@pytest.mark.fault(9)
 def test_crashes_while_recovering_lead_to_the_same_end(
     bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -458,6 +468,7 @@ def crash_at_every_step(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> int:
     raise AssertionError("recovery never came through")
 
 
+@pytest.mark.fault(24)
 def test_a_newer_state_is_refused_and_left_as_it_is(bench: Bench, local: LocalState) -> None:
     create(local.journal, b"a")
     bench.close(local)
@@ -472,6 +483,7 @@ def test_a_newer_state_is_refused_and_left_as_it_is(bench: Bench, local: LocalSt
     assert {path.name: path.read_bytes() for path in state.glob("journal*")} == before
 
 
+@pytest.mark.fault(7)
 def test_answers_survive_a_crash(bench: Bench, local: LocalState) -> None:
     inode, n = create(local.journal, b"a")
     m = unlink(local.journal, b"a", inode)

@@ -82,6 +82,7 @@ def test_a_name_removed_by_the_feed_does_not_come_back_with_an_older_listing(ben
     assert bench.close(local) == []
 
 
+@pytest.mark.fault(8)
 def test_a_page_and_its_cursor_are_one_step_and_may_come_twice(replica: Replica) -> None:
     listing(replica, 5, {b"a": 10})
     change = page(6, [file(10, size=9), file(12)], {b"a": 0, b"b": 10, b"c": 12})
@@ -93,6 +94,7 @@ def test_a_page_and_its_cursor_are_one_step_and_may_come_twice(replica: Replica)
     assert replica.names_of(InodeId(10)) == [(ROOT, b"b")]
 
 
+@pytest.mark.fault(8)
 def test_a_page_that_cannot_be_applied_changes_nothing(replica: Replica) -> None:
     replica.set_cursor(WORKSPACE, cursor(5))
     bad = page(6, [file(10)], {b"a": 10})
@@ -151,6 +153,7 @@ def test_what_is_synced_follows_the_cursor_only_by_a_sync(bench: Bench, replica:
     assert bench.open("crashed").replica.synced_seq(WORKSPACE) == 0
 
 
+@pytest.mark.fault(17)
 def test_a_damaged_replica_begins_again_and_leaves_the_journal_alone(bench: Bench, local: LocalState) -> None:
     local.replica.apply_page(page(6, [file(10)], {b"a": 10}))
     inode, _ = states.create(local.journal, b"mine", content=b"x")
@@ -163,6 +166,7 @@ def test_a_damaged_replica_begins_again_and_leaves_the_journal_alone(bench: Benc
     assert again.journal.overlay.dentry(ROOT, b"mine") == inode
 
 
+@pytest.mark.fault(17)
 def test_damage_that_is_met_later_is_told_and_mended_by_a_reset(local: LocalState) -> None:
     replica = local.replica
     listing(replica, 5, {b"%05d" % index: 100 + index for index in range(3000)})

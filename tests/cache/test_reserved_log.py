@@ -30,6 +30,7 @@ def test_what_is_written_does_not_make_the_log_grow(bench: Bench) -> None:
     assert before == log_bytes(bench) == CHECKPOINT_BYTES
 
 
+@pytest.mark.fault(10)
 def test_after_a_crash_all_is_there_and_no_zero_counts_as_damage(bench: Bench) -> None:
     local = bench.open()
     inode, _ = create(local.journal, b"thesis", content=b"the only copy")

@@ -16,6 +16,7 @@ from tests.cache.states import Bench, content_of, create
 OPENS = "import sys; from tests.cache.states import Bench; from pathlib import Path; Bench(Path(sys.argv[1])).open()"
 
 
+@pytest.mark.fault(20)
 def test_a_second_process_is_refused_in_one_line(bench: Bench, local: LocalState) -> None:
     state, _ = bench.places()
     second = subprocess.run(

@@ -51,6 +51,7 @@ def test_sizes_are_shown_in_few_digits(size: int, shown: str) -> None:
     assert output.in_units(size) == shown
 
 
+@pytest.mark.fault(22)
 def test_what_is_pending_is_put_into_words() -> None:
     assert output.pending_in_words(0, 0) == "nothing"
     assert output.pending_in_words(1, 2048) == "1 change (2.0 KiB of content)"

@@ -88,6 +88,7 @@ MOUNTINFO = r"""
 """
 
 
+@pytest.mark.fault(25)
 def test_mounts_are_found_without_touching_them() -> None:
     mount = connection.topmost("/mnt/my drive", MOUNTINFO)
     assert mount == connection.Mount("/mnt/my drive", "fuse.drivefs", "drivefs:work", 52)

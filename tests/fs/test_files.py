@@ -376,6 +376,7 @@ def test_a_file_rewritten_again_and_again_does_not_pile_up(bench: FsBench) -> No
     assert bench.read(inode) == b"y" * 10_000
 
 
+@pytest.mark.fault(16)
 def test_bytes_that_rotted_are_not_written_anew(
     bench: FsBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

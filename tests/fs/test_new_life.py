@@ -3,6 +3,7 @@
 import os
 
 import msgspec
+import pytest
 
 from drivefs.fs.attributes import Wanted
 from drivefs.protocol.changes import Base, Create, Store
@@ -23,6 +24,7 @@ def begin_epoch(bench: FsBench) -> dict[InodeId, InodeId]:
     return fresh
 
 
+@pytest.mark.fault(18)
 def test_open_files_and_directories_follow_their_new_ids(bench: FsBench) -> None:
     directory = bench.mkdir(b"directory")
     inode = bench.file(b"file", b"12345", directory)
@@ -90,6 +92,7 @@ def keep_blocks(bench: FsBench) -> None:
     bench.run(bench.local.blocks.keep, list(bench.backend.blocks.items()))
 
 
+@pytest.mark.fault(40)
 def test_an_acknowledged_content_that_was_lost_is_a_change_again(bench: FsBench) -> None:
     inode = acknowledged(bench)
     keep_blocks(bench)

@@ -30,6 +30,7 @@ def base_of(bench: FsBench, inode: InodeId) -> Base:
     return draft.base
 
 
+@pytest.mark.fault(69)
 def test_the_first_write_on_an_older_revision_is_made_on_that_revision(bench: FsBench, inode: InodeId) -> None:
     before = bench.fs.inode(inode).revision
     number = bench.open_file(inode)

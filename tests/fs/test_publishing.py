@@ -318,6 +318,7 @@ def conflict_copy(bench: FsBench, inode: InodeId, op: int) -> tuple[InodeId, int
     return copy, again
 
 
+@pytest.mark.fault(16)
 @pytest.mark.parametrize("length", [10, 100_000])
 def test_dirty_bytes_that_rotted_are_never_read_as_good(bench: FsBench, length: int) -> None:
     inode = bench.file(b"file", b"x" * length)

@@ -106,6 +106,7 @@ def test_a_cancelled_task_does_not_take_one_more_request(pipe: tuple[int, int]) 
     run(scenario)
 
 
+@pytest.mark.fault(70)
 def test_a_request_that_was_taken_back_is_not_reported(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is told "readable" reads, and a read of nothing would block the loop."""
     wake = trio.lowlevel.wait_readable

@@ -85,6 +85,7 @@ def test_those_who_wait_hold_up_nobody(mountpoint: Path) -> None:
         end(waiters)
 
 
+@pytest.mark.fault(70)
 def test_killing_those_who_wait_leaves_the_mount_working(mountpoint: Path) -> None:
     for round_number in range(2):
         waiters = [waiting(mountpoint, f"{round_number}-{number}") for number in range(10)]
@@ -94,6 +95,7 @@ def test_killing_those_who_wait_leaves_the_mount_working(mountpoint: Path) -> No
     assert (mountpoint / "file 0").read_text() == "content"
 
 
+@pytest.mark.fault(25)
 def test_an_aborted_connection_lets_everybody_go(mountpoint: Path) -> None:
     waiter = waiting(mountpoint, "name")
     wait_until(lambda: is_blocked(waiter))

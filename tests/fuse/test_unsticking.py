@@ -27,6 +27,7 @@ def read_as_libfuse_does(descriptor: int) -> int:
     return ctypes.get_errno()
 
 
+@pytest.mark.fault(70)
 def test_a_stuck_read_comes_back(empty_pipe: int) -> None:
     with unsticking(0.01):
         for _ in range(3):

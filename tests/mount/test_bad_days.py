@@ -197,6 +197,7 @@ def test_not_a_drivefs_server(workbench: Workbench, server: Server, web_server: 
     assert_says(log_in(workbench.new_device(server), web_server), "drivefs server", code=REFUSED)
 
 
+@pytest.mark.fault(20)
 def test_state_directory_in_use(workbench: Workbench, device: Device) -> None:
     device.mount(*mount_options())
     other = workbench.directory("other")
@@ -263,6 +264,7 @@ def second_on_small_cache(workbench: Workbench, server: Server, device: Device) 
     subprocess.run(["umount", cache], check=True)
 
 
+@pytest.mark.fault(13)
 @pytest.mark.needs_root
 def test_cache_directory_full(second_on_small_cache: Device, device: Device) -> None:
     """What is not kept is fetched for each reader, and what is written goes its way."""
@@ -305,6 +307,7 @@ def fill_up(path: Path) -> None:
             assert error.strerror == "No space left on device"  # noqa: PT017
 
 
+@pytest.mark.fault(22)
 def test_umount_without_server_says_what_is_left_and_keeps_it(
     workbench: Workbench, server: Server, device: Device
 ) -> None:

@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.mount.conftest import mount_options
 from tests.support.mounts import Device, Workbench, wait_until
 
@@ -49,6 +51,7 @@ def meet(workbench: Workbench, before: Change, one: Change, other: Change) -> tu
     return tree, devices[0]
 
 
+@pytest.mark.fault(58, 67)
 def test_contents_of_both_sides_survive(workbench: Workbench) -> None:
     """[meet-edits] [meet-same] [meet-deleted] [meet-renamed]"""
 
@@ -83,6 +86,7 @@ def test_contents_of_both_sides_survive(workbench: Workbench) -> None:
     assert len(tree) == 12, tree
 
 
+@pytest.mark.fault(60, 65)
 def test_directories_of_both_sides_become_one(workbench: Workbench) -> None:
     """[meet-directories] [meet-removed-directory] [meet-cycle]"""
 

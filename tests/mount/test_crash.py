@@ -63,6 +63,7 @@ def assert_arrives_at_second_device(workbench: Workbench, device: Device) -> Non
     device.server.assert_sound()
 
 
+@pytest.mark.fault(66)
 @pytest.mark.parametrize("killed_after", [5, 400, 870])
 def test_killed_in_the_middle_of_an_untar(workbench: Workbench, server: Server, killed_after: int) -> None:
     """[crash-write]"""
@@ -105,6 +106,7 @@ def feed_until(count: int, tar: subprocess.Popen[bytes], source: Path, names: Pa
     return names.read_text().splitlines()
 
 
+@pytest.mark.fault(5)
 def test_every_call_that_returned_is_there(workbench: Workbench, server: Server) -> None:
     """[crash-write]"""
     device = workbench.device(server)
@@ -167,6 +169,7 @@ def change(root: Path, step: int) -> None:
         os.truncate(name, chance.randrange(50_000))
 
 
+@pytest.mark.fault(1)
 def test_written_and_not_closed_survives_kill(workbench: Workbench, server: Server) -> None:
     """[crash-write]"""
     device = workbench.device(server)
@@ -193,6 +196,7 @@ def test_written_and_not_closed_survives_kill(workbench: Workbench, server: Serv
     assert_arrives_at_second_device(workbench, device)
 
 
+@pytest.mark.fault(5, 25)
 def test_killed_again_and_again(workbench: Workbench, server: Server) -> None:
     """[crash-write]"""
     device = workbench.device(server)
@@ -267,6 +271,7 @@ def offline_device(workbench: Workbench, server: Server) -> Iterator[tuple[Devic
     disk.unmount()
 
 
+@pytest.mark.fault(3)
 @pytest.mark.needs_root
 def test_what_fsync_returned_for_survives_power_loss(offline_device: tuple[Device, DiskImage]) -> None:
     """[crash-fsync]"""
@@ -300,6 +305,7 @@ def test_what_fsync_returned_for_survives_power_loss(offline_device: tuple[Devic
     device.server.assert_sound()
 
 
+@pytest.mark.fault(2)
 @pytest.mark.needs_root
 def test_power_loss_leaves_old_or_new_and_nothing_torn(offline_device: tuple[Device, DiskImage]) -> None:
     """[crash-fsync]"""

@@ -141,6 +141,7 @@ def test_reading_a_little_fetches_a_little(workbench: Workbench, device: Device)
     assert counted[0] == 0
 
 
+@pytest.mark.fault(13)
 def test_bounded_cache_serves_more_than_it_holds(workbench: Workbench, device: Device) -> None:
     """[remount-content]"""
     chance = random.Random(5)

@@ -103,6 +103,7 @@ def ask(shell: "subprocess.Popen[str]", command: str) -> list[str]:
     return [line for line in lines if line]
 
 
+@pytest.mark.fault(43)
 def test_a_forgotten_part_of_the_history_leaves_nothing_stale(workbench: Workbench, server: Server) -> None:
     """[history-forgotten]: what changed while this device was away is no longer in the feed."""
     there = workbench.device(server)
@@ -146,6 +147,7 @@ def end(shell: "subprocess.Popen[str]") -> None:
     shell.communicate("exit\n")
 
 
+@pytest.mark.fault(40)
 def test_a_server_that_was_put_back_leaves_nothing_stale(workbench: Workbench, server: Server, device: Device) -> None:
     """[history-other]: names and attributes are those that the server has now; nothing waits for a new mount."""
     root = device.mountpoint
@@ -212,6 +214,7 @@ def test_files_that_are_open_over_a_new_history_go_on(workbench: Workbench, serv
     server.assert_sound()
 
 
+@pytest.mark.fault(40)
 @pytest.mark.parametrize("seconds", [0.0, 0.3, 0.8])
 def test_a_crash_while_the_history_changes_loses_nothing(
     workbench: Workbench, server: Server, device: Device, seconds: float

@@ -75,6 +75,7 @@ def assert_all_there(root: Path, accepted: dict[str, bytes]) -> None:
         assert (root / name).read_bytes() == content, name
 
 
+@pytest.mark.fault(55)
 def test_writes_over_quota_are_refused_and_nothing_is_lost(workbench: Workbench) -> None:
     """[edquot] [statfs]"""
     server = workbench.server("--quota", "20M")
@@ -140,6 +141,7 @@ def device_on_small_disk(workbench: Workbench) -> Iterator[Device]:
     subprocess.run(["umount", state], check=True)
 
 
+@pytest.mark.fault(14)
 @pytest.mark.needs_root
 def test_full_journal_disk_refuses_before_it_accepts(device_on_small_disk: Device, workbench: Workbench) -> None:
     """[enospc]"""
@@ -171,6 +173,7 @@ def test_full_journal_disk_refuses_before_it_accepts(device_on_small_disk: Devic
     assert_all_there(second.mount(*mount_options()), accepted)
 
 
+@pytest.mark.fault(14)
 @pytest.mark.needs_root
 def test_full_journal_disk_survives_a_kill(device_on_small_disk: Device) -> None:
     """[enospc] [crash-write]"""

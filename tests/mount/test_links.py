@@ -154,6 +154,7 @@ def test_unlinked_file_stays_whole_while_it_is_open(both: Pair) -> None:
     assert both(work) == (0, [], True, 0o600, False)
 
 
+@pytest.mark.fault(63)
 def test_name_can_be_used_again_while_the_old_file_is_open(both: Pair) -> None:
     """[unlink-open]"""
 

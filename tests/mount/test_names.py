@@ -49,6 +49,7 @@ def test_any_bytes_are_a_name(both: Pair, name: bytes) -> None:
     both.assert_same_tree()
 
 
+@pytest.mark.fault(64)
 def test_case_and_normal_forms_differ(both: Pair) -> None:
     """[name-exact]"""
     composed = unicodedata.normalize("NFC", "é")

@@ -112,6 +112,7 @@ def test_a_life_without_a_server(device: Device, link: Link, workbench: Workbenc
     assert os.listdir(there / "moved/unlisted") == ["file"]
 
 
+@pytest.mark.fault(21)
 def test_a_mount_that_stood_still_shows_what_others_did_meanwhile(device: Device, workbench: Workbench) -> None:
     """[offline-resumed]"""
     root = device.mountpoint
@@ -169,6 +170,7 @@ def test_what_is_not_here_fails_soon_and_the_rest_goes_on(device: Device, link: 
     device.sync()
 
 
+@pytest.mark.fault(34)
 @pytest.mark.parametrize("kind", GARBAGE)
 def test_nonsense_is_the_same_as_no_server(device: Device, link: Link, kind: str) -> None:
     """[offline-garbage] [offline-eio] [offline-instant]"""
@@ -198,6 +200,7 @@ def test_a_slow_server_is_waited_for(device: Device, link: Link) -> None:
     assert os.listdir(device.mountpoint / "directory/unlisted") == ["file"]
 
 
+@pytest.mark.fault(31)
 def test_a_trickle_that_leads_nowhere_is_given_up(device: Device, link: Link) -> None:
     """[offline-eio]"""
     link.trickle(200)
@@ -205,6 +208,7 @@ def test_a_trickle_that_leads_nowhere_is_given_up(device: Device, link: Link) ->
     assert_life_goes_on(device.mountpoint)
 
 
+@pytest.mark.fault(30)
 def test_connections_that_died_without_a_word_cost_moments(device: Device, link: Link) -> None:
     """[offline-eio]"""
     link.half_open()
@@ -214,6 +218,7 @@ def test_connections_that_died_without_a_word_cost_moments(device: Device, link:
     device.sync()
 
 
+@pytest.mark.fault(26, 27, 32, 33)
 @pytest.mark.parametrize("how", ["flapping", REQUESTS, REPLIES])
 def test_all_arrives_once_over_a_bad_network(device: Device, link: Link, workbench: Workbench, how: str) -> None:
     """[offline-flapping]"""
@@ -236,6 +241,7 @@ def test_all_arrives_once_over_a_bad_network(device: Device, link: Link, workben
     device.server.assert_sound()
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize("how", ["cut", "paused"])
 def test_unmounting_without_a_server_ends(device: Device, link: Link, how: str) -> None:
     """[offline-umount]"""

@@ -88,6 +88,7 @@ def test_an_open_file_shows_what_another_device_wrote(here: Device, there: Devic
     end(here, there)
 
 
+@pytest.mark.fault(69)
 def test_a_write_that_has_not_seen_a_change_becomes_a_copy(here: Device, there: Device) -> None:
     """[open-unseen-change] [open-follows-copy]"""
     path = here.mountpoint / "file"
@@ -157,6 +158,7 @@ def test_two_that_append_at_once_lose_nothing(here: Device, there: Device) -> No
     end(here, there)
 
 
+@pytest.mark.fault(63)
 @pytest.mark.parametrize("how", ["removed", "replaced"])
 def test_what_goes_elsewhere_stays_whole_for_its_readers(here: Device, there: Device, how: str) -> None:
     """[open-removed-elsewhere]"""
@@ -181,6 +183,7 @@ def go_there(there: Device, how: str) -> None:
     there.sync()
 
 
+@pytest.mark.fault(59)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("how", ["removed", "replaced"])
 def test_an_edit_of_what_goes_elsewhere_survives(here: Device, there: Device, how: str, when: str) -> None:
@@ -205,6 +208,7 @@ def test_an_edit_of_what_goes_elsewhere_survives(here: Device, there: Device, ho
     end(here, there)
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize("what", ["changed", "removed", "replaced"])
 def test_an_unseen_change_is_kept_apart_over_a_crash(here: Device, there: Device, what: str) -> None:
     """[open-unseen-change] [crash-write]"""

@@ -83,6 +83,7 @@ def test_devices_are_listed_with_who_is_here_and_what_is_still_to_be_sent(
     assert devices(other)[lost.name]["last_seen_ns"]
 
 
+@pytest.mark.fault(53)
 def test_a_revoked_device_goes_on_reading_and_takes_no_changes(lost: Device, other: Device) -> None:
     """[revoked-at-once] [revoked-reading] [revoked-read-only]"""
     root = lost.mountpoint
@@ -152,6 +153,7 @@ def assert_exported(target: Path, contents: dict[str, bytes]) -> None:
     assert [each["new_name"] for each in listed["changes"] if each["kind"] == "rename"] == ["new name"]
 
 
+@pytest.mark.fault(53)
 def test_what_was_not_sent_is_exported_mounted_or_not_and_sent_after_a_new_login(
     workbench: Workbench, server: Server, lost: Device, other: Device
 ) -> None:
@@ -221,6 +223,7 @@ def test_logging_in_again_ends_the_device_that_it_was(lost: Device, other: Devic
     assert devices(other)[lost.name]["id"] != before
 
 
+@pytest.mark.fault(53)
 def test_a_large_upload_ends_with_its_device(workbench: Workbench, server: Server, lost: Device, other: Device) -> None:
     """[revoked-at-once]"""
     link = workbench.link(server)

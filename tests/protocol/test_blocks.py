@@ -154,6 +154,7 @@ def test_malformed_payloads_are_refused(payload: bytes) -> None:
     refused(blocks.decode_payload, payload, blocks.block_id(b"x"))
 
 
+@pytest.mark.fault(56)
 def test_a_bomb_is_refused_by_what_it_declares() -> None:
     bomb = zstandard.ZstdCompressor().compress(bytes(512 * 2**20))
     honest = header(1, 512 * 2**20) + bomb

@@ -79,6 +79,7 @@ def test_a_refusal_keeps_its_code_and_is_not_tried_again(code: Code) -> None:
     run(says(problem(code, "You may not.")), scenario)
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize(
     "reply",
     [
@@ -107,6 +108,7 @@ def test_a_code_from_the_future_is_not_misread() -> None:
     run(says(problem("new_code", "new reason", status=400)), scenario)
 
 
+@pytest.mark.fault(34)
 @pytest.mark.parametrize(
     "reply",
     [
@@ -188,6 +190,7 @@ async def talk_rubbish(stream: trio.abc.Stream, head: bytes, body: bytes) -> Non
     await stream.send_all(b"SSH-2.0-OpenSSH_9.2\r\n" * 3)
 
 
+@pytest.mark.fault(31)
 @pytest.mark.parametrize(
     ("answer", "kind", "seconds"),
     [
@@ -224,6 +227,7 @@ def test_an_answer_that_comes_slowly_is_waited_for() -> None:
     run(dawdle, scenario)
 
 
+@pytest.mark.fault(30)
 def test_a_connection_that_died_without_a_word_costs_a_moment_only() -> None:
     async def answer(stream: trio.abc.Stream, head: bytes, body: bytes) -> None:
         if stream in dead:
@@ -243,6 +247,7 @@ def test_a_connection_that_died_without_a_word_costs_a_moment_only() -> None:
     run(answer, scenario)
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize("answer", [hang_up, stay_silent, break_off])
 def test_a_lost_reply_is_asked_for_again(answer: Callable[..., Awaitable[None]]) -> None:
     async def lose_first(stream: trio.abc.Stream, head: bytes, body: bytes) -> None:

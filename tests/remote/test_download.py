@@ -133,6 +133,7 @@ def test_a_body_that_is_none_is_not_believed(body: bytes) -> None:
     run(says(blocks_reply(body)), scenario)
 
 
+@pytest.mark.fault(34)
 def test_a_page_in_place_of_blocks_is_not_believed() -> None:
     ((block, _),) = payloads(1)
 

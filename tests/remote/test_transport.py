@@ -93,6 +93,7 @@ def test_a_port_on_which_nobody_listens_is_offline() -> None:
     trio.run(scenario)
 
 
+@pytest.mark.fault(26)
 def test_a_connection_that_the_server_dropped_while_idle_is_replaced() -> None:
     async def once(stream: trio.abc.Stream, head: bytes, body: bytes) -> None:
         await stream.send_all(message(USAGE))
@@ -127,6 +128,7 @@ def tls(certificate: Path) -> ssl.SSLContext:
     return context
 
 
+@pytest.mark.fault(37)
 def test_a_certificate_that_proves_nothing_is_refused_before_anything_is_sent(certificate: Path) -> None:
     async def scenario(port: int) -> None:
         with pytest.raises(errors.UntrustedServer, match="certificate"):

@@ -165,6 +165,7 @@ def test_file_whose_content_is_still_to_be_stored_stays(world: World) -> None:
     assert world.contents.heard == [inode]
 
 
+@pytest.mark.fault(7, 27)
 def test_lost_answer_sends_the_same_batch_again_and_it_is_durable_before_it_leaves(world: World) -> None:
     inode, n = create(world.journal, b"a", content=b"x")
     store = world.store(inode)
@@ -181,6 +182,7 @@ def test_lost_answer_sends_the_same_batch_again_and_it_is_durable_before_it_leav
     assert world.commit() is None
 
 
+@pytest.mark.fault(29, 55)
 @pytest.mark.parametrize("status", [Status.BLOCKED, Status.OVER_QUOTA])
 def test_what_has_no_answer_yet_stays_and_lets_others_pass(world: World, status: Status) -> None:
     inode, n = create(world.journal, b"a", content=b"x")

@@ -83,6 +83,7 @@ def all_of(*changes: Change) -> Change:
     return make
 
 
+@pytest.mark.fault(58)
 @pytest.mark.parametrize("first", [edit, save, write])
 @pytest.mark.parametrize("second", [edit, save, write])
 async def test_edit_against_edit_keeps_the_first_under_the_name_and_the_later_beside_it(
@@ -126,12 +127,14 @@ async def test_same_file_made_by_rename_on_both_sides_is_one(tmp_path: Path) -> 
         assert met.tree == {"a.txt": b"same"}
 
 
+@pytest.mark.fault(59)
 @pytest.mark.parametrize("change", [edit, write, save])
 async def test_edit_survives_a_later_deletion(tmp_path: Path, change: Callable[[str, bytes], Change]) -> None:
     async with meeting(tmp_path, write("a", b"old"), change("a", b"new"), unlink("a")) as met:
         assert met.tree == {"a": b"new"}
 
 
+@pytest.mark.fault(59)
 @pytest.mark.parametrize("change", [edit, write, save])
 async def test_edit_survives_an_earlier_deletion(tmp_path: Path, change: Callable[[str, bytes], Change]) -> None:
     async with meeting(tmp_path, write("a", b"old"), unlink("a"), change("a", b"new")) as met:
@@ -208,6 +211,7 @@ async def test_file_made_where_a_directory_is(tmp_path: Path) -> None:
         assert met.tree == {"a": None, "a/in": b"in", f"a{COPY}": b"file"}
 
 
+@pytest.mark.fault(60)
 async def test_moves_into_each_other_make_no_cycle(tmp_path: Path) -> None:
     before = all_of(mkdir("a"), mkdir("b"), write("a/1", b"1"), write("b/2", b"2"))
     async with meeting(tmp_path, before, rename("a", "b/a"), rename("b", "a/b")) as met:
@@ -215,12 +219,14 @@ async def test_moves_into_each_other_make_no_cycle(tmp_path: Path) -> None:
         assert met.second.refusals.notes
 
 
+@pytest.mark.fault(62)
 async def test_directory_removed_elsewhere_comes_back_with_the_child_made_in_it(tmp_path: Path) -> None:
     before = all_of(mkdir("d"), mkdir("d/e"), write("d/e/old", b"old"))
     async with meeting(tmp_path, before, remove_tree("d"), write("d/e/new", b"new")) as met:
         assert met.tree == {"d": None, "d/e": None, "d/e/new": b"new"}
 
 
+@pytest.mark.fault(62)
 async def test_directory_that_got_a_child_elsewhere_is_not_removed(tmp_path: Path) -> None:
     before = all_of(mkdir("d"), mkdir("d/e"), write("d/e/old", b"old"))
     async with meeting(tmp_path, before, write("d/e/new", b"new"), remove_tree("d")) as met:

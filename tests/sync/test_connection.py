@@ -137,6 +137,7 @@ def test_a_refusal_of_one_request_changes_nothing_and_one_of_the_device_does() -
     run(scenario)
 
 
+@pytest.mark.fault(35)
 def test_devices_that_lost_the_server_together_come_back_one_by_one() -> None:
     moments: list[float] = []
 

@@ -246,6 +246,7 @@ def test_the_queue_of_prefetches_is_bounded(bench: Bench) -> None:
     bench.run(scenario)
 
 
+@pytest.mark.fault(47)
 def test_a_block_that_arrives_damaged_is_asked_for_once_more(bench: Bench) -> None:
     block, plaintext = bench.source.add(1)
     good = bench.source.payloads[block]
@@ -265,6 +266,7 @@ def test_a_block_that_arrives_damaged_is_asked_for_once_more(bench: Bench) -> No
     bench.run(scenario)
 
 
+@pytest.mark.fault(47)
 def test_a_block_that_always_arrives_damaged_is_never_cached(bench: Bench) -> None:
     block, _ = bench.source.add(1)
     other, _ = bench.source.add(2)
@@ -279,6 +281,7 @@ def test_a_block_that_always_arrives_damaged_is_never_cached(bench: Bench) -> No
     bench.run(scenario)
 
 
+@pytest.mark.fault(46)
 def test_a_block_that_the_backend_lost_is_an_error_and_others_arrive(bench: Bench) -> None:
     lost, other = bench.source.add(1)[0], bench.source.add(2)[0]
     bench.source.payloads[lost] = None

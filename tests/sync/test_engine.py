@@ -93,6 +93,7 @@ def test_what_never_stops_changing_does_not_keep_a_mount_from_having_caught_up()
     assert followed.walked_at
 
 
+@pytest.mark.fault(35)
 def test_the_server_says_when_to_come_back_and_devices_come_back_apart() -> None:
     followed = Followed(NOTHING_NEW, Polled(has_moved=False, retry_seconds=4.0))
     followed.run(20.0)

@@ -294,6 +294,7 @@ def test_refusals_of_an_earlier_mount_for_lack_of_something_are_asked_for_again(
     assert msgspec.structs.replace(again, n=store.n) == store
 
 
+@pytest.mark.fault(68)
 @pytest.mark.parametrize("status", [Status.ID_TAKEN, Status.STALE])
 def test_refused_number_is_not_a_refused_change(world: World, status: Status) -> None:
     inode, create, store = world.stored(b"a.txt", b"mine")
@@ -334,6 +335,7 @@ def test_directory_whose_inode_id_is_taken_keeps_what_is_in_it(world: World) -> 
     assert [m.parent for m in world.pending(Create, inode)] == [found.inode]  # type: ignore[union-attr]
 
 
+@pytest.mark.fault(54)
 def test_what_can_never_be_accepted_stays_with_its_content_and_all_that_depends_on_it(world: World) -> None:
     inode, create, store = world.stored(b"a.txt", b"mine")
     world.hear((create, "role"), status=Status.REJECTED)

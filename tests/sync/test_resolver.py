@@ -328,6 +328,7 @@ class TestRename:
         remote.places[GONE] = B
         assert decide(change, "no_parent", self.mine, remote) == [Make(restored(GONE, B, 0)), Make(change)]
 
+    @pytest.mark.fault(67)
     def test_edited_target_keeps_its_name(self) -> None:
         remote = there((state(MINE, content=b"mine"), A), (state(OLD, content=b"edit", revision=4), B))
         assert decide(OVER, "changed", self.mine, remote) == [Make(self.over_nothing, is_aside=True, of=OLD, base=BASE)]

@@ -61,6 +61,7 @@ async def test_a_block_that_is_not_here_is_said_to_be_so(served: Served) -> None
     assert frames[1].payload is not None
 
 
+@pytest.mark.fault(47)
 async def test_a_poisoned_block_is_refused_and_not_kept(served: Served) -> None:
     body = b"".join(codec.frame(codec.block_id(b"what it says"), codec.encode_payload(b"what it is")))
     reply = await served.post(routes.PUT_BLOCKS, body)
@@ -70,6 +71,7 @@ async def test_a_poisoned_block_is_refused_and_not_kept(served: Served) -> None:
     assert served.objects() == []
 
 
+@pytest.mark.fault(47)
 async def test_a_body_that_ends_within_a_block_is_refused_and_what_came_whole_is_kept(served: Served) -> None:
     first, second = noise(1, codec.MAX_BLOCK_BYTES), noise(2, LARGE)
     reply = await served.post(routes.PUT_BLOCKS, framed(first, second)[:-1])
@@ -78,6 +80,7 @@ async def test_a_body_that_ends_within_a_block_is_refused_and_what_came_whole_is
     assert await served.missing(*ids) == ids[1:]
 
 
+@pytest.mark.fault(50)
 async def test_when_the_connection_breaks_only_the_block_under_way_is_sent_again(served: Served) -> None:
     plaintexts = [noise(seed, LARGE) for seed in range(5)]
     body = framed(*plaintexts)
@@ -89,6 +92,7 @@ async def test_when_the_connection_breaks_only_the_block_under_way_is_sent_again
     assert await served.missing(*ids) == ids[-1:]
 
 
+@pytest.mark.fault(56)
 async def test_a_frame_that_promises_too_much_is_refused_before_it_comes(served: Served) -> None:
     header = struct.pack(">32sI", bytes(32), 2**31)
     path = routes.PUT_BLOCKS.format(workspace=served.workspace)
@@ -119,6 +123,7 @@ async def test_a_block_announced_and_not_sent_is_refused(served: Served) -> None
     assert (await served.post(routes.PUT_BLOCKS, body)).problem() == "block_invalid"
 
 
+@pytest.mark.fault(45)
 async def test_the_same_block_twice_is_stored_once_and_counted_once(served: Served) -> None:
     block = noise(4, LARGE)
     reply = (await served.put(block, block)).message(messages.PutReply)
@@ -139,6 +144,7 @@ async def test_two_devices_that_send_one_block_at_once_leave_one_object(served: 
     assert codec.decode_payload((await other.get(codec.block_id(block)))[0].payload or b"", codec.block_id(block))
 
 
+@pytest.mark.fault(55)
 async def test_an_upload_over_the_quota_is_refused_and_leaves_nothing(served: Served) -> None:
     blocks = [noise(seed, 4 * 2**20) for seed in range(7)]
     assert len(blocks) * 4 * 2**20 > QUOTA_BYTES
@@ -159,6 +165,7 @@ async def test_pins_that_have_run_out_give_their_bytes_back(served: Served) -> N
     assert (await served.usage()).pinned_bytes == 2 * 2**20
 
 
+@pytest.mark.fault(57)
 async def test_blocks_of_another_account_are_as_if_they_did_not_exist(served: Served) -> None:
     await served.services.accounts.add_user("bob", "correct horse")
     bob = await served.log_in_as("bob")
@@ -176,6 +183,7 @@ async def test_blocks_of_another_account_are_as_if_they_did_not_exist(served: Se
         assert (await served.post(path, message)).problem() == "not_found"
 
 
+@pytest.mark.fault(46)
 async def test_a_lost_block_is_not_served_is_asked_for_and_is_healed(served: Served) -> None:
     block = noise(6, LARGE)
     await served.put(block)
@@ -218,6 +226,7 @@ async def test_a_download_keeps_to_the_bound_of_one_body(served: Served, monkeyp
     assert [frame.block for frame in frames] == [codec.block_id(block) for block in blocks[:2]]
 
 
+@pytest.mark.fault(45)
 async def test_a_store_that_fails_is_told_as_such_and_nothing_is_acknowledged(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +254,7 @@ async def test_blocks_are_not_acknowledged_before_their_directory_is_synced(
     assert await served.missing(codec.block_id(b"x")) == [codec.block_id(b"x")]
 
 
+@pytest.mark.fault(49)
 async def test_a_block_being_deleted_comes_back_as_a_new_generation(served: Served) -> None:
     await served.put(b"comes back")
     block = codec.block_id(b"comes back")
@@ -255,6 +265,7 @@ async def test_a_block_being_deleted_comes_back_as_a_new_generation(served: Serv
     assert codec.decode_payload((await served.get(block))[0].payload or b"", block) == b"comes back"
 
 
+@pytest.mark.fault(49)
 async def test_missing_revives_a_condemned_block(served: Served) -> None:
     await served.put(b"condemned")
     block = codec.block_id(b"condemned")

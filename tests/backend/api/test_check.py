@@ -62,6 +62,7 @@ async def test_a_lost_a_damaged_and_an_exchanged_block_are_found(served: Served)
     assert len(again.findings) == 4
 
 
+@pytest.mark.fault(48)
 async def test_what_was_found_lost_is_healed_by_a_device_that_has_it(served: Served) -> None:
     await served.put(noise(1))
     served.objects()[0].unlink()
@@ -83,6 +84,7 @@ def account_of(connection: Connection) -> int:
     return found
 
 
+@pytest.mark.fault(48)
 async def test_a_block_that_a_revision_needs_and_nobody_has_is_found(served: Served) -> None:
     await served.put(noise(1))
     database = served.ground.database

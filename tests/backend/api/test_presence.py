@@ -226,6 +226,7 @@ async def test_users_see_their_own_devices_only(served: Served) -> None:
 # -- revoking --
 
 
+@pytest.mark.fault(53)
 async def test_a_revoked_device_is_refused_everywhere_at_once(served: Served, drive: Drive) -> None:
     other = await second(served)
     victim = (await me(served)).device

@@ -77,6 +77,7 @@ async def test_a_token_is_not_in_the_database(served: Served) -> None:
         assert served.token.encode() not in path.read_bytes()
 
 
+@pytest.mark.fault(56)
 @pytest.mark.parametrize(
     "body",
     [b"", b"\xc1", b"\x00", msgpack.packb({}), msgpack.packb({"blocks": [b"short"]}), msgpack.packb({"next_nonce": 5})],
@@ -86,11 +87,13 @@ async def test_malformed_messages_are_refused(served: Served, body: bytes) -> No
         assert (await served.post(path, body)).problem() == "malformed"
 
 
+@pytest.mark.fault(56)
 async def test_deep_nesting_is_refused_at_once(served: Served) -> None:
     for path in (routes.COMMIT, routes.CHANGES, routes.MISSING):
         assert (await served.post(path, b"\x91" * 1_000_000)).problem() == "malformed"
 
 
+@pytest.mark.fault(56)
 async def test_messages_beyond_their_bound_are_refused_unread(served: Served) -> None:
     for path in (routes.LOGIN, routes.SESSION, routes.COMMIT, routes.CHANGES, routes.MISSING, routes.GET_BLOCKS):
         request = Request(path.format(workspace=served.workspace), [bytes(2**20)] * 64, served.token)
@@ -98,6 +101,7 @@ async def test_messages_beyond_their_bound_are_refused_unread(served: Served) ->
         assert request.taken_count <= 5
 
 
+@pytest.mark.fault(57)
 @pytest.mark.parametrize("workspace", ["0", "1", str(2**63 - 1), str(2**63), "9" * 30, "-1", "x", "%00", "١"])
 async def test_a_workspace_that_is_not_ones_own_is_not_found(served: Served, workspace: str) -> None:
     for path in IN_WORKSPACES:

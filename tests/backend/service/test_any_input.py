@@ -5,6 +5,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,6 +91,7 @@ async def send(drive: Drive, data: st.DataObject) -> None:
     await drive.database.read(invariants.check)
 
 
+@pytest.mark.fault(56)
 @settings(max_examples=60)
 @given(st.data())
 def test_any_input_is_answered_and_breaks_nothing(data: st.DataObject) -> None:

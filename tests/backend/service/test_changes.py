@@ -100,6 +100,7 @@ async def test_the_feed_begins_with_the_birth_of_the_drive(drive: Drive, laptop:
     assert (page.dentries, page.cursor) == ([], head)
 
 
+@pytest.mark.fault(40)
 async def test_a_cursor_of_another_history_has_diverged(drive: Drive, laptop: Device) -> None:
     await laptop.make(b"a")
     head = await cursor_of(laptop)
@@ -115,6 +116,7 @@ async def test_a_cursor_of_another_history_has_diverged(drive: Drive, laptop: De
         assert (page.status, page.cursor, page.inodes) == (FeedStatus.DIVERGED, head, [])
 
 
+@pytest.mark.fault(43)
 async def test_a_cursor_older_than_the_feed_has_expired(drive: Drive, laptop: Device) -> None:
     old = await cursor_of(laptop)
     await laptop.make(b"a")

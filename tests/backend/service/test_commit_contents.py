@@ -92,6 +92,7 @@ async def test_blocks_have_to_be_here_and_this_devices(drive: Drive, laptop: Dev
     assert await laptop.say(mutation) == "ok"
 
 
+@pytest.mark.fault(46)
 @pytest.mark.parametrize(
     "harm",
     [
@@ -185,6 +186,7 @@ async def test_quota_counts_each_block_once_and_moves_it_from_pinned_to_stored(d
     assert {row.block: row.refs for row in rows} == {one.block: 3, two.block: 1}
 
 
+@pytest.mark.fault(55)
 async def test_over_quota_is_no_answer_and_deletes_still_work(drive: Drive, laptop: Device) -> None:
     file = await laptop.save(b"a", b"z" * 1000)
     await drive.execute(update(schema.accounts).values(quota_bytes=1100))
@@ -253,6 +255,7 @@ async def test_extended_attributes_are_bounded_in_all(laptop: Device) -> None:
     assert await laptop.say(laptop.set_xattr(file, b"user.x", b"v" * 65537)) == "rejected limit"
 
 
+@pytest.mark.fault(54)
 async def test_a_viewer_changes_nothing(drive: Drive, laptop: Device, phone: Device) -> None:
     file = await laptop.make(b"a")
     await drive.execute(update(schema.members).values(role=Role.VIEWER))

@@ -35,6 +35,7 @@ async def test_directories_count_their_subdirectories(drive: Drive, laptop: Devi
     assert (await laptop.known(drive.root)).nlink == 3
 
 
+@pytest.mark.fault(36)
 async def test_a_clock_that_is_behind_never_turns_times_back(drive: Drive, laptop: Device) -> None:
     late = laptop.create(b"late")
     assert await laptop.say(late) == "ok"
@@ -63,6 +64,7 @@ async def test_inode_ids_come_from_the_devices_own_ranges_and_once(laptop: Devic
     assert await laptop.say(laptop.create(b"d", inode=mutation.inode + 2**20)) == "id_taken inode"
 
 
+@pytest.mark.fault(56)
 @pytest.mark.parametrize("name", [b"", b".", b"..", b"a/b", b"a\0", b"x" * 256])
 async def test_names_that_no_directory_can_hold_are_rejected(laptop: Device, name: bytes) -> None:
     file = await laptop.make(b"a")
@@ -190,6 +192,7 @@ async def test_rename_over_directories(laptop: Device) -> None:
     assert await laptop.names() == {b"f": file, b"2": one}
 
 
+@pytest.mark.fault(60)
 async def test_no_directory_is_moved_below_itself(drive: Drive, laptop: Device, phone: Device) -> None:
     a, b = await laptop.make(b"a", kind=DIRECTORY), await laptop.make(b"b", kind=DIRECTORY)
     deep = await laptop.make(b"deep", b, DIRECTORY)

@@ -64,6 +64,7 @@ async def rich_batch(drive: Drive, device: Device) -> list[Mutation]:
     ]
 
 
+@pytest.mark.fault(38)
 async def test_a_commit_that_fails_anywhere_leaves_nothing_and_succeeds_when_sent_again(
     drive: Drive, laptop: Device
 ) -> None:
@@ -93,6 +94,7 @@ async def test_a_commit_that_fails_anywhere_leaves_nothing_and_succeeds_when_sen
     assert await laptop.send(*batch) == results
 
 
+@pytest.mark.fault(38)
 @pytest.mark.parametrize("commit_count", [1, 7, 23])
 async def test_a_killed_server_has_what_it_acknowledged_and_no_half_of_anything(
     tmp_path: Path, commit_count: int

@@ -57,6 +57,7 @@ async def test_a_commit_wakes_those_who_wait(drive: Drive, laptop: Device) -> No
     assert woken.woken.is_set()
 
 
+@pytest.mark.fault(28)
 async def test_an_op_sent_again_is_answered_again_and_done_once(drive: Drive, laptop: Device) -> None:
     good, bad = laptop.create(b"a"), laptop.create(b"x/y")
     first = await laptop.send(good, bad)
@@ -76,6 +77,7 @@ async def test_a_conflict_is_final_even_when_the_reason_is_gone(laptop: Device, 
     assert await phone.say(late) == "conflict exists"
 
 
+@pytest.mark.fault(18, 68)
 async def test_a_number_used_for_another_mutation_is_taken(laptop: Device) -> None:
     first, second = laptop.create(b"a"), laptop.create(b"b")
     second.n = first.n
@@ -118,6 +120,7 @@ async def test_file_over_quota_is_not_created_empty(drive: Drive, laptop: Device
     assert await laptop.names() == {}
 
 
+@pytest.mark.fault(29)
 async def test_an_op_waits_for_its_predecessors(laptop: Device) -> None:
     first = laptop.directory(b"d")
     second = laptop.create(b"f", first.inode, after=[first])
@@ -147,6 +150,7 @@ async def test_predecessors_below_the_watermark_are_settled(laptop: Device) -> N
     assert await laptop.say(laptop.create(b"b", after=[first])) == "ok"
 
 
+@pytest.mark.fault(28)
 async def test_the_watermark_forgets_answers_and_refuses_what_is_below_it(drive: Drive, laptop: Device) -> None:
     ops = [laptop.create(b"%d" % number) for number in range(3)]
     assert {say(each) for each in await laptop.send(*ops)} == {"ok"}
@@ -223,6 +227,7 @@ async def test_ids_that_no_column_holds_are_rejected(drive: Drive, laptop: Devic
     assert {say(each) for each in await laptop.send(*harmful)} == {"rejected malformed"}
 
 
+@pytest.mark.fault(57)
 async def test_a_workspace_of_somebody_else_does_not_exist(drive: Drive, laptop: Device) -> None:
     stranger = await drive.stranger()
     with pytest.raises(ProtocolError) as caught:
@@ -240,6 +245,7 @@ def count_commits(connection: Any) -> int:
     return int(connection.execute(select(func.count()).select_from(schema.commits)).scalar_one())
 
 
+@pytest.mark.fault(57)
 async def test_inodes_of_another_workspace_of_the_account_do_not_exist(drive: Drive, laptop: Device) -> None:
     directory = await laptop.make(b"d", kind=DIRECTORY)
     inner = await laptop.make(b"inner", directory)
@@ -306,6 +312,7 @@ async def test_a_commit_begun_ends_and_wakes_though_its_caller_is_gone(drive: Dr
     assert woken.woken.is_set()
 
 
+@pytest.mark.fault(36)
 async def test_times_of_commits_grow_though_the_clock_goes_back(drive: Drive, laptop: Device) -> None:
     await laptop.make(b"a")
     drive.clock.ns -= 500

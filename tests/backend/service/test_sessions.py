@@ -31,6 +31,7 @@ async def test_a_swap_whose_answer_was_lost_may_be_asked_for_again(laptop: Devic
     assert await begin(laptop, first, b"a", b"b") == first
 
 
+@pytest.mark.fault(18)
 async def test_a_copy_of_a_device_gets_a_new_epoch(laptop: Device) -> None:
     first = await begin(laptop, 0, b"", b"a")
     assert await begin(laptop, first, b"a", b"b") == first
