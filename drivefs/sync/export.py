@@ -15,23 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.drafts import DraftRow, Record
+from cache.effects import entries
 from cache.errors import Corrupt
 from cache.journal import JournalRow
 from cache.workspace import LocalState
-from drivefs.protocol.changes import Create, Rename, Unlink
+from drivefs.protocol.changes import Create, Exchange, Mutation, Rename, SetAttributes, SetXattr
 from drivefs.protocol.ids import InodeId
-from drivefs.protocol.model import InodeKind, InodeState, unpack_blocks
-from drivefs.sync.places import Places, Way, path_of
+from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.sync.draft_files import DraftFiles, Range, Written
+from drivefs.sync.places import MAX_DEPTH, Places, Way, path_of
 
 LIST_NAME = "drivefs-export.json"
 INCOMPLETE = b".incomplete"
 UNPLACED = b"without-a-place"
 LOST_AND_FOUND = "lost+found"
 PAGE_ROWS = 500
+ATTRIBUTES = ("mode", "uid", "gid", "atime_ns", "mtime_ns")
 COPIED = (InodeKind.FILE, InodeKind.DIRECTORY, InodeKind.SYMLINK)
 
-Range = tuple[int, int]
 Progress = Callable[[int, int], Awaitable[None]]
 """Told how many files, and how many bytes of them, were copied so far."""
 
@@ -52,7 +53,9 @@ class Exporter:
 
     def __init__(self, local: LocalState, root: InodeId, target: Path, lost_and_found: Path) -> None:
         self._local = local
+        self._root = root
         self._places = Places(local, root)
+        self._drafts = DraftFiles(local)
         self._target = target
         self._lost_and_found = lost_and_found
         self._listed: list[dict[str, Any]] = []
@@ -64,7 +67,7 @@ class Exporter:
         Raises:
             OSError: the target cannot be written.
         """
-        changes = [_as_change(row) for row in self._unsettled()]
+        changes = [self._as_change(row.mutation) for row in self._unsettled()]
         for inode in self._wanted():
             await self._copy(inode)
             await progress(self.done.file_count, self.done.size_bytes)
@@ -85,6 +88,36 @@ class Exporter:
         """Inodes that were made here and not sent yet, in order, and those with content that was not sent yet."""
         found = {row.mutation.inode: None for row in self._unsettled() if isinstance(row.mutation, Create)}
         return list(found | dict.fromkeys(self._local.journal.drafts.draft_inodes()))
+
+    def _as_change(self, mutation: Mutation) -> dict[str, Any]:
+        """A change that waits, for the list: by the paths that it names, or those of what it is about."""
+        found: dict[str, Any] = {"kind": mutation.__struct_config__.tag, "inode": mutation.inode}
+        named = [self._path(parent, name) for parent, name in entries(mutation)]
+        if not named:
+            found["paths"] = [self._path(*name) for name in self._places.names_of(mutation.inode)]
+        elif isinstance(mutation, Rename):
+            found["path"], found["new_path"] = named
+        elif isinstance(mutation, Exchange):
+            found["path"], found["other_path"] = named
+        else:
+            found["path"] = named[0]
+        if isinstance(mutation, SetXattr):
+            found["attribute"] = os.fsdecode(mutation.name)
+        if isinstance(mutation, SetAttributes):
+            given = {field: getattr(mutation, field) for field in ATTRIBUTES}
+            found |= {field: value for field, value in given.items() if value is not None}
+        return found
+
+    def _path(self, parent: InodeId, name: bytes) -> str | None:
+        """Where a name is, or was last if its directory is gone here; None if nobody knows."""
+        steps = [name]
+        while parent != self._root:
+            names = self._places.names_of(parent) or self._local.replica.names_of(parent)
+            if not names or len(steps) > MAX_DEPTH:
+                return None
+            parent, above = names[0]
+            steps.append(above)
+        return os.fsdecode(b"/".join(reversed(steps)))
 
     async def _copy(self, inode: InodeId) -> None:
         """Copy one inode to its path, or beside where it cannot be there: the path is too long, or taken."""
@@ -133,78 +166,21 @@ class Exporter:
         return await self._copy_file(state, path)
 
     async def _copy_file(self, state: InodeState, path: bytes) -> list[Range] | None:
-        drafts = self._local.journal.drafts
-        draft = drafts.draft(state.inode)
+        draft = self._local.journal.drafts.draft(state.inode)
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
-            missing = Missing()
-            if draft is not None:
-                await self._copy_draft(draft, descriptor, missing)
-            await self._local.offload(_finish, descriptor, state)
+            written = Written() if draft is None else await self._drafts.write(draft, descriptor)
+            await self._local.offload(finish, descriptor, state)
         finally:
             os.close(descriptor)
-        if missing.ranges and draft is not None:
-            now = drafts.draft(state.inode)
+        self.done.size_bytes += written.size_bytes
+        if written.missing.ranges and draft is not None:
+            now = self._local.journal.drafts.draft(state.inode)
             if now is None or now.base != draft.base:
                 os.unlink(path)
                 return None
             os.rename(path, path + INCOMPLETE)
-        return missing.ranges
-
-    async def _copy_draft(self, draft: DraftRow, descriptor: int, missing: "Missing") -> None:
-        """Write the base, and what was written over it, in order."""
-        drafts = self._local.journal.drafts
-        records = drafts.records(draft.inode)
-        # Before anything is waited for: a mounted drive may send the draft, and drop it, meanwhile.
-        rows = {each.id: self._row(each) for each in records if each.staged is None and not each.is_truncation}
-        await self._copy_base(draft, descriptor, missing)
-        for record in records:
-            await self._copy_record(record, rows.get(record.id), descriptor, missing)
-
-    def _row(self, record: Record) -> bytes | None:
-        """The bytes of a record in the journal; None if they are damaged."""
-        try:
-            return self._local.journal.drafts.record_data(record)
-        except Corrupt:
-            return None
-
-    async def _copy_base(self, draft: DraftRow, descriptor: int, missing: "Missing") -> None:
-        """What was not written here of a content that the server has: as far as its blocks are in the cache."""
-        os.ftruncate(descriptor, draft.base_size)
-        if not draft.base_size:
-            return
-        packed = self._local.journal.drafts.base_blocks(draft.inode)
-        if packed is None:
-            packed = self._local.replica.content(draft.inode, draft.base.revision)
-        if packed is None:
-            missing.add(0, draft.base_size)
-            return
-        position = 0
-        for block, size in unpack_blocks(packed):
-            data = await self._local.blocks.read(block, 0, size)
-            if data is None:
-                missing.add(position, position + size)
-            else:
-                await self._local.offload(_write, descriptor, bytes(data), position)
-            position += size
-
-    async def _copy_record(self, record: Record, data: bytes | None, descriptor: int, missing: "Missing") -> None:
-        start, end = record.file_offset, record.file_offset + record.length
-        if record.is_truncation:
-            os.ftruncate(descriptor, start)
-            missing.cut(start)
-            return
-        if record.staged is not None:
-            try:
-                data = await self._local.offload(self._local.staging.load, record.staged, record.digest)
-            except Corrupt:
-                data = None
-        if data is None:
-            missing.add(start, end)
-            return
-        await self._local.offload(_write, descriptor, data, start)
-        missing.remove(start, end)
-        self.done.size_bytes += record.length
+        return written.missing.ranges
 
     def _write_list(self, changes: list[dict[str, Any]]) -> None:
         text = json.dumps({"files": self._listed, "changes": changes}, indent=2)
@@ -219,48 +195,8 @@ class Exporter:
             os.close(directory)
 
 
-class Missing:
-    """Ranges of a file that are not here, in order, none touching another."""
-
-    def __init__(self) -> None:
-        self.ranges: list[Range] = []
-
-    def add(self, start: int, end: int) -> None:
-        """These bytes are not here."""
-        self.remove(start, end)
-        self.ranges = sorted([*self.ranges, (start, end)])
-
-    def remove(self, start: int, end: int) -> None:
-        """These bytes are here."""
-        kept: list[Range] = []
-        for first, last in self.ranges:
-            kept += [(a, b) for a, b in ((first, min(last, start)), (max(first, end), last)) if a < b]
-        self.ranges = kept
-
-    def cut(self, size: int) -> None:
-        """The file ends here: nothing behind is missing."""
-        self.ranges = [(first, min(last, size)) for first, last in self.ranges if first < size]
-
-
-def _as_change(row: JournalRow) -> dict[str, Any]:
-    """A change that waits, for the list."""
-    mutation = row.mutation
-    found: dict[str, Any] = {"kind": mutation.__struct_config__.tag, "inode": getattr(mutation, "inode", 0)}
-    if isinstance(mutation, Create | Unlink | Rename):
-        found["name"] = os.fsdecode(mutation.name)
-    if isinstance(mutation, Rename):
-        found["new_name"] = os.fsdecode(mutation.new_name)
-    return found
-
-
-def _write(descriptor: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
-
-
-def _finish(descriptor: int, state: InodeState) -> None:
+def finish(descriptor: int, state: InodeState) -> None:
+    """Give a copy the times and the mode of the original, and make it durable; for a thread."""
     os.fchmod(descriptor, state.mode & 0o777 | 0o600)
     os.utime(descriptor, ns=(state.mtime_ns, state.mtime_ns))
     os.fsync(descriptor)

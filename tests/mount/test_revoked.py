@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,8 @@ def unsent(device: Device) -> dict[str, bytes]:
     (root / "made/empty").touch()
     (root / "made/link").symlink_to("inner/small")
     os.rename(root / "old name", root / "new name")
+    shutil.rmtree(root / "gone")
+    os.chmod(root / "new name", 0o600)
     return contents
 
 
@@ -138,6 +141,8 @@ def prepared(device: Device) -> dict[str, bytes]:
     """A device with unsent changes whose server is away."""
     write_file(device.mountpoint / "changed", b"before and after")
     write_file(device.mountpoint / "old name", b"old")
+    (device.mountpoint / "gone/inner").mkdir(parents=True)
+    write_file(device.mountpoint / "gone/inner/file", b"gone")
     device.sync()
     device.server.stop()
     return unsent(device)
@@ -150,7 +155,14 @@ def assert_exported(target: Path, contents: dict[str, bytes]) -> None:
     assert not (target / "old name").exists()
     listed = json.loads((target / "drivefs-export.json").read_text())
     assert {each["path"] for each in listed["files"]} == {*contents, "made", "made/inner", "made/link"}
-    assert [each["new_name"] for each in listed["changes"] if each["kind"] == "rename"] == ["new name"]
+    changes = listed["changes"]
+    assert [(each["path"], each["new_path"]) for each in changes if each["kind"] == "rename"] == [
+        ("old name", "new name")
+    ]
+    gone = [each["path"] for each in changes if each["kind"] == "unlink"]
+    assert gone == ["gone/inner/file", "gone/inner", "gone"]
+    modes = [(each["paths"], each["mode"]) for each in changes if each["kind"] == "set_attributes" and "mode" in each]
+    assert modes == [(["new name"], 0o600)]
 
 
 @pytest.mark.fault(53)

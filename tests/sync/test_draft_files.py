@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivefs.sync.export import Missing
+from drivefs.sync.draft_files import Missing
 
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "remove", "cut"]), st.integers(0, 40), st.integers(0, 40))))
