@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivefs.protocol import changes, wire
-from drivefs.protocol.changes import Base, Mutation
+from drivefs.protocol.changes import FINAL, Base, Mutation
 from drivefs.protocol.ids import OpNumber
 from drivefs.protocol.model import InodeKind, pack_blocks, run_id
 from tests.backend.service import invariants
@@ -87,6 +87,13 @@ async def send(drive: Drive, data: st.DataObject) -> None:
     sent: list[Mutation] = [wire.decode_mutation(wire.encode(mutation)) for mutation in batch]
     results = await device.send(*sent)
     assert [result.n for result in results] == [mutation.n for mutation in sent]
+    # WIRE.md: final answers are given again, unchanged; what is none is judged anew, and may be one by then.
+    for _ in sent:
+        again = await device.send(*sent)
+        assert [after for before, after in zip(results, again, strict=True) if before.status in FINAL] == [
+            before for before in results if before.status in FINAL
+        ]
+        results = again
     assert await device.send(*sent) == results
     await drive.database.read(invariants.check)
 

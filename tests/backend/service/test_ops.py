@@ -143,6 +143,14 @@ async def test_what_follows_a_refused_op_is_refused(laptop: Device, phone: Devic
     assert await laptop.say(fourth) == "conflict predecessor"
 
 
+async def test_what_waited_for_an_op_behind_it_is_judged_anew_when_sent_again(laptop: Device, phone: Device) -> None:
+    await phone.make(b"a")
+    refused = laptop.create(b"a")
+    waiting = laptop.create(b"free", after=[refused])
+    assert [say(each) for each in await laptop.send(waiting, refused)] == ["blocked", "conflict exists"]
+    assert [say(each) for each in await laptop.send(waiting, refused)] == ["conflict predecessor", "conflict exists"]
+
+
 async def test_predecessors_below_the_watermark_are_settled(laptop: Device) -> None:
     first = laptop.create(b"a")
     assert await laptop.say(first) == "ok"
