@@ -8,8 +8,9 @@ nothing is tried again, since the kernel may have dropped what it could not writ
 import trio
 
 from cache.database import Database
+from cache.durable import sync_path
 from cache.errors import Poisoned
-from cache.staging import PendingSync, Staging, sync_path
+from cache.staging import PendingSync, Staging
 from drivefs.protocol.ground import Offload
 
 

@@ -8,7 +8,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from cache.staging import sync_path, write_all
+from cache.durable import make_directory, sync_path
+from cache.staging import write_all
 
 Piece = tuple[int, bytes]
 """Where in the file, and the bytes."""
@@ -43,5 +44,5 @@ class LostAndFound:
         return path
 
     def _place(self, name: str) -> Path:
-        self.directory.mkdir(mode=0o700, exist_ok=True)
+        make_directory(self.directory)
         return self.directory / name

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cache.database import Bindings, Database, Transaction, create_tables, json_list, remove_database
+from cache.durable import sync_path
 from cache.errors import NewerState, ReplicaCorrupt
 from cache.overlay import MISSING, Missing
 from cache.schema import IS_MARKED, REPLICA, REPLICA_VERSION
-from cache.staging import sync_path
 from drivefs.protocol import wire
 from drivefs.protocol.ground import Offload
 from drivefs.protocol.ids import InodeId, RevisionNumber, Seq, WorkspaceId

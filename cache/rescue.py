@@ -14,9 +14,9 @@ from pathlib import Path
 import apsw
 
 from cache.database import PAGE_BYTES, remove_database
+from cache.durable import make_directory, sync_path
 from cache.errors import Corrupt
 from cache.findings import Finding, Severity
-from cache.staging import sync_path
 from cache.wal import HEADER_BYTES, Damage, Log
 
 
@@ -86,8 +86,7 @@ def unreadable(path: Path, why: object) -> str:
 
 
 def _copy_aside(path: Path, aside: Path) -> None:
-    for directory in (aside.parent, aside):
-        directory.mkdir(mode=0o700, exist_ok=True)
+    make_directory(aside)
     for source in (path, Path(f"{path}-wal")):
         copy_private(source, aside / source.name)
     sync_path(aside)

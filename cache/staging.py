@@ -7,11 +7,11 @@ until its file is removed; a file is removed only after a barrier that came afte
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from cache.durable import make_directory, sync_path
 from cache.errors import CacheError, Corrupt, DiskFull, Poisoned
 from cache.reserve import Reserve
 from cache.sealing import digest
@@ -58,7 +58,7 @@ class Staging:
         self._dirty: set[int] = set()
         self._has_new_names = False
         self._retired: list[int] = []
-        directory.mkdir(mode=0o700, exist_ok=True)
+        make_directory(directory)
         self.used_bytes = 0
         self.recount()
 
@@ -273,22 +273,3 @@ def read_range(path: Path, staged: StagedRange) -> bytes | None:
     finally:
         os.close(descriptor)
     return data if len(data) == staged.length else None
-
-
-def sync_path(path: Path) -> None:
-    """Make a file's bytes, or a directory's names, survive a power cut; a file that is gone needs none.
-
-    Of a file's own facts only the size has to: a log that is written in place, as SQLite's is once it has grown, then
-    costs no commit of the file system's journal.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            os.fsync(descriptor)
-        else:
-            os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,6 +17,7 @@ from typing import Self
 from cache.blocks import BlockCache
 from cache.counters import Counter
 from cache.database import Database, create_private, create_tables, refuse_newer
+from cache.durable import make_directory, sync_path
 from cache.errors import StateInUse
 from cache.findings import Finding
 from cache.journal import Journal
@@ -28,7 +29,7 @@ from cache.replica import Replica
 from cache.rescue import rescue_log
 from cache.reserve import Reserve
 from cache.schema import JOURNAL, JOURNAL_ADDITIONS, JOURNAL_VERSION
-from cache.staging import Staging, sync_path
+from cache.staging import Staging
 from drivefs.protocol.ground import Offload
 from drivefs.protocol.ids import InodeId
 
@@ -188,7 +189,7 @@ class LocalState:
 
 def make_private(directory: Path) -> None:
     """Create a directory for its owner only, or make it so."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(directory)
     directory.chmod(0o700)
 
 

@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cache.durable import make_directory, sync_path
 from drivefs.protocol.ids import AccountId, DeviceId, InodeId, UserId, WorkspaceId
 
 DEFAULT_PROFILE = "default"
@@ -295,7 +296,7 @@ def write_credentials(places: ProfilePlaces, credentials: Credentials) -> None:
 
 def write_durably(path: Path, content: bytes) -> None:
     """Replace a file by one readable by its owner only; after a crash there is the old or the new one, whole."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(path.parent)
     fresh = path.with_name(f".{path.name}.new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -305,16 +306,7 @@ def write_durably(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(fresh, path)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_path(path.parent)
 
 
 def _place(environ: Mapping[str, str], variable: str, below_home: str) -> Path:

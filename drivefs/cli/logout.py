@@ -10,6 +10,7 @@ import random
 import shutil
 from pathlib import Path
 
+from cache.durable import sync_path
 from drivefs import config
 from drivefs.cli import drives, local_state, output
 from drivefs.cli.command import Command, add_profile
@@ -102,7 +103,7 @@ def _delete(places: config.ProfilePlaces) -> None:
         output.say(f"files that were rescued stay in {rescued}")
     else:
         shutil.rmtree(places.state, ignore_errors=True)
-    config.sync_directory(places.state.parent)
+    sync_path(places.state.parent)
 
 
 def _remove(entry: Path) -> None:
