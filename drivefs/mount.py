@@ -1,4 +1,4 @@
-"""The composition root of a mount: builds all parts, opens the one nursery, and ends everything in order.
+"""The composition root of a mount: puts a process and a kernel around a drive, and ends everything in order.
 
 Owns the real clock, randomness and threads, which all parts get from here; the log; and the way from a signal, or from
 the kernel's word that it has let go, to a clean end. Decides nothing about files or synchronisation.
@@ -14,11 +14,10 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -27,48 +26,26 @@ import trio
 from cache.errors import CacheError
 from cache.workspace import LocalState
 from drivefs import __version__
-from drivefs.config import Credentials, MountSettings
+from drivefs.assembly import Assembly, Ground, Options
+from drivefs.config import MountSettings
 from drivefs.control import conflicts, handlers, held, mounts, pins, server, uploads, watching
 from drivefs.control.readiness import Readiness
-from drivefs.fs.filesystem import Drive, FileSystem, Services
+from drivefs.fs.filesystem import FileSystem
 from drivefs.fs.ownership import Owner
 from drivefs.fuse import invalidation
-from drivefs.fuse.attributes import Translation
 from drivefs.fuse.replay import Mounted, Replay
 from drivefs.fuse.replay_process import PlayerProcess
 from drivefs.fuse.session import MountFailed
 from drivefs.fuse.session import Session as KernelSession
-from drivefs.protocol.ids import InodeId
-from drivefs.protocol.messages import Limits, SessionReply, Usage
 from drivefs.remote import errors, transport
 from drivefs.remote.client import Remote
-from drivefs.sync.amends import Amends, Labels
-from drivefs.sync.announcer import Announcer
-from drivefs.sync.commits import Committer
-from drivefs.sync.connection import Connection
-from drivefs.sync.contents import Shown
-from drivefs.sync.downloader import PARALLEL_REQUESTS, Downloader
-from drivefs.sync.ends import Ends
-from drivefs.sync.engine import Engine, Parts
-from drivefs.sync.events import Event, Events, Kind, Origin
-from drivefs.sync.follower import Follower
-from drivefs.sync.guard import Guard, Question
-from drivefs.sync.incoming import IncomingUploads
-from drivefs.sync.lister import Lister
-from drivefs.sync.pins import PinnedTrees
-from drivefs.sync.places import Places
-from drivefs.sync.prefetch import Prefetcher
-from drivefs.sync.presence import Outgoing, Presence
-from drivefs.sync.publications import Publications
-from drivefs.sync.publisher import Publisher
-from drivefs.sync.refusals import Refusals
-from drivefs.sync.relisting import Relisting
+from drivefs.sync.engine import Engine
+from drivefs.sync.events import Event, Kind, Origin
+from drivefs.sync.guard import Question
+from drivefs.sync.presence import Presence
 from drivefs.sync.restoring import Restoring
-from drivefs.sync.session import Session, known_limits
-from drivefs.sync.standing import Standing, is_revoked
-from drivefs.sync.status import Meter, Reporter
-from drivefs.sync.uploader import Uploader
-from drivefs.sync.walker import Walker
+from drivefs.sync.standing import is_revoked
+from drivefs.sync.status import Reporter
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -160,199 +137,87 @@ def _opened(settings: MountSettings) -> Iterator[LocalState]:
         raise MountError(str(error)) from error
 
 
+class _Kernel:
+    """The kernel's side of one drive; satisfies `assembly.Kernel`."""
+
+    def __init__(self, settings: MountSettings, filesystem: FileSystem) -> None:
+        source = f"drivefs:{settings.profile.name}"
+        self.session = KernelSession(filesystem, str(settings.mountpoint), settings.options, source)
+        self.call_count = self.session.call_count
+        self.swap = self.session.translation.swap
+        # In threads of its own: a notification may wait for the kernel, which may wait for us.
+        self.told = invalidation.Invalidation(self.session.translation, _Threads(invalidation.WORKERS))
+
+
 @dataclass(frozen=True, slots=True)
 class _Parts:
     """What a mount runs, and what its commands ask."""
 
-    engine: Engine
-    publications: Publications
-    publisher: Publisher
-    downloader: Downloader
-    reporter: Reporter
-    guard: Guard
-    deciding: held.Deciding
-    filesystem: FileSystem
+    drive: Assembly
     kernel: KernelSession
     invalidation: invalidation.Invalidation
+    deciding: held.Deciding
     pinning: pins.Pinning
-    presence: Presence
-    events: Events
     replay: Replay
-
-
-class _Allowance:
-    """What the backend allows the account, and whoever has to hear of it."""
-
-    def __init__(self, local: LocalState) -> None:
-        self.limits = known_limits(local.journal)
-        self.usage = Usage()
-        self.hear: list[Callable[[Limits, Usage], None]] = []
-
-    def told(self, reply: SessionReply) -> None:
-        """A session has begun."""
-        self.limits = reply.limits
-        self.used(reply.usage)
-
-    def used(self, usage: Usage) -> None:
-        """The backend has said what the account uses now."""
-        for each in self.hear:
-            each(self.limits, usage)
 
 
 def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Parts:
     """Build the parts and join them; nothing runs yet."""
     device = settings.credentials
-    offload = _Threads(THREADS)
-    allowance = _Allowance(local)
-    publications = Publications(local.journal.last_op)
-    session = Session(local, remote, device.workspace, random_bytes=os.urandom, opened=allowance.told)
-    session.renumbered = lambda fresh: _renumber(filesystem, kernel.translation, engine, fresh)
-    standing = Standing(local.journal, session.open, lambda is_revoked: filesystem.refuse_changes(is_revoked))
-    connection = Connection(standing.open, time.time_ns, random.random)
-    downloader = Downloader(remote, local.blocks, offload, connection)
-    # The engine comes last, since it needs all others; until it runs, nothing can fail for lack of the backend.
-    ends = Ends(local, remote, device.workspace)
-    lister = Lister(ends, connection, changed=lambda inode: shown.attributes_changed(inode))
-    services = Services(fetcher=downloader, lister=lister, publisher=publications)
-    places = Places(local, device.root)
-    trees = PinnedTrees(local, places, device.root)
-    prefetcher = Prefetcher(ends, trees, downloader, lister, ahead_bytes=settings.profile.ahead_limit_bytes)
-    drive = replace(_drive(device, allowance, lambda: _status(reporter, presence)), pinned=trees.value_of)
-    filesystem = FileSystem(local, services, drive, time.time_ns)
-    filesystem.refuse_changes(is_revoked(local.journal))
-    kernel = KernelSession(filesystem, str(settings.mountpoint), settings.options, f"drivefs:{settings.profile.name}")
-    # In threads of its own: a notification may wait for the kernel, which may wait for us.
-    told = invalidation.Invalidation(kernel.translation, _Threads(invalidation.WORKERS))
-    uploader = Uploader(remote, local.blocks, offload, device.workspace)
-    shown = Shown(filesystem, told)
-    filesystem.hear_of_followers(partial(_follow, filesystem, kernel.translation, told))
-    events = Events()
-    announcer = Announcer(events, places)
-    announcer.replayer = replay = _replay(kernel, filesystem, places, told)
-    events.hear.append(lambda are_heard: _listen(filesystem, publications, announcer if are_heard else None))
-    guard = _guard(settings, ends, filesystem, events)
-    amends = _amends(settings, local, filesystem, shown)
-    refusals = Refusals(ends, amends, lister, contents=filesystem.contents, events=events)
-    follower = Follower(ends, shown, announcer)
-    parts = Parts(
-        local=local,
-        session=session,
-        connection=connection,
-        contents=filesystem.contents,
-        publications=publications,
-        publisher=Publisher(local.journal, filesystem.contents, publications, uploader),
-        guard=guard,
-        committer=_committer(ends, filesystem, publications, guard=guard, refusals=refusals),
-        follower=follower,
-        relisting=Relisting(ends, shown, filesystem, lister=lister, follower=follower),
-        walker=Walker(local.replica, lister, kernel.call_count),
-        prefetcher=prefetcher,
-        used=allowance.used,
+    ground = Ground(
+        offload=_Threads(THREADS),
+        now_ns=time.time_ns,
+        random_bytes=os.urandom,
+        jitter=random.random,
+        today=_today,
     )
-    parts.follower.coming = prefetcher.coming
-    engine = Engine(parts, random.random)
-    presence = _presence(ends, engine, parts, places, events)
-    sent, received = Meter(lambda: uploader.traffic.sent_bytes), Meter(lambda: downloader.received_bytes)
-    reporter = Reporter(local, connection, sent=sent, received=received)
-    allowance.hear += [filesystem.quota.told, reporter.told]
-    pinning = pins.Pinning(local, trees, prefetcher)
-    deciding = held.Deciding(guard, Restoring(local, guard, shown), publications)
-    running = (reporter, guard, deciding, filesystem, kernel, told, pinning, presence, events, replay)
-    return _Parts(engine, publications, parts.publisher, downloader, *running)
-
-
-def _amends(settings: MountSettings, local: LocalState, filesystem: FileSystem, shown: Shown) -> Amends:
-    """What carries out what is decided about refused mutations."""
-    labels = Labels(device=settings.profile.device, today=_today)
-    return Amends(local, settings.credentials.root, contents=filesystem.contents, shown=shown, labels=labels)
-
-
-def _committer(
-    ends: Ends, filesystem: FileSystem, publications: Publications, *, guard: Guard, refusals: Refusals
-) -> Committer:
-    """What sends the journal's mutations, and hears what becomes of them."""
-    refusals.publishable = publications.arrived
-    contents = filesystem.contents
-    return Committer(ends, guard=guard, contents=contents, publications=publications, refusals=refusals)
-
-
-def _guard(settings: MountSettings, ends: Ends, filesystem: FileSystem, events: Events) -> Guard:
-    """What asks before a mass deletion travels."""
-
-    async def count_files() -> int:
-        return (await ends.remote.count(ends.workspace)).file_count
 
     def asked(question: Question) -> None:
         log.warning("%s", held.sentence(question))
-        events.publish(Event(kind=Kind.HELD, path=b"", origin=Origin.HERE, details=held.as_fields(question)))
+        drive.events.publish(Event(kind=Kind.HELD, path=b"", origin=Origin.HERE, details=held.as_fields(question)))
 
-    guard = Guard(ends.local.journal, count_files, share=settings.profile.guarded_share, asked=asked)
-    filesystem.guard_with(guard)
-    return guard
-
-
-def _listen(filesystem: FileSystem, publications: Publications, announcer: Announcer | None) -> None:
-    """What programs do here is told to the announcer, or to nobody: then it costs nothing."""
-    filesystem.hear(None if announcer is None else announcer.mutated)
-    publications.hear = None if announcer is None else announcer.written
-
-
-def _replay(kernel: KernelSession, filesystem: FileSystem, places: Places, told: invalidation.Invalidation) -> Replay:
-    """What shows programs that watch the mount what happened elsewhere."""
-    mounted = Mounted(
-        root=filesystem.root,
-        start=lambda: PlayerProcess.start(kernel.stage, _Threads(1), kernel.mountpoint, kernel.device),
-        present=filesystem.known,
-        way_to=places.way_to,
-        forget=told.entry,
-        forgotten=told.wait_told,
+    options = Options(
+        workspace=device.workspace,
+        root=device.root,
+        owner=Owner(os.getuid(), os.getgid()),
+        device=settings.profile.device,
+        ahead_limit_bytes=settings.profile.ahead_limit_bytes,
+        guarded_share=settings.profile.guarded_share,
+        asked=asked,
+        files={b"status": lambda: _status(drive.reporter, drive.presence)},
     )
-    return Replay(mounted, kernel.stage, probe=b".drivefs-" + os.urandom(8).hex().encode())
+    kernels: list[_Kernel] = []
+
+    def make_kernel(filesystem: FileSystem) -> _Kernel:
+        kernels.append(_Kernel(settings, filesystem))
+        return kernels[0]
+
+    drive = Assembly(ground, options, local=local, remote=remote, make_kernel=make_kernel)
+    kernel = kernels[0]
+    drive.announcer.replayer = replay = _replay(kernel, drive)
+    deciding = held.Deciding(drive.guard, Restoring(local, drive.guard, drive.shown), drive.publications)
+    pinning = pins.Pinning(local, drive.trees, drive.prefetcher)
+    return _Parts(drive, kernel.session, kernel.told, deciding, pinning, replay)
 
 
-def _follow(
-    filesystem: FileSystem, translation: Translation, kernel: invalidation.Invalidation, inode: InodeId, other: InodeId
-) -> None:
-    """What the kernel has open as one inode is another from now on; names lead to what they belong to."""
-    translation.swap(inode, other)
-    for parent, name in [*filesystem.names_of(inode), *filesystem.names_of(other)]:
-        kernel.entry(parent, name)
-
-
-def _renumber(
-    filesystem: FileSystem, translation: Translation, engine: Engine, fresh: Mapping[InodeId, InodeId]
-) -> None:
-    """Inodes have new ids (by the old ones) in the databases; the kernel goes on with the numbers that it has."""
-    for old, new in fresh.items():
-        translation.swap(old, new)
-    filesystem.renumbered(fresh)
-    engine.renumbered(fresh)
-
-
-def _presence(ends: Ends, engine: Engine, parts: Parts, places: Places, events: Events) -> Presence:
-    """What tells the other devices of this one, and this one of the others."""
-    incoming = IncomingUploads(places, events, time.time_ns, lambda: engine.connection.reach.online)
-    outgoing = Outgoing(parts.publisher, parts.publications, places)
-    presence = parts.follower.presence = Presence(ends, outgoing, incoming, events, places)
-    return presence
+def _replay(kernel: _Kernel, drive: Assembly) -> Replay:
+    """What shows programs that watch the mount what happened elsewhere."""
+    session = kernel.session
+    mounted = Mounted(
+        root=drive.filesystem.root,
+        start=lambda: PlayerProcess.start(session.stage, _Threads(1), session.mountpoint, session.device),
+        present=drive.filesystem.known,
+        way_to=drive.places.way_to,
+        forget=kernel.told.entry,
+        forgotten=kernel.told.wait_told,
+    )
+    return Replay(mounted, session.stage, probe=b".drivefs-" + os.urandom(8).hex().encode())
 
 
 def _status(reporter: Reporter, presence: Presence) -> dict[str, Any]:
     """The text of `.drivefs/status`."""
     found: dict[str, Any] = msgspec.to_builtins(reporter.status())
     return {**found, "incoming": [uploads.as_text(each) for each in presence.incoming.all()]}
-
-
-def _drive(device: Credentials, allowance: _Allowance, status: Callable[[], Any]) -> Drive:
-    """What the file system has to know of the account and of who mounts it."""
-    return Drive(
-        workspace=device.workspace,
-        root=device.root,
-        owner=Owner(os.getuid(), os.getgid()),
-        limits=allowance.limits,
-        usage=allowance.usage,
-        files={b"status": status},
-    )
 
 
 def _today() -> str:
@@ -401,24 +266,22 @@ class _Mount:
                     await self._local.barrier()
 
     def _start(self, parts: _Parts, nursery: trio.Nursery) -> None:
+        drive = parts.drive
         table = handlers.Handlers(self._drive(parts), nursery).table()
-        table |= watching.Watching(parts.events).table()
-        table |= conflicts.Settling(parts.filesystem, parts.invalidation).table()
+        table |= watching.Watching(drive.events).table()
+        table |= conflicts.Settling(drive.filesystem, parts.invalidation).table()
         table |= parts.pinning.table()
         table |= parts.deciding.table()
         nursery.start_soon(server.serve, server.listen(self._settings.places.runtime), table, nursery)
         nursery.start_soon(self._end_on_signal, parts.kernel)
-        nursery.start_soon(self._announce, parts.engine)
-        nursery.start_soon(parts.reporter.run)
+        nursery.start_soon(self._announce, drive.engine)
         nursery.start_soon(parts.invalidation.run)
         nursery.start_soon(parts.replay.run)
-        nursery.start_soon(parts.engine.run)
-        nursery.start_soon(parts.presence.run, parts.engine.connection)
-        for _ in range(PARALLEL_REQUESTS):
-            nursery.start_soon(parts.downloader.serve)
+        for task in drive.tasks():
+            nursery.start_soon(task)
 
     def _drive(self, parts: _Parts) -> handlers.Drive:
-        settings = self._settings
+        settings, drive = self._settings, parts.drive
         identity = {
             "profile": settings.profile.name,
             "mountpoint": str(settings.mountpoint),
@@ -435,13 +298,13 @@ class _Mount:
         return handlers.Drive(
             identity=identity,
             local=self._local,
-            engine=parts.engine,
-            reporter=parts.reporter,
-            is_on_its_way=parts.publications.is_on_its_way,
-            presence=parts.presence,
+            engine=drive.engine,
+            reporter=drive.reporter,
+            is_on_its_way=drive.publications.is_on_its_way,
+            presence=drive.presence,
             root=settings.credentials.root,
-            guard=parts.guard,
-            conflict_count=parts.filesystem.conflicts.count,
+            guard=drive.guard,
+            conflict_count=drive.filesystem.conflicts.count,
             notices=lambda: self._notices(parts),
         )
 
@@ -453,17 +316,17 @@ class _Mount:
                 "this device was revoked: the drive is read-only, and what the server does not have stays here. To "
                 "send it: drivefs umount, drivefs login, mount again. To take it elsewhere: drivefs export DIRECTORY"
             )
-        found += parts.engine.given_up
+        found += parts.drive.engine.given_up
         if self._local.blocks.problem:
             found.append(f"nothing is kept in the cache until the next mount: {self._local.blocks.problem}")
-        if (question := parts.guard.question) is not None:
+        if (question := parts.drive.guard.question) is not None:
             found.append(held.sentence(question))
-        if count := parts.filesystem.conflicts.count():
+        if count := parts.drive.filesystem.conflicts.count():
             found.append(conflicts.sentence(count))
         found += [
             f"what was written to inode {inode} has been damaged on this disk and is not sent ({why}). "
             "Copy what can still be read, and write the file anew"
-            for inode, why in parts.publisher.damaged.items()
+            for inode, why in parts.drive.publisher.damaged.items()
         ]
         if lacking := parts.pinning.lacking():
             found.append(lacking)
