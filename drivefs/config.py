@@ -27,7 +27,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cache.durable import make_directory, sync_path
 from drivefs.protocol.ids import AccountId, DeviceId, InodeId, UserId, WorkspaceId
 
 DEFAULT_PROFILE = "default"
@@ -296,6 +295,8 @@ def write_credentials(places: ProfilePlaces, credentials: Credentials) -> None:
 
 def write_durably(path: Path, content: bytes) -> None:
     """Replace a file by one readable by its owner only; after a crash there is the old or the new one, whole."""
+    from cache.durable import make_directory, sync_path  # here, since commands that answer fast need it not
+
     make_directory(path.parent)
     fresh = path.with_name(f".{path.name}.new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

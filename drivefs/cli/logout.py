@@ -10,7 +10,6 @@ import random
 import shutil
 from pathlib import Path
 
-from cache.durable import sync_path
 from drivefs import config
 from drivefs.cli import drives, local_state, output
 from drivefs.cli.command import Command, add_profile
@@ -93,6 +92,8 @@ async def _revoke(profile: config.Profile, token: str, is_forced: bool) -> None:
 
 def _delete(places: config.ProfilePlaces) -> None:
     """Delete the profile's files, the credentials first, but for what was rescued."""
+    from cache.durable import sync_path  # here, since commands that answer fast need it not
+
     places.credentials_file.unlink(missing_ok=True)
     shutil.rmtree(places.cache, ignore_errors=True)
     for entry in list(places.state.iterdir()):
