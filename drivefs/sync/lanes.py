@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from drivefs.protocol.ids import NO_OP, InodeId, OpNumber
 
 PROCESS_CHANGES = 20
-"""So many changes in a row one process may make before it counts as a burst; and so many a second come back."""
+"""So many changes in a row one process may make before it counts as a burst; so many a second of a pause come back."""
 PROCESS_CHANGES_PER_SECOND = 10.0
 ALL_CHANGES = 60
 ALL_CHANGES_PER_SECOND = 20.0
+PAUSE_SECONDS = 0.25
+"""Less than this between two changes is no pause: what goes on without one stays a burst to its end, since each change
+that went ahead would take all before it along, and the burst would be published piece by piece while it goes on."""
 MOST_PROCESSES = 256
 MOST_MAKERS = 10_000
 MOST_MUTATIONS = 100_000
@@ -26,7 +29,7 @@ MOST_MUTATIONS = 100_000
 
 @dataclass(slots=True)
 class _Allowance:
-    """A bucket of changes that fills with time."""
+    """A bucket of changes that fills in pauses."""
 
     left: float
     most: float
@@ -35,7 +38,8 @@ class _Allowance:
 
     def take(self, now: float) -> bool:
         """Take one if there is one."""
-        self.left = min(self.most, self.left + (now - self.at) * self.per_second)
+        if now - self.at >= PAUSE_SECONDS:
+            self.left = min(self.most, self.left + (now - self.at) * self.per_second)
         self.at = now
         if self.left < 1.0:
             return False

@@ -27,7 +27,7 @@ LONGEST_LULL_SECONDS = 4.0
 IDLE_SHARE = 3.0
 """How many times as long as it worked the background waits while a burst of writing goes on."""
 REPUBLISH_SECONDS = 5.0
-BURST_SECONDS = 1.0
+BURST_SECONDS = 0.3
 """A burst counts as going on for so long after its last change."""
 
 

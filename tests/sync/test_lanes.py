@@ -5,8 +5,8 @@ from drivefs.sync.lanes import (
     ALL_CHANGES,
     MOST_MAKERS,
     MOST_MUTATIONS,
+    PAUSE_SECONDS,
     PROCESS_CHANGES,
-    PROCESS_CHANGES_PER_SECOND,
     Lanes,
     Order,
 )
@@ -28,8 +28,14 @@ def test_a_process_that_rests_is_no_burst_any_more() -> None:
     lanes = Lanes()
     for _ in range(PROCESS_CHANGES + 5):
         lanes.is_urgent(TAR, 0.0)
-    assert not lanes.is_urgent(TAR, 0.5 / PROCESS_CHANGES_PER_SECOND)
-    assert lanes.is_urgent(TAR, 2.0 / PROCESS_CHANGES_PER_SECOND)
+    assert not lanes.is_urgent(TAR, PAUSE_SECONDS / 2)
+    assert lanes.is_urgent(TAR, PAUSE_SECONDS * 2)
+
+
+def test_a_process_that_goes_on_without_a_pause_stays_a_burst() -> None:
+    lanes = Lanes()
+    urgent = [lanes.is_urgent(TAR, number * PAUSE_SECONDS / 2) for number in range(20 * PROCESS_CHANGES)]
+    assert sum(urgent) == PROCESS_CHANGES
 
 
 def test_a_process_for_each_file_is_a_burst_too() -> None:
