@@ -98,7 +98,7 @@ def _goes_on(known: Any, request: SessionRequest) -> bool:
     """Whether this is the journal that mounted last: it names the last nonce, or the swap was done and not heard of."""
     if not known.epoch:
         return False
-    if request.next_nonce == known.nonce:
+    if known.nonce == request.next_nonce or known.nonce in request.asked:
         return bool(request.epoch in (0, known.epoch))
     return bool(request.epoch == known.epoch and request.last_nonce == known.nonce)
 

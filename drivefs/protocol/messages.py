@@ -36,6 +36,7 @@ MAX_PAGE_ENTRIES = 5000
 MAX_LISTED_DIRECTORIES = 500
 MAX_WAIT_SECONDS = 300.0
 MAX_UPLOADS = 16
+MAX_ASKED_NONCES = 16
 """Large contents on their way that one device reports; those that it sends are never more."""
 
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -114,12 +115,14 @@ class SessionRequest(Message, kw_only=True):
     """Begin a mount: swap the nonce of the last one for a new one.
 
     `epoch` 0 asks for a first epoch. A nonce that is not the one last stored means a cloned or rolled-back device: the
-    reply then carries a new epoch.
+    reply then carries a new epoch. `asked` are nonces that earlier processes asked for and heard no answer to: any of
+    them may be the one stored. Each process asks for one of its own, so of two copies only one is answered as before.
     """
 
     epoch: Epoch = Epoch(0)
     last_nonce: Annotated[bytes, Meta(max_length=32)] = b""
     next_nonce: Annotated[bytes, Meta(min_length=16, max_length=32)]
+    asked: Annotated[list[Annotated[bytes, Meta(min_length=16, max_length=32)]], Meta(max_length=MAX_ASKED_NONCES)] = []
 
 
 class SessionReply(Message, kw_only=True):

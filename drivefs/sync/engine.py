@@ -79,6 +79,8 @@ class Engine:
         self.caught_up = trio.Event()
         """Set once the replica has been as new as the backend."""
         self._settled = trio.Event()
+        self._awaited: list[set[InodeId]] = []
+        """The contents for which people wait."""
         self._covered = Signal()
         self._resends: list[tuple[Store, OpResult]] = []
         self._begun_again = Signal()
@@ -122,13 +124,17 @@ class Engine:
         publications.forced(inodes)
         self.connection.retry_now()
         waiting = set(inodes)
-        while True:
-            waiting = {inode for inode in waiting if publications.is_on_its_way(inode)}
-            if not waiting and self._parts.guard.is_settled_below(target):
-                return
-            self._settled = trio.Event()
-            with trio.move_on_after(1.0):
-                await self._settled.wait()
+        self._awaited.append(waiting)
+        try:
+            while True:
+                waiting.intersection_update([inode for inode in waiting if publications.is_on_its_way(inode)])
+                if not waiting and self._parts.guard.is_settled_below(target):
+                    return
+                self._settled = trio.Event()
+                with trio.move_on_after(1.0):
+                    await self._settled.wait()
+        finally:
+            self._awaited = [each for each in self._awaited if each is not waiting]
 
     async def _begin_again(self, status: FeedStatus) -> None:
         """The feed cannot go on from where the replica is: the replica begins again, the journal stays."""
@@ -276,6 +282,8 @@ class Engine:
     def renumbered(self, fresh: Mapping[InodeId, InodeId]) -> None:
         """Inodes have new ids, by the old ones, and what was sent counts as not sent."""
         self._parts.publications.renumber(fresh)
+        for waiting in self._awaited:
+            waiting.update([fresh[inode] for inode in waiting & fresh.keys()])
         self._resends.clear()
 
     async def _walk(self) -> None:

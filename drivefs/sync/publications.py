@@ -142,12 +142,13 @@ class Publications:
     def renumber(self, fresh: Mapping[InodeId, InodeId]) -> None:
         """Inodes have new ids, by the old ones; what is on its way under an old one comes to nothing: it is due again.
 
-        Those who have it on its way still say when they are done with it.
+        Those who have it on its way still say when they are done with it, which does no harm.
         """
         now = trio.current_time()
         for old, new in fresh.items():
             waits = [waiting.pop(old) for waiting in (self._due, self._again) if old in waiting]
             if old in self._on_their_way:
+                self._on_their_way.discard(old)
                 waits.append(now)
             if waits:
                 self._offer(new, min(waits))

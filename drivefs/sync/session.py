@@ -1,7 +1,8 @@
 """A device's standing with the backend: its epoch, its nonce, its inode ids and the workspace that it shows.
 
 Owns the exchange that begins each mount and each login, and the durable facts that it leaves in the journal's database.
-Invariant: the nonce to come is durable here before it is offered, so that a lost reply never looks like a cloned disk.
+Invariants: a nonce to come is durable here before it is offered, so that a lost reply never looks like a cloned disk;
+each process offers one of its own, so that a cloned disk never looks like a lost reply.
 """
 
 import logging
@@ -15,7 +16,7 @@ from cache.workspace import LocalState
 from drivefs.protocol import wire
 from drivefs.protocol.ground import RandomBytes
 from drivefs.protocol.ids import ID_RANGE_LENGTH, Epoch, InodeId, WorkspaceId
-from drivefs.protocol.messages import IdRangesRequest, Limits, SessionReply, SessionRequest
+from drivefs.protocol.messages import MAX_ASKED_NONCES, IdRangesRequest, Limits, SessionReply, SessionRequest
 from drivefs.remote import errors
 from drivefs.remote.client import Remote
 
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 NONCE_BYTES = 16
 DEFAULT_FILE_BYTES = 10 * 10**9
 RESERVE_RANGES = 2
+ASKED = "next_nonce"
+"""The fact that keeps the nonces asked for since the last answer, one behind the other."""
 LIMITS = "limits"
 """The fact under which the account's limits are remembered."""
 
@@ -31,23 +34,30 @@ MOST_RANGES = 8
 """So many ranges of inode ids can be asked for at once."""
 
 
-async def _ask(local: LocalState, remote: Remote, random_bytes: RandomBytes) -> SessionReply:
-    """Offer the nonce to come; nothing else changes here."""
+async def _ask(local: LocalState, remote: Remote, next_nonce: bytes) -> SessionReply:
+    """Offer a nonce to come, drawn by this process; nothing else changes here."""
     journal = local.journal
-    next_nonce = journal.meta("next_nonce")
-    if next_nonce is None:
-        next_nonce = random_bytes(NONCE_BYTES)
-        journal.set_meta("next_nonce", next_nonce)
+    earlier = [nonce for nonce in _asked(journal) if nonce != next_nonce][-MAX_ASKED_NONCES:]
+    asked = b"".join([*earlier, next_nonce])
+    if journal.meta(ASKED) != asked:
+        journal.set_meta(ASKED, asked)
         await local.barrier()
+    last_nonce = journal.meta("nonce") or b""
     return await remote.session(
-        SessionRequest(epoch=journal.epoch, last_nonce=journal.meta("nonce") or b"", next_nonce=next_nonce)
+        SessionRequest(epoch=journal.epoch, last_nonce=last_nonce, next_nonce=next_nonce, asked=earlier)
     )
 
 
+def _asked(journal: Journal) -> list[bytes]:
+    """The nonces that were asked for since the last answer that was heard, the latest last."""
+    nonces = journal.meta(ASKED) or b""
+    return [nonces[at : at + NONCE_BYTES] for at in range(0, len(nonces), NONCE_BYTES)]
+
+
 def _take_over(journal: Journal, reply: SessionReply) -> None:
-    """Note, in the caller's transaction, that the nonce to come is the present one; begin the epoch if it is new."""
-    journal.set_meta("nonce", journal.meta("next_nonce"))
-    journal.set_meta("next_nonce", None)
+    """Note, in the caller's transaction, that the nonce asked for last is the present one; begin a new epoch."""
+    journal.set_meta("nonce", _asked(journal)[-1])
+    journal.set_meta(ASKED, None)
     journal.set_meta(LIMITS, wire.encode(reply.limits))
     if reply.epoch != journal.epoch:
         journal.begin_epoch(reply.epoch)
@@ -74,7 +84,7 @@ async def ask_to_begin(local: LocalState, remote: Remote, random_bytes: RandomBy
     Raises:
         RemoteError: no session, or no ids.
     """
-    reply = await _ask(local, remote, random_bytes)
+    reply = await _ask(local, remote, random_bytes(NONCE_BYTES))
     if reply.epoch == local.journal.epoch:
         return Beginning(reply, [])
     ranges = await remote.id_ranges(IdRangesRequest(epoch=reply.epoch, count=ranges_for(local.journal)))
@@ -137,6 +147,7 @@ class Session:
         self._workspace = workspace
         self._random_bytes = random_bytes
         self._opened = opened
+        self._next_nonce = b""
         self.renumbered: Callable[[dict[InodeId, InodeId]], None] = lambda fresh: None
         """Hears of inodes that have new ids, by the old ones, right after the databases have them."""
         self.undisturbed = trio.Lock()
@@ -163,12 +174,15 @@ class Session:
         self._opened(reply)
 
     async def _open(self) -> SessionReply:
-        reply = await _ask(self._local, self._remote, self._random_bytes)
+        if not self._next_nonce:
+            self._next_nonce = self._random_bytes(NONCE_BYTES)
+        reply = await _ask(self._local, self._remote, self._next_nonce)
         if self.epoch and (reply.epoch != self.epoch or self.has_void_ids):
             await self._begin_epoch(reply)
         else:
             with self._local.journal.transaction():
                 _take_over(self._local.journal, reply)
+        self._next_nonce = b""
         await self._local.barrier()
         set_cursor(self._local, reply, self._workspace)
         await self.refill_ids()

@@ -7,9 +7,11 @@ import pytest
 import trio
 import trio.testing
 
+from drivefs.protocol.ids import InodeId, OpNumber
 from drivefs.sync.connection import Connection
 from drivefs.sync.engine import POLL_PAUSE_SECONDS, Engine
 from drivefs.sync.follower import POLL_SECONDS, Polled
+from drivefs.sync.publications import Publications
 
 JITTER = 0.25
 NOTHING_NEW = Polled(has_moved=False, retry_seconds=0.0)
@@ -44,9 +46,11 @@ class Followed:
     async def walk(self) -> None:
         self.walked_at.append(trio.current_time())
 
-    def run(self, seconds: float) -> Engine:
-        """An engine that has nothing to do but to follow, for so long."""
-        journal = SimpleNamespace(is_log_dirty=False, drafts=SimpleNamespace(draft_inodes=list))
+    def engine(self) -> Engine:
+        """An engine that has nothing to do but to follow."""
+        journal = SimpleNamespace(
+            is_log_dirty=False, drafts=SimpleNamespace(draft_inodes=list), next_op=lambda: OpNumber(1)
+        )
         local = SimpleNamespace(journal=journal, staging=SimpleNamespace(has_retired=False), checkpoint=nothing)
         signal = SimpleNamespace(wait=never, raise_=lambda: None)
         parts: Any = SimpleNamespace(
@@ -66,7 +70,11 @@ class Followed:
             prefetcher=SimpleNamespace(wait=never),
             relisting=SimpleNamespace(is_needed=False),
         )
-        engine = Engine(parts, lambda: JITTER)
+        return Engine(parts, lambda: JITTER)
+
+    def run(self, seconds: float) -> Engine:
+        """Let one run for so long."""
+        engine = self.engine()
 
         async def main() -> None:
             with trio.move_on_after(seconds):
@@ -99,3 +107,29 @@ def test_the_server_says_when_to_come_back_and_devices_come_back_apart() -> None
     followed.run(20.0)
     (_, told, back) = [moment for moment, _ in followed.asked[:3]]
     assert back - told == pytest.approx(4.0 * (0.5 + JITTER) + POLL_PAUSE_SECONDS)
+
+
+def test_whoever_waits_for_a_content_waits_for_it_under_its_new_id() -> None:
+    old, new = InodeId(1), InodeId(2)
+    followed, publications, ends = Followed(), Publications(), []
+    engine = followed.engine()
+    engine._parts.publications = publications
+    engine._parts.guard.is_settled_below = lambda op: True
+
+    async def wait() -> None:
+        await engine.settle([old])
+        ends.append(trio.current_time())
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.sleep(1)
+            assert publications.take_due(1) == [old]
+            engine.renumbered({old: new})
+            await trio.sleep(5)
+            assert publications.take_due(1) == [new]
+            assert not ends
+            publications.arrived(new)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert len(ends) == 1

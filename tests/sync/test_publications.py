@@ -66,6 +66,19 @@ def test_what_is_behind_a_store_of_an_earlier_mount_is_due_when_that_has_arrived
     run(main)
 
 
+def test_what_is_on_its_way_when_its_id_changes_is_due_under_the_new_one_and_awaited_under_no_other() -> None:
+    async def main() -> None:
+        waiting = Publications()
+        waiting.forced([ONE])
+        assert waiting.take_due(10) == [ONE]
+        waiting.renumber({ONE: TWO})
+        assert not waiting.is_on_its_way(ONE)
+        assert waiting.is_on_its_way(TWO)
+        assert waiting.take_due(10) == [TWO]
+
+    run(main)
+
+
 def test_what_was_not_taken_here_may_have_more_when_it_arrives() -> None:
     async def main() -> None:
         waiting = Publications()

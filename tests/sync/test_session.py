@@ -53,9 +53,14 @@ class Backend:
         self.epoch = epoch
         self.has_ids = True
         self.asked: list[IdRangesRequest] = []
+        self.sessions: list[SessionRequest] = []
+        self.loses_replies = False
 
     async def session(self, request: SessionRequest) -> Reply:
         await trio.lowlevel.checkpoint()
+        self.sessions.append(request)
+        if self.loses_replies:
+            raise errors.Offline("the reply was lost")
         return Reply(self.epoch)
 
     async def id_ranges(self, request: IdRangesRequest) -> IdRangesReply:
@@ -109,6 +114,7 @@ def test_a_login_that_gets_no_ids_changes_nothing(bench: Bench, local: LocalStat
 
 def test_a_login_with_too_few_ids_changes_nothing(bench: Bench, local: LocalState) -> None:
     inode, _ = create(local.journal, b"file", content=b"12345")
+    local.journal.set_meta(session.ASKED, bytes(session.NONCE_BYTES))
     nothing = session.Beginning(cast(Any, Reply(Epoch(3))), [])
     with pytest.raises(CacheError):
         trio.run(session.begin, local, nothing)
@@ -148,3 +154,42 @@ def test_limits_that_a_login_heard_hold_before_the_first_mount(local: LocalState
     backend = Backend(Epoch(3))
     trio.run(log_in, local, backend)
     assert session.known_limits(local.journal) == LIMITS
+
+
+@pytest.mark.fault(18, 27)
+def test_each_process_asks_for_a_nonce_of_its_own_and_names_those_that_it_never_heard_of(
+    bench: Bench, local: LocalState
+) -> None:
+    backend, drawn = Backend(Epoch(3)), iter(range(1, 100))
+
+    def process() -> session.Session:
+        return session.Session(
+            local,
+            cast(Remote, backend),
+            HOME,
+            random_bytes=lambda length: bytes([next(drawn)]) * length,
+            opened=lambda reply: None,
+        )
+
+    trio.run(process().open)
+    backend.loses_replies = True
+    for _ in range(2):
+        mounted = process()
+        for _ in range(3):
+            with pytest.raises(errors.Offline):
+                trio.run(mounted.open)
+    backend.loses_replies = False
+    trio.run(process().open)
+    trio.run(process().open)
+    told = [
+        (request.last_nonce[:1], request.next_nonce[:1], [each[:1] for each in request.asked])
+        for request in backend.sessions
+    ]
+    assert told == [
+        (b"", b"\1", []),
+        *[(b"\1", b"\2", [])] * 3,
+        *[(b"\1", b"\3", [b"\2"])] * 3,
+        (b"\1", b"\4", [b"\2", b"\3"]),
+        (b"\4", b"\5", []),
+    ]
+    assert bench.close(local) == []

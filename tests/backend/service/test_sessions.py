@@ -12,8 +12,13 @@ from tests.backend.service.drive import Device, Drive
 pytestmark = pytest.mark.anyio
 
 
-async def begin(device: Device, epoch: int, last: bytes, following: bytes) -> int:
-    request = messages.SessionRequest(epoch=Epoch(epoch), last_nonce=last.ljust(16), next_nonce=following.ljust(16))
+async def begin(device: Device, epoch: int, last: bytes, following: bytes, *asked: bytes) -> int:
+    request = messages.SessionRequest(
+        epoch=Epoch(epoch),
+        last_nonce=last.ljust(16),
+        next_nonce=following.ljust(16),
+        asked=[each.ljust(16) for each in asked],
+    )
     return (await device.drive.sessions.begin(device.caller, request)).epoch
 
 
@@ -29,6 +34,23 @@ async def test_a_swap_whose_answer_was_lost_may_be_asked_for_again(laptop: Devic
     assert await begin(laptop, 0, b"", b"a") == first
     assert await begin(laptop, first, b"a", b"b") == first
     assert await begin(laptop, first, b"a", b"b") == first
+
+
+@pytest.mark.parametrize("taken", [b"a", b"b", b"c"])
+async def test_a_swap_of_which_an_earlier_process_never_heard_is_taken_up(laptop: Device, taken: bytes) -> None:
+    first = await begin(laptop, 0, b"", b"a")
+    if taken != b"a":
+        assert await begin(laptop, first, b"a", taken, *([b"b"] if taken == b"c" else [])) == first
+    assert await begin(laptop, first, b"a", b"d", b"b", b"c") == first
+    assert await begin(laptop, first, b"d", b"e") == first
+
+
+@pytest.mark.fault(18)
+async def test_of_two_copies_that_never_heard_of_one_swap_only_one_goes_on(laptop: Device) -> None:
+    first = await begin(laptop, 0, b"", b"a")
+    assert await begin(laptop, first, b"a", b"b") == first
+    assert await begin(laptop, first, b"a", b"one", b"b") == first
+    assert await begin(laptop, first, b"a", b"two", b"b") not in (0, first)
 
 
 @pytest.mark.fault(18)
