@@ -318,6 +318,7 @@ class SimDisk:
     def _bind(self, image: Image, *, durable: bool) -> None:
         """Make the files of an image below the root, and know which is which."""
         self._known.ids = write_image(image, self.root)
+        self._last_id = max(self._last_id, *image.names, *image.files)
         if durable:
             self._known.names = {number: dict(names) for number, names in image.names.items()}
             self._known.files = dict(image.files)

@@ -1,0 +1,52 @@
+"""What programs were promised: which contents they have written, and which of them may be gone.
+
+Owns the account of contents, by their bytes; every content that is written is like no other. A content has to be
+somewhere in the end, unless a program that was shown it removed it or wrote over it, or a machine lost power before
+anybody was told that it was durable.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Ledger:
+    """All contents of one run."""
+
+    known: set[bytes] = field(default_factory=lambda: {b""})
+    """Every content that a program has seen as the outcome of its own writes."""
+    given_up: set[bytes] = field(default_factory=set)
+    _written: dict[bytes, str] = field(default_factory=dict)
+    """What has to be somewhere, with the device that wrote it."""
+    _volatile: dict[bytes, str] = field(default_factory=dict)
+    """Those of them that a power cut of that device may take."""
+
+    def wrote(self, device: str, content: bytes) -> None:
+        """A program was told that a file of a device has this content now."""
+        self.known.add(content)
+        if content:
+            self._written[content] = device
+            self._volatile[content] = device
+
+    def gave_up(self, content: bytes) -> None:
+        """A program that was shown this content wrote over it, or removed it."""
+        self.given_up.add(content)
+
+    def synced(self, device: str, before: set[bytes]) -> None:
+        """What a device had written before is durable."""
+        for content in before:
+            if self._volatile.get(content) == device:
+                del self._volatile[content]
+
+    def volatile(self, device: str) -> set[bytes]:
+        """What a barrier that begins now has to cover."""
+        return {content for content, owner in self._volatile.items() if owner == device}
+
+    def lost_power(self, device: str) -> None:
+        """What was not synced may be gone."""
+        for content in self.volatile(device):
+            del self._volatile[content]
+            del self._written[content]
+
+    def owed(self) -> set[bytes]:
+        """What has to be somewhere."""
+        return set(self._written) - self.given_up

@@ -1,0 +1,239 @@
+"""Says whether what happened was right: the invariants of a run, looked at while it goes on and when it is at rest.
+
+Owns the log of commits as the server made them (what a crash took back is not in it), the sequential trees made of it,
+and the ledger of contents.
+
+I1  what programs wrote is a current content, a revision, a conflict copy, or in `lost+found`
+I2  at rest, the server shows what every device shows, and nothing waits
+I3  no orphan, no cycle, no name twice
+I4  every view is a prefix of the order of commits, plus what waits on that device
+I5  each op has one effect at most
+I6  seqs are contiguous, and cursors never go back
+I7  each block of each revision is there and verifies
+I9  a conflict copy is made only of what two devices changed without knowing of each other
+I10 at rest within a bound of virtual time (`voyage` looks at that)
+
+The number that is lacking, I8, is the block cache's own: what is pinned is not evicted.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from backend.metadata import schema
+from backend.service import block_rows
+from backend.service.commit.contents import split_runs
+from backend.service.sealing import open_copy
+from drivefs.protocol import blocks as codec
+from drivefs.protocol.changes import Mutation, OpResult, Status
+from drivefs.protocol.ids import AccountId, BlockId
+from drivefs.protocol.messages import CommitReply, CommitRequest
+from drivefs.protocol.model import InodeKind, unpack_blocks
+from tests.backend.service import invariants
+from tests.simulation.calls import Tree as View
+from tests.simulation.device import Device
+from tests.simulation.ledger import Ledger
+from tests.simulation.sequence import Refused, Sequence, Tree, shown
+from tests.simulation.server import ServerProcess, account
+
+
+class Violated(AssertionError):
+    """An invariant does not hold; the text begins with its number."""
+
+
+@dataclass
+class _Attempt:
+    """A batch that was judged; whether it counts is known once its commit is found."""
+
+    commit_id: bytes
+    seq: int
+    by: tuple[int, int]
+    steps: list[tuple[Mutation, OpResult]]
+
+
+class Oracle:
+    """One run's."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self.sequence = Sequence(account().root, 1)
+        self._attempts: list[_Attempt] = []
+        self._acknowledged = 0
+        self._cursors: dict[str, int] = {}
+
+    def dress(self, server: ServerProcess) -> None:
+        """Hear of each batch that a process of the server judges, and of each that it has answered."""
+        commits: Any = server.services.commits
+        judge, commit = commits._commit, commits.commit
+
+        def judged(connection: Connection, caller: Any, workspace: Any, request: CommitRequest) -> Any:
+            reply, is_applied = judge(connection, caller, workspace, request)
+            if is_applied:
+                self._note(caller.device, request, reply)
+            return reply, is_applied
+
+        async def committed(caller: Any, workspace: Any, request: CommitRequest) -> CommitReply:
+            reply: CommitReply = await commit(caller, workspace, request)
+            self._acknowledged = max(self._acknowledged, *(result.seq for result in reply.results))
+            return reply
+
+        commits._commit, commits.commit = judged, committed
+
+    def _note(self, device: int, request: CommitRequest, reply: CommitReply) -> None:
+        # Answers that were given before are given again: their seq is that of then.
+        steps = [
+            (copy.deepcopy(mutation), result)
+            for mutation, result in zip(request.mutations, reply.results, strict=True)
+            if result.status is Status.OK and result.seq == reply.head.seq
+        ]
+        self._attempts.append(_Attempt(reply.head.commit, reply.head.seq, (device, request.epoch), steps))
+
+    # -- while it goes on --------------------------------------------------------------------------------------------
+
+    def catch_up(self, connection: Connection) -> None:
+        """Take over the commits that were made since; I5, I6 and that no acknowledged commit is gone."""
+        rows = connection.execute(select(schema.commits.c.seq, schema.commits.c.commit_id))
+        made = {row.seq: row.commit_id for row in rows}
+        if max(made) < self._acknowledged:
+            raise Violated(f"I1: commit {self._acknowledged} was acknowledged, and is gone: the head is {max(made)}")
+        waiting, self._attempts = self._attempts, []
+        for attempt in sorted(waiting, key=lambda each: each.seq):
+            if made.get(attempt.seq) == attempt.commit_id:
+                try:
+                    self.sequence.append(attempt.seq, attempt.by, attempt.steps)
+                except Refused as error:
+                    raise Violated(f"I5: {error}") from error
+        if self.sequence.seq != max(made):
+            raise Violated(f"I6: the head is {max(made)}, and {self.sequence.seq} commits were seen to be made")
+
+    async def look(self, server: ServerProcess, devices: list[Device]) -> None:
+        """All that has to hold at any time."""
+        await server.ground.database.read(self.catch_up)
+        for device in devices:
+            if device.is_mounted:
+                self._look_at(device)
+
+    def _look_at(self, device: Device) -> None:
+        seq = device.seq
+        if seq < self._cursors.get(device.name, 0):
+            raise Violated(f"I6: the cursor of {device.name} went back from {self._cursors[device.name]} to {seq}")
+        if seq < 0:
+            return
+        self._cursors[device.name] = seq
+        if seq not in self.sequence.trees:
+            raise Violated(f"I4: the cursor of {device.name} is at {seq}, and the head at {self.sequence.seq}")
+        _compare_replica(device, self.sequence.trees[seq], seq)
+
+    def lost_power(self, device: Device) -> None:
+        """A machine lost power: what it had not synced may be gone, and so may pages of the feed."""
+        self.ledger.lost_power(device.name)
+        self._cursors.pop(device.name, None)
+
+    # -- at rest -----------------------------------------------------------------------------------------------------
+
+    async def look_at_rest(self, server: ServerProcess, devices: list[Device]) -> None:
+        """All that has to hold once nothing is left to do."""
+        await self.look(server, devices)
+        try:
+            await server.ground.database.read(invariants.check)
+        except AssertionError as error:
+            raise Violated(f"I3: {error}") from error
+        await self._look_at_server(server)
+        tree = self.sequence.last
+        views = {device.name: await device.calls.tree() for device in devices}
+        for name, view in views.items():
+            _compare_view(name, view, tree)
+        contents = await _contents(server)
+        self._look_at_contents(contents, tree)
+        for device in devices:
+            await self._look_at_files(device, views[device.name], contents)
+        self._look_for_lost(set(contents.values()), devices)
+
+    async def _look_at_server(self, server: ServerProcess) -> None:
+        async def nobody(done: int, total: int) -> None:
+            pass
+
+        report = await server.services.checks.check(nobody)
+        if not report.is_sound:
+            raise Violated(f"I7: {report.findings}")
+
+    def _look_at_contents(self, contents: dict[bytes, bytes], tree: Tree) -> None:
+        for inode, sort in tree.inodes.items():
+            if sort.kind is InodeKind.FILE and sort.blocks and contents.get(sort.blocks) not in self.ledger.known:
+                raise Violated(f"I1: inode {inode} has a content that no program wrote: {contents.get(sort.blocks)!r}")
+
+    async def _look_at_files(self, device: Device, view: View, contents: dict[bytes, bytes]) -> None:
+        for path, state in view.items():
+            if state.kind is not InodeKind.FILE:
+                continue
+            found, wanted = await device.calls.read(state.inode), contents.get(state.blocks or b"", b"")
+            if found != wanted:
+                raise Violated(f"I2: {device.name} reads {found[:60]!r} in {path}, and the server has {wanted[:60]!r}")
+
+    def _look_for_lost(self, reachable: set[bytes], devices: list[Device]) -> None:
+        missing = self.ledger.owed() - reachable
+        if missing:
+            kept = [path.read_bytes() for device in devices for path in device.lost_and_found()]
+            missing = {content for content in missing if not any(content in data for data in kept)}
+        if missing:
+            raise Violated(f"I1: lost: {[content[:60] for content in sorted(missing)]}")
+
+
+def _compare_replica(device: Device, tree: Tree, seq: int) -> None:
+    """I4: what a device knows of the server is the tree as of its cursor."""
+    replica = device.local.replica
+    for directory in [inode for inode in tree.inodes if tree.is_directory(inode) and tree.lives(inode)]:
+        if replica.is_complete(directory):
+            listed = dict(replica.names(directory))
+            if listed != tree.listed(directory):
+                raise Violated(
+                    f"I4: {device.name} at {seq} has {listed} in {directory}, where {tree.listed(directory)} is"
+                )
+    for inode in tree.inodes:
+        state = replica.inode(inode)
+        if state is not None and tree.lives(inode) and shown(state) != tree.looks(inode):
+            raise Violated(f"I4: {device.name} at {seq} has {shown(state)} of {inode}, which is {tree.looks(inode)}")
+
+
+def _compare_view(name: str, view: View, tree: Tree) -> None:
+    """I2: what programs are shown is the tree."""
+    expected = {"": tree.root}
+    waiting = [("", tree.root)]
+    while waiting:
+        prefix, directory = waiting.pop()
+        for each, inode in tree.listed(directory).items():
+            path = prefix + each.decode(errors="surrogateescape")
+            expected[path] = inode
+            if tree.is_directory(inode):
+                waiting.append((path + "/", inode))
+    if expected.keys() != view.keys():
+        more, less = sorted(view.keys() - expected.keys()), sorted(expected.keys() - view.keys())
+        raise Violated(f"I2: {name} shows {more}, which the server does not have, and not {less}")
+    for path, state in view.items():
+        if shown(state) != tree.looks(expected[path]):
+            raise Violated(f"I2: {name} shows {path!r} as {shown(state)}, it is {tree.looks(expected[path])}")
+
+
+async def _contents(server: ServerProcess) -> dict[bytes, bytes]:
+    """The bytes of every revision that the server has, by its packed block list; I7 if one cannot be had."""
+    packed = await server.ground.database.read(_revisions)
+    blocks = {ref.block for each in packed for ref in unpack_blocks(each)}
+    found: dict[BlockId, bytes] = {}
+    owner = await server.ground.database.read(lambda c: AccountId(c.execute(select(schema.accounts)).one().account))
+    places = await server.ground.database.read(block_rows.places, owner, sorted(blocks))
+    keys: Any = server.services.checks._keys
+    for block in blocks:
+        if block not in places:
+            raise Violated(f"I7: a revision needs block {block.hex()}, which has no copy")
+        key = await keys.numbered(owner, places[block].key)
+        payload = open_copy(server.ground.store, owner, places[block], key)
+        found[block] = codec.decode_payload(payload, block)
+    return {each: b"".join(found[ref.block] for ref in unpack_blocks(each)) for each in packed}
+
+
+def _revisions(connection: Connection) -> list[bytes]:
+    runs = {row.run: row.packed for row in connection.execute(select(schema.runs))}
+    rows = connection.execute(select(schema.revisions.c.runs))
+    return [b"".join(runs[run] for run in split_runs(row.runs)) for row in rows]

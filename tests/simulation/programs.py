@@ -1,0 +1,284 @@
+"""What the programs of a device do: random calls, as editors, shells and databases make them.
+
+Owns the choice of calls and what is entered in the ledger for them. One program runs on a device at a time, so that
+what it was shown is what it changes. It ends with the process of its drive, wherever it stands, and what it had not been
+told by then is in no ledger.
+"""
+
+import os
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+
+from cache.errors import CacheError
+from drivefs.fs.errors import FileSystemError
+from drivefs.protocol.model import InodeKind
+from drivefs.remote.errors import RemoteError
+from tests.simulation.device import Device
+from tests.simulation.ledger import Ledger
+
+NAMES = ["a", "b", "c", "d.txt"]
+DIRECTORIES = ["x", "y", "z"]
+SIZES = [0, 0, 0, 0, 200, 3000, 70_000]
+REFUSALS = (FileSystemError, CacheError, RemoteError, FileNotFoundError, trio.TooSlowError)
+MOST_HELD = 3
+
+
+@dataclass(slots=True)
+class Held:
+    """A file that a program has open."""
+
+    path: str
+    inode: int
+    """As the kernel knows it."""
+    number: int
+
+
+class Program:
+    """The user of one device; `note` hears each call, for the trace and for people."""
+
+    def __init__(self, device: Device, ledger: Ledger, chance: random.Random, note: Callable[[str], None]) -> None:
+        self._device = device
+        self._ledger = ledger
+        self._chance = chance
+        self._note = note
+        self._drawn = 0
+        self._held: list[Held] = []
+
+    def begin(self) -> None:
+        """The drive was mounted: nothing is open."""
+        self._held.clear()
+
+    def close_all(self) -> None:
+        """Close what is open, as at the end of all programs."""
+        while self._held:
+            self._close(self._held.pop())
+
+    async def step(self) -> None:
+        """One call, or the few that belong together."""
+        often = [self.write, self.save, self.rename, self.edit]
+        change = self._chance.choice([*often, *often, *self._seldom()])
+        try:
+            await change()
+        except REFUSALS as error:
+            self._say(f"{change.__name__} failed: {type(error).__name__}")
+
+    def _seldom(self) -> list[Callable[[], Awaitable[None]]]:
+        names = [self.mkdir, self.unlink, self.rmdir, self.remove_tree, self.link, self.symlink, self.exchange]
+        return [*names, self.truncate, self.hold, self.go_on, self.go_on, self.let_go, self.sync, self.attributes]
+
+    def _say(self, what: str) -> None:
+        self._note(f"{trio.current_time():.3f} {self._device.name}: {what}")
+
+    # -- what there is -----------------------------------------------------------------------------------------------
+
+    async def _paths(self, *kinds: InodeKind) -> list[str]:
+        tree = await self._device.calls.tree()
+        return sorted(path for path, state in tree.items() if path and (not kinds or state.kind in kinds))
+
+    async def _new_path(self, names: list[str]) -> str:
+        parents = ["", *[f"{path}/" for path in await self._paths(InodeKind.DIRECTORY) if path.count("/") < 2]]
+        return self._chance.choice(parents) + self._chance.choice(names)
+
+    def _data(self) -> bytes:
+        """Something that nobody has written before."""
+        self._drawn += 1
+        tag = b"<%s %d>" % (self._device.name.encode(), self._drawn)
+        size = self._chance.choice(SIZES)
+        return tag + bytes([self._drawn % 251]) * size
+
+    async def _seen(self, path: str) -> bytes:
+        """The content that is about to be written over or removed, since that is what a program was shown."""
+        found = await self._device.calls.find(path)
+        if found is None or found.kind is not InodeKind.FILE:
+            return b""
+        content = await self._device.calls.read(found.inode)
+        self._ledger.gave_up(content)
+        return content
+
+    # -- contents ----------------------------------------------------------------------------------------------------
+
+    async def _put(self, held: Held, offset: int, data: bytes) -> None:
+        """Write through a descriptor; what the file has then is what was read before, with the data over it."""
+        fs = self._device.calls.fs
+        number, inode = held.number, held.inode
+        before = bytes(await fs.read(number, 0, 2**30))
+        fs.write(number, offset, data)
+        expected = before.ljust(offset, b"\0")[:offset] + data + before[offset + len(data) :]
+        self._ledger.gave_up(before)
+        self._ledger.wrote(self._device.name, expected)
+        if not self._has_name(inode):
+            self._ledger.gave_up(expected)
+        after = bytes(await fs.read(number, 0, 2**30))
+        assert after == expected, f"read {after[:80]!r} after a write that should have made it {expected[:80]!r}"
+
+    def _has_name(self, inode: int) -> bool:
+        """Whether what is written to an open file can ever be found again."""
+        known = self._device.calls.fs.known(self._device.calls.meant(inode))
+        return known is not None and known.nlink > 0
+
+    async def _open(self, path: str, flags: int) -> Held:
+        inode, number = await self._device.calls.open(path, os.O_RDWR | flags)
+        return Held(path, self._device.calls.number(inode), number)
+
+    def _close(self, held: Held) -> None:
+        self._device.calls.fs.release(held.number)
+
+    async def write(self) -> None:
+        path, data = await self._new_path(NAMES), self._data()
+        await self._seen(path)
+        self._say(f"write {path} {data[:40]!r} of {len(data)}")
+        await self._put_and_close(await self._open(path, os.O_CREAT | os.O_TRUNC), 0, data)
+
+    async def _put_and_close(self, held: Held, offset: int, data: bytes) -> None:
+        try:
+            await self._put(held, offset, data)
+            if self._chance.random() < 0.3:
+                await self._fsync(held)
+        finally:
+            if self._device.is_mounted:
+                self._close(held)
+
+    async def edit(self) -> None:
+        """Write into a file where it stands."""
+        files = await self._paths(InodeKind.FILE)
+        if files:
+            path, data = self._chance.choice(files), self._data()
+            held = await self._open(path, 0)
+            content = await self._device.calls.fs.read(held.number, 0, 2**30)
+            offset = self._chance.randrange(len(content) + 10)
+            self._say(f"edit {path} at {offset} {data[:40]!r} of {len(data)}")
+            await self._put_and_close(held, offset, data)
+
+    async def truncate(self) -> None:
+        files = await self._paths(InodeKind.FILE)
+        if files:
+            path, data = self._chance.choice(files), self._data()
+            await self._seen(path)
+            self._say(f"truncate {path} {data[:40]!r}")
+            await self._put_and_close(await self._open(path, os.O_TRUNC), 0, data)
+
+    async def save(self) -> None:
+        """As most editors do: a temporary file, renamed over the old one."""
+        path, data = await self._new_path(NAMES), self._data()
+        temporary = f"{path}.tmp"
+        await self._seen(path)
+        await self._seen(temporary)
+        self._say(f"save {path} {data[:40]!r} of {len(data)}")
+        await self._put_and_close(await self._open(temporary, os.O_CREAT | os.O_TRUNC), 0, data)
+        await self._seen(path)
+        await self._device.calls.rename(temporary, path)
+
+    async def hold(self) -> None:
+        """Open a file and keep it open."""
+        if len(self._held) < MOST_HELD:
+            path, data = await self._new_path(NAMES), self._data()
+            self._say(f"hold {path} {data[:40]!r} of {len(data)}")
+            held = await self._open(path, os.O_CREAT)
+            self._held.append(held)
+            await self._put(held, 0, data)
+
+    async def go_on(self) -> None:
+        """Write through a descriptor that was opened some time ago."""
+        if self._held:
+            held, data = self._chance.choice(self._held), self._data()
+            self._say(f"go on with {held.path} {data[:40]!r} of {len(data)}")
+            await self._put(held, self._chance.randrange(40), data)
+
+    async def let_go(self) -> None:
+        if self._held:
+            held = self._held.pop(self._chance.randrange(len(self._held)))
+            self._say(f"close {held.path}")
+            self._close(held)
+
+    async def sync(self) -> None:
+        if self._held:
+            await self._fsync(self._chance.choice(self._held))
+
+    async def _fsync(self, held: Held) -> None:
+        covered = self._ledger.volatile(self._device.name)
+        self._say(f"fsync {held.path}")
+        await self._device.calls.fs.sync(held.number)
+        self._ledger.synced(self._device.name, covered)
+
+    # -- names -------------------------------------------------------------------------------------------------------
+
+    async def mkdir(self) -> None:
+        path = await self._new_path(DIRECTORIES)
+        self._say(f"mkdir {path}")
+        await self._device.calls.create(path, InodeKind.DIRECTORY, 0o755)
+
+    async def symlink(self) -> None:
+        path = await self._new_path(NAMES)
+        self._say(f"symlink {path}")
+        await self._device.calls.create(path, InodeKind.SYMLINK, 0o777, b"target")
+
+    async def link(self) -> None:
+        files = await self._paths(InodeKind.FILE)
+        if files:
+            old, new = self._chance.choice(files), await self._new_path(NAMES)
+            self._say(f"link {old} {new}")
+            await self._device.calls.link(old, new)
+
+    async def unlink(self) -> None:
+        files = await self._paths(InodeKind.FILE, InodeKind.SYMLINK)
+        if files:
+            path = self._chance.choice(files)
+            await self._seen(path)
+            self._say(f"unlink {path}")
+            await self._device.calls.unlink(path)
+
+    async def rmdir(self) -> None:
+        directories = await self._paths(InodeKind.DIRECTORY)
+        if directories:
+            path = self._chance.choice(directories)
+            self._say(f"rmdir {path}")
+            await self._device.calls.rmdir(path)
+
+    async def remove_tree(self) -> None:
+        directories = await self._paths(InodeKind.DIRECTORY)
+        if directories:
+            path = self._chance.choice(directories)
+            self._say(f"rm -r {path}")
+            await self._remove_below(path)
+
+    async def _remove_below(self, path: str) -> None:
+        directory = (await self._device.calls.known(path)).inode
+        for name, state in await self._device.calls.entries(directory):
+            below = f"{path}/{name.decode()}"
+            if state.kind is InodeKind.DIRECTORY:
+                await self._remove_below(below)
+            else:
+                await self._seen(below)
+                await self._device.calls.unlink(below)
+        await self._device.calls.rmdir(path)
+
+    async def rename(self) -> None:
+        paths = await self._paths()
+        if paths:
+            old, new = self._chance.choice(paths), await self._new_path(NAMES + DIRECTORIES)
+            if not f"{new}/".startswith(f"{old}/"):
+                await self._seen(new)
+                self._say(f"rename {old} {new}")
+                await self._device.calls.rename(old, new, replace=self._chance.random() < 0.9)
+
+    async def exchange(self) -> None:
+        paths = await self._paths()
+        if len(paths) > 1:
+            first, second = self._chance.sample(paths, 2)
+            if not (f"{first}/".startswith(f"{second}/") or f"{second}/".startswith(f"{first}/")):
+                self._say(f"exchange {first} {second}")
+                await self._device.calls.exchange(first, second)
+
+    async def attributes(self) -> None:
+        paths = await self._paths()
+        if paths:
+            path = self._chance.choice(paths)
+            self._say(f"attributes of {path}")
+            if self._chance.random() < 0.5:
+                await self._device.calls.set_mode(path, self._chance.choice([0o600, 0o644, 0o700, 0o755]))
+            else:
+                name = self._chance.choice([b"user.one", b"user.two"])
+                await self._device.calls.set_xattr(path, name, self._data()[:30])

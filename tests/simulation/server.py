@@ -1,0 +1,162 @@
+"""The server of a simulation: the real application on a disk that crashes, in a process that can die.
+
+Owns the process and the data below its disk's root. A first data directory, with a user and his devices logged in, is
+made once in each process and copied, since hashing a password and making tables take longer than a whole run.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import trio
+from sqlalchemy.engine import Engine
+
+from backend import app
+from backend.api.services import Services
+from backend.blockstore import sealed
+from backend.blockstore.local import LocalStore
+from backend.metadata.sqlite import Database
+from backend.notify.hub import InProcessHub
+from backend.service import block_rows
+from backend.service.devices import FLUSH_SECONDS
+from backend.service.ground import Ground, Limits
+from backend.service.keys import AccountKeys, MasterKey
+from drivefs.protocol import messages
+from drivefs.protocol.ids import DeviceId, InodeId, WorkspaceId
+from tests.simulation.disk import Image, SimDisk
+from tests.simulation.lives import Life
+from tests.simulation.network import Server as Address
+from tests.simulation.streams import RandomBytes, Streams
+
+USER, PASSWORD = "ann", "correct horse"
+MASTER = MasterKey(bytes(range(32)))
+LIMITS = Limits(quota_bytes=2**30, file_bytes=2**30)
+NAMES = ("anna", "bert", "carl", "dora")
+FIRST_NS = 1_700_000_000 * 10**9
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a first data directory has: the drive, and a token for each device."""
+
+    data: Image
+    workspace: WorkspaceId
+    root: InodeId
+    tokens: dict[str, str]
+    devices: dict[str, DeviceId]
+
+
+async def _at_once(work: Callable[..., Any], /, *args: Any) -> Any:
+    await trio.lowlevel.checkpoint()
+    return work(*args)
+
+
+def _ground(data: Path, offload: Any, now_ns: Callable[[], int], random_bytes: Any) -> Ground:
+    database = Database(data / "metadata.db", offload)
+    _share_statements(database)
+    return Ground(database, LocalStore(data / "blocks"), InProcessHub(), offload, now_ns, random_bytes, LIMITS)
+
+
+STATEMENTS: Any = None
+"""Statements as SQLAlchemy compiles them: kept for all runs of this process, since that takes longer than they do."""
+
+
+def _share_statements(database: Database) -> None:
+    global STATEMENTS
+    for engine in (database._readers, database._writer):
+        assert isinstance(engine, Engine)
+        STATEMENTS = STATEMENTS or engine._compiled_cache
+        engine._compiled_cache = STATEMENTS
+
+
+async def _make_account(disk: SimDisk) -> Account:
+    data = disk.root
+    ticks = iter(range(FIRST_NS, FIRST_NS + 10**9))
+    random_bytes = RandomBytes(random.Random(0))
+    database = await Database.open(data / "metadata.db", _at_once)
+    database.close()
+    ground = _ground(data, _at_once, ticks.__next__, random_bytes)
+    ground.store.prepare()  # type: ignore[attr-defined]
+    await ground.database.write(block_rows.establish_store, "local")
+    keys = AccountKeys(ground.database, MASTER, ticks.__next__, random_bytes)
+    await keys.verify_master()
+    services = app.make_services(ground, keys, sealed.Algorithm.AEGIS_256)
+    await services.accounts.add_user(USER, PASSWORD)
+    tokens, devices = {}, {}
+    for name in NAMES:
+        request = messages.LoginRequest(user=USER, password=PASSWORD, device=name)
+        reply = await services.accounts.login(request, "192.0.2.7")
+        tokens[name], devices[name] = reply.token, reply.device
+    caller = await services.accounts.authenticate(tokens[NAMES[-1]])
+    session = await services.sessions.begin(caller, messages.SessionRequest(next_nonce=bytes(16)))
+    ground.database.close()
+    drive = session.workspaces[0]
+    return Account(disk.current(), drive.workspace, drive.root, tokens, devices)
+
+
+_ACCOUNTS: list[Account] = []
+
+
+def account() -> Account:
+    """The first data directory, made when first asked for; not within a run."""
+    if not _ACCOUNTS:
+        with TemporaryDirectory(prefix="drivefs-simulation-") as place:
+            _ACCOUNTS.append(trio.run(_make_account, SimDisk(Path(place) / "disk", random.Random(0))))
+    return _ACCOUNTS[0]
+
+
+class ServerProcess:
+    """The server's machine: `start` and `kill` are its process's."""
+
+    def __init__(self, disk: SimDisk, address: Address, streams: Streams) -> None:
+        self.disk = disk
+        self.life: Life
+        self.services: Services
+        self.ground: Ground
+        self._address = address
+        self._streams = streams
+        self._random_bytes = RandomBytes(streams.of("server", "bytes"))
+        self._ticks = 0
+        self.dressed: Callable[[ServerProcess], None] = lambda server: None
+        """Told of each process before it serves: what wraps its parts."""
+        disk.go_back(account().data)
+
+    def now_ns(self) -> int:
+        self._ticks += 1
+        return FIRST_NS + 10**12 + int(trio.current_time() * 10**9) + self._ticks * 1000
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Start a process; returns when it serves."""
+        self.life = Life("server", self._streams.of("server", "threads"))
+        await nursery.start(self.life.run, self._serve)
+
+    async def _serve(self, life: Life) -> None:
+        data = self.disk.root
+        self.ground = _ground(data, life.offload, self.now_ns, self._random_bytes)
+        self.ground.store.prepare()  # type: ignore[attr-defined]
+        keys = AccountKeys(self.ground.database, MASTER, self.now_ns, self._random_bytes)
+        await keys.verify_master()
+        self.services = app.make_services(self.ground, keys, sealed.Algorithm.AEGIS_256)
+        self.dressed(self)
+        life.nursery.start_soon(self._keep_presence, self.services)
+        self._address.begin(life, app.make_app(self.services))
+
+    async def _keep_presence(self, services: Services) -> None:
+        while True:
+            await trio.sleep(FLUSH_SECONDS)
+            await services.devices.flush()
+
+    async def die(self, *, power: bool) -> None:
+        """The process ends, or its machine loses power; returns when nothing of it runs."""
+        database = self.ground.database
+        self.life.die()
+        self._address.end()
+        if power:
+            self.disk.crash()
+        else:
+            self.disk.kill()
+        await self.life.ended()
+        database.close()

@@ -1,0 +1,178 @@
+"""One run of a simulation: some devices and their server, what happens to them, and the peace in which all comes to rest.
+
+Owns the order of a run. While it lasts, programs work and faults come as the profile says; then all faults end, what
+was down is started, and within a bound of virtual time nothing may be left to do. That bound is a phase of its own,
+since among faults a livelock looks like bad luck.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import trio
+
+from tests.simulation import scheduler
+from tests.simulation.device import Device
+from tests.simulation.disk import SimDisk
+from tests.simulation.interception import small_sizes, watching
+from tests.simulation.network import QUIET, Server
+from tests.simulation.oracle import Oracle, Violated
+from tests.simulation.profiles import Profile
+from tests.simulation.programs import Program
+from tests.simulation.scheduler import Trace
+from tests.simulation.server import NAMES, ServerProcess, account
+from tests.simulation.streams import Streams
+
+REST_SECONDS = 900.0
+"""Within so much virtual time after the last fault all is at rest."""
+LOOK_SECONDS = 0.5
+MEMORY = Path("/dev/shm")
+
+
+@dataclass
+class Outcome:
+    """What became of a run; `failure` is empty if all was right."""
+
+    seed: int
+    trace: int = 0
+    steps: int = 0
+    commits: int = 0
+    virtual_seconds: float = 0.0
+    rest_seconds: float = 0.0
+    failure: str = ""
+    log: list[str] = field(default_factory=list)
+
+
+class Voyage:
+    """One run under one seed."""
+
+    def __init__(self, seed: int, profile: Profile, trace: Trace) -> None:
+        self._streams = Streams(seed)
+        self._profile = profile
+        self._trace = trace
+        self.outcome = Outcome(seed)
+        self._oracle = Oracle()
+        self._address = Server()
+
+    def _say(self, what: str) -> None:
+        self._trace.note(what)
+        self.outcome.log.append(what)
+
+    def _note(self, *what: object) -> None:
+        self._say(" ".join([f"{trio.current_time():.3f}", *map(str, what)]))
+
+    async def run(self, place: Path) -> None:
+        """Sail; raises what was wrong."""
+        names = NAMES[: self._profile.clients]
+        disks = {name: SimDisk(place / name, self._streams.of(name, "disk")) for name in ("server", *names)}
+        with watching(*disks.values()), small_sizes():
+            self._server = ServerProcess(disks["server"], self._address, self._streams)
+            self._server.dressed = self._oracle.dress
+            self._devices = [
+                Device(name, disks[name], self._address, streams=self._streams, note=self._note) for name in names
+            ]
+            async with trio.open_nursery() as nursery:
+                await self._sail(nursery)
+                nursery.cancel_scope.cancel()
+
+    async def _sail(self, nursery: trio.Nursery) -> None:
+        await self._server.start(nursery)
+        programs = [
+            Program(device, self._oracle.ledger, self._streams.of(device.name, "programs"), self._say)
+            for device in self._devices
+        ]
+        try:
+            async with trio.open_nursery() as working:
+                for device, program in zip(self._devices, programs, strict=True):
+                    working.start_soon(self._work, device, program, nursery)
+                working.start_soon(self._look, working)
+            self.outcome.virtual_seconds = trio.current_time()
+            await self._rest(programs)
+            await self._oracle.look_at_rest(self._server, self._devices)
+            for device in self._devices:
+                await device.unmount()
+                self._check(device)
+            self.outcome.commits = self._oracle.sequence.seq
+        finally:
+            for device in self._devices:
+                device.life.die()
+            self._server.ground.database.close()
+
+    async def _work(self, device: Device, program: Program, nursery: trio.Nursery) -> None:
+        chance = self._streams.of(device.name, "fate")
+        await device.mount(nursery)
+        program.begin()
+        for _ in range(self._profile.operations):
+            await trio.sleep(chance.expovariate(1.0 / self._profile.pause_seconds))
+            await program.step()
+        program.close_all()
+        self._note(device.name, "has done its work")
+
+    async def _look(self, working: trio.Nursery) -> None:
+        """Look at all that has to hold at any time, until the work is done."""
+        while len(working.child_tasks) > 1:
+            await trio.sleep(LOOK_SECONDS)
+            await self._oracle.look(self._server, self._devices)
+
+    async def _rest(self, programs: list[Program]) -> None:
+        """All faults end: everything comes to rest in time."""
+        self._note("peace")
+        began = trio.current_time()
+        for device in self._devices:
+            device.set_network(QUIET, is_cut=False)
+        while not await self._is_at_rest():
+            if trio.current_time() - began > REST_SECONDS:
+                raise Violated(f"I10: {self._unrest()}")
+            await trio.sleep(LOOK_SECONDS)
+        self.outcome.rest_seconds = trio.current_time() - began
+
+    async def _is_at_rest(self) -> bool:
+        await self._server.ground.database.read(self._oracle.catch_up)
+        head = self._oracle.sequence.seq
+        return all(device.seq == head and not device.has_unsent for device in self._devices)
+
+    def _unrest(self) -> str:
+        return "; ".join(
+            f"{device.name} is at {device.seq} of {self._oracle.sequence.seq}"
+            f" and has {device.local.journal.unsettled(5)} and drafts"
+            f" {list(device.local.journal.drafts.draft_inodes())[:5]}"
+            for device in self._devices
+        )
+
+    @staticmethod
+    def _check(device: Device) -> None:
+        found = device.check()
+        if found:
+            raise Violated(f"the check of {device.name}'s state found {found}")
+
+
+def sail(seed: int, profile: Profile, note: Callable[[str], None] | None = None) -> Outcome:
+    """Make one run; what was wrong is in the outcome."""
+    account()
+    place = TemporaryDirectory(prefix="drivefs-simulation-", dir=MEMORY if MEMORY.is_dir() else None)
+    with place as directory:
+
+        async def main(trace: Trace) -> Outcome:
+            voyage = Voyage(seed, profile, trace)
+            try:
+                await voyage.run(Path(directory))
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                voyage.outcome.failure = said(error)
+            voyage.outcome.trace, voyage.outcome.steps = trace.value, trace.steps
+            return voyage.outcome
+
+        return scheduler.run(seed, main)
+
+
+def said(error: BaseException) -> str:
+    """The first error of those in a group, with where it was raised."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = f" ({place.tb_frame.f_code.co_filename.rsplit('/', 2)[-1]}:{place.tb_lineno})" if place else ""
+    return f"{type(error).__name__}: {error}{where}"
