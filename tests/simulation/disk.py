@@ -110,13 +110,16 @@ class SimDisk:
         return os.path.relpath(path, self.root)
 
     @contextmanager
-    def doing(self, what: str) -> Iterator[None]:
+    def doing(self, what: str, path: str) -> Iterator[None]:
         """An operation that a cut may come before or after."""
-        if self.on_boundary is not None:
-            self.on_boundary(f"before {what}")
+        if self.on_boundary is None:
+            yield
+            return
+        operation = f"{what} {self.relative(path)}"
+        self.on_boundary(f"before {operation}")
         yield
         if self.on_boundary is not None:
-            self.on_boundary(f"after {what}")
+            self.on_boundary(f"after {operation}")
 
     def synced(self, path: str) -> None:
         """A file's bytes, or a directory's names, are to be durable.

@@ -104,7 +104,7 @@ class _Watch:
         disk, path = self._opened(descriptor)
         if disk is None:
             return real(descriptor)
-        with disk.doing(f"sync {disk.relative(path)}"):
+        with disk.doing("sync", path):
             disk.synced(path)
         return None
 
@@ -122,7 +122,7 @@ class _Watch:
         disk, path = self._opened(descriptor)
         if disk is None:
             return real(descriptor, data, *rest)
-        with disk.doing(f"write {disk.relative(path)}"):
+        with disk.doing("write", path):
             size, start, view = os.fstat(descriptor).st_size, offset(), memoryview(data).cast("B")
             growth = max(0, start + len(view) - size)
             admitted = disk.admit(growth)
@@ -135,7 +135,7 @@ class _Watch:
         disk, name = self._named(path)
         if disk is None:
             return real(path, length)
-        with disk.doing(f"resize {disk.relative(name)}"):
+        with disk.doing("resize", name):
             disk.admit(min(0, length - os.stat(name).st_size))
             return real(path, length)
 
@@ -145,7 +145,7 @@ class _Watch:
         disk, path = self._opened(descriptor)
         if disk is None:
             return real(descriptor, offset, length)
-        with disk.doing(f"resize {disk.relative(path)}"):
+        with disk.doing("resize", path):
             growth = max(0, offset + length - os.fstat(descriptor).st_size)
             if disk.admit(growth) < growth:
                 raise OSError(*NO_SPACE.args)
@@ -165,14 +165,14 @@ class _Watch:
         disk, name = self._named(path, options.get("dir_fd"))
         if disk is None or not flags & os.O_CREAT or os.path.lexists(name):
             return real(path, flags, *args, **options)
-        with disk.doing(f"create {disk.relative(name)}"):
+        with disk.doing("create", name):
             return real(path, flags, *args, **options)
 
     def rename(self, real: Callable[..., None], source: Any, target: Any, **options: Any) -> None:
         disk, name = self._named(target, options.get("dst_dir_fd"))
         if disk is None:
             return real(source, target, **options)
-        with disk.doing(f"rename to {disk.relative(name)}"):
+        with disk.doing("rename to", name):
             is_same = os.path.lexists(name) and os.path.samefile(self._named(source)[1], name)
             self._forget(disk, name, is_going=not is_same)
             return real(source, target, **options)
@@ -185,21 +185,21 @@ class _Watch:
             return real(source, target, **options)
         if self._disk(os.path.realpath(self._named(source)[1])) is not disk:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-        with disk.doing(f"link {disk.relative(name)}"):
+        with disk.doing("link", name):
             return real(source, target, **options)
 
     def mkdir(self, real: Callable[..., None], path: Any, *args: Any, **options: Any) -> None:
         disk, name = self._named(path, options.get("dir_fd"))
         if disk is None or os.path.lexists(name):
             return real(path, *args, **options)
-        with disk.doing(f"mkdir {disk.relative(name)}"):
+        with disk.doing("mkdir", name):
             return real(path, *args, **options)
 
     def unlink(self, real: Callable[..., None], path: Any, **options: Any) -> None:
         disk, name = self._named(path, options.get("dir_fd"))
         if disk is None or not os.path.lexists(name):
             return real(path, **options)
-        with disk.doing(f"remove {disk.relative(name)}"):
+        with disk.doing("remove", name):
             self._forget(disk, name)
             return real(path, **options)
 
@@ -220,7 +220,7 @@ class _Watch:
         disk = self._disk(path)
         if disk is None:
             return work()
-        with self._doing(disk, f"write {disk.relative(path)}"):
+        with self._doing(disk, "write", path):
             growth = max(0, end - os.stat(path).st_size) if os.path.exists(path) else 0
             if disk.admit(growth) < growth:
                 raise OSError(*NO_SPACE.args)
@@ -230,7 +230,7 @@ class _Watch:
         disk = self._disk(path)
         if disk is None:
             return work()
-        with self._doing(disk, f"resize {disk.relative(path)}"):
+        with self._doing(disk, "resize", path):
             if os.path.exists(path):
                 disk.admit(min(0, size - os.stat(path).st_size))
             return work()
@@ -239,7 +239,7 @@ class _Watch:
         disk = self._disk(path)
         if disk is None:
             return work()
-        with self._doing(disk, f"sync {disk.relative(path)}"):
+        with self._doing(disk, "sync", path):
             if os.path.exists(path):
                 disk.synced(path)
                 if path.endswith(LOG_SUFFIXES):
@@ -255,7 +255,7 @@ class _Watch:
         disk = self._disk(path)
         if disk is None or not os.path.exists(path):
             return work()
-        with self._doing(disk, f"remove {disk.relative(path)}"):
+        with self._doing(disk, "remove", path):
             self._forget(disk, path)
             work()
             if is_durable:
@@ -263,10 +263,10 @@ class _Watch:
         return None
 
     @contextmanager
-    def _doing(self, disk: SimDisk, what: str) -> Iterator[None]:
+    def _doing(self, disk: SimDisk, what: str, path: str) -> Iterator[None]:
         """As `SimDisk.doing`; what a test raises there cannot pass through SQLite's own code, and is kept."""
         try:
-            with disk.doing(what):
+            with disk.doing(what, path):
                 yield
         except OSError:
             raise

@@ -8,10 +8,12 @@ class Profile:
     """See the module."""
 
     clients: int = 2
-    operations: int = 25
+    operations: int = 20
     """How many things the programs of each device do."""
-    pause_seconds: float = 0.7
-    """How long they wait between them, on average."""
+    business: float = 0.5
+    """How many of them follow the one before at once."""
+    pause_seconds: float = 1.0
+    """How long they wait before the others, on average."""
 
 
 PROFILES = {"quiet": Profile()}

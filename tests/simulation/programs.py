@@ -1,8 +1,8 @@
 """What the programs of a device do: random calls, as editors, shells and databases make them.
 
 Owns the choice of calls and what is entered in the ledger for them. One program runs on a device at a time, so that
-what it was shown is what it changes. It ends with the process of its drive, wherever it stands, and what it had not been
-told by then is in no ledger.
+what it was shown is what it changes. It ends with the process of its drive, wherever it stands, and what it had not
+been told by then is in no ledger.
 """
 
 import os

@@ -50,7 +50,6 @@ def run(seed: int, main: Callable[[Trace], Awaitable[R]]) -> R:
         return await main(trace)
 
     was_deterministic = _run._ALLOW_DETERMINISTIC_SCHEDULING
-    gc.collect()
     gc.disable()
     try:
         _run._ALLOW_DETERMINISTIC_SCHEDULING = True
@@ -59,3 +58,4 @@ def run(seed: int, main: Callable[[Trace], Awaitable[R]]) -> R:
     finally:
         _run._ALLOW_DETERMINISTIC_SCHEDULING = was_deterministic
         gc.enable()
+        gc.collect()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest import mock
 
 import trio
 from sqlalchemy.engine import Engine
@@ -20,7 +21,7 @@ from backend.blockstore import sealed
 from backend.blockstore.local import LocalStore
 from backend.metadata.sqlite import Database
 from backend.notify.hub import InProcessHub
-from backend.service import block_rows
+from backend.service import block_rows, passwords
 from backend.service.devices import FLUSH_SECONDS
 from backend.service.ground import Ground, Limits
 from backend.service.keys import AccountKeys, MasterKey
@@ -104,7 +105,9 @@ def account() -> Account:
     """The first data directory, made when first asked for; not within a run."""
     if not _ACCOUNTS:
         with TemporaryDirectory(prefix="drivefs-simulation-") as place:
-            _ACCOUNTS.append(trio.run(_make_account, SimDisk(Path(place) / "disk", random.Random(0))))
+            # A hash that is slow to make protects passwords, and here there is nothing to protect.
+            with mock.patch.multiple(passwords, TIME_COST=1, MEMORY_KIB=64):
+                _ACCOUNTS.append(trio.run(_make_account, SimDisk(Path(place) / "disk", random.Random(0))))
     return _ACCOUNTS[0]
 
 

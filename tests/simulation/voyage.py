@@ -1,10 +1,11 @@
-"""One run of a simulation: some devices and their server, what happens to them, and the peace in which all comes to rest.
+"""One run of a simulation: some devices and their server, what happens to them, and the peace in which all rests.
 
 Owns the order of a run. While it lasts, programs work and faults come as the profile says; then all faults end, what
 was down is started, and within a bound of virtual time nothing may be left to do. That bound is a phase of its own,
 since among faults a livelock looks like bad luck.
 """
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +105,9 @@ class Voyage:
         await device.mount(nursery)
         program.begin()
         for _ in range(self._profile.operations):
-            await trio.sleep(chance.expovariate(1.0 / self._profile.pause_seconds))
+            # Programs do much at once, and then nothing for a while.
+            is_busy = chance.random() < self._profile.business
+            await trio.sleep(chance.random() * 0.02 if is_busy else chance.expovariate(1 / self._profile.pause_seconds))
             await program.step()
         program.close_all()
         self._note(device.name, "has done its work")
@@ -149,7 +152,9 @@ class Voyage:
 
 def sail(seed: int, profile: Profile, note: Callable[[str], None] | None = None) -> Outcome:
     """Make one run; what was wrong is in the outcome."""
-    account()
+    if account() and gc.get_freeze_count() == 0:
+        # What is there before the first run stays: looking through it after each one took longer than small runs.
+        gc.freeze()
     place = TemporaryDirectory(prefix="drivefs-simulation-", dir=MEMORY if MEMORY.is_dir() else None)
     with place as directory:
 
