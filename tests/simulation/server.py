@@ -104,10 +104,10 @@ _ACCOUNTS: list[Account] = []
 def account() -> Account:
     """The first data directory, made when first asked for; not within a run."""
     if not _ACCOUNTS:
-        with TemporaryDirectory(prefix="drivefs-simulation-") as place:
-            # A hash that is slow to make protects passwords, and here there is nothing to protect.
-            with mock.patch.multiple(passwords, TIME_COST=1, MEMORY_KIB=64):
-                _ACCOUNTS.append(trio.run(_make_account, SimDisk(Path(place) / "disk", random.Random(0))))
+        # A hash that is slow to make protects passwords, and here there is nothing to protect.
+        quick = mock.patch.multiple(passwords, TIME_COST=1, MEMORY_KIB=64)
+        with quick, TemporaryDirectory(prefix="drivefs-simulation-") as place:
+            _ACCOUNTS.append(trio.run(_make_account, SimDisk(Path(place) / "disk", random.Random(0))))
     return _ACCOUNTS[0]
 
 
