@@ -22,11 +22,15 @@ from drivefs.sync.signal import Signal
 
 QUIET_SECONDS = 0.03
 LULL_SECONDS = 0.025
+BURST_LULL_SECONDS = 0.15
+"""In a burst it takes longer until nobody counts as writing: on a busy machine a program often waits for its turn."""
 FIRST_LULL_SECONDS = 1.0
 LONGEST_LULL_SECONDS = 4.0
 IDLE_SHARE = 3.0
 """How many times as long as it worked the background waits while a burst of writing goes on."""
 REPUBLISH_SECONDS = 5.0
+MOST_TAKEN_ALONG = 100
+"""So many mutations at most go before what goes ahead, because it may have come from them."""
 BURST_SECONDS = 0.3
 """A burst counts as going on for so long after its last change."""
 
@@ -104,11 +108,17 @@ class Publications:
     def ahead(self, unsettled: Collection[OpNumber], *, never: Iterable[OpNumber] = ()) -> set[OpNumber]:
         """Those of the unsettled mutations that go ahead of a burst, and those that have to go before them.
 
-        Those that `never` go ahead for their own sake go where others need them to.
+        Those that `never` go ahead for their own sake go where others need them to. Where too many would have to go
+        before them, none goes ahead: all go in their turn.
         """
         self.urgent_ops.intersection_update(unsettled)
         self.urgent_ops.difference_update(never)
-        return self._order.with_earlier(self.urgent_ops, unsettled)
+        ahead = self._order.with_earlier(self.urgent_ops, unsettled)
+        if len(ahead) > len(self.urgent_ops) + MOST_TAKEN_ALONG:
+            # It may have come from a burst, so it goes with it: that would be published piece by piece otherwise.
+            self.urgent_ops.clear()
+            return set()
+        return ahead
 
     def closed(self, inode: InodeId) -> None:
         """The last descriptor that could write to a changed file was closed."""
@@ -242,7 +252,7 @@ class Publications:
             await trio.sleep_until(quiet_at)
 
     async def lull(self, worked_seconds: float = 0.0) -> None:
-        """Return when nothing has been written for `LULL_SECONDS`, at once if so, at most after a longest time.
+        """Return when nothing has been written for a moment, at once if so, at most after a longest time.
 
         The work that follows shares the interpreter with system calls: it disturbs less, and does more at once, when
         a burst of them is over. Where it does not end, work that took `worked_seconds` the last time waits longer, so
@@ -251,7 +261,7 @@ class Publications:
         longest = min(max(FIRST_LULL_SECONDS, worked_seconds * IDLE_SHARE), LONGEST_LULL_SECONDS)
         deadline = trio.current_time() + longest
         while (now := trio.current_time()) < deadline:
-            quiet_at = self._last_event + LULL_SECONDS
+            quiet_at = max(self._last_event + LULL_SECONDS, self._last_of_burst + BURST_LULL_SECONDS)
             if quiet_at <= now:
                 return
             await trio.sleep_until(min(quiet_at, deadline))

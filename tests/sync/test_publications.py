@@ -1,14 +1,17 @@
 """When a file is due for publication, on a clock that the test owns."""
 
+import pytest
 import trio
 import trio.testing
 
 from drivefs.protocol.ids import InodeId, OpNumber
 from drivefs.sync.lanes import PROCESS_CHANGES
 from drivefs.sync.publications import (
+    BURST_LULL_SECONDS,
     FIRST_LULL_SECONDS,
     LONGEST_LULL_SECONDS,
     LULL_SECONDS,
+    MOST_TAKEN_ALONG,
     QUIET_SECONDS,
     REPUBLISH_SECONDS,
     Publications,
@@ -155,7 +158,10 @@ def test_lull_waits_out_a_burst_but_not_for_ever() -> None:
 
     async def main() -> None:
         waiting = Publications()
-        for burst_seconds, longest in ((0.3, 0.3 + 3 * LULL_SECONDS), (60.0, FIRST_LULL_SECONDS + LULL_SECONDS)):
+        for burst_seconds, longest in (
+            (0.3, 0.3 + LULL_SECONDS + BURST_LULL_SECONDS),
+            (60.0, FIRST_LULL_SECONDS + LULL_SECONDS),
+        ):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(busy, waiting, burst_seconds)
                 await trio.testing.wait_all_tasks_blocked()
@@ -231,6 +237,38 @@ def test_what_one_process_saves_goes_ahead_of_the_burst_of_another() -> None:
         assert waiting.take_due(10) == [TWO]
         await trio.sleep(60)
         assert not waiting.has_burst
+
+    run(main)
+
+
+def test_a_burst_that_pauses_for_a_moment_still_goes_on() -> None:
+    async def main() -> None:
+        waiting = Publications()
+        for _ in range(2 * PROCESS_CHANGES):
+            waiting.changed()
+        await trio.sleep(2 * LULL_SECONDS)
+        before = trio.current_time()
+        await waiting.lull()
+        assert trio.current_time() - before == pytest.approx(BURST_LULL_SECONDS - 2 * LULL_SECONDS)
+
+    run(main)
+
+
+def test_what_may_have_come_from_all_of_a_burst_goes_with_it() -> None:
+    async def main() -> None:
+        last = 0
+        waiting = Publications(lambda: OpNumber(last))
+        burst = range(1, MOST_TAKEN_ALONG + PROCESS_CHANGES + 2)
+        waiting.acting(1)
+        for last in burst:  # noqa: B007 (the numbers are given out meanwhile)
+            waiting.changed()
+        waiting.urgent_ops.clear()
+        last = burst[-1] + 1
+        waiting.acting(2)
+        waiting.changed()
+        assert waiting.urgent_ops == {OpNumber(last)}
+        assert waiting.ahead([OpNumber(n) for n in range(1, last + 1)]) == set()
+        assert waiting.urgent_ops == set()
 
     run(main)
 
