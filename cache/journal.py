@@ -264,6 +264,14 @@ class Journal:
         )
         return [self._decoded(row) for row in found]
 
+    def rejected(self, limit: int) -> list[JournalRow]:
+        """Mutations that were refused for good, the latest first."""
+        found = self._database.rows(
+            f"SELECT {_COLUMNS} FROM mutations WHERE state = 3 AND status = 'rejected' ORDER BY n DESC LIMIT ?",
+            (limit,),
+        )
+        return [self._decoded(row) for row in found]
+
     def touching(self, inode: InodeId) -> list[JournalRow]:
         """Mutations, not acknowledged, that are about an inode (not those that only name it as a parent), in order."""
         found = self._database.rows(
@@ -287,11 +295,11 @@ class Journal:
         self._answer(n, RowState.ACKED, (seq, revision, "", ""))
 
     def fail(self, n: OpNumber, status: Status, reason: str) -> None:
-        """A mutation was refused; it is pending until `remove`. One that is `rejected` nobody will deal with."""
+        """A mutation was refused; it is pending until `remove`."""
         self._answer(n, RowState.FAILED, (Seq(0), NO_REVISION, status.value, reason))
 
     def keep_rejected(self, n: OpNumber) -> None:
-        """Nothing can be done about a refused mutation: it stays, with what it carries."""
+        """Nothing can make a refused mutation pass: it stays, with what it carries, until it is given up."""
         row = self.get(n)
         if row is None or row.state is not RowState.FAILED:
             raise ValueError(f"mutation {n} was not refused")

@@ -14,6 +14,9 @@ from cache.staging import write_all
 Piece = tuple[int, bytes]
 """Where in the file, and the bytes."""
 
+PART = ".part"
+"""The end of the name of a file that is not whole yet."""
+
 
 class LostAndFound:
     """The directory; it is made when something is put into it."""
@@ -31,6 +34,17 @@ class LostAndFound:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        sync_path(self.directory)
+        return path
+
+    def begin_file(self, name: str) -> int:
+        """A descriptor of a new file, which gets its name when it is whole (`complete_file`)."""
+        return os.open(self._place(name + PART), os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+
+    def complete_file(self, name: str) -> Path:
+        """The file that was begun under this name, and synced, is whole; durable on return."""
+        path = self._place(name)
+        os.replace(self._place(name + PART), path)
         sync_path(self.directory)
         return path
 

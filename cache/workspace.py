@@ -81,7 +81,8 @@ class LocalState:
             self._opened = opened.pop_all()
 
     def _open_journal(self, state_dir: Path, opened: ExitStack) -> None:
-        path, lost = state_dir / "journal.db", LostAndFound(state_dir / "lost+found")
+        path = state_dir / "journal.db"
+        lost = self.lost = LostAndFound(state_dir / "lost+found")
         refuse_newer(path, JOURNAL_VERSION)
         suspect = partial(mark_suspect, state_dir)
         is_suspect = (state_dir / SUSPECT).exists()

@@ -27,6 +27,7 @@ from drivefs.sync.ends import Ends
 from drivefs.sync.engine import Engine, Parts
 from drivefs.sync.events import Events
 from drivefs.sync.follower import Follower
+from drivefs.sync.giving_up import GivingUp
 from drivefs.sync.guard import Guard, Question
 from drivefs.sync.incoming import IncomingUploads
 from drivefs.sync.lister import Lister
@@ -174,6 +175,7 @@ class Assembly:
         self.guard = Guard(local.journal, self._count_files, share=options.guarded_share, asked=options.asked)
         self.filesystem.guard_with(self.guard)
         follower = Follower(ends, self.shown, self.announcer)
+        refusals, giving_up = self._refusals()
         parts = Parts(
             local=local,
             session=self.session,
@@ -182,7 +184,11 @@ class Assembly:
             publications=self.publications,
             publisher=self.publisher,
             guard=self.guard,
-            committer=self._committer(),
+            committer=Committer(
+                ends, guard=self.guard, contents=contents, publications=self.publications, refusals=refusals
+            ),
+            refusals=refusals,
+            giving_up=giving_up,
             follower=follower,
             relisting=Relisting(ends, self.shown, self.filesystem, lister=self.lister, follower=follower),
             walker=Walker(local.replica, self.lister, self.kernel.call_count),
@@ -197,16 +203,16 @@ class Assembly:
         self.reporter = Reporter(local, self.connection, sent=sent, received=received)
         self.allowance.hear += [self.filesystem.quota.told, self.reporter.told]
 
-    def _committer(self) -> Committer:
-        """What sends the journal's mutations, hears what becomes of them, and deals with what is refused."""
-        contents = self.filesystem.contents
+    def _refusals(self) -> tuple[Refusals, GivingUp]:
+        """What deals with refused mutations: those that are made good, and those that never can be."""
+        contents, publications = self.filesystem.contents, self.publications
         labels = Labels(device=self._options.device, today=self._ground.today)
         amends = Amends(self.local, self._options.root, contents=contents, shown=self.shown, labels=labels)
         refusals = Refusals(self.ends, amends, self.lister, contents=contents, events=self.events)
-        refusals.publishable = self.publications.arrived
-        return Committer(
-            self.ends, guard=self.guard, contents=contents, publications=self.publications, refusals=refusals
-        )
+        refusals.publishable = publications.arrived
+        giving_up = GivingUp(self.ends, amends, self.shown, contents=contents, publications=publications)
+        self.publisher.refused = giving_up.refused
+        return refusals, giving_up
 
     def _presence(self) -> Presence:
         """What tells the other devices of this one, and this one of the others."""

@@ -31,6 +31,8 @@ class Outcome:
     is_revoked: bool = False
     held_files: int = 0
     """Of what is left, deletions that wait for someone to decide."""
+    refused_count: int = 0
+    """Of so many files, directories and links the server did not take something, and never will."""
 
 
 class Patience:
@@ -90,7 +92,9 @@ def drain(drive: Drive, limit_seconds: float | None) -> Outcome:
         except _GaveUp:
             return Outcome(False, reason, last["mutations"], last["bytes"], is_revoked=bool(last.get("revoked")))
         show(last)
-    return Outcome(True, "", last["mutations"], last["bytes"], held_files=_held_files(last))
+    return Outcome(
+        True, "", last["mutations"], last["bytes"], held_files=_held_files(last), refused_count=last["refused"]
+    )
 
 
 def _held_files(progress: dict[str, Any]) -> int:
@@ -103,6 +107,14 @@ def held_in_words(outcome: Outcome) -> str:
     return (
         f"the deletion of {output.count_of(outcome.held_files, 'file')} is held, as a large share of the drive: "
         "drivefs held release deletes them everywhere, drivefs held restore brings them back here"
+    )
+
+
+def refused_in_words(outcome: Outcome) -> str:
+    """Say that the server did not take something, and where that is."""
+    return (
+        f"of {output.count_of(outcome.refused_count, 'file')} the server did not take what was changed here, and never "
+        "will: it is kept in lost+found on this device, drivefs status says where and why"
     )
 
 

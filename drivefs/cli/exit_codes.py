@@ -21,7 +21,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.USAGE: "the command line makes no sense",
     ExitCode.UNFINISHED: "offline or out of time: changes wait in the journal on this device",
     ExitCode.NOT_MOUNTED: "no drive is mounted there",
-    ExitCode.REFUSED: "not logged in, or refused: password, revoked device, not a drivefs server, unsafe URL",
+    ExitCode.REFUSED: "not logged in, or refused: password, revoked device, changes, not a drivefs server, unsafe URL",
     ExitCode.HELD: "a mass deletion is held until you decide (drivefs held); everything else is done",
 }
 

@@ -32,6 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     if outcome.is_done and outcome.held_files:
         output.say(f"all else is on the server; {drain.held_in_words(outcome)}")
         return ExitCode.HELD
+    if outcome.refused_count:
+        raise CommandError(f"all else is on the server; {drain.refused_in_words(outcome)}", ExitCode.REFUSED)
     if outcome.is_done:
         return ExitCode.OK
     if outcome.is_revoked:

@@ -101,6 +101,10 @@ def _report(drive: Drive, outcome: Outcome, *, is_asked_for: bool) -> int:
             "after the next mount"
         )
         return ExitCode.OK if is_asked_for else ExitCode.HELD
+    if outcome.refused_count:
+        refused = drain.refused_in_words(outcome).capitalize()
+        output.say(f"{drive.mountpoint} is unmounted; all else is on the server. {refused}")
+        return ExitCode.REFUSED
     if outcome.is_done:
         output.say(f"{drive.mountpoint} is unmounted; the server has everything")
         return ExitCode.OK

@@ -95,8 +95,8 @@ class Handlers:
 
     async def sync(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         """Send everything, also of open files; with `wait`, return when the backend has what was there at the call."""
-        settled = trio.Event()
-        waiting = trio.CancelScope()
+        settled, waiting = trio.Event(), trio.CancelScope()
+        refused_before = self._drive.engine.refused_count
 
         async def settle() -> None:
             with waiting:
@@ -109,7 +109,7 @@ class Handlers:
                 await self._report_until(settled, report)
             finally:
                 waiting.cancel()
-        return self._left()
+        return {**self._left(), "refused": self._drive.engine.refused_count - refused_before}
 
     async def _report_until(self, settled: trio.Event, report: Report) -> None:
         while not settled.is_set():

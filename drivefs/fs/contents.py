@@ -76,6 +76,11 @@ class Contents:
         """Whether a descriptor of the inode exists."""
         return inode in self._open
 
+    def is_written(self, inode: InodeId) -> bool:
+        """Whether a descriptor exists that may write to the inode."""
+        content = self._open.get(inode)
+        return content is not None and content.writers > 0
+
     def load(self, inode: InodeId) -> Content:
         """The content of a file, from the databases if it is not in use.
 
@@ -238,13 +243,24 @@ class Contents:
             self._drop(inode, publisher)
 
     def _drop(self, inode: InodeId, publisher: Publisher) -> None:
+        if self.give_up(inode):
+            publisher.dropped(inode)
+
+    def give_up(self, inode: InodeId) -> bool:
+        """Drop the changes of a content, in a journal transaction; False if there are none.
+
+        Who has it open for reading reads what the databases have then.
+        """
         self._idle.pop(inode, None)
         self._frozen.pop(inode, None)
         before = self._journal.pending_bytes
-        if self._drafts.drop_draft(inode):
-            left = self._journal.pending_bytes
-            self._quota.pend(left - before if left else -self._quota.pending_bytes)
-            publisher.dropped(inode)
+        if not self._drafts.drop_draft(inode):
+            return False
+        left = self._journal.pending_bytes
+        self._quota.pend(left - before if left else -self._quota.pending_bytes)
+        if (content := self._open.get(inode)) is not None:
+            content.layers, content.frozen = [], 0
+        return True
 
     async def read(self, content: Content, offset: int, length: int) -> bytes | bytearray:
         """Up to `length` bytes of the present content from `offset` on.

@@ -233,6 +233,27 @@ class Publishing:
         if (blocks := self._stored.pop(inode, None)) is not None and op:
             self._stored[copy] = blocks
 
+    def is_open(self, inode: InodeId) -> bool:
+        """Whether somebody has the file open."""
+        return self._contents.is_open(inode)
+
+    def is_written(self, inode: InodeId) -> bool:
+        """Whether somebody may write to the file."""
+        return self._contents.is_written(inode)
+
+    async def base_bytes(self, inode: InodeId, start: int, end: int) -> bytes:
+        """Bytes of the revision on which the unpublished content of a file was made.
+
+        Raises:
+            drivefs.remote.errors.RemoteError: they are not here and cannot be had.
+        """
+        return await self._contents.reader.fetch(self._contents.load(inode), [], start, end)
+
+    def given_up(self, inode: InodeId) -> None:
+        """Note, in the caller's transaction, that unpublished content is dropped: no revision will have it."""
+        self._stored.pop(inode, None)
+        self._contents.give_up(inode)
+
     def renumber(self, fresh: Mapping[InodeId, InodeId]) -> None:
         """Inodes have new ids (by the old ones) in the databases."""
         self._stored = {fresh.get(inode, inode): blocks for inode, blocks in self._stored.items()}

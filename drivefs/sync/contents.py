@@ -79,6 +79,29 @@ class Contents(Protocol):
         """
         ...
 
+    def is_open(self, inode: InodeId) -> bool:
+        """Whether somebody has the file open."""
+        ...
+
+    def is_written(self, inode: InodeId) -> bool:
+        """Whether somebody may write to the file."""
+        ...
+
+    async def base_bytes(self, inode: InodeId, start: int, end: int) -> bytes:
+        """Bytes of the revision on which the unpublished content of a file was made.
+
+        Raises:
+            `remote.errors.RemoteError`: they are not here and cannot be had.
+        """
+        ...
+
+    def given_up(self, inode: InodeId) -> None:
+        """Note, in the caller's journal transaction, that unpublished content is dropped: no revision will have it.
+
+        Who has the file open for reading goes on with what the databases have.
+        """
+        ...
+
 
 class Views(Protocol):
     """The caches in front of the local databases, and the kernel's behind them."""

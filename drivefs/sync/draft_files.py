@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from cache.drafts import DraftRow, Record
 from cache.errors import Corrupt
 from cache.workspace import LocalState
-from drivefs.protocol.model import BlockRef, unpack_blocks
+from drivefs.protocol.model import InodeState, unpack_blocks
 
 Range = tuple[int, int]
 """Begin and end of some bytes of a file."""
@@ -41,11 +41,22 @@ class Missing:
 
 @dataclass(slots=True)
 class Written:
-    """What became of a draft: `base` is its block list as far as that is known, `size_bytes` what was written here."""
+    """What became of a draft: which ranges are not in the file, and which of them had been written here and rotted.
+
+    `size_bytes` of it were written here.
+    """
 
     missing: Missing = field(default_factory=Missing)
-    base: list[BlockRef] = field(default_factory=list)
+    rotten: Missing = field(default_factory=Missing)
     size_bytes: int = 0
+
+    def fetchable(self) -> list[Range]:
+        """What the backend has: ranges of the base that nothing was written over."""
+        found = Missing()
+        found.ranges = list(self.missing.ranges)
+        for start, end in self.rotten.ranges:
+            found.remove(start, end)
+        return found.ranges
 
 
 class DraftFiles:
@@ -89,9 +100,8 @@ class DraftFiles:
         if packed is None:
             written.missing.add(0, draft.base_size)
             return
-        written.base = unpack_blocks(packed)
         position = 0
-        for block, size in written.base:
+        for block, size in unpack_blocks(packed):
             data = await self._local.blocks.read(block, 0, size)
             if data is None:
                 written.missing.add(position, position + size)
@@ -104,6 +114,7 @@ class DraftFiles:
         if record.is_truncation:
             os.ftruncate(descriptor, start)
             written.missing.cut(start)
+            written.rotten.cut(start)
             return
         if record.staged is not None:
             try:
@@ -112,9 +123,11 @@ class DraftFiles:
                 data = None
         if data is None:
             written.missing.add(start, end)
+            written.rotten.add(start, end)
             return
         await self._local.offload(write_at, descriptor, data, start)
         written.missing.remove(start, end)
+        written.rotten.remove(start, end)
         written.size_bytes += record.length
 
 
@@ -124,3 +137,13 @@ def write_at(descriptor: int, data: bytes, offset: int) -> None:
     while view:
         count = os.pwrite(descriptor, view, offset)
         view, offset = view[count:], offset + count
+
+
+def finish(descriptor: int, state: InodeState, others_mode: int = 0o077) -> None:
+    """Give a copy the times and the mode of the original, and make it durable; for a thread.
+
+    `others_mode`: the bits of the mode that are left to others than the owner.
+    """
+    os.fchmod(descriptor, state.mode & (0o700 | others_mode) | 0o600)
+    os.utime(descriptor, ns=(state.mtime_ns, state.mtime_ns))
+    os.fsync(descriptor)

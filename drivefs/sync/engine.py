@@ -15,7 +15,7 @@ import trio
 from cache.errors import Corrupt, DiskFull
 from cache.workspace import LocalState
 from drivefs.protocol.changes import OpResult, Store
-from drivefs.protocol.ids import InodeId
+from drivefs.protocol.ids import InodeId, OpNumber
 from drivefs.protocol.messages import FeedStatus, Usage
 from drivefs.remote import errors
 from drivefs.sync import walker
@@ -23,10 +23,12 @@ from drivefs.sync.commits import Committer
 from drivefs.sync.connection import Connection
 from drivefs.sync.contents import Contents
 from drivefs.sync.follower import POLL_SECONDS, Follower
+from drivefs.sync.giving_up import GivingUp
 from drivefs.sync.guard import Guard
 from drivefs.sync.prefetch import Prefetcher
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
+from drivefs.sync.refusals import Refusals
 from drivefs.sync.relisting import Relisting
 from drivefs.sync.session import Session
 from drivefs.sync.signal import Signal
@@ -36,6 +38,8 @@ log = logging.getLogger(__name__)
 BARRIER_SECONDS = 1.0
 POLL_PAUSE_SECONDS = 0.02
 IDLE_SECONDS = 30.0
+WAITING_SECONDS = 1.0
+"""How often it is looked whether what has to wait to be given up can be."""
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 60.0
 
@@ -52,6 +56,8 @@ class Parts:
     publisher: Publisher
     guard: Guard
     committer: Committer
+    refusals: Refusals
+    giving_up: GivingUp
     follower: Follower
     relisting: Relisting
     walker: walker.Walker
@@ -87,12 +93,18 @@ class Engine:
 
     @property
     def given_up(self) -> list[str]:
-        """What people should know of changes that gave way to those of other devices."""
-        return self._parts.committer.given_up
+        """What people should know of changes that gave way to those of other devices, or that nobody takes."""
+        return self._parts.committer.given_up + self._parts.giving_up.notes
+
+    @property
+    def refused_count(self) -> int:
+        """Of how many files, directories and links the server did not take something, since the mount began."""
+        return self._parts.giving_up.count
 
     async def run(self) -> None:
         """Synchronise until cancelled; cancellation loses nothing, the journal has it all."""
         self._offer_drafts()
+        self._parts.giving_up.look()
         self._covered.raise_()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.connection.run)
@@ -102,6 +114,7 @@ class Engine:
             nursery.start_soon(self._publish_urgent, nursery)
             nursery.start_soon(self._commit)
             nursery.start_soon(self._commit_urgent)
+            nursery.start_soon(self._give_up)
             nursery.start_soon(self._follow)
             nursery.start_soon(self._let_go)
             nursery.start_soon(self._walk)
@@ -128,13 +141,16 @@ class Engine:
         try:
             while True:
                 waiting.intersection_update([inode for inode in waiting if publications.is_on_its_way(inode)])
-                if not waiting and self._parts.guard.is_settled_below(target):
+                if not waiting and self._is_settled_below(target):
                     return
                 self._settled = trio.Event()
                 with trio.move_on_after(1.0):
                     await self._settled.wait()
         finally:
             self._awaited = [each for each in self._awaited if each is not waiting]
+
+    def _is_settled_below(self, op: OpNumber) -> bool:
+        return self._parts.guard.is_settled_below(op) and self._parts.giving_up.is_done
 
     async def _begin_again(self, status: FeedStatus) -> None:
         """The feed cannot go on from where the replica is: the replica begins again, the journal stays."""
@@ -239,9 +255,28 @@ class Engine:
         if reply is None:
             return False
         self._settled.set()
+        self._parts.giving_up.look()
         self._parts.used(reply.usage)
         await session.refill_ids()
         return True
+
+    async def _give_up(self) -> None:
+        """What the backend will never take does not wait for ever."""
+        giving_up = self._parts.giving_up
+        while True:
+            await giving_up.wait(WAITING_SECONDS if giving_up.is_waiting else IDLE_SECONDS)
+            await self.connection.wait_online()
+            await self.caught_up.wait()
+            if self._parts.refusals.is_behind:
+                await trio.sleep(POLL_PAUSE_SECONDS)
+                giving_up.look()
+            else:
+                await self._guarded(self._give_up_all)
+
+    async def _give_up_all(self) -> None:
+        await self._parts.giving_up.work(self._parts.session.undisturbed)
+        self._settled.set()
+        self._parts.publications.stored()
 
     async def _follow(self) -> None:
         while True:
@@ -282,6 +317,7 @@ class Engine:
     def renumbered(self, fresh: Mapping[InodeId, InodeId]) -> None:
         """Inodes have new ids, by the old ones, and what was sent counts as not sent."""
         self._parts.publications.renumber(fresh)
+        self._parts.giving_up.renumber(fresh)
         for waiting in self._awaited:
             waiting.update([fresh[inode] for inode in waiting & fresh.keys()])
         self._resends.clear()

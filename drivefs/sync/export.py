@@ -22,7 +22,7 @@ from cache.workspace import LocalState
 from drivefs.protocol.changes import Create, Exchange, Mutation, Rename, SetAttributes, SetXattr
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind, InodeState
-from drivefs.sync.draft_files import DraftFiles, Range, Written
+from drivefs.sync.draft_files import DraftFiles, Range, Written, finish
 from drivefs.sync.places import MAX_DEPTH, Places, Way, path_of
 
 LIST_NAME = "drivefs-export.json"
@@ -193,10 +193,3 @@ class Exporter:
             os.fsync(directory)
         finally:
             os.close(directory)
-
-
-def finish(descriptor: int, state: InodeState) -> None:
-    """Give a copy the times and the mode of the original, and make it durable; for a thread."""
-    os.fchmod(descriptor, state.mode & 0o777 | 0o600)
-    os.utime(descriptor, ns=(state.mtime_ns, state.mtime_ns))
-    os.fsync(descriptor)

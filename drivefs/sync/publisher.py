@@ -13,6 +13,7 @@ import trio
 from cache.errors import Corrupt
 from cache.journal import Journal, RowState
 from drivefs.protocol.changes import OpResult, Store
+from drivefs.protocol.errors import Code
 from drivefs.protocol.ids import NO_OP, BlockId, InodeId, OpNumber, RunId
 from drivefs.protocol.model import BlockRef, cut_runs, pack_blocks, run_id, unpack_blocks
 from drivefs.remote import errors
@@ -54,6 +55,8 @@ class Publisher:
         self.damaged: dict[InodeId, str] = {}
         """Files whose unpublished bytes have rotted on this disk, and what was found."""
         self.uploads: dict[InodeId, Upload] = {}
+        self.refused: Callable[[InodeId, str], None] = lambda inode, why: None
+        """Called with a file whose content the backend will never take, and the reason, as a mutation's would be."""
 
     async def publish_due(
         self, nursery: trio.Nursery, failed: Callable[[errors.RemoteError], None], *, urgent: bool = False
@@ -103,9 +106,8 @@ class Publisher:
         try:
             contents = await self._uploader.store_small(group)
         except errors.RemoteError as error:
-            failed(error)
             for snapshot in group:
-                self._publications.returned(snapshot.inode, RETRY_SECONDS)
+                self._failed(snapshot.inode, error, failed)
             return
         except Corrupt as error:
             if len(group) == 1:
@@ -133,8 +135,7 @@ class Publisher:
                 with sending:
                     blocks = await self._uploader.store_large(snapshot, progress)
         except errors.RemoteError as error:
-            failed(error)
-            self._publications.returned(inode, RETRY_SECONDS)
+            self._failed(inode, error, failed)
             return
         except Corrupt as error:
             self.keep_damaged(inode, str(error))
@@ -147,6 +148,15 @@ class Publisher:
         with self._journal.transaction():
             op = self._append_store(snapshot, blocks)
         self._publications.stored({inode: op} if op else None)
+
+    def _failed(self, inode: InodeId, error: errors.RemoteError, failed: Callable[[errors.RemoteError], None]) -> None:
+        """The content could not be stored: it is offered again, or will never be taken."""
+        if isinstance(error, errors.Refused) and error.code is Code.FORBIDDEN:
+            self._publications.arrived(inode)
+            self.refused(inode, "role")
+        else:
+            failed(error)
+            self._publications.returned(inode, RETRY_SECONDS)
 
     def keep_damaged(self, inode: InodeId, why: str) -> None:
         """Bytes that did not verify are never sent: the draft stays as it is, and people are told."""

@@ -77,6 +77,12 @@ class Refusals:
         """Whether anything is to be dealt with before more is sent."""
         return bool(self._journal.failed(1))
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the feed has not yet brought what the latest refusals were judged on."""
+        cursor = self._replica.cursor(self._ends.workspace)
+        return cursor is None or cursor.seq < self._wanted
+
     def begin_again(self) -> None:
         """The backend's history is another one: what was said of the old one is void."""
         self._wanted = Seq(0)
@@ -92,8 +98,7 @@ class Refusals:
             RemoteError: what the backend has is not known here and cannot be had now.
             DiskFull, OutOfIds: nothing was changed by what failed.
         """
-        cursor = self._replica.cursor(self._ends.workspace)
-        if cursor is None or cursor.seq < self._wanted:
+        if self.is_behind:
             return False
         rows = self._journal.failed(MOST_REFUSED)
         for step, row in enumerate(rows):
@@ -169,9 +174,11 @@ class Refusals:
             raise Unknown(directory=into)
 
     def _is_behind_kept(self, row: JournalRow) -> bool:
-        """Whether an earlier change to the inode was rejected for good, and is kept."""
-        earlier = (each for each in self._journal.touching(row.mutation.inode) if each.n < row.n)
-        return any(each.state is RowState.FAILED and each.status is Status.REJECTED for each in earlier)
+        """Whether an earlier change was rejected for good that was to make the inode, or the directory of its name."""
+        named = {row.mutation.inode, *parents(row.mutation)}
+        earlier = (each for inode in named for each in self._journal.touching(inode) if each.n < row.n)
+        kept = (each.mutation for each in earlier if _is_kept(each))
+        return any(isinstance(change, Create | Restore) and change.inode in named for change in kept)
 
     def _base_of(self, mutation: Mutation) -> RevisionNumber | None:
         """The revision of what a mutation changes or removes that it was made on, if that has a number."""
@@ -180,6 +187,8 @@ class Refusals:
         if not mutation.base.revision_op:
             return mutation.base.revision
         made = self._journal.get(mutation.base.revision_op)
+        if made is not None and _is_kept(made):
+            return self._base_of(made.mutation)
         return made.revision if made is not None and made.state is RowState.ACKED else None
 
     async def _learn(self, unknown: Unknown) -> None:
@@ -207,3 +216,8 @@ class Refusals:
     def _path(self, place: Place) -> bytes:
         way = self._amends.places.way_to(place.parent)
         return place.name if way is None else path_of(way, place.name)
+
+
+def _is_kept(row: JournalRow) -> bool:
+    """Whether a change was refused for good, and is not given up yet (`giving_up`)."""
+    return row.state is RowState.FAILED and row.status is Status.REJECTED

@@ -65,6 +65,9 @@ class Followed:
             ),
             guard=SimpleNamespace(scan=nothing),
             committer=SimpleNamespace(has_deferred=lambda: False),
+            giving_up=SimpleNamespace(
+                wait=never, look=lambda: None, renumber=lambda fresh: None, is_waiting=False, is_done=True
+            ),
             follower=self,
             walker=self,
             prefetcher=SimpleNamespace(wait=never),

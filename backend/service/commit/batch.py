@@ -66,8 +66,8 @@ def hash_mutation(mutation: Mutation) -> bytes:
 def judge(state: State, mutations: Sequence[Mutation], known: dict[OpNumber, StoredResult]) -> Verdict:
     """Judge a batch and apply to `state` what is `ok`.
 
-    A file whose first content stands directly behind its creation and cannot be stored yet is not created either:
-    nobody is to see it empty.
+    A file whose first content stands directly behind its creation and cannot be stored, yet or ever, is not created
+    either: nobody is to see it empty.
     """
     verdict = Verdict()
     state.outcomes.update((n, stored.result) for n, stored in known.items())
@@ -92,7 +92,7 @@ def judge(state: State, mutations: Sequence[Mutation], known: dict[OpNumber, Sto
 
 
 def _look_ahead(state: State, mutation: Mutation, following: Mutation, waiting: dict[OpNumber, OpResult]) -> None:
-    """Let a creation wait with the first content that follows it, if that has to wait."""
+    """Let a creation wait with the first content that follows it, if that has to wait, or be refused with it."""
     if not isinstance(mutation, changes.Create) or not isinstance(following, changes.Store):
         return
     if following.inode != mutation.inode or validity.problem(following):
@@ -100,9 +100,9 @@ def _look_ahead(state: State, mutation: Mutation, following: Mutation, waiting: 
     try:
         state.contents.check(following, set())
     except refusals.Refused as refused:
-        if refused.status not in FINAL:
-            waiting[mutation.n] = OpResult(mutation.n, Status.BLOCKED)
-            waiting[following.n] = OpResult(following.n, refused.status, blocks=refused.blocks)
+        status = refused.status if refused.status in FINAL else Status.BLOCKED
+        waiting[mutation.n] = OpResult(mutation.n, status, reason=refused.reason)
+        waiting[following.n] = OpResult(following.n, refused.status, reason=refused.reason, blocks=refused.blocks)
 
 
 def _answer(state: State, mutation: Mutation) -> OpResult:

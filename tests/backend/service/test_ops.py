@@ -120,6 +120,15 @@ async def test_file_over_quota_is_not_created_empty(drive: Drive, laptop: Device
     assert await laptop.names() == {}
 
 
+async def test_file_that_is_too_large_is_not_created_empty(drive: Drive, laptop: Device) -> None:
+    await drive.execute(update(schema.accounts).values(file_bytes=100))
+    blocks = await drive.upload(laptop, b"x" * 200)
+    file = laptop.create(b"a")
+    results = await laptop.send(file, laptop.store(file.inode, blocks, after=[file]))
+    assert [say(each) for each in results] == ["rejected limit", "rejected limit"]
+    assert await laptop.names() == {}
+
+
 @pytest.mark.fault(29)
 async def test_an_op_waits_for_its_predecessors(laptop: Device) -> None:
     first = laptop.directory(b"d")

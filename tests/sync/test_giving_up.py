@@ -1,0 +1,347 @@
+"""What the backend refuses for good: its content goes to `lost+found` first, then what the backend has shows again."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from cache.check import check
+from drivefs.fs.attributes import Wanted
+from drivefs.protocol.changes import Create, Mutation, Rename, SetAttributes, Status, Store, Unlink
+from drivefs.protocol.ids import InodeId
+from drivefs.protocol.model import InodeKind
+from drivefs.remote.errors import Offline
+from drivefs.sync.giving_up import GivingUp
+from drivefs.sync.publications import Publications
+from tests.fs.bench import ME, ROOT, FsBench
+from tests.sync.test_refusals import World as Refusing
+
+
+class World(Refusing):
+    """A device whose backend refuses for good."""
+
+    def __init__(self, bench: FsBench) -> None:
+        super().__init__(bench)
+        self.publications = Publications()
+        self.restart()
+
+    def restart(self) -> None:
+        self.giving_up = GivingUp(
+            self.ends, self.amends, self.shown, contents=self.bench.fs.contents, publications=self.publications
+        )
+
+    @property
+    def lost(self) -> dict[str, bytes]:
+        directory = self.bench.place / "state/lost+found"
+        return {path.name: path.read_bytes() for path in directory.iterdir()} if directory.exists() else {}
+
+    def reject(self, *mutations: Mutation, reason: str = "limit") -> None:
+        self.hear(*((mutation, reason) for mutation in mutations), status=Status.REJECTED)
+
+    def give_up(self) -> None:
+        trio.run(self.giving_up.work, trio.Lock())
+
+    def waiting(self, inode: InodeId) -> list[Mutation]:
+        return [row.mutation for row in self.journal.touching(inode)]
+
+    def write(self, inode: InodeId, offset: int, data: bytes) -> None:
+        number = self.bench.open_file(inode)
+        self.bench.fs.write(number, offset, data)
+        self.bench.fs.release(number)
+
+    def chmod(self, inode: InodeId, mode: int) -> None:
+        self.bench.fs.set_attributes(inode, Wanted(mode=mode))
+
+    def edited(self, name: bytes, before: bytes, offset: int, after: bytes) -> tuple[InodeId, Store]:
+        """A file that the backend has, and the store of what was written over it here."""
+        inode = self.published(name, before)
+        self.learned(name, inode)
+        self.write(inode, offset, after)
+        snapshot = self.bench.freeze(inode)
+        assert snapshot is not None
+        assert self.bench.store(snapshot)
+        (store,) = self.pending(Store, inode)
+        assert isinstance(store, Store)
+        return inode, store
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    bench = FsBench(tmp_path)
+    yield World(bench)
+    bench.local.close()
+    assert check(tmp_path / "state", tmp_path / "cache") == []
+
+
+def only(lost: dict[str, bytes]) -> tuple[str, bytes]:
+    ((name, content),) = lost.items()
+    return name, content
+
+
+def test_a_new_file_goes_to_lost_and_found_and_from_the_drive(world: World) -> None:
+    _inode, create, store = world.stored(b"a.txt", b"mine")
+    world.reject(create, store)
+    world.give_up()
+    name, content = only(world.lost)
+    assert (name.startswith("a (not taken, "), name.endswith(").txt"), content) == (True, True, b"mine")
+    assert world.bench.lookup(b"a.txt") is None
+    assert (ROOT, b"a.txt") in world.kernel.forgotten
+    assert world.journal.pending_count == world.journal.drafts.count() == world.journal.pending_bytes == 0
+    (note,) = world.giving_up.notes
+    assert "'a.txt'" in note
+    assert name in note
+    assert "larger than the server allows" in note
+    assert "not in the drive any more" in note
+
+
+@pytest.mark.fault(54)
+def test_an_edit_goes_there_whole_and_the_drive_shows_what_the_server_has(world: World) -> None:
+    inode, store = world.edited(b"a.txt", b"before and after", 0, b"BEFORE")
+    world.reject(store)
+    world.give_up()
+    assert only(world.lost)[1] == b"BEFORE and after"
+    assert world.bench.read(inode) == b"before and after"
+    assert world.bench.fs.inode(inode).size == 16
+    assert world.journal.pending_count == world.journal.drafts.count() == 0
+    assert "as the server has it" in world.giving_up.notes[0]
+
+
+def test_what_else_waits_about_the_file_goes_on(world: World) -> None:
+    inode, store = world.edited(b"a", b"before", 0, b"longer than before")
+    world.bench.rename(b"a", b"b")
+    world.reject(store)
+    world.give_up()
+    assert [type(change) for change in world.waiting(inode)] == [Rename]
+    assert world.bench.lookup(b"a") is None
+    assert world.bench.read(inode) == b"before"
+    assert world.bench.fs.inode(inode).size == 6
+
+
+def test_a_removal_behind_it_is_made_on_what_the_server_has(world: World) -> None:
+    inode, store = world.edited(b"a", b"before", 0, b"after")
+    world.bench.unlink(b"a")
+    world.reject(store)
+    world.give_up()
+    (unlink,) = world.waiting(inode)
+    assert isinstance(unlink, Unlink)
+    assert unlink.base == store.base
+    assert world.lost == {}, "it was removed here"
+
+
+def test_bytes_that_are_not_here_are_fetched(world: World) -> None:
+    _inode, store = world.edited(b"a", b"x" * 1000, 10, b"mine")
+    blocks = dict(world.bench.backend.blocks)
+    trio.run(world.bench.local.blocks.clear)
+    world.bench.backend.blocks = blocks
+    world.reject(store)
+    world.bench.backend.is_online = False
+    with pytest.raises(Offline):
+        world.give_up()
+    assert world.journal.drafts.count() == 1, "nothing is dropped before all of it is there"
+    world.bench.backend.is_online = True
+    world.give_up()
+    assert only(world.lost)[1] == b"x" * 10 + b"mine" + b"x" * 986
+    assert "never on this device" not in world.giving_up.notes[0]
+
+
+@pytest.mark.fault(54)
+def test_a_crash_between_the_two_steps_writes_it_once_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    inode, create, store = world.stored(b"a", b"mine")
+    world.reject(create, store)
+    with monkeypatch.context() as crash:
+        crash.setattr(world.giving_up, "_drop", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("crash")))
+        with pytest.raises(RuntimeError, match="crash"):
+            world.give_up()
+    assert only(world.lost)[1] == b"mine"
+    assert world.bench.read(inode) == b"mine"
+    world.restart()
+    world.give_up()
+    assert only(world.lost)[1] == b"mine", "under the same name"
+    assert world.bench.lookup(b"a") is None
+    assert world.journal.pending_count == 0
+
+
+def test_a_crash_while_it_is_written_leaves_no_file_that_passes_for_the_whole(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _inode, create, store = world.stored(b"a", b"mine")
+    world.reject(create, store)
+    with monkeypatch.context() as crash:
+        crash.setattr("drivefs.sync.giving_up.finish", lambda *_: (_ for _ in ()).throw(RuntimeError("crash")))
+        with pytest.raises(RuntimeError, match="crash"):
+            world.give_up()
+    assert only(world.lost)[0].endswith(".part")
+    world.give_up()
+    assert not only(world.lost)[0].endswith(".part")
+
+
+def test_a_full_disk_keeps_it_all_in_the_journal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    inode, create, store = world.stored(b"a", b"mine")
+    world.reject(create, store)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("drivefs.sync.giving_up.finish", full)
+        with pytest.raises(Exception, match=r"could not be written to .*lost"):
+            world.give_up()
+    assert world.bench.read(inode) == b"mine"
+    assert world.journal.pending_count == 2
+
+
+def test_what_is_written_while_it_is_copied_is_copied_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    inode, store = world.edited(b"a", b"before", 0, b"after!")
+    world.reject(store)
+    first = iter([True])
+
+    def overtaken(*_: object) -> None:
+        if next(first, False):
+            world.write(inode, 0, b"LATER!")
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr("drivefs.sync.giving_up.finish", overtaken)
+        world.give_up()
+    assert sorted(world.lost.values()) == [b"LATER!", b"after!"]
+    assert world.bench.read(inode) == b"before"
+
+
+def test_what_somebody_writes_to_waits_until_it_is_closed(world: World) -> None:
+    inode, create, store = world.stored(b"a", b"mine")
+    number = world.bench.fs.open(inode, os.O_RDWR, ME)
+    world.reject(create, store)
+    world.give_up()
+    assert (world.lost, world.giving_up.is_waiting) == ({}, True)
+    assert "A program has it open" in world.giving_up.notes[0]
+    world.bench.fs.write(number, 4, b" and more")
+    world.bench.fs.release(number)
+    assert not world.giving_up.is_waiting or world.giving_up.notes
+    world.give_up()
+    assert only(world.lost)[1] == b"mine and more"
+    assert not world.giving_up.is_waiting
+
+
+def test_who_reads_a_new_file_goes_on_reading_it(world: World) -> None:
+    inode, create, store = world.stored(b"a", b"mine")
+    number = world.bench.fs.open(inode, os.O_RDONLY, ME)
+    world.reject(create, store)
+    world.give_up()
+    assert world.bench.lookup(b"a") is None
+    assert trio.run(world.bench.fs.read, number, 0, 99) == b"mine"
+    assert world.bench.fs.inode(inode).nlink == 0
+    world.bench.fs.release(number)
+    assert world.journal.drafts.count() == 0
+
+
+def test_who_reads_an_edited_file_reads_what_the_server_has(world: World) -> None:
+    inode, store = world.edited(b"a", b"before", 0, b"after!")
+    number = world.bench.fs.open(inode, os.O_RDONLY, ME)
+    world.reject(store)
+    world.give_up()
+    assert trio.run(world.bench.fs.read, number, 0, 99) == b"before"
+    world.bench.fs.release(number)
+
+
+def test_directories_and_links_go_with_a_sentence_after_what_is_in_them(world: World) -> None:
+    directory = world.bench.mkdir(b"d")
+    inode = world.bench.file(b"a", b"mine", directory)
+    (made,) = world.pending(Create, directory)
+    (create,) = world.pending(Create, inode)
+    world.reject(made, reason="role")
+    world.give_up()
+    assert world.bench.lookup(b"d") is not None, "something in it has no answer yet"
+    world.hear((create, "no_parent"))
+    assert world.settle()
+    world.give_up()
+    assert only(world.lost)[1] == b"mine"
+    assert world.bench.lookup(b"d") is None
+    assert world.journal.pending_count == 0
+    content, gone = world.giving_up.notes
+    assert "'d/a'" in content
+    assert "the directory that was made here as 'd'" in gone
+
+
+def test_a_rename_and_a_mode_that_are_refused_show_as_they_were(world: World) -> None:
+    inode = world.published(b"a", b"mine")
+    world.learned(b"a", inode)
+    world.bench.rename(b"a", b"b")
+    world.chmod(inode, 0o600)
+    world.reject(*world.pending(Rename), *world.pending(SetAttributes), reason="role")
+    world.give_up()
+    assert world.bench.lookup(b"b") is None
+    found = world.bench.lookup(b"a")
+    assert found is not None
+    assert found.mode & 0o777 == 0o644
+    assert (world.lost, world.journal.pending_count) == ({}, 0)
+    assert "may not change anything" in world.giving_up.notes[0]
+
+
+def test_what_replaced_a_file_is_given_up_and_the_file_is_back(world: World) -> None:
+    old = world.published(b"a", b"old")
+    world.learned(b"a", old)
+    _inode, create, store = world.stored(b"tmp", b"new")
+    world.bench.rename(b"tmp", b"a")
+    world.reject(create, store)
+    world.hear((world.pending(Rename)[0], "predecessor"))
+    world.give_up()
+    found = world.bench.lookup(b"a")
+    assert found is not None
+    assert (found.inode, found.nlink, world.bench.read(old)) == (old, 1, b"old")
+    assert world.bench.lookup(b"tmp") is None
+    name, content = only(world.lost)
+    assert (name.startswith("a (not taken"), content) == (True, b"new")
+
+
+def test_content_that_may_not_even_be_sent_is_given_up_too(world: World) -> None:
+    inode = world.bench.file(b"a", b"mine")
+    world.giving_up.refused(inode, "role")
+    assert not world.giving_up.is_done
+    world.give_up()
+    assert world.giving_up.is_done
+    assert only(world.lost)[1] == b"mine"
+    assert world.bench.lookup(b"a") is None
+    assert world.journal.pending_count == 0
+
+
+def test_what_was_sent_and_has_no_answer_is_waited_for(world: World) -> None:
+    inode, store = world.edited(b"a", b"before", 0, b"after!")
+    world.chmod(inode, 0o600)
+    (change,) = world.pending(SetAttributes, inode)
+    world.reject(store)
+    with world.journal.transaction():
+        world.journal.mark_sent([change.n])
+    world.give_up()
+    assert (world.lost, world.giving_up.is_waiting) == ({}, True)
+
+
+def test_what_was_put_aside_is_told_until_somebody_has_taken_it_away(world: World) -> None:
+    _inode, create, store = world.stored(b"a", b"mine")
+    world.reject(create, store)
+    world.give_up()
+    world.restart()
+    assert len(world.giving_up.notes) == 1
+    (world.bench.place / "state/lost+found" / only(world.lost)[0]).unlink()
+    assert world.giving_up.notes == []
+
+
+@pytest.mark.parametrize("name", [b"a" * 255, b"\xff\xfe", b".hidden", b"x." + b"y" * 100, b"new\nline"])
+def test_any_name_gets_one_in_lost_and_found(world: World, name: bytes) -> None:
+    _inode, create, store = world.stored(name, b"mine")
+    world.reject(create, store)
+    world.give_up()
+    kept, content = only(world.lost)
+    assert content == b"mine"
+    assert len(os.fsencode(kept)) <= 255
+    assert os.fsencode(kept)[:2] == name[:2]
+
+
+def test_links_and_empty_files_leave_no_file_behind(world: World) -> None:
+    link = world.bench.make(b"l", InodeKind.SYMLINK, target=b"there")
+    world.reject(*world.pending(Create, link.inode), reason="malformed")
+    world.give_up()
+    assert world.bench.lookup(b"l") is None
+    assert world.lost == {}
+    assert "the link that was made here as 'l'" in world.giving_up.notes[0]
+    assert "malformed" in world.giving_up.notes[0]
