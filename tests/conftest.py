@@ -3,11 +3,24 @@
 Timing never decides a test: deadlines are off, since a loaded machine is not a bug.
 """
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import HealthCheck, settings
 
+from backend.service import passwords
+
 settings.register_profile("drivefs", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("drivefs")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords() -> Iterator[None]:
+    """Servers in the tests' own process hash passwords quickly; what guessing one costs is shown on a real server."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "TIME_COST", 1)
+        patch.setattr(passwords, "MEMORY_KIB", 8 * passwords.PARALLELISM)
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

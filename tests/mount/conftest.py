@@ -5,13 +5,16 @@ both checks are run on it at the end of the session, so that whatever a test lef
 """
 
 import os
+import sqlite3
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import argon2
 import pytest
 
 from tests.mount.oracle import Pair
-from tests.support.mounts import Device, Server, Watchdog, Workbench
+from tests.support.mounts import PASSWORD, Device, Server, Watchdog, Workbench
 
 TEST_SECONDS = 240.0
 """After this long the mounts of a test are killed: it hangs."""
@@ -51,9 +54,14 @@ def watchdog() -> Iterator[Watchdog]:
 
 @pytest.fixture(scope="session")
 def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What every server begins with: one user, ada. Made once, since that takes a second."""
+    """What every server begins with: one user, ada, whose password is checked quickly: devices log in all the time."""
     home = tmp_path_factory.mktemp("server") / "home"
-    Server(home).add_user("ada")
+    server = Server(home)
+    server.add_user("ada")
+    kibibytes = 8
+    quick = argon2.PasswordHasher(time_cost=1, memory_cost=kibibytes, parallelism=1).hash(PASSWORD)
+    with closing(sqlite3.connect(server.data / "metadata.db")) as database, database:
+        database.execute("UPDATE users SET password_hash = ?", (quick,))
     return home
 
 

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support import launching
 from tests.support.link import Link
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -33,7 +34,6 @@ COMMAND_SECONDS = 120.0
 LOG_TAIL_BYTES = 8000
 
 DRIVEFS = [sys.executable, "-m", "drivefs"]
-DRIVEFS_SERVER = [sys.executable, "-m", "backend"]
 
 
 def wait_until(what: str, is_so: Callable[[], bool], seconds: float = READY_SECONDS) -> None:
@@ -64,7 +64,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM, seconds: float = READY_SECONDS) -> int:
+def end(
+    process: subprocess.Popen[bytes] | launching.Process, number: int = signal.SIGTERM, seconds: float = READY_SECONDS
+) -> int:
     """Signal a process and wait for it; one that outlives the deadline is killed and reported as TimeoutError."""
     if process.poll() is None:
         process.send_signal(number)
@@ -82,6 +84,13 @@ def bare_environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
+def start_logged(command: list[str], log: Path, environment: dict[str, str]) -> launching.Process:
+    """Start one of our programs with nothing to read; what it prints goes to the end of its log."""
+    with log.open("ab") as output, open(os.devnull, "rb") as nothing:
+        descriptor = output.fileno()
+        return launching.start(command, stdin=nothing.fileno(), stdout=descriptor, stderr=descriptor, env=environment)
+
+
 class Server:
     """A `drivefs-server` on a data directory and a port of its own; both stay the same over restarts.
 
@@ -95,7 +104,7 @@ class Server:
         self.address = f"127.0.0.1:{free_port()}"
         self.url = f"http://{self.address}"
         self.flags = list(flags)
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: launching.Process | None = None
         home.mkdir(parents=True)
         if like is not None:
             shutil.copytree(like, home, dirs_exist_ok=True)
@@ -107,11 +116,8 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait until it says that it is healthy."""
-        command = [*DRIVEFS_SERVER, "run", "--data", str(self.data), "--listen", self.address, *self.flags]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, cwd="/"
-            )
+        command = ["backend", "run", "--data", str(self.data), "--listen", self.address, *self.flags]
+        self.process = start_logged(command, self.log, self.environment)
         wait_until(f"{self.url}/healthz answers; see {self.log}", self.is_healthy)
 
     def is_healthy(self) -> bool:
@@ -137,15 +143,8 @@ class Server:
 
     def command(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run one of the other `drivefs-server` commands; its exit code is the caller's to judge."""
-        return subprocess.run(
-            [*DRIVEFS_SERVER, *arguments, "--data", str(self.data)],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            env=self.environment,
-            cwd="/",
-        )
+        command = ["backend", *arguments, "--data", str(self.data)]
+        return launching.run(command, text=stdin, env=self.environment, seconds=COMMAND_SECONDS)
 
     def add_user(self, name: str) -> None:
         done = self.command("user", "add", name, "--password-stdin", stdin=PASSWORD + "\n")
@@ -227,7 +226,7 @@ class Device:
             "XDG_CACHE_HOME": home / "cache",
             "XDG_RUNTIME_DIR": home / "runtime",
         }
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: launching.Process | None = None
         for directory in [home, self.mountpoint, *self.directories.values()]:
             directory.mkdir(parents=True, exist_ok=True)
         self.directories["XDG_RUNTIME_DIR"].chmod(0o700)
@@ -240,15 +239,7 @@ class Device:
         self, *arguments: str, stdin: str = "", seconds: float = COMMAND_SECONDS
     ) -> subprocess.CompletedProcess[str]:
         """Run a `drivefs` command as this device; its exit code is the caller's to judge."""
-        return subprocess.run(
-            [*DRIVEFS, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            env=self.environment,
-            cwd="/",
-        )
+        return launching.run(["drivefs", *arguments], text=stdin, env=self.environment, seconds=seconds)
 
     def run(self, *arguments: str, stdin: str = "") -> str:
         """Run a `drivefs` command that must succeed; return what it printed."""
@@ -269,15 +260,8 @@ class Device:
 
     def start_mount(self, *options: str) -> None:
         """Start `drivefs mount --foreground` without waiting for it."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*DRIVEFS, "mount", str(self.mountpoint), "--foreground", *options],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.environment,
-                cwd="/",
-            )
+        command = ["drivefs", "mount", str(self.mountpoint), "--foreground", *options]
+        self.process = start_logged(command, self.log, self.environment)
         self.watchdog.watch(self.process.pid)
 
     def ended(self) -> None:
