@@ -385,6 +385,14 @@ class BlockIndex:
             yield page
             position = page[-1].unit
 
+    def all_blocks(self) -> Iterator[BlockId]:
+        """All blocks in order; they may be removed meanwhile."""
+        position = b""
+        sql = "SELECT block FROM blocks WHERE block > ? ORDER BY block LIMIT 500"
+        while rows := self._database.rows(sql, (position,)):
+            yield from (BlockId(block) for (block,) in rows)
+            position = rows[-1][0]
+
     @property
     def wal_bytes(self) -> int:
         """How much a checkpoint would copy."""

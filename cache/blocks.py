@@ -96,6 +96,11 @@ class BlockCache:
         """Whether the block is here, as far as the index knows."""
         return self._find(block) is not None
 
+    def all_blocks(self) -> Iterator[BlockId]:
+        """Every block that the index knows."""
+        with self._bypass_on_failure():
+            yield from self._index.all_blocks() if self._index else ()
+
     def _find(self, block: BlockId) -> Place | None:
         if self._index is not None:
             with self._bypass_on_failure():

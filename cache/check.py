@@ -16,13 +16,15 @@ from cache.errors import CacheError, ReplicaCorrupt
 from cache.findings import Finding, Severity
 from cache.journal import OP_STRIDE
 from cache.overlay import Overlay
-from cache.rescue import find_damage
+from cache.rescue import find_damage, look_at_log
+from cache.salvage import finish_salvage
 from cache.schema import JOURNAL_VERSION, REPLICA_VERSION
-from cache.staging import StagedRange, read_range
+from cache.staging import StagedRange, number_of, read_range
 from cache.verification import bad_rows, pages, record_bytes, records_of
-from cache.workspace import held_lock
+from cache.workspace import held_lock, least_log, opened_since, refuse_lost
 from drivefs.protocol import wire
 from drivefs.protocol.changes import Mutation, Store
+from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ids import ID_RANGE_LENGTH, InodeId, OpNumber
 from drivefs.protocol.model import InodeKind, InodeState
 
@@ -30,7 +32,8 @@ CACHE_KIBIBYTES = 4096
 
 MOUNT = "Mount the drive: recovery deals with it and says what it did"
 CHECK_DISK = "Check the disk, then mount the drive: recovery saves what can be saved"
-CLEAR = "Delete the cache directory of this profile: everything in it is fetched again"
+CLEAR = "`drivefs check --repair` removes it: everything in it is fetched again"
+REPAIR = "Check the disk and keep a copy of the state directory, then `drivefs check --repair`"
 REPORT = "This should not happen: please report it, with a copy of the state directory"
 
 
@@ -41,16 +44,16 @@ def check(state_dir: Path, cache_dir: Path) -> list[Finding]:
         StateInUse: a process has it open.
         NewerState: a newer drivefs wrote it.
     """
-    if not (state_dir / "journal.db").exists():
+    if not state_dir.is_dir():
         return []
     with held_lock(state_dir):
+        finish_salvage(state_dir)
         found = Findings()
         check_modes(state_dir, found)
-        replica = open_replica(cache_dir, found)
+        check_replica(cache_dir, found)
+        replica = open_replica(cache_dir, Findings())
         try:
             JournalCheck(state_dir, replica, found).run()
-            if replica is not None:
-                ReplicaCheck(replica, found).run()
         finally:
             if replica is not None:
                 replica.close()
@@ -83,13 +86,27 @@ def check_modes(state_dir: Path, found: Findings) -> None:
             found.warning(f"{path} can be read by others", "Other users of this computer may see your files")
 
 
+def check_replica(cache_dir: Path, found: Findings) -> None:
+    """All invariants of the replica."""
+    replica = open_replica(cache_dir, found)
+    if replica is None:
+        return
+    try:
+        ReplicaCheck(replica, found).run()
+    except (CacheError, ProtocolError) as error:
+        meaning = "Nothing is lost: it holds what the server has"
+        found.warning(f"{cache_dir / 'replica.db'} is damaged: {error}", meaning, CLEAR)
+    finally:
+        replica.close()
+
+
 def open_replica(cache_dir: Path, found: Findings) -> Database | None:
     """The replica for reading, or None: it may have been deleted, or is damaged."""
     path = cache_dir / "replica.db"
     if not path.exists():
         return None
-    refuse_newer(path, REPLICA_VERSION)
     try:
+        refuse_newer(path, REPLICA_VERSION)
         replica = Database(path, cache_kibibytes=CACHE_KIBIBYTES, corrupt=ReplicaCorrupt, is_for_reading=True)
         if replica.row("PRAGMA user_version") != (REPLICA_VERSION,):
             replica.close()
@@ -105,7 +122,10 @@ def open_replica(cache_dir: Path, found: Findings) -> Database | None:
 
 def is_sound(database: Database) -> bool:
     """Whether SQLite finds the database whole."""
-    return database.rows("PRAGMA integrity_check(1)") == [("ok",)]
+    try:
+        return database.rows("PRAGMA integrity_check(1)") == [("ok",)]
+    except CacheError:
+        return False
 
 
 class JournalCheck:
@@ -122,12 +142,16 @@ class JournalCheck:
         refuse_newer(self._path, JOURNAL_VERSION)
         lost_by = "Changes that were not uploaded are in it"
         try:
+            refuse_lost(self._path)
+            if not self._path.exists():
+                return  # this state was never mounted
             if find_damage(self._path) is not None:
                 self._found.damage(f"The log of {self._path} has rotted", lost_by)
                 return
+            self._log = look_at_log(self._path)
             self._database = Database(self._path, cache_kibibytes=CACHE_KIBIBYTES, is_for_reading=True)
         except CacheError as error:
-            self._found.damage(str(error), lost_by)
+            self._found.damage(str(error).rstrip("."), lost_by, REPAIR)
             return
         try:
             self._run()
@@ -136,8 +160,11 @@ class JournalCheck:
 
     def _run(self) -> None:
         if not is_sound(self._database):
-            self._found.damage(f"{self._path} is damaged", "Changes that were not uploaded are in it")
+            self._found.damage(f"{self._path} is damaged", "Changes that were not uploaded are in it", REPAIR)
             return
+        if opened_since(self._database) is not None and self._log.is_lost(least_log(self._database)):
+            what = f"The log of {self._path} is not the one that was written, or a part of it is gone"
+            self._found.damage(what, "The last changes before the mount ended were in it")
         if bad := list(bad_rows(self._database)):
             for row in bad:
                 what = f"A row of {row.table} in the journal ({row.key}) does not match its checksum"
@@ -254,7 +281,8 @@ class JournalCheck:
         named = {row[0] for row in self._database.rows("SELECT file FROM retired")}
         named |= {row[0] for row in self._database.rows("SELECT DISTINCT staging_file FROM records")}
         for path in self._staging.iterdir():
-            if int(path.name, 16) not in named and path.stat().st_size:
+            number = number_of(path)
+            if number is None or (number not in named and path.stat().st_size):
                 self._found.warning(f"No record names {path}", "Its bytes will be kept in lost+found")
 
     def _check_counters(self) -> None:

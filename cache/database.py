@@ -78,8 +78,7 @@ class Database:
         self._executemany = self._connection.cursor().executemany
         try:
             self._connection.set_busy_timeout(BUSY_MILLISECONDS)
-            if is_for_reading and self.wal_path.exists() and self.wal_path.stat().st_size:
-                self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            self.leave_log(True)
             for pragma in (
                 f"page_size = {PAGE_BYTES}",
                 "journal_mode = WAL",
@@ -93,7 +92,12 @@ class Database:
         except apsw.Error as error:
             self._connection.close()
             raise self.translated(error) from error
+        self.leave_log(is_for_reading and self.wal_path.exists() and self.wal_path.stat().st_size > 0)
         self._connection.set_wal_hook(self._note_commit)
+
+    def leave_log(self, is_left: bool) -> None:
+        """Let closing leave the WAL as it is, since the database may be damaged; or copy it, as it does otherwise."""
+        self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(is_left))
 
     def _note_commit(self, _connection: apsw.Connection, _name: str, page_count: int) -> int:
         self.wal_bytes = page_count * FRAME_BYTES
@@ -267,8 +271,8 @@ class Database:
             raise self.translated(error) from error
         self.wal_bytes = 0
 
-    def reserve_log(self, size_bytes: int) -> None:
-        """Let the log have a size before it is filled, as far as the disk has room.
+    def reserve_log(self, size_bytes: int) -> int:
+        """Let the log have a size before it is filled, as far as the disk has room; gives the size that it has then.
 
         To sync what is written in place measured half of what it costs where the file grows too. SQLite takes the
         zeros for what they are: no frames.
@@ -277,6 +281,7 @@ class Database:
             end = log.seek(0, os.SEEK_END)
             while end < size_bytes:
                 end += log.write(bytes(min(ZEROS_BYTES, size_bytes - end)))
+        return self.wal_path.stat().st_size if self.wal_path.exists() else 0
 
     def shrink(self) -> None:
         """Give free pages back to the disk if they are many and what is in use is little: quick then."""

@@ -7,6 +7,7 @@ CacheError
  +-- DiskFull          refused before acceptance; nothing was changed
  +-- Corrupt           bytes on this disk do not verify
  |    +-- ReplicaCorrupt    the replica: it can be reset and fetched again
+ |    +-- Unusable          the journal as a whole; it was left as it is, and the message says what to do
  +-- OutOfIds          no inode id is left; the server has to hand out a range
 """
 
@@ -37,6 +38,10 @@ class Corrupt(CacheError):
 
 class ReplicaCorrupt(Corrupt):
     """The replica is damaged; everything in it can be fetched again after `Replica.reset`."""
+
+
+class Unusable(Corrupt):
+    """The journal cannot be opened, or is gone; nothing was changed, and nothing can be accepted."""
 
 
 class OutOfIds(CacheError):

@@ -14,15 +14,15 @@ from pathlib import Path
 import msgspec
 
 from cache.database import Database
-from cache.drafts import DraftRow, Record
+from cache.drafts import PLACE_BITS, DraftRow, Record
 from cache.effects import outcome
-from cache.errors import Corrupt
+from cache.errors import Unusable
 from cache.findings import Finding, Severity
 from cache.lost import LostAndFound, Piece
 from cache.overlay import Overlay
 from cache.rescue import unreadable
 from cache.sealing import row_digest
-from cache.staging import Staging
+from cache.staging import Staging, number_of
 from cache.verification import (
     BadRow,
     all_records,
@@ -64,7 +64,7 @@ class Recovery:
         """Do all of it.
 
         Raises:
-            Corrupt: the database cannot be read.
+            Corrupt: the database cannot be read; it is as it was.
         """
         if self._is_thorough:
             self._mend_indexes()
@@ -79,6 +79,38 @@ class Recovery:
         self._tidy_staging()
         return self.findings
 
+    def run_salvaged(self, is_doubtful: Callable[[int], bool]) -> list[Finding]:
+        """For a journal that was made of what was left of another: make again what can be, give up what cannot stay.
+
+        `is_doubtful`: whether records at a place may be lacking. `run` deals with all else at the next opening.
+        """
+        with self._database.transaction():
+            self._mend_rows()
+            drafts = self._database.rows("SELECT inode, place FROM drafts ORDER BY inode")
+            for inode, place in drafts:
+                if is_doubtful(place):
+                    self._give_up_draft(inode, place)
+                    self._database.write("DELETE FROM drafts WHERE inode = ?", (inode,))
+            self._give_up_records({place for _inode, place in drafts})
+            for mutation in self._mutations():
+                if isinstance(mutation, Create) and self._overlay.inode(mutation.inode) is None:
+                    self._rebuild_inode(mutation.inode)
+            self._rebuild_entries()
+            self._drop_needless()
+        return self.findings
+
+    def _give_up_records(self, known: set[int]) -> None:
+        """Records whose draft is not known go to `lost+found`."""
+        for (place,) in self._database.rows(f"SELECT DISTINCT (id - 1) >> {PLACE_BITS} FROM records"):
+            if place in known:
+                continue
+            first = next(records_of(self._database, place, with_data=False))[0]
+            kept = self._lost.keep_pieces(f"draft-{place}", self._good_pieces(place, first.id))
+            end = end_of_records(place)
+            self._database.write("DELETE FROM records WHERE id >= ? AND id < ?", (first.id, end))
+            what = f"What was written to a file cannot be put in its place: which file it was is lost (draft {place})"
+            self._find(Severity.DAMAGE, what, f"The bytes are in {kept}", "Look into that file and copy what you miss")
+
     def _find(self, severity: Severity, what: str, meaning: str, advice: str = CHECK_DISK) -> None:
         self.findings.append(Finding(severity, what, meaning, advice))
 
@@ -86,9 +118,10 @@ class Recovery:
         """Damage of an index costs nothing: it is made again."""
         sound = [("ok",)]
         if self._database.rows("PRAGMA integrity_check(1)") != sound:
-            self._database.execute_script("REINDEX")
-            if self._database.rows("PRAGMA integrity_check(1)") != sound:
-                raise Corrupt(unreadable(self._database.path, "its structure is damaged"))
+            with self._database.transaction():
+                self._database.execute_script("REINDEX")
+                if self._database.rows("PRAGMA integrity_check(1)") != sound:
+                    raise Unusable(unreadable(self._database.path, "its structure is damaged"))
             self._find(Severity.WARNING, "An index of the journal was damaged", "It was made again; nothing is lost")
 
     # -- rows --------------------------------------------------------------------------------------------------------
@@ -272,7 +305,12 @@ class Recovery:
         retired = {row[0] for row in self._database.rows("SELECT file FROM retired")}
         needed = {row[0] for row in self._database.rows("SELECT DISTINCT staging_file FROM records")}
         for path in sorted(self._staging.paths()):
-            file = int(path.name, 16)
+            file = number_of(path)
+            if file is None:
+                kept = self._lost.take_file(f"foreign-{path.name}", path)
+                what = f"{path.name} lay among the staging files, and is none"
+                self._find(Severity.NOTE, what, f"It was moved to {kept}", "Keep it elsewhere, or delete it")
+                continue
             if file in needed:
                 continue
             if file in retired or not path.stat().st_size:

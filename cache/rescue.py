@@ -10,12 +10,14 @@ leaves the damaged log in its place, so that the next start does the same again.
 import os
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import apsw
+import xxhash
 
 from cache.database import PAGE_BYTES, remove_database
 from cache.durable import make_directory, sync_path
-from cache.errors import Corrupt
+from cache.errors import Unusable
 from cache.findings import Finding, Severity
 from cache.wal import HEADER_BYTES, Damage, Log
 
@@ -33,7 +35,7 @@ def rescue_log(path: Path, lost_and_found: Path) -> list[Finding]:
     with log_path.open("rb") as file:
         log = Log(file, _page_bytes(path))
         aside = lost_and_found / f"journal-{log.salts[0]:08x}{log.salts[1]:08x}"
-        _copy_aside(path, aside)
+        copy_aside(path, aside)
         is_sound = _mend(path, log, damage, mended)
     if is_sound:
         os.replace(f"{mended}-wal", log_path)
@@ -41,6 +43,68 @@ def rescue_log(path: Path, lost_and_found: Path) -> list[Finding]:
     shutil.rmtree(mended.parent)
     sync_path(path.parent)
     return [_finding(damage, aside, is_sound)]
+
+
+class LogState(NamedTuple):
+    """A log before SQLite opened it: its size; whether it is no log; whether its last change does not verify."""
+
+    size_bytes: int
+    is_senseless: bool
+    is_cut: bool
+
+    def is_lost(self, least_bytes: int) -> bool:
+        """Whether it is not the log of a journal that was not closed, whose log had so many bytes at least."""
+        return self.size_bytes < least_bytes or self.is_senseless
+
+
+def look_at_log(path: Path) -> LogState:
+    """What the log of the database at `path` is like, which nobody has open; nothing is changed.
+
+    Raises:
+        Unusable: the database itself cannot be opened.
+    """
+    log_path = Path(f"{path}-wal")
+    size_bytes = log_path.stat().st_size if log_path.exists() else 0
+    if size_bytes <= HEADER_BYTES:
+        return LogState(size_bytes, False, False)
+    accepted = _accepted_frames(path)
+    with log_path.open("rb") as file:
+        log = Log(file, _page_bytes(path))
+        file.seek(0)
+        is_senseless = not log.header_is_good and any(file.read(HEADER_BYTES))
+        is_cut = log.header_is_good and accepted < log.frame_count and log.frame(accepted).salts == log.salts
+    return LogState(size_bytes, is_senseless, is_cut)
+
+
+def lost_tail(path: Path, log: LogState, lost_and_found: Path, least_bytes: int) -> list[Finding]:
+    """What to say of the log of a journal that was not closed, and had at least so many bytes then.
+
+    The files are copied aside first: what follows lets SQLite begin the log anew.
+    """
+    is_lost = log.is_lost(least_bytes)
+    if not is_lost and not log.is_cut:
+        return []
+    aside = lost_and_found / f"journal-{content_name(path)}"
+    copy_aside(path, aside)
+    advice = f"Look whether what you wrote last is there. The journal as it was found is in {aside}"
+    if not is_lost:
+        what = "The last change in the log of the journal does not verify"
+        meaning = "It was being written when the mount was ended, or has rotted: it is not there"
+        return [Finding(Severity.NOTE, what, meaning, advice)]
+    what = "The log of the journal is not the one that was written, or a part of it is gone"
+    meaning = "What was in it is missing: the last changes before the mount ended"
+    return [Finding(Severity.DAMAGE, what, meaning, f"Check the disk. {advice}")]
+
+
+def content_name(path: Path) -> str:
+    """What a copy of a database and its log is named by: the same bytes, the same name."""
+    content = xxhash.xxh3_64()
+    for each in (path, Path(f"{path}-wal")):
+        if each.exists():
+            with each.open("rb") as file:
+                while part := file.read(2**20):
+                    content.update(part)
+    return content.hexdigest()
 
 
 def find_damage(path: Path) -> Damage | None:
@@ -74,21 +138,23 @@ def _accepted_frames(path: Path) -> int:
         finally:
             connection.close()
     except apsw.Error as error:
-        raise Corrupt(unreadable(path, error)) from error
+        raise Unusable(unreadable(path, error)) from error
 
 
 def unreadable(path: Path, why: object) -> str:
     """What to say of a journal that cannot be read at all."""
     return (
-        f"{path} cannot be opened ({why}). It was left as it is; changes that were not uploaded are in it. Keep a copy"
-        f" of {path.parent}, then log in again under another profile."
+        f"{path} cannot be used ({why}). It was left as it is; changes that were not uploaded are in it. Check the disk"
+        f" and keep a copy of {path.parent}; then `drivefs check --repair` makes a new journal of all that can be read."
     )
 
 
-def _copy_aside(path: Path, aside: Path) -> None:
+def copy_aside(path: Path, aside: Path) -> None:
+    """Copy a database that nobody has open, and its log, into a directory; durable on return."""
     make_directory(aside)
     for source in (path, Path(f"{path}-wal")):
-        copy_private(source, aside / source.name)
+        if source.exists():
+            copy_private(source, aside / source.name)
     sync_path(aside)
     sync_path(aside.parent)
 

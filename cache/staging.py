@@ -7,6 +7,7 @@ until its file is removed; a file is removed only after a barrier that came afte
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -246,6 +247,13 @@ class PendingSync(NamedTuple):
                 removed_bytes += path.stat().st_size
                 path.unlink()
         return removed_bytes
+
+
+def number_of(path: Path) -> int | None:
+    """The number of a staging file, or None: it is not one."""
+    name = path.name
+    is_one = len(name) == 16 and set(name) <= set("0123456789abcdef") and stat.S_ISREG(path.lstat().st_mode)
+    return int(name, 16) if is_one else None
 
 
 def refused(error: OSError) -> CacheError:

@@ -55,7 +55,7 @@ TABLES = (
     Table("id_ranges", "start, next, digest", 1, lambda row: row_digest(b"", row[0], row[1]) == row[2]),
 )
 
-_RECORDS = Table(
+RECORDS = Table(
     "records",
     "id, file_offset, length, staging_file, staging_offset, content, digest, data",
     1,
@@ -119,11 +119,11 @@ def all_records(database: Database, *, with_data: bool) -> Iterator[tuple[Record
 def _records(
     database: Database, start: int, end: int | None, with_data: bool
 ) -> Iterator[tuple[Record, bytes | None, bool]]:
-    columns = _RECORDS.columns if with_data else _RECORDS.columns.replace("data", "NULL")
+    columns = RECORDS.columns if with_data else RECORDS.columns.replace("data", "NULL")
     for row in pages(database, "records", columns, (start,), end):
         record, file_offset, length, file, offset, content = row[:6]
         staged = StagedRange(file, offset, length) if file else None
-        yield Record(record, file_offset, length, staged, content), row[7], verifies(_RECORDS, row)
+        yield Record(record, file_offset, length, staged, content), row[7], verifies(RECORDS, row)
 
 
 def place_of(record: Record) -> int:

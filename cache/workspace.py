@@ -18,7 +18,7 @@ from cache.blocks import BlockCache
 from cache.counters import Counter
 from cache.database import Database, create_private, create_tables, refuse_newer
 from cache.durable import make_directory, sync_path
-from cache.errors import StateInUse
+from cache.errors import Corrupt, ReplicaCorrupt, StateInUse, Unusable
 from cache.findings import Finding
 from cache.journal import Journal
 from cache.lost import LostAndFound
@@ -26,8 +26,9 @@ from cache.pins import Pins
 from cache.recovery import Recovery
 from cache.renumber import renumber_creations
 from cache.replica import Replica
-from cache.rescue import rescue_log
+from cache.rescue import look_at_log, lost_tail, rescue_log, unreadable
 from cache.reserve import Reserve
+from cache.salvage import finish_salvage
 from cache.schema import JOURNAL, JOURNAL_ADDITIONS, JOURNAL_VERSION
 from cache.staging import Staging
 from drivefs.protocol.ground import Offload
@@ -63,7 +64,7 @@ class LocalState:
         Raises:
             StateInUse: another process has it open.
             NewerState: a newer drivefs wrote it; nothing was touched.
-            Corrupt: the journal cannot be read; it was left as it is.
+            Unusable: the journal cannot be read; it was left as it is.
         """
         self.offload = offload
         self._is_checkpointing = False
@@ -82,35 +83,60 @@ class LocalState:
 
     def _open_journal(self, state_dir: Path, opened: ExitStack) -> None:
         path = state_dir / "journal.db"
-        lost = self.lost = LostAndFound(state_dir / "lost+found")
+        self.lost = LostAndFound(state_dir / "lost+found")
+        finish_salvage(state_dir)
+        refuse_lost(path)
         refuse_newer(path, JOURNAL_VERSION)
-        suspect = partial(mark_suspect, state_dir)
         is_suspect = (state_dir / SUSPECT).exists()
         if is_suspect:
             drop_cached([*state_dir.glob("journal.db*"), *state_dir.glob("staging/*")])
-        self.report += rescue_log(path, lost.directory)
+        try:
+            reserve = self._recover(path, opened, is_suspect=is_suspect)
+        except (Unusable, ReplicaCorrupt):
+            raise
+        except Corrupt as error:
+            raise Unusable(unreadable(path, error)) from error
+        (state_dir / SUSPECT).unlink(missing_ok=True)
+        reserved = self._database.reserve_log(CHECKPOINT_BYTES)
+        note_opened(self._database, boot_id(), reserved)
+        # In the database itself: a log that is lost is missed then.
+        self._database.finish_checkpoint()
+        self._database.on_distrust = partial(mark_suspect, state_dir)
+        self.journal = Journal(self._database, self.staging, reserve=reserve, offload=self.offload)
+        opened.callback(self._close_journal)
+        self.pins = Pins(self._database)
+
+    def _recover(self, path: Path, opened: ExitStack, *, is_suspect: bool) -> Reserve:
+        """Open the journal and staging, and bring them into a state that keeps all invariants."""
+        state_dir, lost = path.parent, self.lost
+        rescued = rescue_log(path, lost.directory)
+        log = look_at_log(path)
         database = self._database = Database(path, cache_kibibytes=CACHE_KIBIBYTES)
         opened.callback(database.close)
+        database.leave_log(True)  # until it is known to be usable
         create_tables(database, JOURNAL, JOURNAL_VERSION)
         database.execute_script(JOURNAL_ADDITIONS)
         sync_path(state_dir)
-        boot, last_boot = boot_id(), opened_since(database)
-        is_thorough = is_suspect or last_boot not in (None, boot)
+        last_boot = opened_since(database)
+        if last_boot is not None and not rescued:
+            log = log._replace(is_cut=log.is_cut and last_boot == boot_id())  # a power cut may tear the tail
+            rescued = lost_tail(path, log, lost.directory, least_log(database))
+        self.report += rescued
+        is_thorough = is_suspect or last_boot not in (None, boot_id())
         reserve = Reserve(state_dir)
         numbers = Counter(database, "file")
+        suspect = partial(mark_suspect, state_dir)
         self.staging = Staging(state_dir / "staging", take_number=numbers.take, reserve=reserve, on_rot=suspect)
         opened.callback(self.staging.close)
         recovery = Recovery(database, self.staging, lost, replica=self.replica.inode, is_thorough=is_thorough)
         self.report += recovery.run()
+        if last_boot is not None:
+            # A crash from here on leaves an empty log, and nothing is lacking then.
+            note_opened(database, last_boot, 0)
         database.empty_log()
+        database.leave_log(False)
         database.shrink()
-        (state_dir / SUSPECT).unlink(missing_ok=True)
-        note_opened(database, boot)
-        database.reserve_log(CHECKPOINT_BYTES)
-        database.on_distrust = suspect
-        self.journal = Journal(database, self.staging, reserve=reserve, offload=self.offload)
-        opened.callback(self._close_journal)
-        self.pins = Pins(database)
+        return reserve
 
     def _close_journal(self) -> None:
         """Sync, and note that nothing needs verifying the next time; unless the disk has failed."""
@@ -188,6 +214,18 @@ class LocalState:
         self.close()
 
 
+def refuse_lost(path: Path) -> None:
+    """Look whether the journal of a state that has been used is there.
+
+    Raises:
+        Unusable: it is gone, or empty; nothing was touched.
+    """
+    is_gone = not path.exists()
+    # The reserve is made once the journal's tables are durable.
+    if (is_gone or not path.stat().st_size) and (path.parent / "reserve").exists():
+        raise Unusable(unreadable(path, "it is gone" if is_gone else "it is empty"))
+
+
 def make_private(directory: Path) -> None:
     """Create a directory for its owner only, or make it so."""
     make_directory(directory)
@@ -205,12 +243,21 @@ def opened_since(database: Database) -> bytes | None:
     return row[0] if row else None
 
 
-def note_opened(database: Database, boot: bytes | None) -> None:
-    """Note the boot in which the journal is open, or None: it is closed."""
-    if boot is None:
-        database.write("DELETE FROM meta WHERE key = 'open'")
-    else:
+def least_log(database: Database) -> int:
+    """How many bytes the log of a journal must have: without a power cut, those that it had when it was opened last."""
+    row = database.row("SELECT value FROM meta WHERE key = 'log'")
+    least_bytes = int.from_bytes(row[0], "big") if row else 0
+    return least_bytes if opened_since(database) == boot_id() else min(least_bytes, 1)
+
+
+def note_opened(database: Database, boot: bytes | None, log_bytes: int = 0) -> None:
+    """Note the boot in which the journal is open, and the size of its log then; or None: it is closed."""
+    with database.transaction():
+        if boot is None:
+            database.write("DELETE FROM meta WHERE key = 'open'")
+            return
         database.write("INSERT OR REPLACE INTO meta VALUES ('open', ?)", (boot,))
+        database.write("INSERT OR REPLACE INTO meta VALUES ('log', ?)", (log_bytes.to_bytes(8, "big"),))
 
 
 def mark_suspect(state_dir: Path) -> None:

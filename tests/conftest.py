@@ -27,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("drivefs", "long runs of several devices")
     group.addoption("--device-seeds", default="1", metavar="N[-M]", help="seeds of the random runs (default: 1)")
     group.addoption("--device-operations", type=int, default=80, metavar="N", help="of each device (default: 80)")
+    group.addoption("--damage-seeds", default="40", metavar="N[-M]", help="seeds of damaged states (default: 40)")
     group.addoption("--long", action="store_true", help="also run the tests of several devices that take minutes")
 
 

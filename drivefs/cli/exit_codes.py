@@ -13,6 +13,9 @@ class ExitCode(enum.IntEnum):
     NOT_MOUNTED = 4
     REFUSED = 5
     HELD = 6
+    FOUND = 7
+    MENDED = 8
+    UNMENDED = 9
 
 
 MEANING: dict[ExitCode, str] = {
@@ -23,6 +26,9 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.NOT_MOUNTED: "no drive is mounted there",
     ExitCode.REFUSED: "not logged in, or refused: password, revoked device, changes, not a drivefs server, unsafe URL",
     ExitCode.HELD: "a mass deletion is held until you decide (drivefs held); everything else is done",
+    ExitCode.FOUND: "check: something is wrong, and nothing was changed",
+    ExitCode.MENDED: "check --repair: something was wrong, and all of it is mended; what it cost is said",
+    ExitCode.UNMENDED: "check --repair: something is still wrong; what, and what to do, is said",
 }
 
 TABLE = "exit codes:\n" + "\n".join(f"  {int(code)}  {meaning}" for code, meaning in MEANING.items())
