@@ -22,7 +22,7 @@ from cache.reserve import Reserve
 from cache.sealing import row_digest
 from cache.staging import Staging
 from drivefs.protocol import wire
-from drivefs.protocol.changes import Mutation, Status, Store
+from drivefs.protocol.changes import Create, Mutation, Status, Store
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ground import Offload
 from drivefs.protocol.ids import NO_REVISION, Epoch, InodeId, OpNumber, RevisionNumber, Seq
@@ -280,6 +280,13 @@ class Journal:
             (inode,),
         )
         return [self._decoded(row) for row in found]
+
+    def made_in(self, inode: InodeId) -> Seq | None:
+        """The commit in which this device made an inode, 0 before it is committed; None: it did not, or long ago."""
+        for seq, body in self._database.rows("SELECT seq, body FROM mutations WHERE inode = ? ORDER BY n", (inode,)):
+            if isinstance(wire.decode_mutation(body), Create):
+                return Seq(seq)
+        return None
 
     def mark_sent(self, numbers: list[OpNumber]) -> None:
         """Freeze bodies: these are about to be sent, after a barrier."""

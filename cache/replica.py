@@ -299,6 +299,11 @@ class Replica:
         row = self.database.row("SELECT cursor FROM cursors WHERE workspace = ?", (workspace,))
         return wire.decode(row[0], Cursor) if row else None
 
+    def has_passed(self, seq: Seq) -> bool:
+        """Whether a commit is part of what is known here: its names came with the feed, or have to be listed."""
+        cursors = self.database.rows("SELECT cursor FROM cursors")
+        return any(wire.decode(cursor, Cursor).seq >= seq for (cursor,) in cursors)
+
     def set_cursor(self, workspace: WorkspaceId, cursor: Cursor) -> None:
         """Set where the replica stands."""
         self.database.write("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (workspace, wire.encode(cursor)))

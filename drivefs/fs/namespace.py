@@ -18,11 +18,12 @@ from drivefs.fs.mutations import Mutations
 from drivefs.fs.ownership import Caller, Owner
 from drivefs.fs.view import Name, View
 from drivefs.protocol.changes import Base, Create, Exchange, Link, Rename, Unlink
+from drivefs.protocol.errors import Code
 from drivefs.protocol.ground import NowNs
 from drivefs.protocol.ids import NO_INODE, InodeId, OpNumber
 from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.protocol.names import MAX_NAME_BYTES, MAX_TARGET_BYTES, is_valid_name
-from drivefs.remote.errors import RemoteError
+from drivefs.remote.errors import Refused, RemoteError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +95,20 @@ class Namespace:
             with trio.fail_after(self._deadline_seconds):
                 await self._lister.list_directory(directory)
         except (RemoteError, trio.TooSlowError) as error:
-            raise errors.Unavailable(f"directory {directory} is not known on this device: {error}") from error
+            if not self._is_gone(directory, error):
+                raise errors.Unavailable(f"directory {directory} is not known on this device: {error}") from error
         if not self._view.is_listed(directory):
             raise errors.Unavailable(f"directory {directory} is not known on this device")
+
+    def _is_gone(self, directory: InodeId, error: Exception) -> bool:
+        """Whether a directory was removed elsewhere, while own changes have names in it, or give it one.
+
+        It was empty then: what it shows until they are sent is all here, and what comes into it comes with the feed.
+        """
+        if not isinstance(error, Refused) or error.code is not Code.NOT_FOUND or not self._view.has_own(directory):
+            return False
+        self._view.replica.mark_complete(directory)
+        return True
 
     async def lookup(self, parent: InodeId, name: bytes) -> InodeState | None:
         """What a name leads to, or None.
@@ -288,10 +300,11 @@ class Namespace:
         """An inode loses a name; with the last one its unpublished content goes, unless it is open."""
         state = self._view.draft_of(state.inode)
         is_directory = state.kind is InodeKind.DIRECTORY
-        state.nlink = 0 if is_directory else max(0, state.nlink - 1)
-        if not state.nlink and not is_directory and self._view.has_their_name(state.inode):
+        left = 0 if is_directory else max(0, state.nlink - 1)
+        if not left and self._view.has_name(state.inode):
             # A name that another device gave it meanwhile is not counted here.
-            state.nlink = 1
+            left = state.nlink if is_directory else 1
+        state.nlink = left
         state.ctime_ns = change.time_ns
         self._view.put_inode(state, change.n)
         self._mutations.named_otherwise(state.inode)

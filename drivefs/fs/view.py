@@ -119,6 +119,10 @@ class View:
         """Whether a name that the replica has, and own changes did not touch, leads to an inode."""
         return any(self._overlay.dentry(*name) is MISSING for name in self.replica.names_of(inode))
 
+    def has_name(self, inode: InodeId) -> bool:
+        """Whether any name leads to an inode: own changes may have moved it to one, and another device to another."""
+        return bool(self._overlay.names_of(inode)) or self.has_their_name(inode)
+
     def cached(self, inode: InodeId) -> InodeState | None:
         """The state of an inode if it is in memory."""
         return self._inodes.get(inode)
@@ -183,14 +187,21 @@ class View:
         """Whether the overlay has anything about names in a directory."""
         return bool(self._overlay.children(directory))
 
+    def has_own(self, inode: InodeId) -> bool:
+        """Whether own changes speak for an inode."""
+        return self._overlay.inode(inode) is not None
+
     def is_listed(self, directory: InodeId) -> bool:
         """Whether all names of a directory are known here."""
         return self.replica.is_complete(directory) or self._is_own(directory)
 
     def _is_own(self, directory: InodeId) -> bool:
-        """Whether a directory was made here and the backend has not seen it: then the overlay has all of it."""
+        """Whether a directory was made here and nothing of it came from the backend: then the overlay has all of it."""
         state = self._overlay.inode(directory)
-        return state is not None and not state.seq
+        if state is None or state.seq:
+            return False
+        made = self.journal.made_in(directory)
+        return made is not None and not (made and self.replica.has_passed(made))
 
     def listing(self, directory: InodeId) -> dict[bytes, InodeId] | None:
         """All names of a directory that is listed, not to be changed; None if they are too many to be had at once."""

@@ -18,11 +18,8 @@ from cache.workspace import LocalState
 from drivefs.protocol.changes import (
     Base,
     Create,
-    Exchange,
-    Link,
     Mutation,
     Rename,
-    Restore,
     SetXattr,
     Store,
     Unlink,
@@ -30,7 +27,7 @@ from drivefs.protocol.changes import (
 from drivefs.protocol.conflicts import CONFLICT_XATTR, ConflictMark, encode_mark
 from drivefs.protocol.ids import NO_INODE, NO_OP, NO_REVISION, InodeId, LineageId, OpNumber, RevisionNumber, Seq
 from drivefs.protocol.model import InodeKind, InodeState, cut_runs, run_id, unpack_blocks
-from drivefs.sync import planner
+from drivefs.sync import planner, renaming
 from drivefs.sync.contents import Contents, Shown
 from drivefs.sync.places import Places
 from drivefs.sync.resolver import (
@@ -100,7 +97,7 @@ class Amends:
             return self._outcome
         self._telling.begin()
         self._telling.inodes |= set(subjects(row.mutation)) - {NO_INODE}
-        self._telling.note(_places(row.mutation))
+        self._telling.note(renaming.places(row.mutation))
         self._undo(row.mutation)
         for action in actions:
             self._perform(row, action)
@@ -144,13 +141,13 @@ class Amends:
 
     def _make(self, row: JournalRow, action: Make) -> None:
         change = self._journal.aliases.actual(action.mutation)
-        old = _target(change)
+        old = renaming.target(change)
         if action.is_aside and old is not None:
-            change = _moved_to(change, self._free_name(old))
+            change = renaming.moved_to(change, self._free_name(old))
         made = self._append(change)
         if isinstance(made, Store):
             self._renumber_store(made, row.n)
-        new = _target(made)
+        new = renaming.target(made)
         if action.is_aside and old is not None and new is not None:
             self._telling.note([old])
             self._follow(made.inode, old, new, made.n)
@@ -164,7 +161,7 @@ class Amends:
         made = msgspec.structs.replace(change, n=self._place, after=[])
         self._journal.append(made)
         self._outcome.made.append(made.n)
-        self._telling.note(_places(made))
+        self._telling.note(renaming.places(made))
         for parent, name, inode in outcome(made):
             if self._overlay.op_of_dentry(parent, name) < made.n:
                 self._overlay.put_dentry(parent, name, inode, made.n)
@@ -189,7 +186,7 @@ class Amends:
         for row in self._journal.touching(inode):
             if row.n <= after or row.state is not RowState.PENDING:
                 continue
-            moved = _at_new_name(row.mutation, inode, old, new)
+            moved = renaming.at_new_name(row.mutation, inode, old, new)
             if moved is None:
                 continue
             self._journal.replace(moved)
@@ -448,52 +445,15 @@ class Amends:
             return
         nlink = theirs.nlink
         if theirs.kind is not InodeKind.DIRECTORY:
-            nlink += sum(_names_more(mutation, inode) for mutation in waiting)
-        elif any(_names_more(mutation, inode) < 0 for mutation in waiting):
+            nlink += sum(renaming.names_more(mutation, inode) for mutation in waiting)
+            nlink = max(nlink, int(self._has_name(inode)))
+        elif any(renaming.names_more(mutation, inode) < 0 for mutation in waiting):
             nlink = 0
+        if state.nlink and nlink <= 0 and self._journal.drafts.draft(inode) is not None:
+            # Its last name here was given up: what is unpublished is sent, and comes back where the file was last.
+            nlink = 1
         if state.nlink != max(0, nlink):
             self._overlay.put_inode(msgspec.structs.replace(state, nlink=max(0, nlink)), NO_OP)
 
-
-def _places(mutation: Mutation) -> set[Place]:
-    return {Place(*entry) for entry in entries(mutation)}
-
-
-def _target(mutation: Mutation) -> Place | None:
-    """The name that a mutation gives to something."""
-    if isinstance(mutation, Rename):
-        return Place(mutation.new_parent, mutation.new_name)
-    if isinstance(mutation, Create | Link | Restore):
-        return Place(mutation.parent, mutation.name)
-    return None
-
-
-def _moved_to(mutation: Mutation, place: Place) -> Mutation:
-    """The same change with another name given."""
-    if isinstance(mutation, Rename):
-        return msgspec.structs.replace(mutation, new_parent=place.parent, new_name=place.name)
-    return msgspec.structs.replace(mutation, parent=place.parent, name=place.name)
-
-
-def _at_new_name(mutation: Mutation, inode: InodeId, old: Place, new: Place) -> Mutation | None:
-    """A later change to an inode's old name, made to its new one; None if it does not name the old one."""
-    if isinstance(mutation, Unlink | Rename) and mutation.inode == inode and (mutation.parent, mutation.name) == old:
-        return msgspec.structs.replace(mutation, parent=new.parent, name=new.name)
-    if isinstance(mutation, Rename) and mutation.replaced == inode and _target(mutation) == old:
-        return msgspec.structs.replace(mutation, new_parent=new.parent, new_name=new.name)
-    if not isinstance(mutation, Exchange):
-        return None
-    if mutation.inode == inode and (mutation.parent, mutation.name) == old:
-        return msgspec.structs.replace(mutation, parent=new.parent, name=new.name)
-    if mutation.other == inode and (mutation.other_parent, mutation.other_name) == old:
-        return msgspec.structs.replace(mutation, other_parent=new.parent, other_name=new.name)
-    return None
-
-
-def _names_more(mutation: Mutation, inode: InodeId) -> int:
-    """How many names more an inode has by a mutation."""
-    if isinstance(mutation, Link | Restore):
-        return int(mutation.inode == inode)
-    if isinstance(mutation, Unlink):
-        return -int(mutation.inode == inode)
-    return -int(isinstance(mutation, Rename) and mutation.replaced == inode)
+    def _has_name(self, inode: InodeId) -> bool:
+        return any(self._leads_to(Place(*name)) == inode for name in self.places.names_of(inode))

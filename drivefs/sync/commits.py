@@ -144,10 +144,11 @@ class Committer:
                     rows.append(store)
         return rows
 
-    def _waiting(self, inode: InodeId) -> planner.Waiting | None:
+    def _waiting(self, inode: InodeId) -> planner.Waiting | planner.Nothing | None:
         size = self._contents.unpublished_bytes(inode)
         if size is None:
-            return None
+            state = self._journal.overlay.inode(inode)
+            return planner.REMOVED if state is not None and not state.nlink else None
         return planner.Waiting(size, self._publications.is_on_its_way(inode))
 
     def _settle(self, batch: list[Mutation], reply: CommitReply) -> None:

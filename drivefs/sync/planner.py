@@ -10,13 +10,17 @@ Rules:
   after what happened in it before.
 - A file is created together with its first content: its `Create` waits until the content is stored as blocks, and the
   `Store` stands directly behind it in the same batch, wherever it stands in the journal.
+- A file that was removed here before its content was sent has none any more: its `Create` goes in one batch with what
+  removes it, so that nobody sees a file that is empty.
 - What waits, waits together with all that depends on it. If it waits for little content that is on its way, everything
   later in the journal waits too, so that small files never arrive after what was written because of them. Content that
   is large, or still being written, is overtaken.
 """
 
+import enum
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 
@@ -48,7 +52,16 @@ class Waiting:
     on_its_way: bool
 
 
-WaitingContent = Callable[[InodeId], Waiting | None]
+class Nothing(enum.Enum):
+    """The type of `REMOVED`."""
+
+    REMOVED = "removed"
+
+
+REMOVED: Final = Nothing.REMOVED
+"""In place of content that waits: the inode has no name any more, so there will never be any."""
+
+WaitingContent = Callable[[InodeId], Waiting | Nothing | None]
 
 
 @dataclass(slots=True)
@@ -57,6 +70,8 @@ class Plan:
 
     batch: list[Mutation] = field(default_factory=list)
     held_count: int = 0
+    is_full: bool = False
+    """Whether more would have gone if there had been room."""
 
 
 @dataclass(slots=True)
@@ -72,10 +87,14 @@ class _Touched:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Mutations that go together, ready to send, and the content that they wait for."""
+    """Mutations that go together, ready to send, and the content that they wait for.
+
+    `ends` is the op that removes what they create without content: they go only with it; `NO_OP`: it is not known yet.
+    """
 
     mutations: list[Mutation]
     waits: Waiting | None
+    ends: OpNumber | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +120,24 @@ def plan(mutations: Iterable[Mutation], waiting: WaitingContent, terms: Terms) -
     the device's own earlier store where there is one.
     """
     mutations = list(mutations)
-    groups: Iterable[_Group] = _groups(mutations, waiting, terms.frozen)
+    groups = list(_groups(mutations, waiting, terms.frozen))
     if terms.only is not None:
-        groups = _with_all_before(list(groups), terms.only)
-    result, held, room = Plan(), set(terms.deferred), _Room(max(terms.most, 2))
+        groups = _with_all_before(groups, terms.only)
+    held, first = set(terms.deferred), _choose(groups, terms.deferred, terms.most)
+    result = first
+    while result.batch and (early := _without_end(groups, result.batch)):
+        held |= early
+        result = _choose(groups, held, terms.most)
+    if not result.batch and first.is_full:
+        # They are more than go at once: an empty file for a moment is better than none of it ever.
+        result = first
+    result.held_count = len(mutations) - len(result.batch)
+    return result
+
+
+def _choose(groups: Iterable[_Group], deferred: Set[OpNumber], most: int) -> Plan:
+    """Take groups in order while there is room, but those that wait, or that depend on what waits."""
+    result, held, room = Plan(), set(deferred), _Room(max(most, 2))
     for group in groups:
         waits = group.waits
         if waits is not None or any(m.n in held or not held.isdisjoint(m.after) for m in group.mutations):
@@ -113,10 +146,17 @@ def plan(mutations: Iterable[Mutation], waiting: WaitingContent, terms: Terms) -
                 break
             continue
         if not room.take(group.mutations):
+            result.is_full = True
             break
         result.batch.extend(group.mutations)
-    result.held_count = len(mutations) - len(result.batch)
     return result
+
+
+def _without_end(groups: Iterable[_Group], batch: Sequence[Mutation]) -> set[OpNumber]:
+    """The creations in a batch that go only with a removal which is not in it."""
+    chosen = {mutation.n for mutation in batch}
+    made = (group for group in groups if group.ends is not None and group.ends not in chosen)
+    return {m.n for group in made for m in group.mutations} & chosen
 
 
 def _groups(mutations: Sequence[Mutation], waiting: WaitingContent, frozen: Set[OpNumber]) -> Iterator[_Group]:
@@ -124,16 +164,22 @@ def _groups(mutations: Sequence[Mutation], waiting: WaitingContent, frozen: Set[
     stores = _first_stores(mutations)
     attached = {store.n for store in stores.values()}
     touched = _Touched()
+    ends: dict[InodeId, OpNumber] | None = None
     for mutation in mutations:
         if mutation.n in attached:
             continue
         group: list[Mutation] = [mutation]
-        waits = None
+        waits, end = None, None
         if isinstance(mutation, Create) and mutation.kind == InodeKind.FILE:
             store = stores.get(mutation.inode)
             group += [store] if store else []
-            waits = None if store else waiting(mutation.inode)
-        yield _Group([_with_predecessors(m, touched, frozen) for m in group], waits)
+            found = None if store else waiting(mutation.inode)
+            if found is REMOVED:
+                ends = _last_removals(mutations) if ends is None else ends
+                end = None if mutation.n in frozen else ends.get(mutation.inode, NO_OP)
+            else:
+                waits = found
+        yield _Group([_with_predecessors(m, touched, frozen) for m in group], waits, end)
 
 
 def _with_all_before(groups: Sequence[_Group], only: Set[OpNumber]) -> list[_Group]:
@@ -154,6 +200,12 @@ def _first_stores(mutations: Sequence[Mutation]) -> dict[InodeId, Store]:
         if isinstance(mutation, Store) and mutation.inode in created:
             stores.setdefault(mutation.inode, mutation)
     return stores
+
+
+def _last_removals(mutations: Iterable[Mutation]) -> dict[InodeId, OpNumber]:
+    """The last op that takes a name of an inode away."""
+    removals = (m for m in mutations if isinstance(m, Unlink | Rename))
+    return {replaced(m): m.n for m in removals if replaced(m) != NO_INODE}
 
 
 @dataclass(slots=True)

@@ -126,7 +126,8 @@ class Relisting:
     async def _list(self, directories: Sequence[InodeId]) -> None:
         """Have these directories complete; those that are not there stay as they are."""
         replica, overlay = self._local.replica, self._local.journal.overlay
-        own = {state.inode for state in overlay.inodes(directories) if not state.seq}
+        made = {state.inode for state in overlay.inodes(directories) if not state.seq}
+        own = {inode for inode in made if self._local.journal.made_in(inode) == 0}
         missing = [each for each in directories if each not in own and not replica.is_complete(each)]
         if missing:
             await self._lister.list_many(missing)

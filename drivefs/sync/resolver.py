@@ -67,6 +67,10 @@ class Local(Protocol):
         """What own changes have put under a name; NO_INODE: nothing."""
         ...
 
+    def is_removed(self, place: Place) -> bool:
+        """Whether own changes have taken a name away from what the backend has under it."""
+        ...
+
     def content(self, inode: InodeId) -> bytes | None:
         """The packed block list of what this device last sent, or is sending, of a file; None if there is none."""
         ...
@@ -89,6 +93,10 @@ class Remote(Protocol):
 
     def at(self, place: Place) -> InodeId:
         """What a name leads to; NO_INODE: to nothing."""
+        ...
+
+    def names(self, inode: InodeId) -> Sequence[Place]:
+        """The names of an inode."""
         ...
 
     def content(self, state: InodeState) -> bytes:
@@ -197,7 +205,7 @@ def resolve(refusal: Refusal, local: Local, remote: Remote) -> list[Action]:
         case Unlink():
             return _unlink(mutation, refusal, remote)
         case Exchange():
-            return _exchange(mutation, refusal, remote)
+            return _exchange(mutation, refusal, local, remote)
         case SetAttributes() | SetXattr():
             return _attributes(mutation, local, remote)
 
@@ -307,8 +315,13 @@ def _rename(rename: Rename, refusal: Refusal, local: Local, remote: Remote) -> l
         # Removed elsewhere, and somebody here goes on with it: it comes back where it was moved to.
         return [Drop()] if local.inode(inode) is None else [*way, Make(_restored(inode, target, rename))]
     if remote.at(Place(rename.parent, rename.name)) != inode:
-        is_same = not way and remote.at(target) == inode
-        return [Drop("" if is_same else "it was moved elsewhere first")]
+        if not way and remote.at(target) == inode:
+            return [Drop()]
+        names = remote.names(inode)
+        if local.at(target) != inode or not names or not all(map(local.is_removed, names)):
+            return [Drop("it was moved elsewhere first")]
+        # The name that it got elsewhere was removed here: this one is what is left of it.
+        rename = msgspec.structs.replace(rename, parent=names[0].parent, name=names[0].name)
     if refusal.reason == CYCLE:
         return [Drop("elsewhere, what it was to be put into was put into it")]
     if way:
@@ -341,23 +354,25 @@ def _pour(rename: Rename, into: InodeId, local: Local) -> list[Action]:
     """Two directories were moved to one name: what the later one holds goes into the first."""
     directory = rename.inode
     actions: list[Action] = [
-        Make(
-            Rename(
-                n=NO_OP,
-                time_ns=rename.time_ns,
-                parent=directory,
-                name=name,
-                new_parent=into,
-                new_name=name,
-                inode=child,
-            )
-        )
+        Make(_renamed(child, Place(directory, name), Place(into, name), rename))
         for name, child in local.children(directory)
     ]
     emptied = Unlink(
         n=NO_OP, time_ns=rename.time_ns, parent=rename.parent, name=rename.name, inode=directory, base=Base()
     )
     return [*actions, Make(emptied)]
+
+
+def _renamed(inode: InodeId, old: Place, new: Place, because: Mutation) -> Rename:
+    return Rename(
+        n=NO_OP,
+        time_ns=because.time_ns,
+        parent=old.parent,
+        name=old.name,
+        new_parent=new.parent,
+        new_name=new.name,
+        inode=inode,
+    )
 
 
 def _unlink(unlink: Unlink, refusal: Refusal, remote: Remote) -> list[Action]:
@@ -371,11 +386,19 @@ def _unlink(unlink: Unlink, refusal: Refusal, remote: Remote) -> list[Action]:
     return [Drop("it was removed here, but changed elsewhere")]
 
 
-def _exchange(exchange: Exchange, refusal: Refusal, remote: Remote) -> list[Action]:
-    first = remote.at(Place(exchange.parent, exchange.name)) == exchange.inode
-    second = remote.at(Place(exchange.other_parent, exchange.other_name)) == exchange.other
-    if first and second and refusal.reason != CYCLE:
+def _exchange(exchange: Exchange, refusal: Refusal, local: Local, remote: Remote) -> list[Action]:
+    here = Place(exchange.parent, exchange.name)
+    there = Place(exchange.other_parent, exchange.other_name)
+    is_here, is_there = remote.at(here) == exchange.inode, remote.at(there) == exchange.other
+    if is_here and is_there and refusal.reason != CYCLE:
         return [Make(exchange)]
+    moved = exchange.inode if is_here else exchange.other
+    mine = local.inode(moved)
+    if is_here != is_there and mine is not None and mine.kind is InodeKind.FILE:
+        # It was to take the place of another, as new contents do in some ways of saving; that one has moved on.
+        old, new = (here, there) if is_here else (there, here)
+        if remote.inode(new.parent) is not None:
+            return _over(_renamed(moved, old, new, exchange), refusal, local, remote)
     return [Drop("it was to be exchanged with another that was moved elsewhere first")]
 
 

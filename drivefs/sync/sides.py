@@ -60,6 +60,11 @@ class LocalSide:
         found = self._overlay.dentry(*place)
         return NO_INODE if found is MISSING or found is None else found
 
+    def is_removed(self, place: Place) -> bool:
+        """Whether own changes have taken a name away from what the backend has under it."""
+        found = self._overlay.dentry(*place)
+        return found is not MISSING and found != self._local.replica.dentry(*place)
+
     def content(self, inode: InodeId) -> bytes | None:
         """The packed block list of what this device last sent, or is sending, of a file."""
         if (frozen := self._contents.frozen(inode)) is not None:
@@ -132,6 +137,10 @@ class RemoteSide:
         if self._is_coming(place.parent):
             return NO_INODE
         raise Unknown(directory=place.parent)
+
+    def names(self, inode: InodeId) -> Sequence[Place]:
+        """The names of an inode, as far as they are known here."""
+        return [Place(*name) for name in self._replica.names_of(inode)]
 
     def content(self, state: InodeState) -> bytes:
         """The packed block list of a file's current revision."""

@@ -5,6 +5,7 @@ and when it hears. File operations are by path, as programs make them.
 """
 
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ from drivefs.sync.uploader import Uploader
 from tests.backend.api.served import PASSWORD, USER, Served, serving
 from tests.backend.service.drive import Random
 from tests.fs.bench import ME
+from tests.sync.line import Line
 
 URL = "http://127.0.0.1:1"
 MOST_ROUNDS = 60
@@ -126,33 +128,6 @@ class Fetcher:
         return found[0]
 
 
-@dataclass
-class Line:
-    """The way to the server; `drops_replies` loses answers to commits that the server has taken."""
-
-    inner: httpx.AsyncBaseTransport
-    is_cut: bool = False
-    drops_replies: int = 0
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if self.is_cut:
-            raise httpx.ConnectError("cut")
-        response = await self.inner.handle_async_request(request)
-        if self.drops_replies and request.url.path.endswith("/commit"):
-            self.drops_replies -= 1
-            raise httpx.ReadError("lost")
-        return response
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
-
-    async def __aenter__(self) -> "Line":
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        pass
-
-
 class Device:
     """One device; `name` is what its conflict copies are called after."""
 
@@ -163,7 +138,7 @@ class Device:
         self._client = httpx.AsyncClient(transport=self.line)  # type: ignore[arg-type]
         self.remote = Remote(URL, token, client=self._client, jitter=lambda: 0.5)
         self.random = Random()
-        self.random.drawn = hash(name) % 10**6
+        self.random.drawn = int.from_bytes(name.encode()[:4], "big")
         self.ticks = count(10**18 + len(name))
         self.events: list[Event] = []
         self.local: LocalState
@@ -236,6 +211,19 @@ class Device:
 
     def close(self) -> None:
         self.local.close()
+
+    async def restart(self, *, keeps_cache: bool) -> None:
+        """Die, as by `kill -9`, and be mounted again, perhaps without what only caches."""
+        copy = self.place.with_name(f"{self.place.name} as it was")
+        shutil.copytree(self.place, copy)
+        self.close()
+        shutil.rmtree(self.place)
+        copy.rename(self.place)
+        if not keeps_cache:
+            shutil.rmtree(self.place / "cache")
+        self.line.waiting.clear()
+        await self.open()
+        await self.begin()
 
     def check(self) -> None:
         """The local check finds nothing once the state is closed."""
@@ -397,6 +385,7 @@ class Device:
             path = prefix + name.decode(errors="surrogateescape")
             if state.kind is InodeKind.DIRECTORY:
                 found[path] = None
+                assert path.count("/") < 20, f"a directory is below itself: {path}"
                 await self._walk(state.inode, path + "/", found)
             else:
                 found[path] = await self.content(state.inode) if state.kind is InodeKind.FILE else state.target
@@ -443,7 +432,7 @@ class Fleet:
 async def sailing(place: Path, *names: str) -> AsyncIterator[tuple[Fleet, list[Device]]]:
     """A server and devices that have met once; at the end each state passes the local check."""
     (place / "server").mkdir()
-    async with serving(place / "server", LIMITS) as served:
+    async with serving(place / "server", LIMITS, at_once) as served:
         fleet = Fleet(served, place)
         try:
             for name in names:

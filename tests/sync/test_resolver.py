@@ -63,38 +63,45 @@ class Tree:
     """One side as dicts; `edited` and `contents` are the device's, `places` the backend's memory of what is gone."""
 
     inodes: dict[InodeId, InodeState] = field(default_factory=dict)
-    names: dict[Place, InodeId] = field(default_factory=dict)
+    entries: dict[Place, InodeId] = field(default_factory=dict)
     edited: set[InodeId] = field(default_factory=set)
     contents: dict[InodeId, bytes] = field(default_factory=dict)
     places: dict[InodeId, Place] = field(default_factory=dict)
+    removed: set[Place] = field(default_factory=set)
 
     def put(self, found: InodeState, *names: Place) -> "Tree":
         self.inodes[found.inode] = found
-        self.names.update(dict.fromkeys(names, found.inode))
+        self.entries.update(dict.fromkeys(names, found.inode))
         return self
 
     def inode(self, inode: InodeId) -> InodeState | None:
         return self.inodes.get(inode)
 
     def at(self, place: Place) -> InodeId:
-        return self.names.get(place, NO_INODE)
+        return self.entries.get(place, NO_INODE)
 
     def is_edited(self, inode: InodeId) -> bool:
         return inode in self.edited
 
     def children(self, directory: InodeId) -> Sequence[tuple[bytes, InodeId]]:
-        return [(place.name, inode) for place, inode in self.names.items() if place.parent == directory]
+        return [(place.name, inode) for place, inode in self.entries.items() if place.parent == directory]
 
     def last_place(self, inode: InodeId) -> Place | None:
         return self.places.get(inode)
 
 
 class Device(Tree):
+    def is_removed(self, place: Place) -> bool:
+        return place in self.removed
+
     def content(self, inode: InodeId) -> bytes | None:
         return self.contents.get(inode)
 
 
 class Backend(Tree):
+    def names(self, inode: InodeId) -> list[Place]:
+        return [place for place, led in self.entries.items() if led == inode]
+
     def content(self, found: InodeState) -> bytes:
         assert found.blocks is not None
         return found.blocks
@@ -359,7 +366,7 @@ class TestRename:
 
     def test_directory_moved_onto_a_directory_is_poured_into_it(self) -> None:
         local = here(state(MINE, DIRECTORY), B)
-        local.names[Place(MINE, b"x")] = OTHER
+        local.entries[Place(MINE, b"x")] = OTHER
         remote = there((state(MINE, DIRECTORY), A), (state(THEIRS, DIRECTORY), B))
         moved = Rename(n=NO_OP, time_ns=1, parent=MINE, name=b"x", new_parent=THEIRS, new_name=b"x", inode=OTHER)
         emptied = Unlink(n=NO_OP, time_ns=1, parent=ROOT, name=b"a", inode=MINE)
@@ -400,12 +407,26 @@ class TestOthers:
         found = decide(RESTORE, "absent", here(state(MINE, DIRECTORY), A), there())
         assert found == [Merge(MINE, LOST_AND_FOUND)]
 
+    def test_file_to_be_exchanged_with_one_that_has_moved_takes_its_place(self) -> None:
+        remote = there((state(MINE), A))
+        rename = Rename(n=NO_OP, time_ns=1, parent=ROOT, name=b"a", new_parent=ROOT, new_name=b"b", inode=MINE)
+        assert decide(EXCHANGE, "absent", here(state(MINE), B), remote) == [Make(rename)]
+        remote.put(state(THEIRS, content=b"theirs"), B)
+        found = decide(EXCHANGE, "changed", here(state(MINE), B), remote)
+        assert found == [Make(rename, is_aside=True, of=THEIRS, base=BASE)]
+
+    def test_file_moved_elsewhere_stays_here_if_its_other_name_was_removed(self) -> None:
+        remote, local = there((state(MINE), Place(ROOT, b"c"))), here(state(MINE), B)
+        assert decide(RENAME, "absent", local, remote) == [Drop("it was moved elsewhere first")]
+        local.removed.add(Place(ROOT, b"c"))
+        assert decide(RENAME, "absent", local, remote) == [Make(msgspec.structs.replace(RENAME, name=b"c"))]
+
     def test_exchange_of_what_has_moved_is_given_up(self) -> None:
         remote = there((state(MINE), A), (state(THEIRS), B))
         (found,) = decide(EXCHANGE, "changed", Device(), remote)
         assert isinstance(found, Drop)
         assert found.why
-        remote.names[B] = OTHER
+        remote.entries[B] = OTHER
         assert decide(EXCHANGE, "changed", Device(), remote) == [Make(EXCHANGE)]
 
     @pytest.mark.parametrize("change", [ATTRIBUTES, XATTR])

@@ -21,6 +21,7 @@ from backend.service.ground import Ground, Limits
 from backend.service.keys import AccountKeys, MasterKey
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import changes, messages, model, routes, wire
+from drivefs.protocol.ground import Offload
 from drivefs.protocol.ids import BlockId, InodeId, OpNumber, WorkspaceId
 from tests.backend.service.drive import Clock, Random, offload
 
@@ -213,7 +214,7 @@ def framed(*plaintexts: bytes, compression: codec.Compression = codec.Compressio
 
 
 @asynccontextmanager
-async def serving(data: Path, limits: Limits) -> AsyncIterator[Served]:
+async def serving(data: Path, limits: Limits, offload: Offload = offload) -> AsyncIterator[Served]:
     """A server with one user, whose one device is logged in; the directory exists."""
     clock, random = Clock(), Random()
     database = await Database.open(data / "metadata.db", offload)

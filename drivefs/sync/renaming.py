@@ -1,0 +1,56 @@
+"""Names that mutations give and take, and the same mutations under other names: pure.
+
+Owns what the amends of a refusal have to know of the names in a mutation; what is done with it is theirs.
+"""
+
+import msgspec
+
+from cache.effects import entries
+from drivefs.protocol.changes import Create, Exchange, Link, Mutation, Rename, Restore, Unlink
+from drivefs.protocol.ids import InodeId
+from drivefs.sync.resolver import Place
+
+
+def places(mutation: Mutation) -> set[Place]:
+    """The names that a mutation changes."""
+    return {Place(*entry) for entry in entries(mutation)}
+
+
+def target(mutation: Mutation) -> Place | None:
+    """The name that a mutation gives to something."""
+    if isinstance(mutation, Rename):
+        return Place(mutation.new_parent, mutation.new_name)
+    if isinstance(mutation, Create | Link | Restore):
+        return Place(mutation.parent, mutation.name)
+    return None
+
+
+def moved_to(mutation: Mutation, place: Place) -> Mutation:
+    """The same change with another name given."""
+    if isinstance(mutation, Rename):
+        return msgspec.structs.replace(mutation, new_parent=place.parent, new_name=place.name)
+    return msgspec.structs.replace(mutation, parent=place.parent, name=place.name)
+
+
+def at_new_name(mutation: Mutation, inode: InodeId, old: Place, new: Place) -> Mutation | None:
+    """A later change to an inode's old name, made to its new one; None if it does not name the old one."""
+    if isinstance(mutation, Unlink | Rename) and mutation.inode == inode and (mutation.parent, mutation.name) == old:
+        return msgspec.structs.replace(mutation, parent=new.parent, name=new.name)
+    if isinstance(mutation, Rename) and mutation.replaced == inode and target(mutation) == old:
+        return msgspec.structs.replace(mutation, new_parent=new.parent, new_name=new.name)
+    if not isinstance(mutation, Exchange):
+        return None
+    if mutation.inode == inode and (mutation.parent, mutation.name) == old:
+        return msgspec.structs.replace(mutation, parent=new.parent, name=new.name)
+    if mutation.other == inode and (mutation.other_parent, mutation.other_name) == old:
+        return msgspec.structs.replace(mutation, other_parent=new.parent, other_name=new.name)
+    return None
+
+
+def names_more(mutation: Mutation, inode: InodeId) -> int:
+    """How many names more an inode has by a mutation."""
+    if isinstance(mutation, Link | Restore):
+        return int(mutation.inode == inode)
+    if isinstance(mutation, Unlink):
+        return -int(mutation.inode == inode)
+    return -int(isinstance(mutation, Rename) and mutation.replaced == inode)

@@ -1,0 +1,93 @@
+"""What a device shows while own changes wait, and what others may see of them: in the middle, not only in the end."""
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.sync.fleet import Device, sailing
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "trio"
+
+
+async def send_what_is_due(device: Device) -> None:
+    """As a mount does, which waits for files that are open."""
+    await trio.sleep(0.1)
+    async with trio.open_nursery() as nursery:
+        await device.publisher.publish_due(nursery, lambda error: None)
+    await device.committer.commit_next(device.session.epoch)
+
+
+async def test_directory_made_here_shows_all_when_the_cache_was_deleted_while_changes_in_it_wait(
+    tmp_path: Path,
+) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.mkdir("d")
+        await first.write("d/sent", b"sent")
+        await first.sync()
+        await first.write("d/waits", b"waits")
+        await second.sync()
+        await second.write("d/theirs", b"theirs")
+        await second.sync()
+        await first.restart(keeps_cache=False)
+        expected = {"d": None, "d/sent": b"sent", "d/waits": b"waits", "d/theirs": b"theirs"}
+        assert await first.tree() == expected
+        assert await fleet.settle() == expected
+
+
+async def test_file_with_an_own_name_and_one_from_elsewhere_loses_nothing_when_one_is_removed(tmp_path: Path) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.write("a", b"old")
+        await fleet.settle()
+        await second.rename("a", "here")
+        await first.rename("a", "there")
+        await first.sync()
+        await second.pull()
+        assert await second.tree() == {"here": b"old", "there": b"old"}
+        await second.unlink("there")
+        await second.edit("here", b"new")
+        assert await second.tree() == {"here": b"new"}
+        assert set((await fleet.settle()).values()) == {b"new"}
+
+
+@pytest.mark.parametrize("how", ["rename", "exchange"])
+async def test_file_that_is_saved_again_before_it_was_sent_is_never_seen_empty(tmp_path: Path, how: str) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.write("f", b"0")
+        await fleet.settle()
+        for number in (b"1", b"2"):
+            if how == "rename":
+                await first.save("f", number)
+            else:
+                await first.write("f.tmp", number)
+                await first.exchange("f.tmp", "f")
+                await first.unlink("f.tmp")
+        # The content of the last one is not stored yet, nothing else waits.
+        await first.committer.commit_next(first.session.epoch)
+        await second.pull()
+        assert (await second.tree())["f"] == b"0"
+        await send_what_is_due(first)
+        await second.pull()
+        assert await second.tree() == {"f": b"2"}
+        assert await fleet.settle() == {"f": b"2"}
+
+
+async def test_directory_removed_elsewhere_shows_what_was_put_into_it_here(tmp_path: Path) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.mkdir("d")
+        await fleet.settle()
+        await first.rmdir("d")
+        await first.sync()
+        await second.rename("d", "e")
+        await second.write("e/new", b"new")
+        await second.pull()
+        assert await second.tree() == {"e": None, "e/new": b"new"}
+        await second.restart(keeps_cache=True)
+        assert await second.tree() == {"e": None, "e/new": b"new"}
+        tree = await fleet.settle()
+        assert sorted(content for content in tree.values() if content) == [b"new"]
