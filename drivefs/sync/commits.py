@@ -112,14 +112,16 @@ class Committer:
     def _take_batch(self, *, urgent: bool) -> list[Mutation]:
         now = trio.current_time()
         self._deferred = {n: wait for n, wait in self._deferred.items() if wait[0] > now}
-        rows = self._window()
-        frozen = {row.n for row in rows if row.state is RowState.SENT}
-        only = self._ahead(rows) if urgent else None
-        if urgent and not only:
-            return []
         most = BURST_BATCH_MUTATIONS if self._publications.has_burst else MAX_BATCH_MUTATIONS
-        terms = planner.Terms(frozen=frozen, deferred=self._deferred.keys(), only=only, most=most)
-        plan = planner.plan((row.mutation for row in rows), self._waiting, terms)
+        if urgent:
+            plan, frozen = self._plan(self._window(WINDOW_ROWS), most, urgent=True)
+        else:
+            # Mostly the first rows fill a batch; to look at all the others each time would cost more than to send it.
+            limit = min(most + most // 2, WINDOW_ROWS)
+            rows = self._window(limit)
+            plan, frozen = self._plan(rows, most, urgent=False)
+            if len(rows) >= limit and not plan.is_sure:
+                plan, frozen = self._plan(self._window(WINDOW_ROWS), most, urgent=False)
         with self._journal.transaction():
             fresh = [mutation for mutation in plan.batch if mutation.n not in frozen]
             for mutation in fresh:
@@ -127,14 +129,23 @@ class Committer:
             self._journal.mark_sent([mutation.n for mutation in fresh])
         return plan.batch
 
+    def _plan(self, rows: list[JournalRow], most: int, *, urgent: bool) -> tuple[planner.Plan, set[OpNumber]]:
+        """What goes next of these, and which of them were sent before."""
+        frozen = {row.n for row in rows if row.state is RowState.SENT}
+        only = self._ahead(rows) if urgent else None
+        if urgent and not only:
+            return planner.Plan(), frozen
+        terms = planner.Terms(frozen=frozen, deferred=self._deferred.keys(), only=only, most=most)
+        return planner.plan((row.mutation for row in rows), self._waiting, terms), frozen
+
     def _ahead(self, rows: list[JournalRow]) -> set[OpNumber]:
         """What goes ahead of a burst; no removal does of its own, it may be the first of a mass deletion."""
         removals = [row.n for row in rows if isinstance(row.mutation, Unlink)]
         return self._publications.ahead([row.n for row in rows], never=removals)
 
-    def _window(self) -> list[JournalRow]:
+    def _window(self, limit: int) -> list[JournalRow]:
         """The oldest unsettled mutations, and the stores of the files that they create, wherever those stand."""
-        rows = self._guard.rows(WINDOW_ROWS)
+        rows = self._guard.rows(limit)
         stored = {row.mutation.inode for row in rows if isinstance(row.mutation, Store)}
         for row in list(rows):
             made = row.mutation

@@ -72,6 +72,8 @@ class Plan:
     held_count: int = 0
     is_full: bool = False
     """Whether more would have gone if there had been room."""
+    is_sure: bool = False
+    """Whether it would be the same if later mutations had been looked at too."""
 
 
 @dataclass(slots=True)
@@ -125,6 +127,7 @@ def plan(mutations: Iterable[Mutation], waiting: WaitingContent, terms: Terms) -
         groups = _with_all_before(groups, terms.only)
     held, first = set(terms.deferred), _choose(groups, terms.deferred, terms.most)
     result = first
+    result.is_sure = first.is_full and not _without_end(groups, first.batch)
     while result.batch and (early := _without_end(groups, result.batch)):
         held |= early
         result = _choose(groups, held, terms.most)

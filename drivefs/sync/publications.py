@@ -108,13 +108,15 @@ class Publications:
     def ahead(self, unsettled: Collection[OpNumber], *, never: Iterable[OpNumber] = ()) -> set[OpNumber]:
         """Those of the unsettled mutations that go ahead of a burst, and those that have to go before them.
 
+        `unsettled` are all, or the oldest of them.
         Those that `never` go ahead for their own sake go where others need them to. Where too many would have to go
         before them, none goes ahead: all go in their turn.
         """
-        self.urgent_ops.intersection_update(unsettled)
-        self.urgent_ops.difference_update(never)
-        ahead = self._order.with_earlier(self.urgent_ops, unsettled)
-        if len(ahead) > len(self.urgent_ops) + MOST_TAKEN_ALONG:
+        oldest = min(unsettled, default=math.inf)
+        self.urgent_ops = {op for op in self.urgent_ops if op >= oldest}.difference(never)
+        urgent = self.urgent_ops.intersection(unsettled)
+        ahead = self._order.with_earlier(urgent, unsettled)
+        if len(ahead) > len(urgent) + MOST_TAKEN_ALONG:
             # It may have come from a burst, so it goes with it: that would be published piece by piece otherwise.
             self.urgent_ops.clear()
             return set()

@@ -18,6 +18,7 @@ from drivefs.sync import commits
 from drivefs.sync.commits import Committer
 from drivefs.sync.ends import Ends
 from drivefs.sync.guard import Guard
+from drivefs.sync.planner import OVERTAKEN_ABOVE_BYTES
 from drivefs.sync.publications import Publications
 from tests.cache.states import Bench, create
 
@@ -152,6 +153,16 @@ def test_creation_never_leaves_without_its_content_however_far_apart_they_stand(
         for (_, creation), store in zip(made, stores, strict=True)
         if {creation, store} & set(batch)
     )
+
+
+def test_behind_much_that_waits_what_can_go_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commits, "MAX_BATCH_MUTATIONS", 2)
+    waiting = [create(world.journal, b"f%d" % i, content=b"x") for i in range(4)]
+    world.contents.unpublished |= {inode: 2 * OVERTAKEN_ABOVE_BYTES for inode, _ in waiting}
+    ready, n = create(world.journal, b"ready", content=b"x")
+    store = world.store(ready)
+    world.commit()
+    assert world.backend.sent == [[n, store]]
 
 
 def test_file_whose_content_is_still_to_be_stored_stays(world: World) -> None:
