@@ -39,7 +39,7 @@ from backend.blockstore.local import LocalStore
 from backend.config import Settings
 from backend.metadata.sqlite import Database
 from backend.notify.hub import InProcessHub
-from backend.service import block_rows
+from backend.service import block_rows, marking
 from backend.service.accounts import Accounts
 from backend.service.blocks import Blocks
 from backend.service.changes import Changes
@@ -69,6 +69,10 @@ HTTP_BUFFER_BYTES = 512 * 2**10
 """Read from a connection at once, at most. Uploads of 8 MiB each ran at 120 MB/s with 8 KiB and at 1,900 with this; an
 idle poll takes 20 to 24 KiB of memory with either."""
 DATABASE_NAME = "metadata.db"
+COPIED = (
+    "This data directory was moved, or put back from a copy, since it was used last: a new incarnation begins, so that "
+    "no id is handed out twice. Devices that know more than this data send what they have of it."
+)
 LOCK_NAME = "lock"
 
 
@@ -172,6 +176,8 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
         store = LocalStore(settings.data / "blocks")
         await offload(store.prepare)
         await database.write(block_rows.establish_store, "local")
+        if await database.write(marking.renew_if_copied, settings.data, path, os.urandom):
+            log.warning("%s", COPIED)
         ground = Ground(
             database=database,
             store=store,
@@ -182,6 +188,7 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
             limits=Limits(settings.quota, settings.file_limit, settings.pin_hours * 3600),
         )
         yield make_services(ground, keys, sealed.preferred_algorithm(_has_aes()))
+        await database.write(marking.mark, settings.data, path, os.urandom)
     finally:
         database.close()
 

@@ -34,6 +34,8 @@ OP_STRIDE = 1_000_000
 GAP_SHARE = 16
 """Each mutation made in the place of another takes this part of the room that is left behind that one."""
 
+NO_SEQ = Seq(0)
+
 _COLUMNS = "n, state, seq, revision, status, reason, body, digest, mark"
 
 
@@ -328,19 +330,21 @@ class Journal:
                 raise ValueError(f"mutation {n} does not wait for an answer")
             self.pending_count -= state is RowState.ACKED
 
-    def acknowledged_stores(self) -> list[Store]:
-        """New contents that were committed and that the replica does not have yet, in order."""
-        rows = self._database.rows(f"SELECT {_COLUMNS} FROM mutations WHERE state = 2 ORDER BY n")
-        return [row.mutation for row in map(self._decoded, rows) if isinstance(row.mutation, Store)]
+    def acknowledged_stores(self, after: Seq = NO_SEQ) -> list[Store]:
+        """New contents that were committed after a commit and that the replica does not have yet, in order."""
+        return [row.mutation for row in self._acknowledged(after) if isinstance(row.mutation, Store)]
 
-    def offer_again(self, taken_over: Sequence[OpNumber]) -> None:
-        """The server has lost what it had committed: what the replica does not have yet is pending again.
+    def _acknowledged(self, after: Seq) -> list[JournalRow]:
+        rows = self._database.rows(f"SELECT {_COLUMNS} FROM mutations WHERE state = 2 AND seq > ? ORDER BY n", (after,))
+        return [self._decoded(row) for row in rows]
+
+    def offer_again(self, taken_over: Sequence[OpNumber], after: Seq = NO_SEQ) -> None:
+        """The server has lost what it had committed after a commit: what the replica does not have is pending again.
 
         But those mutations, acknowledged too, what they carried has been taken over otherwise: they go.
         """
         with self.transaction():
-            found = self._database.rows(f"SELECT {_COLUMNS} FROM mutations WHERE state = 2 ORDER BY n")
-            for row in map(self._decoded, found):
+            for row in self._acknowledged(after):
                 mark = mark_of(row.n, RowState.PENDING, Seq(0), NO_REVISION)
                 self._database.write(
                     "UPDATE mutations SET state = 0, seq = 0, revision = 0, mark = ? WHERE n = ?", (mark, row.n)
@@ -349,6 +353,13 @@ class Journal:
                 if row.n in taken_over:
                     self.remove(row.n)
             self._settled_below = OpNumber(0)
+
+    def take_back(self, n: OpNumber) -> None:
+        """Remove a mutation without an answer that will never be one of the server's: its history is no more."""
+        mark = mark_of(n, RowState.PENDING, Seq(0), NO_REVISION)
+        with self.transaction():
+            self._database.write("UPDATE mutations SET state = 0, mark = ? WHERE n = ? AND state = 1", (mark, n))
+            self.remove(n)
 
     def watermark(self) -> OpNumber:
         """The lowest number without a final answer; all below are settled or were never sent."""

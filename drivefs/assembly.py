@@ -196,6 +196,7 @@ class Assembly:
             used=self.allowance.used,
         )
         follower.coming = self.prefetcher.coming
+        parts.relisting.publishable = self.publications.arrived
         self.engine = Engine(parts, ground.jitter)
         self.presence = follower.presence = self._presence()
         sent = Meter(lambda: uploader.traffic.sent_bytes)

@@ -85,6 +85,18 @@ deployment = Table(
     _id("next_range"),  # number of the next id range within this incarnation
     _id("next_inode"),  # the next inode id that the backend itself uses (roots); 0: take a range first
     _id("created_ns"),
+    # What the file that marks the data directory has to be, or it is not the one that was used last (`marking`).
+    Column("mark", Text),
+)
+
+restores = Table(
+    "restores",
+    metadata,
+    _key("account"),
+    _key("workspace"),
+    _key("number"),  # of all restores of the deployment, in their order
+    _id("ended"),  # the incarnation that ended by it
+    _id("head_seq"),  # where the workspace stood right after it: so far both incarnations have one history
 )
 
 stores = Table(

@@ -1,16 +1,18 @@
 """The change feed: what became of a workspace since a device's cursor.
 
-Owns pages and the judgement of cursors; waiting is the API's. Invariants: a page holds whole commits only; its states
-are those as of its end, so applying it twice does no harm, and applying all pages in turn gives the workspace's head.
+Owns pages; how cursors are judged is `cursors`, waiting is the API's. Invariants: a page holds whole commits only; its
+states are those as of its end, so applying it twice does no harm, and applying all pages in turn gives the workspace's
+head.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, Connection, select
 
 from backend.metadata import schema
-from backend.service import history, ids, uploads, workspaces
+from backend.service import cursors, history, ids, uploads, workspaces
 from backend.service.caller import Caller
 from backend.service.devices import refuse_revoked
 from backend.service.ground import Ground
@@ -63,31 +65,24 @@ class Changes:
             start = Cursor(incarnation=incarnation, seq=Seq(0))
             return FeedPage(workspace=followed.workspace, status=FeedStatus.GONE, cursor=start), None
         sent = uploads.news(connection, access, caller, followed.uploads, self._ground.now_ns())
-        return _page(connection, access, incarnation, followed.cursor, limit), sent
+        return _page(connection, access, incarnation, followed, limit), sent
 
 
 def _page(
-    connection: Connection, access: Access, incarnation: Incarnation, cursor: Cursor, limit: int
+    connection: Connection, access: Access, incarnation: Incarnation, followed: WorkspaceCursor, limit: int
 ) -> FeedPage | None:
-    status = _judge(connection, access, incarnation, cursor)
-    if status is not FeedStatus.CHANGES:
+    cursor = followed.cursor
+    found = cursors.judge_both(connection, access, incarnation, cursor, followed.seen)
+    if found.status is not FeedStatus.CHANGES:
         head = workspaces.head_cursor(connection, access, incarnation)
-        return FeedPage(workspace=access.workspace, status=status, cursor=head)
-    if cursor.seq == access.head_seq:
-        return None
-    return _changes(connection, access, cursor, limit)
-
-
-def _judge(connection: Connection, access: Access, incarnation: Incarnation, cursor: Cursor) -> FeedStatus:
-    """Whether the feed can go on from a cursor, and if not, why."""
-    if cursor.incarnation != incarnation or cursor.seq > access.head_seq:
-        return FeedStatus.DIVERGED
-    if cursor.seq < access.feed_floor:
-        return FeedStatus.EXPIRED
-    if cursor.seq < access.first_seq:
-        return FeedStatus.CHANGES
-    known = workspaces.cursor_at(connection, access, incarnation, cursor.seq)
-    return FeedStatus.CHANGES if known == cursor else FeedStatus.DIVERGED
+        return FeedPage(workspace=access.workspace, status=found.status, cursor=head, shared=found.shared)
+    is_here = msgspec.structs.replace(cursor, incarnation=incarnation)
+    if cursor.seq < access.head_seq:
+        return _changes(connection, access, is_here, limit)
+    if is_here != cursor:
+        # The same history goes on after a restore: there is nothing to tell but its new name.
+        return FeedPage(workspace=access.workspace, status=FeedStatus.CHANGES, cursor=is_here)
+    return None
 
 
 def _changes(connection: Connection, access: Access, cursor: Cursor, limit: int) -> FeedPage:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 from backend.metadata import schema
 from backend.metadata.schema import Role
 from backend.notify import hub
-from backend.service import ids, sessions, workspaces
+from backend.service import cursors, ids, sessions, workspaces
 from backend.service.caller import Caller
 from backend.service.commit import validity, wants
 from backend.service.commit.batch import judge
@@ -23,10 +23,20 @@ from backend.service.commit.loading import Loader
 from backend.service.commit.state import Author
 from backend.service.commit.writing import Writer
 from backend.service.ground import Ground
-from backend.service.workspaces import Stamp
+from backend.service.workspaces import Access, Stamp
 from drivefs.protocol.errors import Code, ProtocolError
-from drivefs.protocol.ids import COMMIT_ID_BYTES, MAX_ID, AccountId, CommitId, LineageId, OpNumber, Seq, WorkspaceId
-from drivefs.protocol.messages import MAX_BATCH_BLOCKS, CommitReply, CommitRequest, Cursor, Usage
+from drivefs.protocol.ids import (
+    COMMIT_ID_BYTES,
+    MAX_ID,
+    AccountId,
+    CommitId,
+    Incarnation,
+    LineageId,
+    OpNumber,
+    Seq,
+    WorkspaceId,
+)
+from drivefs.protocol.messages import MAX_BATCH_BLOCKS, CommitReply, CommitRequest, Cursor, FeedStatus, Usage
 
 WRITERS = frozenset({Role.OWNER, Role.EDITOR})
 
@@ -45,7 +55,7 @@ class Commits:
         changes are woken.
 
         Raises:
-            ProtocolError: `malformed`, `too_large`, `not_found`, `stale_epoch`; nothing was applied.
+            ProtocolError: `malformed`, `too_large`, `not_found`, `stale_epoch`, `diverged`; nothing was applied.
         """
         _check_request(request)
         turn = self._turns.setdefault(workspace, anyio.Lock())
@@ -62,6 +72,7 @@ class Commits:
         access = workspaces.require(connection, caller.user, workspace, lock=True)
         sessions.require_epoch(connection, caller, request.epoch)
         incarnation = ids.incarnation(connection)
+        _require_history(connection, access, incarnation, request.seen)
         last = workspaces.stamp_at(connection, access, access.head_seq)
         stamp = self._next_stamp(last)
         author = Author(
@@ -105,6 +116,21 @@ def _check_request(request: CommitRequest) -> None:
         raise ProtocolError(Code.MALFORMED, "The epoch or the watermark is out of bounds.")
     if sum(map(validity.block_references, request.mutations)) > MAX_BATCH_BLOCKS:
         raise ProtocolError(Code.TOO_LARGE, f"A batch may name {MAX_BATCH_BLOCKS} blocks. Send it in several.")
+
+
+def _require_history(connection: Connection, access: Access, incarnation: Incarnation, seen: Cursor | None) -> None:
+    """See that what the device has seen last is part of the history: else its bases are not those meant here.
+
+    Raises:
+        ProtocolError: `diverged`.
+    """
+    if seen is None or cursors.judge(connection, access, incarnation, seen).status is not FeedStatus.DIVERGED:
+        return
+    raise ProtocolError(
+        Code.DIVERGED,
+        "The server was put back to an older state than this device knows. Nothing was changed, and what the device "
+        "has is kept; it looks at the drive anew before it sends more.",
+    )
 
 
 def _figures(connection: Connection, account: AccountId, ground: Ground) -> Account:

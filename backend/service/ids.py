@@ -1,12 +1,12 @@
 """New identifiers: the deployment's incarnation, ranges of inode ids, and random ids.
 
-Owns how ids are drawn. Inode ids are unique in the whole deployment, over all its restores: a range's number begins
-with the incarnation. Invariant: no range is handed out twice.
+Owns how ids are drawn, and the table of incarnations that ended. Inode ids are unique in the whole deployment, over all
+its restores: a range's number begins with the incarnation. Invariant: no range is handed out twice.
 """
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
-from backend.metadata.schema import deployment, id_ranges
+from backend.metadata.schema import deployment, id_ranges, restores, workspaces
 from drivefs.protocol.ground import RandomBytes
 from drivefs.protocol.ids import ID_RANGE_LENGTH, MAX_ID, DeviceId, Epoch, Incarnation, InodeId
 
@@ -26,9 +26,35 @@ def establish_deployment(connection: Connection, *, now_ns: int, random_bytes: R
     known = connection.execute(select(deployment.c.incarnation)).scalar_one_or_none()
     if known is not None:
         return Incarnation(known)
-    drawn = int.from_bytes(random_bytes(4), "big") % (2**INCARNATION_BITS - 1) + 1
+    drawn = _draw(random_bytes)
     row = {"deployment": 1, "incarnation": drawn, "next_range": 0, "next_inode": 0, "created_ns": now_ns}
     connection.execute(insert(deployment), row)
+    return Incarnation(drawn)
+
+
+def _draw(random_bytes: RandomBytes) -> int:
+    drawn: int = int.from_bytes(random_bytes(4), "big") % (2**INCARNATION_BITS - 1) + 1
+    return drawn
+
+
+def renew_incarnation(connection: Connection, *, random_bytes: RandomBytes) -> Incarnation | None:
+    """Begin a new incarnation: the data may be older than what devices know. None: there is no deployment yet.
+
+    From here on no id is one that was handed out before, whether or not this data knows of it.
+    """
+    ended = connection.execute(select(deployment.c.incarnation)).scalar_one_or_none()
+    if ended is None:
+        return None
+    known = {ended, *connection.execute(select(restores.c.ended).distinct()).scalars()}
+    drawn = ended
+    while drawn in known:
+        drawn = _draw(random_bytes)
+    number = (connection.execute(select(func.max(restores.c.number))).scalar() or 0) + 1
+    heads = connection.execute(select(workspaces.c.account, workspaces.c.workspace, workspaces.c.head_seq)).all()
+    if heads:
+        rows = [{**row._asdict(), "number": number, "ended": ended} for row in heads]
+        connection.execute(insert(restores), rows)
+    connection.execute(update(deployment).values(incarnation=drawn, next_range=0, next_inode=0))
     return Incarnation(drawn)
 
 

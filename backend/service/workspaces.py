@@ -122,6 +122,10 @@ def _accesses() -> Select[Any]:
 # Made once: every request looks its workspace up, and making the statement took longer than executing it.
 _VISIBLE = _accesses().order_by(schema.workspaces.c.workspace)
 _ONE = _accesses().where(schema.workspaces.c.workspace == bindparam("workspace"))
+_c = schema.commits.c
+_STAMP = select(_c.commit_id, _c.time_ns).where(
+    _c.account == bindparam("account"), _c.workspace == bindparam("workspace"), _c.seq == bindparam("seq")
+)
 
 
 def _access(row: Row[Any]) -> Access:
@@ -167,7 +171,6 @@ def cursor_at(connection: Connection, access: Access, incarnation: Incarnation, 
 
 def stamp_at(connection: Connection, access: Access, seq: Seq) -> Stamp:
     """The id and time of a commit that the workspace has."""
-    c = schema.commits.c
-    here = (c.account == access.account, c.workspace == access.workspace, c.seq == seq)
-    row = connection.execute(select(c.commit_id, c.time_ns).where(*here)).one()
+    values = {"account": access.account, "workspace": access.workspace, "seq": seq}
+    row = connection.execute(_STAMP, values).one()
     return Stamp(CommitId(row.commit_id), row.time_ns)

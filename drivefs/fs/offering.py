@@ -48,15 +48,16 @@ class Offering:
     async def offer(self, lost: InodeState, basis: Basis, base: Base) -> bool:
         """Make the content `basis` of an inode, which was last in the state `lost`, a draft on the revision `base`.
 
-        Changes that were made over it stay. False if not all bytes are here, or somebody changed the file meanwhile:
+        Changes that were made over it stay; what of them is in the journal already, on the lost revision, is taken
+        back, and is to be published again. False if not all bytes are here, or somebody changed the file meanwhile:
         then nothing was done. Cancellation leaves nothing but bytes in staging.
 
         Raises:
             DiskFull: there is no room.
         """
         inode = lost.inode
-        content, draft = self._contents.load(inode), self._journal.drafts.draft(inode)
-        if basis.refs is None or (draft is not None and draft.frozen_op):
+        content = self._contents.load(inode)
+        if basis.refs is None:
             return False
         seen = (content.base, content.last_record, bool(content.layers))
         source, layers = Content(inode, basis), [layer.copy() for layer in content.layers]
@@ -96,7 +97,10 @@ class Offering:
             state = msgspec.structs.replace(lost)
         if not content.layers:
             state.size, state.mtime_ns = lost.size, lost.mtime_ns
+        before = drafts.draft(inode)
         with self._view.change():
+            if before is not None and before.frozen_op and self._journal.get(before.frozen_op) is not None:
+                self._journal.take_back(before.frozen_op)
             drafts.put_draft(
                 DraftRow(inode=inode, base=base, base_size=0, low_size=0, size=state.size, mtime_ns=state.mtime_ns)
             )

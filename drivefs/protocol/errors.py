@@ -19,6 +19,7 @@ class Code(enum.StrEnum):
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
     STALE_EPOCH = "stale_epoch"
+    DIVERGED = "diverged"
     BLOCK_INVALID = "block_invalid"
     OVER_QUOTA = "over_quota"
     TOO_MANY_ATTEMPTS = "too_many_attempts"
@@ -36,6 +37,7 @@ STATUS: dict[Code, int] = {
     Code.NOT_FOUND: 404,
     Code.CONFLICT: 409,
     Code.STALE_EPOCH: 409,
+    Code.DIVERGED: 409,
     Code.BLOCK_INVALID: 422,
     Code.OVER_QUOTA: 507,
     Code.TOO_MANY_ATTEMPTS: 429,

@@ -263,10 +263,14 @@ class BlocksRequest(Message, kw_only=True):
 
 
 class CommitRequest(Message, kw_only=True):
-    """A batch of mutations in journal order; `watermark` is the device's lowest unsettled op number."""
+    """A batch of mutations in journal order; `watermark` is the device's lowest unsettled op number.
+
+    `seen` is the newest commit that the device knows of: if it is not part of the history, all is refused (`diverged`).
+    """
 
     epoch: Epoch
     watermark: OpNumber
+    seen: Cursor | None = None
     mutations: Annotated[list[Mutation], Meta(min_length=1, max_length=MAX_BATCH_MUTATIONS)]
 
 
@@ -354,10 +358,14 @@ class RevokeRequest(Message, kw_only=True):
 
 
 class WorkspaceCursor(Message, kw_only=True):
-    """Where a device stands in one workspace, and which state of the others' uploads it knows (0: none)."""
+    """Where a device stands in one workspace, and which state of the others' uploads it knows (0: none).
+
+    `seen` is a later commit that it knows of, by an answer to one of its own: that has to be in the history too.
+    """
 
     workspace: WorkspaceId
     cursor: Cursor
+    seen: Cursor | None = None
     uploads: Count = 0
 
 
@@ -393,6 +401,8 @@ class FeedPage(Message, kw_only=True):
     made: list[InodeId] = []
     """Directories that were made since the cursor sent: the feed brings all their names."""
     more: bool = False
+    shared: Seq = Seq(0)
+    """With `diverged`: the last commit that this history and the device's surely have in common; 0: not known."""
 
 
 class ChangesReply(Message, kw_only=True):

@@ -2,7 +2,8 @@
 
 Owns the durable order of steps: mark as sent in the journal, barrier, send, settle in one journal transaction. A batch
 whose answer was lost is sent again as it was. What was refused is dealt with before more is sent (`refusals`).
-Invariant: one commit of this device is under way at a time, and no mutation leaves the journal without a final answer.
+Invariants: one commit of this device is under way at a time; no mutation leaves the journal without a final answer;
+nothing is committed to a history that lacks what this device has seen.
 """
 
 import logging
@@ -17,7 +18,7 @@ from drivefs.protocol.changes import FINAL, Base, Create, Mutation, OpResult, St
 from drivefs.protocol.ids import Epoch, InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.messages import MAX_BATCH_MUTATIONS, CommitReply, CommitRequest
 from drivefs.protocol.model import InodeKind
-from drivefs.sync import planner
+from drivefs.sync import planner, seen
 from drivefs.sync.contents import Contents
 from drivefs.sync.ends import Ends
 from drivefs.sync.guard import Guard
@@ -79,7 +80,12 @@ class Committer:
         if not batch:
             return None
         await self._journal.log_barrier()
-        request = CommitRequest(epoch=epoch, watermark=self._journal.watermark(), mutations=batch)
+        request = CommitRequest(
+            epoch=epoch,
+            watermark=self._journal.watermark(),
+            seen=seen.newest(self._ends.local, self._workspace),
+            mutations=batch,
+        )
         reply = await self._remote.commit(self._workspace, request)
         self._settle(batch, reply)
         return reply
@@ -178,6 +184,7 @@ class Committer:
                     until = trio.current_time() + DEFER_SECONDS[result.status]
                     self._deferred[result.n] = (until, result.status)
             self._refusals.take(refused, reply.head.seq)
+            seen.answered(self._journal, reply.head)
         self._publications.settled(result.n for result in results if result.n not in self._deferred)
         for result in results:
             mutation = by_number[result.n]

@@ -16,7 +16,7 @@ from cache.errors import Corrupt, DiskFull
 from cache.workspace import LocalState
 from drivefs.protocol.changes import OpResult, Store
 from drivefs.protocol.ids import InodeId, OpNumber
-from drivefs.protocol.messages import FeedStatus, Usage
+from drivefs.protocol.messages import FeedPage, FeedStatus, Usage
 from drivefs.remote import errors
 from drivefs.sync import walker
 from drivefs.sync.commits import Committer
@@ -152,13 +152,13 @@ class Engine:
     def _is_settled_below(self, op: OpNumber) -> bool:
         return self._parts.guard.is_settled_below(op) and self._parts.giving_up.is_done
 
-    async def _begin_again(self, status: FeedStatus) -> None:
+    async def _begin_again(self, page: FeedPage) -> None:
         """The feed cannot go on from where the replica is: the replica begins again, the journal stays."""
         session = self._parts.session
         async with session.undisturbed:
-            await self._parts.relisting.begin(status)
+            await self._parts.relisting.begin(page)
             # The ranges of ids may be handed out once more by a server that was put back to an older state.
-            session.has_void_ids = session.has_void_ids or status is FeedStatus.DIVERGED
+            session.has_void_ids = session.has_void_ids or page.status is FeedStatus.DIVERGED
             self._resends.clear()
             self._parts.committer.begin_again()
         self._begun_again.raise_()

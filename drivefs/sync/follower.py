@@ -17,6 +17,7 @@ from cache.overlay import MISSING, Missing
 from drivefs.protocol.ids import NO_INODE, InodeId
 from drivefs.protocol.messages import ChangesRequest, FeedPage, FeedStatus, WorkspaceCursor
 from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.sync import seen
 from drivefs.sync.announcer import Announcer, Before
 from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
@@ -60,8 +61,8 @@ class Polled(NamedTuple):
     retry_seconds: float
     has_more: bool = False
     """Whether the server had more to tell than one reply takes."""
-    lost: FeedStatus | None = None
-    """Why the feed cannot go on from the cursor, if it cannot."""
+    lost: FeedPage | None = None
+    """What says why the feed cannot go on from the cursor, if it cannot."""
 
 
 class Follower:
@@ -92,7 +93,11 @@ class Follower:
         presence = self.presence
         known = presence.incoming.stamp if presence is not None else 0
         request = ChangesRequest(
-            cursors=[WorkspaceCursor(workspace=self._workspace, cursor=cursor, uploads=known)],
+            cursors=[
+                WorkspaceCursor(
+                    workspace=self._workspace, cursor=cursor, seen=seen.beyond(self._local, cursor), uploads=known
+                )
+            ],
             wait_seconds=wait_seconds,
             limit=PAGE_CHANGES,
             pending=presence.pending() if presence is not None else None,
@@ -103,7 +108,7 @@ class Follower:
             if page.status is FeedStatus.CHANGES:
                 self.apply(page)
             else:
-                lost = page.status
+                lost = page
         for told in reply.uploads:
             if presence is not None and told.workspace == self._workspace:
                 presence.incoming.heard(told)

@@ -13,15 +13,16 @@ A crash leaves the old replica and cursor, and all begins again, or a new replic
 anything. Invariant: a mutation that was acknowledged leaves the journal only with a history that has it.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
 from drivefs.protocol.changes import Base
 from drivefs.protocol.errors import Code
-from drivefs.protocol.ids import InodeId, OpNumber
-from drivefs.protocol.messages import FeedStatus, InodesRequest
+from drivefs.protocol.ids import InodeId, OpNumber, Seq
+from drivefs.protocol.messages import FeedPage, FeedStatus, InodesRequest
 from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.remote import errors
+from drivefs.sync import seen
 from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
 from drivefs.sync.follower import Follower
@@ -64,30 +65,32 @@ class Relisting:
         self._lister = lister
         self._follower = follower
         self._has_diverged = False
+        self.publishable: Callable[[InodeId], None] = lambda inode: None
+        """Hears of files whose content is a change again: nothing of them is on its way any more."""
 
     @property
     def is_needed(self) -> bool:
         """Whether programs may still be shown what was known before."""
         return self._local.replica.earlier is not None
 
-    async def begin(self, status: FeedStatus) -> None:
-        """The feed cannot go on: set aside what is known. Nothing may be committed meanwhile.
+    async def begin(self, page: FeedPage) -> None:
+        """The feed cannot go on, as a page of it says: set aside what is known. Nothing may be committed meanwhile.
 
         Raises:
             DiskFull: there is no room to keep what the backend has lost; nothing was set aside.
         """
-        self._has_diverged = status is FeedStatus.DIVERGED
+        self._has_diverged = page.status is FeedStatus.DIVERGED
         if self._has_diverged:
-            await self._offer_acknowledged()
+            await self._offer_acknowledged(page.shared)
         self._local.replica.set_aside()
         self._files.begin_again()
 
-    async def _offer_acknowledged(self) -> None:
-        """What was acknowledged lately is pending again: contents as drafts, all else as the mutations that it was."""
+    async def _offer_acknowledged(self, shared: Seq) -> None:
+        """What was acknowledged after a commit is pending again: contents as drafts, all else as what it was."""
         journal = self._local.journal
         stores: dict[InodeId, list[OpNumber]] = {}
         bases: dict[InodeId, Base] = {}
-        for store in journal.acknowledged_stores():
+        for store in journal.acknowledged_stores(shared):
             stores.setdefault(store.inode, []).append(store.n)
             bases.setdefault(store.inode, Base(revision=store.base.revision))
         taken_over: list[OpNumber] = []
@@ -95,7 +98,10 @@ class Relisting:
             state = journal.overlay.inode(inode)
             if state is None or not state.nlink or await self._files.offer_again(state, bases[inode]):
                 taken_over += numbers
-        journal.offer_again(taken_over)
+                self.publishable(inode)
+        with journal.transaction():
+            journal.offer_again(taken_over, shared)
+            seen.forget(journal)
 
     async def run(self) -> None:
         """List again what programs know, and tell what is different. Cancellation leaves the rest for the next time.

@@ -246,3 +246,37 @@ def test_a_crash_while_the_history_changes_loses_nothing(
     device.umount()
     device.assert_sound()
     server.assert_sound()
+
+
+def test_what_only_this_device_has_is_offered_again(workbench: Workbench, server: Server, device: Device) -> None:
+    """[history-other]: newer contents, and changes that wait, survive a server that was put back."""
+    root = device.mountpoint
+    furnish(root)
+    device.sync()
+    saved = Saved(server)
+    wait_until("online", lambda: bool(device.status()["online"]))
+    write_file(root / "changed", b"acknowledged, and then lost by the server")
+    large = os.urandom(3_000_000)
+    write_file(root / "kept/file", large)
+    device.sync()
+    write_file(root / "changed", b"acknowledged twice, and then lost by the server")
+    device.sync()
+    saved.put_back()
+    write_file(root / "new", b"written meanwhile")
+    with (root / "kept/inner/leaf").open("ab") as file:
+        file.write(b" that grew")
+    server.start()
+    wait_until("online", lambda: bool(device.status()["online"]), 60)
+    newest = b"acknowledged twice, and then lost by the server"
+    wait_until("the newest is back", lambda: (root / "changed").read_bytes() == newest, 60)
+    device.sync()
+    other = fresh(workbench, server)
+    wait_until("both show the same", equal(root, other), 60)
+    assert (other / "changed").read_bytes() == newest
+    assert (other / "kept/file").read_bytes() == large
+    assert (other / "new").read_bytes() == b"written meanwhile"
+    assert (other / "kept/inner/leaf").read_bytes() == b"leaf that grew"
+    assert not [name for name in os.listdir(other) if "conflicted" in name]
+    device.umount()
+    device.assert_sound()
+    server.assert_sound()

@@ -23,17 +23,18 @@ from drivefs.fs.errors import FileSystemError
 from drivefs.fs.filesystem import Drive, FileSystem, Services
 from drivefs.fs.namespace import NewInode
 from drivefs.fs.ownership import Owner
-from drivefs.protocol import blocks as codec
 from drivefs.protocol import messages, routes, wire
+from drivefs.protocol.changes import OpResult, Status, Store
 from drivefs.protocol.conflicts import CONFLICT_XATTR, ConflictMark, decode_mark
+from drivefs.protocol.errors import Code
 from drivefs.protocol.ids import InodeId, WorkspaceId
 from drivefs.protocol.messages import Usage
 from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.remote.client import Remote
-from drivefs.remote.errors import Offline
+from drivefs.remote.errors import Offline, Refused
 from drivefs.sync.amends import Amends, Labels
 from drivefs.sync.announcer import Announcer
-from drivefs.sync.commits import Committer
+from drivefs.sync.commits import DEFER_SECONDS, Committer
 from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
 from drivefs.sync.events import Event, Events
@@ -43,12 +44,14 @@ from drivefs.sync.places import Places
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
 from drivefs.sync.refusals import Refusals
+from drivefs.sync.relisting import Relisting
 from drivefs.sync.session import Session
 from drivefs.sync.uploader import Uploader
 from tests.backend.api.served import PASSWORD, USER, Served, serving
 from tests.backend.service.drive import Random
 from tests.fs.bench import ME
 from tests.sync.line import Line
+from tests.sync.stand_ins import Fetcher, Kernel, Lister
 
 URL = "http://127.0.0.1:1"
 MOST_ROUNDS = 60
@@ -58,74 +61,6 @@ LIMITS = Limits(quota_bytes=2**30, file_bytes=2**30)
 async def at_once(work: Any, /, *args: Any) -> Any:
     await trio.lowlevel.checkpoint()
     return work(*args)
-
-
-class Kernel:
-    """Knows nothing that it could forget, but which numbers mean which inodes."""
-
-    def __init__(self) -> None:
-        self.aliases: dict[InodeId, InodeId] = {}
-
-    def inode(self, inode: InodeId, *, content: bool) -> None:
-        pass
-
-    def entry(self, parent: InodeId, name: bytes) -> None:
-        pass
-
-    def merged(self, inode: InodeId, into: InodeId, *, is_new: bool) -> None:
-        self.aliases[inode] = into
-
-    def meant(self, inode: InodeId) -> InodeId:
-        while inode in self.aliases:
-            inode = self.aliases[inode]
-        return inode
-
-
-class Lister:
-    """Lists directories and block lists as of the replica's cursor."""
-
-    def __init__(self, ends: Ends) -> None:
-        self._ends = ends
-
-    async def list_directory(self, directory: InodeId) -> None:
-        replica = self._ends.local.replica
-        cursor = replica.cursor(self._ends.workspace)
-        assert cursor is not None
-        request = messages.ListRequest(directory=directory, as_of=cursor.seq, limit=2000)
-        reply = await self._ends.remote.list_directory(self._ends.workspace, request)
-        assert not reply.more
-        replica.apply_listing(reply.directory, reply.entries, cursor.seq, complete=True)
-
-    async def content(self, inode: InodeId, revision: Any) -> bytes:
-        known = self._ends.local.replica.content(inode, revision)
-        if known is not None:
-            return known
-        request = messages.ContentRequest(inode=inode, revision=revision)
-        reply = await self._ends.remote.content(self._ends.workspace, request)
-        self._ends.local.replica.put_content(inode, revision, reply.blocks)
-        return reply.blocks
-
-
-class Fetcher:
-    """Fetches blocks one request at a time."""
-
-    def __init__(self, ends: Ends) -> None:
-        self._ends = ends
-
-    async def fetch(self, workspace: WorkspaceId, inode: InodeId, blocks: Any, *, urgent: bool) -> None:
-        for block in blocks:
-            await self._ends.local.blocks.keep([(block, await self.read(workspace, inode, block))])
-
-    async def read(self, workspace: WorkspaceId, inode: InodeId, block: Any) -> bytes:
-        found: list[bytes] = []
-
-        async def arrived(frames: list[codec.Frame]) -> None:
-            for frame in frames:
-                assert frame.payload is not None, "the server has the block"
-                found.append(codec.decode_payload(frame.payload, block))
-
-        await self._ends.remote.get_blocks(workspace, [block], arrived)
-        return found[0]
 
 
 class Device:
@@ -141,6 +76,10 @@ class Device:
         self.random.drawn = int.from_bytes(name.encode()[:4], "big")
         self.ticks = count(10**18 + len(name))
         self.events: list[Event] = []
+        self._resends: list[tuple[Store, OpResult]] = []
+        self.refused_count = 0
+        """Commits that were refused since the history is another one."""
+        self.begun_again: list[messages.FeedPage] = []
         self.local: LocalState
         self._info: tuple[WorkspaceId, InodeId] | None = None
 
@@ -185,6 +124,7 @@ class Device:
             refusals=self.refusals,
             guard=Guard(self.local.journal, self.count_files, share=0.0, asked=lambda question: None),
         )
+        self.committer.resend = lambda store, result: self._resends.append((store, result))
         self.session = Session(
             self.local,
             self.remote,
@@ -192,7 +132,10 @@ class Device:
             random_bytes=self.random,
             opened=lambda reply: None,
         )
+        self.session.renumbered = self._renumbered
         self.follower = self._make_follower(ends, shown, Announcer(events, Places(self.local, self.root)))
+        self.relisting = Relisting(ends, shown, self.fs, lister=self.lister, follower=self.follower)  # type: ignore[arg-type]
+        self.relisting.publishable = self.publications.arrived
         for inode in self.local.journal.drafts.draft_inodes():
             self.publications.closed(inode)
 
@@ -252,18 +195,45 @@ class Device:
         """Send what is there until nothing more can go; True if anything was sent."""
         await self.publish()
         is_sent = False
-        while await self.committer.commit_next(self.session.epoch) is not None:
-            is_sent = True
-            await self.publish()
+        try:
+            while await self.committer.commit_next(self.session.epoch) is not None:
+                is_sent = True
+                while self._resends:
+                    store, result = self._resends.pop(0)
+                    if await self.publisher.resend(store, result):
+                        self.committer.resent(store.n)
+                    else:
+                        self.committer.lacks(store)
+                await self.publish()
+        except Refused as refused:
+            if refused.code is not Code.DIVERGED:
+                raise
+            self.refused_count += 1
         return is_sent
 
     async def pull(self) -> bool:
         """Hear of what happened until there is nothing new; True if there was anything."""
         is_new = False
-        while (await self.follower.poll(0.0)).has_moved:
+        while (polled := await self.follower.poll(0.0)).has_moved:
             is_new = True
+            if polled.lost is not None:
+                await self.begin_again(polled.lost)
         await self.follower.let_go()
         return is_new
+
+    async def begin_again(self, page: messages.FeedPage) -> None:
+        """The history is another one: as the engine does it."""
+        self.begun_again.append(page)
+        await self.relisting.begin(page)
+        self.session.has_void_ids = page.status is messages.FeedStatus.DIVERGED
+        self._resends.clear()
+        self.committer.begin_again()
+        await self.session.open()
+        await self.relisting.run()
+
+    def _renumbered(self, fresh: dict[InodeId, InodeId]) -> None:
+        self.fs.renumbered(fresh)
+        self.publications.renumber(fresh)
 
     @property
     def is_clean(self) -> bool:
@@ -276,6 +246,8 @@ class Device:
             is_sent, is_new = await self.push(), await self.pull()
             if not is_sent and not is_new and self.is_clean:
                 return
+            if not is_sent and not is_new and self.committer.has_deferred():
+                await trio.sleep(DEFER_SECONDS[Status.BLOCKED])
         rows = self.local.journal.unsettled(20) + self.local.journal.failed(20)
         raise AssertionError(f"{self.name} never comes to rest: {rows}")
 
@@ -414,6 +386,19 @@ class Fleet:
         await device.begin()
         self.devices.append(device)
         return device
+
+    def save(self) -> Path:
+        """The data of the server as it is now, to be put back."""
+        copy = self.place / f"saved-{len(list(self.place.iterdir()))}"
+        self.served.ground.database.close()
+        shutil.copytree(self.served.data, copy)
+        return copy
+
+    def put_back(self, saved: Path) -> None:
+        """Let the server have that data again, as if it had never had any other."""
+        self.served.ground.database.close()
+        shutil.rmtree(self.served.data)
+        shutil.copytree(saved, self.served.data)
 
     async def settle(self) -> dict[str, object]:
         """Let all devices send and hear until each has nothing to do; gives the one tree that they all show."""

@@ -10,7 +10,7 @@ import trio
 from cache.check import check
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import CommitId, Incarnation, InodeId, RevisionNumber, Seq
-from drivefs.protocol.messages import Cursor, Entry, FeedStatus, InodesReply, InodesRequest
+from drivefs.protocol.messages import Cursor, Entry, FeedPage, FeedStatus, InodesReply, InodesRequest
 from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.remote import errors
 from drivefs.sync.contents import Shown
@@ -93,8 +93,9 @@ class World:
     def begin(self) -> None:
         """The feed has expired; the next session has given a cursor."""
         self.kernel.forgotten.clear()
-        trio.run(self.relisting.begin, FeedStatus.EXPIRED)
         cursor = Cursor(incarnation=Incarnation(1), seq=Seq(6), commit=CommitId(b"c"))
+        page = FeedPage(workspace=WORKSPACE, status=FeedStatus.EXPIRED, cursor=cursor)
+        trio.run(self.relisting.begin, page)
         self.bench.local.replica.set_cursor(WORKSPACE, cursor)
 
 

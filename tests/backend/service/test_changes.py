@@ -1,13 +1,15 @@
 """The feed: what pages hold, where they end, and which cursors it can go on from."""
 
+import msgspec
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, insert, update
 
 from backend.metadata import schema
 from drivefs.protocol import messages
-from drivefs.protocol.ids import CommitId, Incarnation, InodeId, Seq
-from drivefs.protocol.messages import Cursor, FeedPage, FeedStatus
-from tests.backend.service.drive import DIRECTORY, Device, Drive
+from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.ids import CommitId, Incarnation, InodeId, OpNumber, Seq
+from drivefs.protocol.messages import CommitRequest, Cursor, FeedPage, FeedStatus
+from tests.backend.service.drive import DIRECTORY, FILE, Device, Drive
 
 pytestmark = pytest.mark.anyio
 
@@ -18,16 +20,16 @@ async def cursor_of(device: Device) -> Cursor:
     return reply.workspaces[0].head
 
 
-async def read(device: Device, cursor: Cursor, limit: int = 5000) -> FeedPage | None:
-    followed = messages.WorkspaceCursor(workspace=device.drive.workspace, cursor=cursor)
+async def read(device: Device, cursor: Cursor, limit: int = 5000, *, seen: Cursor | None = None) -> FeedPage | None:
+    followed = messages.WorkspaceCursor(workspace=device.drive.workspace, cursor=cursor, seen=seen)
     request = messages.ChangesRequest(cursors=[followed], limit=limit)
     pages = (await device.drive.changes.read(device.caller, request)).pages
     assert len(pages) <= 1
     return pages[0] if pages else None
 
 
-async def known(device: Device, cursor: Cursor, limit: int = 5000) -> FeedPage:
-    page = await read(device, cursor, limit)
+async def known(device: Device, cursor: Cursor, limit: int = 5000, *, seen: Cursor | None = None) -> FeedPage:
+    page = await read(device, cursor, limit, seen=seen)
     assert page is not None
     return page
 
@@ -114,6 +116,60 @@ async def test_a_cursor_of_another_history_has_diverged(drive: Drive, laptop: De
     for cursor in others:
         page = await known(laptop, cursor)
         assert (page.status, page.cursor, page.inodes) == (FeedStatus.DIVERGED, head, [])
+
+
+@pytest.mark.fault(40)
+async def test_a_commit_that_a_device_has_seen_beyond_its_cursor_is_judged_too(drive: Drive, laptop: Device) -> None:
+    old = await cursor_of(laptop)
+    await laptop.make(b"a")
+    head = await cursor_of(laptop)
+    assert (await known(laptop, old, seen=head)).status is FeedStatus.CHANGES
+    lost = Cursor(incarnation=head.incarnation, seq=head.seq, commit=CommitId(b"x" * 16))
+    page = await known(laptop, old, seen=lost)
+    assert (page.status, page.shared, page.cursor, page.inodes) == (FeedStatus.DIVERGED, old.seq, head, [])
+
+
+@pytest.mark.fault(40)
+async def test_a_history_goes_on_through_restores_up_to_what_is_common(drive: Drive, laptop: Device) -> None:
+    cursors = []
+    for name in (b"a", b"b", b"c"):
+        await laptop.make(name)
+        cursors.append(await cursor_of(laptop))
+    first, second, third = cursors
+    other = Incarnation(third.incarnation + 1)
+    here = {"account": drive.home.account, "workspace": drive.workspace}
+    await drive.execute(insert(schema.restores).values(**here, number=1, ended=other, head_seq=second.seq))
+    await drive.execute(insert(schema.restores).values(**here, number=2, ended=third.incarnation + 2, head_seq=9))
+
+    async def judged(cursor: Cursor) -> FeedPage:
+        return await known(laptop, msgspec.structs.replace(cursor, incarnation=other))
+
+    page = await judged(first)
+    assert (page.status, page.cursor) == (FeedStatus.CHANGES, third)
+    page = await judged(third)
+    assert (page.status, page.shared) == (FeedStatus.DIVERGED, second.seq)
+    at_head = msgspec.structs.replace(third, incarnation=Incarnation(third.incarnation + 2))
+    page = await known(laptop, at_head)
+    assert (page.status, page.cursor, page.inodes) == (FeedStatus.CHANGES, third, [])
+
+
+@pytest.mark.fault(40)
+async def test_nothing_is_committed_to_a_history_that_lacks_what_the_device_has_seen(
+    drive: Drive, laptop: Device
+) -> None:
+    await laptop.make(b"a")
+    head = await cursor_of(laptop)
+    lost = Cursor(incarnation=head.incarnation, seq=head.seq, commit=CommitId(b"x" * 16))
+    mutation = laptop.create(b"b", FILE)
+    for seen, is_taken in ((lost, False), (head, True)):
+        request = CommitRequest(epoch=laptop.epoch, watermark=OpNumber(1), mutations=[mutation], seen=seen)
+        if is_taken:
+            await drive.commits.commit(laptop.caller, drive.workspace, request)
+            continue
+        with pytest.raises(ProtocolError) as caught:
+            await drive.commits.commit(laptop.caller, drive.workspace, request)
+        assert caught.value.code is Code.DIVERGED
+        assert await cursor_of(laptop) == head
 
 
 @pytest.mark.fault(43)

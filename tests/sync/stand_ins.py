@@ -1,0 +1,79 @@
+"""Stand-ins in the devices of a `fleet`: for the kernel and those who fetch one thing at a time."""
+
+from typing import Any
+
+from drivefs.protocol import blocks as codec
+from drivefs.protocol import messages
+from drivefs.protocol.ids import InodeId, WorkspaceId
+from drivefs.sync.ends import Ends
+
+
+class Kernel:
+    """Knows nothing that it could forget, but which numbers mean which inodes."""
+
+    def __init__(self) -> None:
+        self.aliases: dict[InodeId, InodeId] = {}
+
+    def inode(self, inode: InodeId, *, content: bool) -> None:
+        pass
+
+    def entry(self, parent: InodeId, name: bytes) -> None:
+        pass
+
+    def merged(self, inode: InodeId, into: InodeId, *, is_new: bool) -> None:
+        self.aliases[inode] = into
+
+    def meant(self, inode: InodeId) -> InodeId:
+        while inode in self.aliases:
+            inode = self.aliases[inode]
+        return inode
+
+
+class Lister:
+    """Lists directories and block lists as of the replica's cursor."""
+
+    def __init__(self, ends: Ends) -> None:
+        self._ends = ends
+
+    async def list_directory(self, directory: InodeId) -> None:
+        replica = self._ends.local.replica
+        cursor = replica.cursor(self._ends.workspace)
+        assert cursor is not None
+        request = messages.ListRequest(directory=directory, as_of=cursor.seq, limit=2000)
+        reply = await self._ends.remote.list_directory(self._ends.workspace, request)
+        assert not reply.more
+        replica.apply_listing(reply.directory, reply.entries, cursor.seq, complete=True)
+
+    async def list_many(self, directories: list[InodeId]) -> None:
+        """None of them together: each is asked for by itself."""
+
+    async def content(self, inode: InodeId, revision: Any) -> bytes:
+        known = self._ends.local.replica.content(inode, revision)
+        if known is not None:
+            return known
+        request = messages.ContentRequest(inode=inode, revision=revision)
+        reply = await self._ends.remote.content(self._ends.workspace, request)
+        self._ends.local.replica.put_content(inode, revision, reply.blocks)
+        return reply.blocks
+
+
+class Fetcher:
+    """Fetches blocks one request at a time."""
+
+    def __init__(self, ends: Ends) -> None:
+        self._ends = ends
+
+    async def fetch(self, workspace: WorkspaceId, inode: InodeId, blocks: Any, *, urgent: bool) -> None:
+        for block in blocks:
+            await self._ends.local.blocks.keep([(block, await self.read(workspace, inode, block))])
+
+    async def read(self, workspace: WorkspaceId, inode: InodeId, block: Any) -> bytes:
+        found: list[bytes] = []
+
+        async def arrived(frames: list[codec.Frame]) -> None:
+            for frame in frames:
+                assert frame.payload is not None, "the server has the block"
+                found.append(codec.decode_payload(frame.payload, block))
+
+        await self._ends.remote.get_blocks(workspace, [block], arrived)
+        return found[0]
