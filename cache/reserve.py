@@ -33,6 +33,7 @@ class Reserve:
         self._is_held = False
         create_private(self._path)
         self._take_back()
+        self.look()
 
     def free_bytes(self) -> int:
         """What the file system would still let us write."""

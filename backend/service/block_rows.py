@@ -50,6 +50,8 @@ class CopyPlace:
     object: str
     offset: int
     length: int
+    is_owed: bool = False
+    """Whether it could not be read the last time; it may be readable after all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +110,10 @@ def known_blocks(connection: Connection, account: AccountId, ids: Collection[Blo
 
 
 def places(connection: Connection, account: AccountId, ids: Collection[BlockId]) -> dict[BlockId, CopyPlace]:
-    """Where the copies of those blocks lie that are here; the others are left out."""
+    """Where the copies of those blocks lie that are here, or were the last time anybody looked for them."""
     found = {}
-    columns = [block_copies.c[name] for name in ("block", "generation", "key", "object", "offset", "length")]
+    names = ("block", "generation", "key", "object", "offset", "length")
+    columns = [*(block_copies.c[name] for name in names), block_copies.c.state == CopyState.OWED]
     for some in portions(ids):
         statement = (
             select(*columns)
@@ -124,7 +127,6 @@ def places(connection: Connection, account: AccountId, ids: Collection[BlockId])
                 block_copies.c.account == account,
                 block_copies.c.block.in_(some),
                 block_copies.c.store == STORE,
-                block_copies.c.state == CopyState.STORED,
                 blocks.c.state.in_(HERE),
             )
         )
@@ -169,6 +171,15 @@ def record(connection: Connection, pin: Pin, written: Sequence[StoredBlock], lim
 
 def mark_lost(connection: Connection, account: AccountId, place: CopyPlace) -> None:
     """Note that a copy cannot be read, so that `missing` asks for the block; unless it was replaced meanwhile."""
+    _mark(connection, account, place, CopyState.OWED)
+
+
+def mark_found(connection: Connection, account: AccountId, place: CopyPlace) -> None:
+    """Note that a copy can be read after all: the store had not answered, or was slow to show it."""
+    _mark(connection, account, place, CopyState.STORED)
+
+
+def _mark(connection: Connection, account: AccountId, place: CopyPlace, state: CopyState) -> None:
     same = (
         (block_copies.c.account == account)
         & (block_copies.c.block == place.block)
@@ -177,7 +188,7 @@ def mark_lost(connection: Connection, account: AccountId, place: CopyPlace) -> N
         & (block_copies.c.object == place.object)
         & (block_copies.c.offset == place.offset)
     )
-    connection.execute(update(block_copies).where(same).values(state=CopyState.OWED))
+    connection.execute(update(block_copies).where(same).values(state=state))
 
 
 def drop_expired_pins(connection: Connection, account: AccountId, now_ns: int) -> None:

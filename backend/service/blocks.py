@@ -138,9 +138,10 @@ class Blocks:
         keys = {place.key: await self._keys.numbered(located.account, place.key) for place in here}
         async with self._reading:
             payloads: dict[BlockId, bytes] = await self._ground.offload(self._open, located.account, here, keys)
-        lost = [place for place in here if place.block not in payloads]
-        for place in lost:
-            await self._ground.database.write(block_rows.mark_lost, located.account, place)
+        for place in here:
+            if place.is_owed is (place.block in payloads):
+                mark = block_rows.mark_found if place.is_owed else block_rows.mark_lost
+                await self._ground.database.write(mark, located.account, place)
         return [part for block in portion for part in codec.frame(block, payloads.get(block))]
 
     def _open(
@@ -158,17 +159,25 @@ class Blocks:
         """Record what the intake has made durable; delete the objects that turn out not to be needed."""
         written = intake.written
         objects = {each.place.object for each in written}
-        needed: set[str] = set()
+        unneeded = objects
         try:
             if written:
                 await self._ground.offload(self._ground.store.settle, objects)
-                needed = await self._ground.database.write(block_rows.record, pin, written, self._ground.limits)
+                # Unless it is refused, nobody knows what becomes of it until the answer is here, and a revision may
+                # name what lies in these objects by then. Those that turn out to be named by nothing take room only.
+                unneeded = set()
+                try:
+                    recording = self._ground.database.write(block_rows.record, pin, written, self._ground.limits)
+                    unneeded = objects - await recording
+                except ProtocolError:
+                    unneeded = objects
+                    raise
             if intake.known:
                 await self._ground.database.write(block_rows.pin_present, pin, intake.known)
         except OSError as error:
             raise unavailable(error) from error
         finally:
-            for name in objects - needed:
+            for name in unneeded:
                 await self._ground.offload(self._ground.store.delete, name)
 
     def _sealer(self, account: AccountId, key: sealed.AccountKey) -> Sealer:

@@ -125,6 +125,8 @@ class Checks:
             return str(error), place
         if size_bytes != row.size_bytes:
             return f"it has {size_bytes} bytes, and is recorded with {row.size_bytes}", place
+        if place.is_owed:
+            await self._ground.database.write(block_rows.mark_found, row.account, place)
         return None, None
 
     def _verify(self, account: AccountId, place: block_rows.CopyPlace, key: AccountKey) -> int:

@@ -5,12 +5,15 @@ is under way when the process dies never returns.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import apsw
 import httpx
 import trio
 
 from cache.check import check
+from cache.errors import DiskFull, Poisoned, ReplicaCorrupt
 from cache.findings import Finding
 from cache.workspace import LocalState
 from drivefs.assembly import Assembly, Ground, Options
@@ -21,9 +24,9 @@ from drivefs.protocol.ids import InodeId
 from drivefs.remote.client import Remote
 from drivefs.sync.guard import Question
 from tests.simulation.calls import Calls
-from tests.simulation.disk import SimDisk
+from tests.simulation.disk import Image, SimDisk
 from tests.simulation.lives import Life
-from tests.simulation.network import QUIET, Mood, Server, Way
+from tests.simulation.network import QUIET, Server, Way
 from tests.simulation.server import FIRST_NS, account
 from tests.simulation.streams import RandomBytes, Streams
 
@@ -66,7 +69,8 @@ class Device:
         self.name = name
         self.disk = disk
         self.mood = QUIET
-        self.is_cut = False
+        self.cut = ""
+        """The direction in which no message arrives, or `both`; empty: all arrive."""
         self.skew_ns = streams.of(name, "clock").choice([0, 0, 10**9, -(10**9), 86_400 * 10**9, -86_400 * 10**9])
         self.life: Life
         self.local: LocalState
@@ -76,6 +80,7 @@ class Device:
         self._server = server
         self._streams = streams
         self._note = note
+        self.is_ending = False
         self._ticks = 0
         self._lives = 0
         self._random_bytes = RandomBytes(streams.of(name, "bytes"))
@@ -87,19 +92,33 @@ class Device:
 
     @property
     def is_mounted(self) -> bool:
-        return self._lives > 0 and not self.life.is_dead
+        return self._lives > 0 and not self.life.is_dead and not self.is_ending
 
     # -- processes ---------------------------------------------------------------------------------------------------
 
     async def mount(self, nursery: trio.Nursery) -> None:
         """Start a process; returns when its drive answers."""
+        self.life = self._new_life()
+        self.is_ending = False
+        while True:
+            try:
+                await nursery.start(self.life.run, self._run)
+                return
+            except* (DiskFull, apsw.FullError):
+                # People have to free some space, and try again.
+                self._note(self.name, "has no room to be mounted")
+            await trio.sleep(1.0)
+            self.life = self._new_life()
+
+    def _new_life(self) -> Life:
         self._lives += 1
-        self.life = Life(self.name, self._streams.of(self.name, "threads", self._lives))
-        await nursery.start(self.life.run, self._run)
+        life = Life(self.name, self._streams.of(self.name, "threads", self._lives))
+        life.expected = (Poisoned, ReplicaCorrupt)
+        return life
 
     async def _run(self, life: Life) -> None:
         self._way = Way(life, self._server, self._streams.of(self.name, "network", self._lives), self._note)
-        self.set_network(self.mood, is_cut=self.is_cut)
+        self.tell_way()
         with self.disk.booted():
             root = self.disk.root
             self.local = LocalState(root / "state", root / "cache", offload=life.offload, cache_limit_bytes=CACHE_BYTES)
@@ -141,31 +160,52 @@ class Device:
     def _asked(self, question: Question) -> None:
         raise AssertionError("a guard that is off asks nobody")
 
-    async def die(self, *, power: bool) -> None:
+    async def die(self, *, power: bool, back_to: Image | None = None) -> None:
         """The process is killed, or the machine loses power; returns when nothing of it runs any more."""
         self.life.die()
-        if power:
+        # What still runs on its way to the next checkpoint is told that nothing is accepted.
+        self.local.journal._database.poison(OSError("the process is dead"))
+        if back_to is not None:
+            self.disk.go_back(back_to)
+        elif power:
             self.disk.crash()
         else:
             self.disk.kill()
-        await self.life.ended()
-        self.local.close()
+        with trio.CancelScope(shield=True):
+            await self.life.ended()
+        self._close()
+
+    def _close(self) -> None:
+        """Give back what the process of an ended life had open; it may be done twice."""
+        with suppress(apsw.Error):
+            self.local.close()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the process has ended by itself, or is about to, since its disk failed."""
+        return self.life.is_dead or self.local.journal._database.poisoned is not None
+
+    async def ended_by_disk(self, seconds: float) -> None:
+        """Return when the process has ended because its disk failed, or after so long."""
+        with trio.move_on_after(seconds):
+            await self.life.ended()
 
     async def unmount(self) -> None:
-        """End in order."""
-        await self.local.barrier()
-        self.life.die()
-        await self.life.ended()
-        self.local.close()
+        """End in order; a machine that is about to be killed may be, meanwhile."""
+        self.is_ending = True
+        with trio.CancelScope(shield=True):
+            await self.local.barrier()
+            self.life.die()
+            await self.life.ended()
+        self._close()
 
     # -- the way to the server ---------------------------------------------------------------------------------------
 
-    def set_network(self, mood: Mood, *, is_cut: bool, one_way: str = "") -> None:
-        """How messages fare from now on; `one_way` names the direction in which none arrives."""
-        self.mood, self.is_cut = mood, is_cut
-        self._way.mood = mood
-        self._way.can_send = not is_cut and one_way != "to server"
-        self._way.can_receive = not is_cut and one_way != "to device"
+    def tell_way(self) -> None:
+        """Let `mood` and `cut` hold for what is sent from now on, and for what is on its way."""
+        self._way.mood = self.mood
+        self._way.can_send = self.cut not in ("both", "to server")
+        self._way.can_receive = self.cut not in ("both", "to device")
 
     # -- what is to be asked of it -----------------------------------------------------------------------------------
 

@@ -21,7 +21,13 @@ from tests.simulation.sqlite_files import gated
 LOG_SUFFIXES = ("-wal", "-journal")
 
 SMALL_SIZES = {
-    reserve: {"RESERVE_BYTES": 64 * 2**10, "FLOOR_BYTES": 32 * 2**10, "LOW_BYTES": 16 * 2**10, "CREDIT_BYTES": 4096},
+    reserve: {
+        "RESERVE_BYTES": 2**20,
+        "FLOOR_BYTES": 128 * 2**10,
+        "LOW_BYTES": 64 * 2**10,
+        "CREDIT_BYTES": 4096,
+        "LOOK_EVERY": 1,
+    },
     workspace: {"CHECKPOINT_BYTES": 128 * 2**10, "FINISH_BYTES": 512 * 2**10, "REST_BYTES": 16 * 2**10},
 }
 

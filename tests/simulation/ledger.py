@@ -47,6 +47,16 @@ class Ledger:
             del self._volatile[content]
             del self._written[content]
 
+    def written_by(self, device: str) -> set[bytes]:
+        """What a device has to keep now."""
+        return {content for content, owner in self._written.items() if owner == device}
+
+    def went_back(self, device: str, kept: set[bytes]) -> None:
+        """A device has no more than it had when these were all that it had written."""
+        for content in self.written_by(device) - kept:
+            del self._written[content]
+            self._volatile.pop(content, None)
+
     def owed(self) -> set[bytes]:
         """What has to be somewhere."""
         return set(self._written) - self.given_up

@@ -26,6 +26,8 @@ class Life:
     def __init__(self, name: str, chance: random.Random) -> None:
         self.name = name
         self.is_dead = False
+        self.expected: tuple[type[Exception], ...] = ()
+        """Errors with which the process may end by itself."""
         self.nursery: trio.Nursery
         self._chance = chance
         self._scope = trio.CancelScope()
@@ -40,6 +42,7 @@ class Life:
                     await body(self)
                     task_status.started()
         except BaseException as error:
+            self.is_dead = self.is_dead or all(isinstance(each, self.expected) for each in leaves(error))
             if not self.is_dead:
                 raise
             left = left_of(error)
@@ -69,6 +72,13 @@ class Life:
         if self.is_dead:
             raise Dead
         return work(*args)
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """The errors in a group, but for cancellations that came of them."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in leaves(each)]
+    return [] if isinstance(error, trio.Cancelled) else [error]
 
 
 def left_of(error: BaseException) -> BaseException | None:

@@ -71,6 +71,10 @@ class Server:
         self.life: Life | None = None
         self.asgi: ASGI | None = None
         self.open: set[_Exchange] = set()
+        self.may_fail = False
+        """Whether a 500 is to be expected."""
+        self.failures: list[str] = []
+        """Where it was not."""
 
     def begin(self, life: Life, asgi: ASGI) -> None:
         self.life, self.asgi = life, asgi
@@ -94,6 +98,10 @@ class Server:
         self.open.add(exchange)
         try:
             await self.asgi(exchange.request, exchange.receive, send)
+        except Exception as error:
+            # An HTTP server breaks the connection off, and goes on.
+            if not self.may_fail:
+                self.failures.append(f"{exchange.request['path']}: {error!r}")
         finally:
             self.open.discard(exchange)
             exchange.reply.close()
@@ -175,6 +183,8 @@ class Way(httpx.AsyncBaseTransport):
 
         async def send(message: dict[str, Any]) -> None:
             await trio.lowlevel.checkpoint()
+            if message.get("status") == httpx.codes.INTERNAL_SERVER_ERROR and not self._server.may_fail:
+                self._server.failures.append(exchange.request["path"])
             if is_lost or not self.can_receive:
                 return
             if is_broken and message["type"] == "http.response.body":
@@ -217,7 +227,8 @@ class _Reply(httpx.AsyncByteStream):
         self._receiving = receiving
         self._seconds = seconds
         self._is_trickling = way._happens(way.mood.trickling)
-        self._is_garbled = way._happens(way.mood.garbled)
+        # What travels is protected by TLS, and metadata is believed; but a block is what its id says, or nothing.
+        self._is_garbled = exchange.request["path"].endswith("/blocks/get") and way._happens(way.mood.garbled)
 
     async def next(self) -> dict[str, Any] | None:
         """The next message, once it is here; None after the last one."""
@@ -249,8 +260,6 @@ class _Reply(httpx.AsyncByteStream):
     def _garble(self, body: bytes) -> bytes:
         self._way._note("garbled", self._exchange.request["path"])
         place = self._way._chance.randrange(len(body))
-        if self._way._chance.random() < 0.5:
-            return body[:place]
         return body[:place] + bytes([body[place] ^ 0x55]) + body[place + 1 :]
 
     async def aclose(self) -> None:

@@ -1,11 +1,18 @@
-"""What a run is like: how many devices, how much they do, and which faults come how often."""
+"""What a run is like: how many devices, how much they do, and which faults come how often.
 
-from dataclasses import dataclass
+Owns the profiles by name, and what each seed makes of one: it takes some of the profile's faults and leaves others out,
+since what one fault brings about is often hidden by another one.
+"""
+
+import random
+from dataclasses import dataclass, replace
+
+from tests.simulation.network import Mood
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """See the module."""
+    """See the module. Seconds are the average from one fault to the next; 0: it does not come."""
 
     clients: int = 2
     operations: int = 20
@@ -14,6 +21,85 @@ class Profile:
     """How many of them follow the one before at once."""
     pause_seconds: float = 1.0
     """How long they wait before the others, on average."""
+    moods_seconds: float = 0.0
+    """The network changes how it treats messages."""
+    cuts_seconds: float = 0.0
+    """The network is cut, in one direction or both, or comes and goes."""
+    kills_seconds: float = 0.0
+    """The process of a device dies."""
+    power_seconds: float = 0.0
+    """A device loses power."""
+    unmounts_seconds: float = 0.0
+    """A device is unmounted for a while."""
+    server_kills_seconds: float = 0.0
+    server_power_seconds: float = 0.0
+    database_faults: float = 0.0
+    """How many transactions of the server fail."""
+    store_faults: float = 0.0
+    """How many calls of the server's object store fail."""
+    disk_faults_seconds: float = 0.0
+    """A device's disk is full for a while, or a sync fails, or what can be fetched again rots."""
+    rollbacks_seconds: float = 0.0
+    """A device's disk goes back to an older state."""
 
 
-PROFILES = {"quiet": Profile()}
+QUIET = Profile()
+NETWORK = Profile(moods_seconds=6.0, cuts_seconds=10.0)
+CRASHES = Profile(kills_seconds=12.0, power_seconds=15.0, unmounts_seconds=20.0)
+SERVER = Profile(server_kills_seconds=12.0, server_power_seconds=15.0, database_faults=0.02, store_faults=0.03)
+DISK = Profile(disk_faults_seconds=8.0, kills_seconds=20.0)
+MIXED = Profile(
+    moods_seconds=8.0,
+    cuts_seconds=12.0,
+    kills_seconds=15.0,
+    power_seconds=20.0,
+    unmounts_seconds=25.0,
+    server_kills_seconds=15.0,
+    server_power_seconds=25.0,
+    database_faults=0.01,
+    store_faults=0.02,
+    disk_faults_seconds=15.0,
+)
+PROFILES = {
+    "quiet": QUIET,
+    "network": NETWORK,
+    "crashes": CRASHES,
+    "server": SERVER,
+    "disk": DISK,
+    "mixed": MIXED,
+    "long": replace(MIXED, operations=120, clients=3),
+}
+FAULTS = [name for name in Profile.__dataclass_fields__ if name.endswith(("_faults", "_seconds"))]
+
+
+def drawn(profile: Profile, chance: random.Random) -> Profile:
+    """What one seed makes of a profile: each of its faults comes as often as said, more often, or not at all."""
+    found = {}
+    for name in FAULTS:
+        often = getattr(profile, name)
+        factor = chance.choice([0.0, 0.0, 0.5, 1.0, 1.0, 2.0])
+        if name != "pause_seconds":
+            found[name] = often * factor
+    return replace(profile, **found)
+
+
+def sized(profile: Profile, clients: int, operations: int) -> Profile:
+    """A profile with other sizes, where they are not 0."""
+    return replace(profile, clients=clients or profile.clients, operations=operations or profile.operations)
+
+
+def drawn_mood(chance: random.Random) -> Mood:
+    """A way that is slow, or loses messages, or does worse."""
+    kind = chance.choice(["slow", "lossy", "breaking", "repeating", "trickling", "portal", "garbling", "all"])
+    slow = Mood(longest_seconds=chance.choice([0.05, 0.5, 3.0]))
+    worse = {
+        "slow": {},
+        "lossy": {"lost_request": 0.1, "lost_reply": 0.15},
+        "breaking": {"refused": 0.1, "broken": 0.15},
+        "repeating": {"repeated": 0.3},
+        "trickling": {"trickling": 0.3},
+        "portal": {"foreign": 0.5},
+        "garbling": {"garbled": 0.1},
+    }
+    worse["all"] = {name: each / 4 for part in worse.values() for name, each in part.items()}
+    return replace(slow, **worse[kind])

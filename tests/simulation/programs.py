@@ -46,10 +46,20 @@ class Program:
         self._note = note
         self._drawn = 0
         self._held: list[Held] = []
+        """What stays open from one call to a later one."""
+        self._opened: list[Held] = []
+        """What is open for the call that is under way."""
+        self._stepping: trio.CancelScope | None = None
 
     def begin(self) -> None:
         """The drive was mounted: nothing is open."""
         self._held.clear()
+        self._opened.clear()
+
+    def end(self) -> None:
+        """The drive is going: what is under way never returns."""
+        if self._stepping is not None:
+            self._stepping.cancel()
 
     def close_all(self) -> None:
         """Close what is open, as at the end of all programs."""
@@ -60,10 +70,13 @@ class Program:
         """One call, or the few that belong together."""
         often = [self.write, self.save, self.rename, self.edit]
         change = self._chance.choice([*often, *often, *self._seldom()])
-        try:
-            await change()
-        except REFUSALS as error:
-            self._say(f"{change.__name__} failed: {type(error).__name__}")
+        with trio.CancelScope() as self._stepping:
+            try:
+                await change()
+            except REFUSALS as error:
+                self._say(f"{change.__name__} failed: {type(error).__name__}")
+        while self._opened and self._device.is_mounted:
+            self._close(self._opened.pop())
 
     def _seldom(self) -> list[Callable[[], Awaitable[None]]]:
         names = [self.mkdir, self.unlink, self.rmdir, self.remove_tree, self.link, self.symlink, self.exchange]
@@ -121,7 +134,9 @@ class Program:
 
     async def _open(self, path: str, flags: int) -> Held:
         inode, number = await self._device.calls.open(path, os.O_RDWR | flags)
-        return Held(path, self._device.calls.number(inode), number)
+        held = Held(path, self._device.calls.number(inode), number)
+        self._opened.append(held)
+        return held
 
     def _close(self, held: Held) -> None:
         self._device.calls.fs.release(held.number)
@@ -133,13 +148,11 @@ class Program:
         await self._put_and_close(await self._open(path, os.O_CREAT | os.O_TRUNC), 0, data)
 
     async def _put_and_close(self, held: Held, offset: int, data: bytes) -> None:
-        try:
-            await self._put(held, offset, data)
-            if self._chance.random() < 0.3:
-                await self._fsync(held)
-        finally:
-            if self._device.is_mounted:
-                self._close(held)
+        await self._put(held, offset, data)
+        if self._chance.random() < 0.3:
+            await self._fsync(held)
+        self._opened.remove(held)
+        self._close(held)
 
     async def edit(self) -> None:
         """Write into a file where it stands."""
@@ -177,6 +190,7 @@ class Program:
             path, data = await self._new_path(NAMES), self._data()
             self._say(f"hold {path} {data[:40]!r} of {len(data)}")
             held = await self._open(path, os.O_CREAT)
+            self._opened.remove(held)
             self._held.append(held)
             await self._put(held, 0, data)
 

@@ -6,7 +6,8 @@ made once in each process and copied, since hashing a password and making tables
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +15,7 @@ from unittest import mock
 
 import trio
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import OperationalError
 
 from backend import app
 from backend.api.services import Services
@@ -30,6 +32,7 @@ from drivefs.protocol.ids import DeviceId, InodeId, WorkspaceId
 from tests.simulation.disk import Image, SimDisk
 from tests.simulation.lives import Life
 from tests.simulation.network import Server as Address
+from tests.simulation.server_faults import Faults, FaultyStore, fail_transactions
 from tests.simulation.streams import RandomBytes, Streams
 
 USER, PASSWORD = "ann", "correct horse"
@@ -114,8 +117,9 @@ def account() -> Account:
 class ServerProcess:
     """The server's machine: `start` and `kill` are its process's."""
 
-    def __init__(self, disk: SimDisk, address: Address, streams: Streams) -> None:
+    def __init__(self, disk: SimDisk, address: Address, streams: Streams, faults: Faults) -> None:
         self.disk = disk
+        self.faults = faults
         self.life: Life
         self.services: Services
         self.ground: Ground
@@ -126,6 +130,10 @@ class ServerProcess:
         self.dressed: Callable[[ServerProcess], None] = lambda server: None
         """Told of each process before it serves: what wraps its parts."""
         disk.go_back(account().data)
+
+    @property
+    def is_up(self) -> bool:
+        return self._address.life is not None
 
     def now_ns(self) -> int:
         self._ticks += 1
@@ -138,10 +146,12 @@ class ServerProcess:
 
     async def _serve(self, life: Life) -> None:
         data = self.disk.root
-        self.ground = _ground(data, life.offload, self.now_ns, self._random_bytes)
+        ground = _ground(data, life.offload, self.now_ns, self._random_bytes)
+        self.ground = replace(ground, store=FaultyStore(ground.store, self.faults))
         self.ground.store.prepare()  # type: ignore[attr-defined]
         keys = AccountKeys(self.ground.database, MASTER, self.now_ns, self._random_bytes)
         await keys.verify_master()
+        fail_transactions(self.ground.database, self.faults)
         self.services = app.make_services(self.ground, keys, sealed.Algorithm.AEGIS_256)
         self.dressed(self)
         life.nursery.start_soon(self._keep_presence, self.services)
@@ -150,7 +160,8 @@ class ServerProcess:
     async def _keep_presence(self, services: Services) -> None:
         while True:
             await trio.sleep(FLUSH_SECONDS)
-            await services.devices.flush()
+            with suppress(OperationalError):
+                await services.devices.flush()
 
     async def die(self, *, power: bool) -> None:
         """The process ends, or its machine loses power; returns when nothing of it runs."""

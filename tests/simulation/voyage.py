@@ -16,13 +16,15 @@ import trio
 from tests.simulation import scheduler
 from tests.simulation.device import Device
 from tests.simulation.disk import SimDisk
+from tests.simulation.fates import Fates
 from tests.simulation.interception import small_sizes, watching
 from tests.simulation.network import QUIET, Server
 from tests.simulation.oracle import Oracle, Violated
-from tests.simulation.profiles import Profile
+from tests.simulation.profiles import Profile, drawn
 from tests.simulation.programs import Program
 from tests.simulation.scheduler import Trace
 from tests.simulation.server import NAMES, ServerProcess, account
+from tests.simulation.server_faults import Faults
 from tests.simulation.streams import Streams
 
 REST_SECONDS = 900.0
@@ -50,7 +52,7 @@ class Voyage:
 
     def __init__(self, seed: int, profile: Profile, trace: Trace) -> None:
         self._streams = Streams(seed)
-        self._profile = profile
+        self._profile = drawn(profile, self._streams.of("profile"))
         self._trace = trace
         self.outcome = Outcome(seed)
         self._oracle = Oracle()
@@ -68,7 +70,10 @@ class Voyage:
         names = NAMES[: self._profile.clients]
         disks = {name: SimDisk(place / name, self._streams.of(name, "disk")) for name in ("server", *names)}
         with watching(*disks.values()), small_sizes():
-            self._server = ServerProcess(disks["server"], self._address, self._streams)
+            profile = self._profile
+            faults = Faults(profile.database_faults, profile.store_faults, self._streams.of("server", "faults"))
+            self._address.may_fail = faults.are_possible
+            self._server = ServerProcess(disks["server"], self._address, self._streams, faults)
             self._server.dressed = self._oracle.dress
             self._devices = [
                 Device(name, disks[name], self._address, streams=self._streams, note=self._note) for name in names
@@ -83,13 +88,14 @@ class Voyage:
             Program(device, self._oracle.ledger, self._streams.of(device.name, "programs"), self._say)
             for device in self._devices
         ]
+        for device in self._devices:
+            await device.mount(nursery)
         try:
             async with trio.open_nursery() as working:
-                for device, program in zip(self._devices, programs, strict=True):
-                    working.start_soon(self._work, device, program, nursery)
-                working.start_soon(self._look, working)
+                await self._all_work(working, programs, nursery)
+                working.cancel_scope.cancel()
             self.outcome.virtual_seconds = trio.current_time()
-            await self._rest(programs)
+            await self._rest(programs, nursery)
             await self._oracle.look_at_rest(self._server, self._devices)
             for device in self._devices:
                 await device.unmount()
@@ -100,40 +106,63 @@ class Voyage:
                 device.life.die()
             self._server.ground.database.close()
 
-    async def _work(self, device: Device, program: Program, nursery: trio.Nursery) -> None:
-        chance = self._streams.of(device.name, "fate")
-        await device.mount(nursery)
-        program.begin()
+    async def _all_work(self, working: trio.Nursery, programs: list[Program], nursery: trio.Nursery) -> None:
+        """Programs work, and faults come meanwhile; returns when the work is done."""
+        fates = Fates(self._profile, self._streams, self._oracle, self._note)
+        fates.start(working, nursery, self._server)
+        for device, program in zip(self._devices, programs, strict=True):
+            fates.start_device(working, nursery, device, program)
+        working.start_soon(self._look)
+        async with trio.open_nursery() as users:
+            for device, program in zip(self._devices, programs, strict=True):
+                users.start_soon(self._work, device, program)
+
+    async def _work(self, device: Device, program: Program) -> None:
+        chance = self._streams.of(device.name, "pauses")
         for _ in range(self._profile.operations):
             # Programs do much at once, and then nothing for a while.
             is_busy = chance.random() < self._profile.business
             await trio.sleep(chance.random() * 0.02 if is_busy else chance.expovariate(1 / self._profile.pause_seconds))
-            await program.step()
-        program.close_all()
+            if device.is_mounted:
+                await program.step()
         self._note(device.name, "has done its work")
 
-    async def _look(self, working: trio.Nursery) -> None:
-        """Look at all that has to hold at any time, until the work is done."""
-        while len(working.child_tasks) > 1:
+    async def _look(self) -> None:
+        """Look at all that has to hold at any time."""
+        while True:
             await trio.sleep(LOOK_SECONDS)
             await self._oracle.look(self._server, self._devices)
 
-    async def _rest(self, programs: list[Program]) -> None:
+    async def _rest(self, programs: list[Program], nursery: trio.Nursery) -> None:
         """All faults end: everything comes to rest in time."""
         self._note("peace")
         began = trio.current_time()
-        for device in self._devices:
-            device.set_network(QUIET, is_cut=False)
+        self._server.faults.end()
+        if not self._server.is_up:
+            await self._server.start(nursery)
+        for device, program in zip(self._devices, programs, strict=True):
+            device.mood, device.cut = QUIET, ""
+            device.disk.room_bytes, device.disk.failing_syncs = None, 0
+            if device.is_mounted and not device.has_failed:
+                device.tell_way()
+                program.close_all()
         while not await self._is_at_rest():
+            for device in self._devices:
+                if not device.is_mounted or device.has_failed:
+                    self._note(device.name, "is mounted again")
+                    await device.die(power=False)
+                    await device.mount(nursery)
             if trio.current_time() - began > REST_SECONDS:
                 raise Violated(f"I10: {self._unrest()}")
             await trio.sleep(LOOK_SECONDS)
         self.outcome.rest_seconds = trio.current_time() - began
 
     async def _is_at_rest(self) -> bool:
+        if self._address.failures:
+            raise Violated(f"the server answered 500: {self._address.failures}")
         await self._server.ground.database.read(self._oracle.catch_up)
         head = self._oracle.sequence.seq
-        return all(device.seq == head and not device.has_unsent for device in self._devices)
+        return all(d.is_mounted and d.seq == head and not d.has_unsent for d in self._devices)
 
     def _unrest(self) -> str:
         return "; ".join(

@@ -2,14 +2,17 @@
 
 import random
 import struct
+from typing import Any
 
 import anyio
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from backend.service import block_rows
 from backend.service.sealing import SMALL_PAYLOAD_BYTES
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import messages, routes
+from drivefs.protocol.errors import Code
 from tests.backend.api.conftest import QUOTA_BYTES
 from tests.backend.api.served import Request, Served, framed
 
@@ -193,6 +196,37 @@ async def test_a_lost_block_is_not_served_is_asked_for_and_is_healed(served: Ser
     await served.put(block)
     assert await served.missing(codec.block_id(block)) == []
     assert codec.decode_payload((await served.get(codec.block_id(block)))[0].payload or b"", codec.block_id(block))
+
+
+async def test_a_block_that_could_not_be_read_for_a_while_is_served_again(served: Served) -> None:
+    block = noise(10, LARGE)
+    await served.put(block)
+    path = served.objects()[0]
+    path.rename(served.data / "away")
+    assert [frame.payload for frame in await served.get(codec.block_id(block))] == [None]
+    assert await served.missing(codec.block_id(block)) == [codec.block_id(block)]
+    (served.data / "away").rename(path)
+    assert (await served.get(codec.block_id(block)))[0].payload
+    assert await served.missing(codec.block_id(block)) == []
+
+
+async def test_when_nobody_knows_whether_blocks_were_recorded_their_bytes_stay(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block, database = noise(11, LARGE), served.ground.database
+    write = database.write
+
+    async def outcome_unknown(work: Any, *args: Any) -> Any:
+        result = await write(work, *args)
+        if work is block_rows.record:
+            raise OperationalError("the connection broke after COMMIT", None, ConnectionError())
+        return result
+
+    monkeypatch.setattr(database, "write", outcome_unknown)
+    assert (await served.put(block)).problem() == Code.INTERNAL
+    monkeypatch.undo()
+    assert await served.missing(codec.block_id(block)) == []
+    assert (await served.get(codec.block_id(block)))[0].payload
 
 
 @pytest.mark.parametrize("position", [0, 3, 20, 5000, -1])

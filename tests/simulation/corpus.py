@@ -1,0 +1,26 @@
+"""Runs that went wrong once, each with what was the matter: they are run again each time.
+
+A seed names a run only as long as programs and faults are drawn as they were: what it showed is told in words too, and
+wherever it can be shown by a small test, there is one.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One run; `clients` and `operations` 0: the profile's."""
+
+    name: str
+    seed: int
+    profile: str
+    clients: int = 0
+    operations: int = 0
+
+
+CORPUS = (
+    # The database was lost after it had recorded blocks, and the server removed the objects in which they lay.
+    Case(name="recorded-blocks-were-removed", seed=53, profile="server"),
+    # The store did not show an object for a while, and its only copy counted as lost ever after.
+    Case(name="a-block-that-was-not-to-be-seen-was-lost", seed=1, profile="server"),
+)

@@ -1,0 +1,163 @@
+"""What befalls devices and the server while programs work, as the profile says.
+
+Owns when a fault comes, how long it lasts, and how it ends; what it is, is the node's own. Each kind of fault has a
+task and a stream of its own. What is down is started again after a while, at the latest when there is peace.
+"""
+
+import random
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from tests.simulation.device import Device
+from tests.simulation.network import QUIET
+from tests.simulation.oracle import Oracle
+from tests.simulation.profiles import Profile, drawn_mood
+from tests.simulation.programs import Program
+from tests.simulation.server import ServerProcess
+from tests.simulation.streams import Streams
+
+FLAP_SECONDS = 2.0
+Fault = Callable[[random.Random], Awaitable[None]]
+
+
+class Fates:
+    """All that goes wrong in a run; processes that are started live in `nursery`."""
+
+    def __init__(self, profile: Profile, streams: Streams, oracle: Oracle, note: Callable[..., None]) -> None:
+        self._profile = profile
+        self._streams = streams
+        self._oracle = oracle
+        self._note = note
+
+    def start(self, working: trio.Nursery, processes: trio.Nursery, server: ServerProcess) -> None:
+        """Let faults befall the server for as long as `working` is open."""
+        profile = self._profile
+        for seconds, power in ((profile.server_kills_seconds, False), (profile.server_power_seconds, True)):
+            chance = self._streams.of("server", "fate", power)
+            if seconds:
+                working.start_soon(self._befall, seconds, chance, partial(self._crash_server, server, processes, power))
+
+    def start_device(self, working: trio.Nursery, processes: trio.Nursery, device: Device, program: Program) -> None:
+        """Let faults befall a device for as long as `working` is open."""
+        profile = self._profile
+        faults: list[tuple[float, str, Fault]] = [
+            (profile.moods_seconds, "mood", partial(self._change_mood, device)),
+            (profile.cuts_seconds, "cut", partial(self._cut, device)),
+            (profile.kills_seconds, "kill", partial(self._crash, device, processes, program, False)),
+            (profile.power_seconds, "power", partial(self._crash, device, processes, program, True)),
+            (profile.unmounts_seconds, "unmount", partial(self._unmount, device, processes, program)),
+            (profile.disk_faults_seconds, "disk", partial(self._spoil, device, processes, program)),
+            (profile.rollbacks_seconds, "rollback", partial(self._go_back, device, processes, program)),
+        ]
+        for seconds, name, fault in faults:
+            if seconds:
+                working.start_soon(self._befall, seconds, self._streams.of(device.name, "fate", name), fault)
+
+    async def _befall(self, seconds: float, chance: random.Random, fault: Fault) -> None:
+        while True:
+            await trio.sleep(chance.expovariate(1 / seconds))
+            await fault(chance)
+
+    # -- the network -------------------------------------------------------------------------------------------------
+
+    async def _change_mood(self, device: Device, chance: random.Random) -> None:
+        device.mood = drawn_mood(chance)
+        self._note(device.name, device.mood)
+        device.tell_way()
+        await trio.sleep(chance.expovariate(1 / 4.0))
+        device.mood = QUIET
+        device.tell_way()
+
+    async def _cut(self, device: Device, chance: random.Random) -> None:
+        kind = chance.choice(["both", "both", "to server", "to device", "flapping"])
+        seconds = chance.expovariate(1 / chance.choice([3.0, 10.0, 60.0]))
+        self._note(device.name, "is cut off", kind, f"for {seconds:.1f}")
+        until = trio.current_time() + seconds
+        while trio.current_time() < until:
+            device.cut = "both" if kind == "flapping" else kind
+            device.tell_way()
+            await trio.sleep(min(FLAP_SECONDS, seconds) if kind == "flapping" else seconds)
+            device.cut = ""
+            device.tell_way()
+            if kind == "flapping":
+                await trio.sleep(FLAP_SECONDS)
+
+    # -- processes ---------------------------------------------------------------------------------------------------
+
+    async def _crash(
+        self, device: Device, processes: trio.Nursery, program: Program, power: bool, chance: random.Random
+    ) -> None:
+        if device.is_mounted:
+            await self._restart(device, processes, program, power=power, after_seconds=chance.expovariate(1 / 2.0))
+
+    async def _restart(
+        self, device: Device, processes: trio.Nursery, program: Program, *, power: bool, after_seconds: float = 0.0
+    ) -> None:
+        self._note(device.name, "loses power" if power else "is killed")
+        device.is_ending = True
+        program.end()
+        await device.die(power=power)
+        if power:
+            self._oracle.lost_power(device)
+        await trio.sleep(after_seconds)
+        await self._mount(device, processes, program)
+
+    async def _spoil(self, device: Device, processes: trio.Nursery, program: Program, chance: random.Random) -> None:
+        """The disk of a device is full for a while, or fails to sync once, or what is cached on it rots."""
+        kind = chance.choice(["full", "full", "sync", "rot"])
+        self._note(device.name, "has a disk with", kind)
+        if kind == "full":
+            device.disk.room_bytes = chance.choice([0, 5_000, 200_000])
+            await trio.sleep(chance.expovariate(1 / 5.0))
+            device.disk.room_bytes = None
+        elif kind == "sync" and device.is_mounted:
+            device.disk.failing_syncs = 1
+            await device.ended_by_disk(5.0)
+            device.disk.failing_syncs = 0
+            await self._restart(device, processes, program, power=chance.random() < 0.5)
+        elif kind == "rot" and device.is_mounted:
+            device.disk.rot("cache/blocks/*/*", 2)
+
+    async def _go_back(self, device: Device, processes: trio.Nursery, program: Program, chance: random.Random) -> None:
+        """A device is put back to an older state of its disk, as from a backup or a snapshot of its machine."""
+        if not device.is_mounted:
+            return
+        snapshot, kept = device.disk.snapshot(), self._oracle.ledger.written_by(device.name)
+        self._note(device.name, "is copied")
+        await trio.sleep(chance.expovariate(1 / 6.0))
+        if not device.is_mounted:
+            return
+        self._note(device.name, "goes back")
+        program.end()
+        await device.die(power=False, back_to=snapshot)
+        self._oracle.went_back(device, kept)
+        await trio.sleep(chance.random())
+        await self._mount(device, processes, program)
+
+    async def _mount(self, device: Device, processes: trio.Nursery, program: Program) -> None:
+        self._note(device.name, "is mounted")
+        await device.mount(processes)
+        program.begin()
+
+    async def _unmount(self, device: Device, processes: trio.Nursery, program: Program, chance: random.Random) -> None:
+        if not device.is_mounted:
+            return
+        self._note(device.name, "is unmounted")
+        program.close_all()
+        program.end()
+        await device.unmount()
+        await trio.sleep(chance.expovariate(1 / 10.0))
+        await self._mount(device, processes, program)
+
+    async def _crash_server(
+        self, server: ServerProcess, processes: trio.Nursery, power: bool, chance: random.Random
+    ) -> None:
+        if not server.is_up:
+            return
+        self._note("the server", "loses power" if power else "is killed")
+        await server.die(power=power)
+        await trio.sleep(chance.expovariate(1 / 3.0))
+        self._note("the server is started")
+        await server.start(processes)
