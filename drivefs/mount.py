@@ -42,6 +42,7 @@ from drivefs.remote.client import Remote
 from drivefs.sync.engine import Engine
 from drivefs.sync.events import Event, Kind, Origin
 from drivefs.sync.guard import Question
+from drivefs.sync.places import Places
 from drivefs.sync.presence import Presence
 from drivefs.sync.restoring import Restoring
 from drivefs.sync.standing import is_revoked
@@ -323,9 +324,10 @@ class _Mount:
             found.append(held.sentence(question))
         if count := parts.drive.filesystem.conflicts.count():
             found.append(conflicts.sentence(count))
+        places = Places(self._local, self._settings.credentials.root)
         found += [
-            f"what was written to inode {inode} has been damaged on this disk and is not sent ({why}). "
-            "Copy what can still be read, and write the file anew"
+            f"what was written to {places.called(inode).decode(errors='backslashreplace')!r} has been damaged on this"
+            f" disk and is not sent ({why}). Copy what can still be read, and write the file anew"
             for inode, why in parts.drive.publisher.damaged.items()
         ]
         if lacking := parts.pinning.lacking():

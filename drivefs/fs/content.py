@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from cache.drafts import DraftRow, Record
+from cache.staging import StagedRange
 from drivefs.fs.extents import Extent, Layer
 from drivefs.protocol.changes import Base
 from drivefs.protocol.ids import BlockId, InodeId
@@ -48,7 +49,7 @@ class Content:
         "__weakref__",
         "base", "base_size", "draft_count",
         "fresh", "frozen", "handles", "inline_bytes", "inode", "is_synced", "last_record", "layers", "offsets", "refs",
-        "sizes_before", "writers", "written_bytes",
+        "sizes_before", "unverified", "writers", "written_bytes",
     )  # fmt: skip
 
     def __init__(self, inode: InodeId, basis: Basis) -> None:
@@ -74,6 +75,8 @@ class Content:
         """Created or truncated through a descriptor, and not published since."""
         self.sizes_before: set[int] = set()
         """Sizes until another device changed them, since the file was opened: the kernel may still go by one."""
+        self.unverified: list[tuple[StagedRange, int]] | None = None
+        """Records of an earlier mount that were not read since, with their checksums, in order; None: not looked up."""
         self.draft_count = 0
         """How many drafts began: the number of the present one, or of the last."""
         if basis.refs is not None:

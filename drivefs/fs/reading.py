@@ -4,6 +4,7 @@ Owns no state. What is here is read at once on the event loop; what is not waits
 Invariant: one read shows one content: when it changed while bytes were fetched, the read begins again.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 
 import trio
@@ -15,7 +16,7 @@ from drivefs.fs.content import Content, Piece, Staged
 from drivefs.fs.extents import Extent, Layer
 from drivefs.fs.interfaces import BlockFetcher, Lister
 from drivefs.fs.readahead import ReadState
-from drivefs.protocol.ids import InodeId, WorkspaceId
+from drivefs.protocol.ids import MAX_ID, InodeId, WorkspaceId
 from drivefs.protocol.model import unpack_blocks
 from drivefs.remote.errors import RemoteError
 
@@ -54,7 +55,7 @@ class Reader:
         parts: list[bytes | bytearray] = []
         for extent in extents.resolve(content.layers, start, end):
             if extent.source is not extents.BASE:
-                parts.append(self._own_bytes(extent))
+                parts.append(self._own_bytes(content, extent))
                 continue
             part = None if content.refs is None else self._base_now(content, extent.start, extent.end)
             if part is None:
@@ -95,7 +96,7 @@ class Reader:
         """What an extent is made of: bytes that are in no block yet, or pieces of blocks of the base."""
         if extent.source is extents.BASE:
             return list(content.pieces(extent.start, extent.end))
-        return [self._own_bytes(extent)]
+        return [self._own_bytes(content, extent)]
 
     async def _block(self, inode: InodeId, piece: Piece) -> bytes | bytearray:
         block, offset, length = piece
@@ -128,14 +129,34 @@ class Reader:
             if content.refs is None and content.base.revision == revision:
                 content.know(unpack_blocks(packed))
 
-    def _own_bytes(self, extent: Extent) -> bytes:
+    def _own_bytes(self, content: Content, extent: Extent) -> bytes:
         """Bytes that are in no block yet."""
         start, end, source, offset = extent
         if source is extents.ZEROS:
             return bytes(end - start)
         if isinstance(source, Staged):
-            return self.staging.read(StagedRange(source.file, offset, end - start), 0, end - start)
+            wanted = StagedRange(source.file, offset, end - start)
+            if self.staging.is_earlier(source.file):
+                self._verify(content, wanted)
+            return self.staging.read(wanted, 0, end - start)
         return self.drafts.record_data(source)[offset : offset + end - start]
+
+    def _verify(self, content: Content, wanted: StagedRange) -> None:
+        """See that what an earlier mount wrote is still that: each record as a whole, the first time it is read.
+
+        Raises:
+            cache.errors.Corrupt: it is not.
+        """
+        if content.unverified is None:
+            records = self.drafts.records(content.inode)
+            content.unverified = sorted((each.staged, each.digest) for each in records if each.staged is not None)
+        file, start, length = wanted
+        first = bisect_right(content.unverified, (StagedRange(file, start, MAX_ID), MAX_ID)) - 1
+        last = bisect_left(content.unverified, (StagedRange(file, start + length, 0), 0))
+        for staged, digest in content.unverified[max(first, 0) : last]:
+            if staged.file == file and staged.offset + staged.length > start:
+                self.staging.load(staged, digest)
+                content.unverified.remove((staged, digest))
 
     def _base_now(self, content: Content, start: int, end: int) -> bytes | bytearray | None:
         parts = []

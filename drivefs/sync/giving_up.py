@@ -36,7 +36,6 @@ from drivefs.sync.amends import Amends
 from drivefs.sync.contents import Contents, Shown
 from drivefs.sync.draft_files import DraftFiles, Written, finish, write_at
 from drivefs.sync.ends import Ends
-from drivefs.sync.places import path_of
 from drivefs.sync.publications import Publications
 from drivefs.sync.resolver import Drop
 from drivefs.sync.signal import Signal
@@ -165,7 +164,7 @@ class GivingUp:
                 written = None if content is None else await self._write_out(content.draft)
             except Corrupt as error:
                 self._waiting[inode] = (
-                    f"{_text(self._path(inode))} is not taken by the server, and is damaged here: {error}"
+                    f"{_text(self._places.called(inode))} is not taken by the server, and is damaged here: {error}"
                 )
                 return False
             is_known = await self._is_known(inode)
@@ -186,8 +185,8 @@ class GivingUp:
             return True
         if self._contents.is_written(inode) and self._is_content_refused(inode, rows):
             self._waiting[inode] = (
-                f"the server does not take {_text(self._path(inode))}: {self._why(inode, rows)}. A program has it "
-                "open: when it is closed, what was written goes to lost+found on this device"
+                f"the server does not take {_text(self._places.called(inode))}: {self._why(inode, rows)}. A program has"
+                " it open: when it is closed, what was written goes to lost+found on this device"
             )
             return True
         return any(child for _, child in self._overlay.children(inode)) and _is_made(rows)
@@ -215,13 +214,6 @@ class GivingUp:
             state = next(iter(reply.inodes), None)
         return state is not None and state.nlink > 0
 
-    def _path(self, inode: InodeId) -> bytes:
-        names = self._places.names_of(inode)
-        if not names:
-            return b"inode %d" % inode
-        way = self._places.way_to(names[0][0])
-        return names[0][1] if way is None else path_of(way, names[0][1])
-
     def _why(self, inode: InodeId, rows: list[JournalRow]) -> str:
         reason = self._refused.get(inode) or next((row.reason for row in rows if _is_rejected(row)), "")
         return WHY.get(reason, f"the server calls it {reason.replace('_', ' ')}")
@@ -232,7 +224,7 @@ class GivingUp:
         """Write a draft to `lost+found`, with what the backend can still give of its base; durable on return."""
         lost, offload = self._local.lost, self._local.offload
         inode, rows = draft.inode, self._journal.touching(draft.inode)
-        state, path = self._places.state(inode), self._path(inode)
+        state, path = self._places.state(inode), self._places.called(inode)
         assert state is not None, "it has a name here"
         records = self._journal.drafts.records(inode)
         try:
@@ -344,7 +336,7 @@ class GivingUp:
         state, why = self._places.state(inode), self._why(inode, rows)
         kind = KINDS.get(state.kind, "special file") if state is not None else "file"
         given_up = f"a change made here to the {kind}" if is_known else f"the {kind} that was made here as"
-        note = f"{given_up} {_text(self._path(inode))} was given up, the server does not take it: {why}"
+        note = f"{given_up} {_text(self._places.called(inode))} was given up, the server does not take it: {why}"
         log.warning("%s", note)
         self._dropped.append(note)
 

@@ -53,6 +53,14 @@ class Places:
         """The way from the root to a directory, or None if it is not known here."""
         return self.ways().to(directory)
 
+    def called(self, inode: InodeId) -> bytes:
+        """What people are told that an inode is: its path as far as it is known here."""
+        names = self.names_of(inode)
+        if not names:
+            return b"inode %d" % inode
+        way = self.way_to(names[0][0])
+        return names[0][1] if way is None else path_of(way, names[0][1])
+
     def ways(self) -> "Ways":
         """Ways of the tree as it is now, for one moment: what was found out is remembered."""
         return Ways(self, self._root)

@@ -14,7 +14,7 @@ Rules:
   removes it, so that nobody sees a file that is empty.
 - What waits, waits together with all that depends on it. If it waits for little content that is on its way, everything
   later in the journal waits too, so that small files never arrive after what was written because of them. Content that
-  is large, or still being written, is overtaken.
+  is large, still being written, or damaged, is overtaken.
 """
 
 import enum

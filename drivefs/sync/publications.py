@@ -57,6 +57,7 @@ class Publications:
         self._due: dict[InodeId, float] = {}
         self._again: dict[InodeId, float] = {}
         self._on_their_way: set[InodeId] = set()
+        self._set_aside: set[InodeId] = set()
         self._published_at: dict[InodeId, float] = {}
         self._offered = Signal()
         self._last_event = -math.inf
@@ -159,6 +160,9 @@ class Publications:
         now = trio.current_time()
         for old, new in fresh.items():
             waits = [waiting.pop(old) for waiting in (self._due, self._again) if old in waiting]
+            if old in self._set_aside:
+                self._set_aside.remove(old)
+                self._set_aside.add(new)
             if old in self._on_their_way:
                 self._on_their_way.discard(old)
                 waits.append(now)
@@ -169,6 +173,7 @@ class Publications:
         """The inode has nothing to publish any more."""
         self._due.pop(inode, None)
         self._again.pop(inode, None)
+        self._set_aside.discard(inode)
         self._urgent_inodes.discard(inode)
         self._order.dropped(inode)
 
@@ -202,6 +207,7 @@ class Publications:
         So is what may be left of one that was not taken here: a copy goes on with the store that it was made with.
         """
         now = trio.current_time()
+        self._set_aside.discard(inode)
         if inode in self._on_their_way:
             self._on_their_way.discard(inode)
         else:
@@ -219,9 +225,14 @@ class Publications:
         self._again.pop(inode, None)
         self._offer(inode, trio.current_time() + delay_seconds)
 
+    def set_aside(self, inode: InodeId, delay_seconds: float) -> None:
+        """The inode cannot be published as it is: nothing waits for it, and it is offered again later."""
+        self._set_aside.add(inode)
+        self.returned(inode, delay_seconds)
+
     def is_on_its_way(self, inode: InodeId) -> bool:
-        """Whether the content of the inode is due or being published, rather than still being written."""
-        return inode in self._on_their_way or inode in self._due
+        """Whether the content of the inode is due or being published, rather than still being written or set aside."""
+        return (inode in self._on_their_way or inode in self._due) and inode not in self._set_aside
 
     async def wait(self, longest_seconds: float) -> None:
         """Wait until something is offered or falls due, at most so long; cancellation changes nothing."""

@@ -161,7 +161,7 @@ class Publisher:
     def keep_damaged(self, inode: InodeId, why: str) -> None:
         """Bytes that did not verify are never sent: the draft stays as it is, and people are told."""
         self.damaged[inode] = why
-        self._publications.returned(inode, DAMAGED_SECONDS)
+        self._publications.set_aside(inode, DAMAGED_SECONDS)
 
     def _append_store(self, snapshot: Snapshot, blocks: list[BlockRef]) -> OpNumber:
         """Journal the new content; gives the number, or none if nobody wants it any more."""

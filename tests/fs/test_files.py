@@ -189,6 +189,32 @@ def test_content_of_any_length_survives_a_crash(bench: FsBench, length: int) -> 
     assert bench.read(inode) == content
 
 
+@pytest.mark.fault(16)
+def test_what_an_earlier_mount_wrote_and_has_rotted_since_is_an_error_and_the_rest_is_read(bench: FsBench) -> None:
+    written = [bytes([number]) * 100_000 for number in range(6)]
+    inode = bench.file(b"file", b"".join(written[:3]))
+    number = bench.open_file(inode)
+    for part, content in enumerate(written[3:], start=3):
+        bench.fs.write(number, part * 100_000, content)
+    bench.fs.release(number)
+    bench.reopen()
+    (staged,) = (bench.place / "state" / "staging").iterdir()
+    with staged.open("r+b") as file:
+        file.seek(450_000)
+        file.write(b"rot")
+    for start in (0, 250_000, 299_999, 399_999, 500_000, 599_990):
+        assert bench.read(inode, start, 1) == bytes([start // 100_000])
+    for start, length in ((400_000, 1), (399_990, 20), (499_999, 1), (499_990, 20), (0, 600_000)):
+        with pytest.raises(cache_errors.Corrupt):
+            bench.read(inode, start, length)
+    assert bench.read(inode, 0, 400_000) == b"".join(written[:4])
+    number = bench.open_file(inode)
+    bench.fs.write(number, 400_000, b"new" * 30_000 + b"x" * 10_000)
+    bench.fs.release(number)
+    assert bench.read(inode) == b"".join([*written[:4], b"new" * 30_000 + b"x" * 10_000, written[5]])
+    bench.unlink(b"file")
+
+
 def test_small_content_needs_no_file_of_its_own(bench: FsBench) -> None:
     for index in range(20):
         bench.file(b"%d" % index, b"x" * 3000)

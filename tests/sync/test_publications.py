@@ -82,6 +82,23 @@ def test_what_is_on_its_way_when_its_id_changes_is_due_under_the_new_one_and_awa
     run(main)
 
 
+def test_what_is_set_aside_is_tried_again_and_is_not_on_its_way() -> None:
+    async def main() -> None:
+        waiting = Publications()
+        waiting.forced([ONE])
+        assert waiting.take_due(10) == [ONE]
+        waiting.set_aside(ONE, 5)
+        assert not waiting.is_on_its_way(ONE)
+        await trio.sleep(6)
+        assert waiting.take_due(10) == [ONE]
+        assert not waiting.is_on_its_way(ONE)
+        waiting.arrived(ONE)
+        waiting.forced([ONE])
+        assert waiting.is_on_its_way(ONE)
+
+    run(main)
+
+
 def test_what_was_not_taken_here_may_have_more_when_it_arrives() -> None:
     async def main() -> None:
         waiting = Publications()
