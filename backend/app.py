@@ -37,17 +37,19 @@ from backend.api.sync import SyncApi
 from backend.blockstore import sealed
 from backend.blockstore.local import LocalStore
 from backend.config import Settings
+from backend.metadata.errors import MetadataError
 from backend.metadata.sqlite import Database
 from backend.notify.hub import InProcessHub
-from backend.service import block_rows, marking
+from backend.service import backups, block_rows, marking
 from backend.service.accounts import Accounts
+from backend.service.backups import BLOCKS_NAME, DATABASE_NAME, Backups
 from backend.service.blocks import Blocks
 from backend.service.changes import Changes
-from backend.service.checks import Checks
+from backend.service.checks import Checks, Progress, Report
 from backend.service.commits import Commits
 from backend.service.devices import FLUSH_SECONDS, Devices
 from backend.service.ground import Ground, Limits
-from backend.service.keys import AccountKeys, MasterKey
+from backend.service.keys import AccountKeys, MasterKey, WrongMasterKey
 from backend.service.listing import Listing
 from backend.service.sessions import Sessions
 from backend.service.uploads import Uploads
@@ -68,7 +70,6 @@ KEPT_BYTES = 128 * 2**20
 HTTP_BUFFER_BYTES = 512 * 2**10
 """Read from a connection at once, at most. Uploads of 8 MiB each ran at 120 MB/s with 8 KiB and at 1,900 with this; an
 idle poll takes 20 to 24 KiB of memory with either."""
-DATABASE_NAME = "metadata.db"
 COPIED = (
     "This data directory was moved, or put back from a copy, since it was used last: a new incarnation begins, so that "
     "no id is handed out twice. Devices that know more than this data send what they have of it."
@@ -173,7 +174,7 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
     try:
         keys = AccountKeys(database, master, time.time_ns, os.urandom)
         await keys.verify_master()
-        store = LocalStore(settings.data / "blocks")
+        store = LocalStore(settings.data / BLOCKS_NAME)
         await offload(store.prepare)
         await database.write(block_rows.establish_store, "local")
         if await database.write(marking.renew_if_copied, settings.data, path, os.urandom):
@@ -193,6 +194,40 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
         database.close()
 
 
+async def restore(settings: Settings, source: Path, report: Progress, *, replaces: bool) -> tuple[Report, Path | None]:
+    """Put the state of a backup into the data directory, which the caller has locked, and check all of it there.
+
+    Gives what the check found, and where the database is that was there before.
+
+    Raises:
+        CannotServe, WrongMasterKey, MetadataError: the data directory is as it was.
+    """
+    if not (source / DATABASE_NAME).is_file():
+        raise CannotServe(f"There is no backup in {source}. Nothing was changed.")
+    if (settings.data / DATABASE_NAME).exists() and not replaces:
+        raise CannotServe(
+            f"{settings.data} has data already. Nothing was changed. With --replace the backup takes its place, "
+            "and the database that is there now stays beside it under another name."
+        )
+    if (settings.data / DATABASE_NAME).exists():
+        with contextlib.suppress(MetadataError, WrongMasterKey):  # it may be why there is a restore
+            async with opened(settings):
+                pass  # so that all of the database is in its file
+    master = load_master_key(settings, is_new=False)
+    try:
+        kept = await backups.put_back(source, settings.data, master, anyio.to_thread.run_sync, report)
+    except OSError as error:
+        raise CannotServe(
+            f"The backup could not be put into {settings.data}: {error.strerror or error}. What is there is as it was."
+        ) from error
+    async with opened(settings) as services:
+
+        async def checked(done: int, total: int) -> None:
+            await report(max(total, 1) + done, 2 * max(total, 1))
+
+        return await services.checks.check(checked), kept
+
+
 def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm) -> Services:
     """All services on one ground."""
     return Services(
@@ -207,6 +242,7 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
         changes=Changes(ground),
         blocks=Blocks(ground, keys, algorithm),
         checks=Checks(ground, keys),
+        backups=Backups(ground, keys),
     )
 
 

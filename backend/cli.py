@@ -1,4 +1,4 @@
-"""The command `drivefs-server`: run, user add, user list, device list, device revoke, check.
+"""The command `drivefs-server`: run, user add, user list, device list, device revoke, check, backup, restore.
 
 Owns the command line: its words, what it prints and its exit codes. Commands other than `run` go through the control
 socket while a server runs on the data directory, and open the data directory themselves otherwise. With `--json`,
@@ -13,7 +13,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +27,7 @@ from rich.table import Column, Table
 from backend import app, config
 from backend.api import control
 from backend.metadata.errors import MetadataError
+from backend.service.checks import Report
 from backend.service.keys import WrongMasterKey
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.messages import DeviceInfo
@@ -40,7 +42,7 @@ exit codes:
   0  done
   1  refused or failed; the message says why, what it means for the data, and what to do
   2  the command line or a setting is wrong; nothing was done
-  3  check: something that is stored is damaged or missing
+  3  check, backup, restore: something that is stored is damaged or missing
 """
 SETTINGS = """\
 settings:
@@ -59,6 +61,16 @@ settings:
     stop_seconds  how long open requests may take to end at a stop    5
 """
 FLAGS = ("listen", "tls_cert", "tls_key", "master_key", "quota", "file_limit", "stop_seconds")
+
+
+MASTER_KEY = """\
+A backup is of no use without the master key, which is not in it: keep a copy of that in another place.
+"""
+RESTORED = """\
+A restore begins a new incarnation, so that no id is handed out twice. Devices go on by themselves: what they have that
+is newer than the backup they send again, contents as far as their blocks are on the device; nothing of theirs is
+overwritten. Devices and users that are younger than the backup are unknown to it: they are added and log in again.
+"""
 
 
 class Failure(Exception):
@@ -110,6 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_device_list(device_commands)
     _add_device_revoke(device_commands)
     _add_check(commands)
+    _add_backup(commands)
+    _add_restore(commands)
     return parser
 
 
@@ -174,6 +188,27 @@ def _add_check(commands: Any) -> None:
     text = "read everything that is stored: each block is there, opens, and is what its name says; also while serving"
     parser = _command(commands, "check", _check, text)
     parser.add_argument("--json", action="store_true", help="print {sound, blocks, bytes, findings}")
+
+
+def _add_backup(commands: Any) -> None:
+    text = "copy all metadata and blocks, as of one moment, to a new directory, and verify the copy; also while serving"
+    parser = _command(commands, "backup", _backup, text)
+    parser.epilog = MASTER_KEY + "\n" + EXIT_CODES
+    parser.add_argument("destination", type=Path, metavar="DEST", help="the directory to make, of a name that is free")
+    parser.add_argument("--json", action="store_true", help="print {destination, sound, blocks, bytes, findings}")
+
+
+def _add_restore(commands: Any) -> None:
+    text = "put the state of a backup into a data directory that no server uses, and verify it"
+    parser = _command(commands, "restore", _restore, text)
+    parser.epilog = RESTORED + "\n" + MASTER_KEY + "\n" + EXIT_CODES
+    parser.add_argument("source", type=Path, metavar="BACKUP", help="a directory that `backup` has made")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="even where there is data already: its database is kept beside the new one, as metadata.db.replaced-N",
+    )
+    parser.add_argument("--json", action="store_true", help="print {data, replaced, sound, blocks, bytes, findings}")
 
 
 def _settings(arguments: argparse.Namespace) -> config.Settings:
@@ -267,19 +302,58 @@ def _time(time_ns: int) -> str:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    columns = (TextColumn("checking blocks"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        bar = bars.add_task("check", total=None)
-        reply = _perform(
-            _settings(arguments), control.Check(), lambda done, total: bars.update(bar, completed=done, total=total)
+    with _bar("checking blocks") as progress:
+        found = _perform(_settings(arguments), control.Check(), progress).check
+    return _tell(found, {}, arguments.json)
+
+
+def _backup(arguments: argparse.Namespace) -> int:
+    destination = arguments.destination.expanduser().absolute()
+    with _bar("backing up") as progress:
+        found = _perform(_settings(arguments), control.Backup(str(destination)), progress).check
+    if not arguments.json:
+        _say(f"All is in {destination}. The master key is not: keep a copy of it in another place.")
+    return _tell(found, {"destination": str(destination)}, arguments.json)
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+
+    async def restored() -> tuple[Report, Path | None]:
+        async def report(done: int, total: int) -> None:
+            progress(done, total)
+
+        return await app.restore(settings, arguments.source.expanduser(), report, replaces=arguments.replace)
+
+    with _bar("restoring") as progress, app.locked(settings.data, create=True):
+        found, kept = anyio.run(restored)
+    if not arguments.json:
+        _say(
+            f"{settings.data} has the state of the backup. Start the server: devices send what they have that is newer."
         )
-    found = reply.check
+        if kept is not None:
+            _say(f"The database that was there is {kept}.")
+    about = {"data": str(settings.data), "replaced": str(kept) if kept else None}
+    return _tell(control.result_of(found), about, arguments.json)
+
+
+@contextmanager
+def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error."""
+    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task(text, total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)
+
+
+def _tell(found: control.CheckResult | None, about: Mapping[str, object], as_json: bool) -> int:
+    """Print what a check found; gives the exit code."""
     assert found is not None
     is_sound = not found.findings
-    if arguments.json:
+    if as_json:
         findings = msgspec.to_builtins(found.findings)
         summary = {"sound": is_sound, "blocks": found.block_count, "bytes": found.byte_count, "findings": findings}
-        print(json.dumps(summary, indent=2))
+        print(json.dumps({**about, **summary}, indent=2))
         return DONE if is_sound else DAMAGED
     for each in found.findings:
         needed = f"needed by {', '.join(each.files) or 'a file'}" if each.is_referenced else "no file needs it"

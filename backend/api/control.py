@@ -18,6 +18,7 @@ import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from backend.api.services import Services
+from backend.service import checks
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.messages import DeviceInfo
 
@@ -58,7 +59,13 @@ class RevokeDevice(msgspec.Struct, tag="device_revoke"):
     device: str
 
 
-Command = AddUser | ListUsers | Check | ListDevices | RevokeDevice
+class Backup(msgspec.Struct, tag="backup"):
+    """Make a backup in a directory, named by its whole path."""
+
+    destination: str
+
+
+Command = AddUser | ListUsers | Check | Backup | ListDevices | RevokeDevice
 
 
 class UserInfo(msgspec.Struct):
@@ -131,12 +138,20 @@ async def perform(services: Services, command: Command, report: Report) -> Reply
     if isinstance(command, RevokeDevice):
         ended = await services.devices.revoke_named(command.user, command.device)
         return Reply(is_last=True, devices=[UserDevice(*ended)])
-    found = await services.checks.check(report)
+    if isinstance(command, Backup):
+        found = await services.backups.make(Path(command.destination), report)
+    else:
+        found = await services.checks.check(report)
+    return Reply(is_last=True, check=result_of(found))
+
+
+def result_of(found: checks.Report) -> CheckResult:
+    """What a check found, as it travels."""
     findings = [
         FindingInfo(each.account, each.block.hex(), each.problem, each.is_referenced, list(each.files))
         for each in found.findings
     ]
-    return Reply(is_last=True, check=CheckResult(found.block_count, found.byte_count, findings))
+    return CheckResult(found.block_count, found.byte_count, findings)
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ import anyio
 from backend.metadata.sqlite import Database
 from backend.notify.hub import Hub
 from backend.service.accounts import Accounts
+from backend.service.backups import Backups
 from backend.service.blocks import Blocks
 from backend.service.changes import Changes
 from backend.service.checks import Checks
@@ -45,3 +46,4 @@ class Services:
     changes: Changes
     blocks: Blocks
     checks: Checks
+    backups: Backups

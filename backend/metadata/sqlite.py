@@ -73,6 +73,14 @@ class Database:
                 result: R = await self._offload(_run, self._writer, work, args, kwargs)
         return result
 
+    async def copy_to(self, path: Path) -> None:
+        """Write all of the database, as of one moment, to a new file; others go on meanwhile. Not synced.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        await self._offload(copy_database, self.path, path)
+
     def close(self) -> None:
         """Close all connections; no call may be under way."""
         self._readers.dispose()
@@ -82,6 +90,21 @@ class Database:
 def _run(engine: Engine, work: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
     with engine.begin() as connection:
         return work(connection, *args, **kwargs)
+
+
+def copy_database(path: Path, copy: Path) -> None:
+    """Write all of a database, as of one moment, to a new file; blocks. Not synced.
+
+    Raises:
+        OSError: it could not be read or written.
+    """
+    connection = sqlite_library.connect(str(path), isolation_level=None)
+    try:
+        connection.execute("VACUUM INTO ?", (str(copy),))
+    except sqlite_library.DatabaseError as error:
+        raise OSError(str(error)) from error
+    finally:
+        connection.close()
 
 
 def _prepare(path: Path) -> None:

@@ -52,6 +52,10 @@ class AccountKeys:
         self._active: dict[AccountId, AccountKey] = {}
         self._opened: dict[tuple[AccountId, int], AccountKey] = {}
 
+    def of_copy(self, database: Database) -> "AccountKeys":
+        """The keys as a copy of the metadata has them."""
+        return AccountKeys(database, self._master, self._now_ns, self._random_bytes)
+
     async def active(self, account: AccountId) -> AccountKey:
         """The key that seals new blocks of an account; drawn, and durable on return, at the first call."""
         if account not in self._active:

@@ -155,10 +155,14 @@ def test_a_server_that_was_put_back_leaves_nothing_stale(workbench: Workbench, s
     device.sync()
     saved = Saved(server)
     wait_until("online", lambda: bool(device.status()["online"]))
-    (root / "kept/inner/leaf").chmod(0o600)
-    os.rename(root / "kept/inner", root / "moved")
-    (root / "emptied/gone").unlink()
-    device.sync()
+    another = workbench.device(server)
+    there = another.mount(*mount_options())
+    (there / "kept/inner/leaf").chmod(0o600)
+    os.rename(there / "kept/inner", there / "moved")
+    (there / "emptied/gone").unlink()
+    another.sync()
+    wait_until("all of it is here", equal(root, there), 60)
+    another.umount()
     know(root)
     shell = standing_in(root / "kept")
     assert ask(shell, "ls") == ["file"]
@@ -166,7 +170,7 @@ def test_a_server_that_was_put_back_leaves_nothing_stale(workbench: Workbench, s
     server.start()
     wait_until("the old state shows", lambda: ask(shell, "ls") == ["file", "inner"], 60)
     assert ask(shell, "cat inner/leaf") == ["leaf"]
-    assert ask(shell, "stat -c %a inner/leaf") == ["644"]
+    wait_until("its old attributes too", lambda: ask(shell, "stat -c %a inner/leaf") == ["644"])
     wait_until("all of it", equal(root, fresh(workbench, server)), 60)
     assert not (root / "moved").exists()
     write_file(root / "kept/new", b"and on it goes")
