@@ -58,7 +58,7 @@ THREADS = 8
 SWITCH_SECONDS = 0.0005
 END_SECONDS = 20.0
 FIRST_SESSION_SECONDS = 5.0
-FRESH_SECONDS = 0.5
+FRESH_SECONDS = 2.0
 """How long a mount waits, before it says that it is there, for what others changed since the last one."""
 
 
