@@ -38,6 +38,23 @@ def translated(handler: Handler[Arguments, Result]) -> Handler[Arguments, Result
     return call
 
 
+def looked_up(handler: Handler[Arguments, Result]) -> Handler[Arguments, Result]:
+    """The same for what is asked of an inode that the kernel found by its name: one that is gone is ESTALE, not ENOENT.
+
+    The name may lead to another inode by now (a file that is saved by renaming, on another device): after ESTALE the
+    kernel looks the name up again, once, and only then tells the program what it found.
+    """
+
+    @functools.wraps(handler)
+    async def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            return await handler(*args, **kwargs)
+        except errors.NotFound:
+            raise pyfuse3.FUSEError(errno.ESTALE) from None
+
+    return translated(call)
+
+
 def errno_of(error: Exception, call: str) -> int:
     """The errno for an error in `call`; says in the log what people should know of it."""
     code = errors.errno_of(error)

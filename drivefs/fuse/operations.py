@@ -1,8 +1,8 @@
 """The pyfuse3 operations: each translates a request, makes one call, and translates the answer.
 
 Owns nothing but the translation. Handlers run as tasks of pyfuse3's nursery; none of them may raise anything but
-`FUSEError` (`errors.translated`). FLUSH is not wired: the kernel sends it once, hears ENOSYS, and closes files without
-it from then on; it has written mapped pages back before that.
+`FUSEError` (`errors.translated`, `errors.looked_up`). FLUSH is not wired: the kernel sends it once, hears ENOSYS, and
+closes files without it from then on; it has written mapped pages back before that.
 """
 
 import errno
@@ -31,7 +31,7 @@ from drivefs.fs.attributes import Wanted
 from drivefs.fs.filesystem import FileSystem
 from drivefs.fs.namespace import NewInode
 from drivefs.fuse.attributes import BLOCK_BYTES, Translation
-from drivefs.fuse.errors import translated
+from drivefs.fuse.errors import looked_up, translated
 from drivefs.protocol.model import InodeKind
 from drivefs.protocol.names import MAX_NAME_BYTES
 
@@ -140,7 +140,7 @@ class Operations(pyfuse3.Operations):
         else:
             await self._fs.rename(source, target, replace=not flags & pyfuse3.RENAME_NOREPLACE)
 
-    @translated
+    @looked_up
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
         """Where a symbolic link leads."""
         return self._fs.target_of(self._inode(inode))
@@ -150,12 +150,12 @@ class Operations(pyfuse3.Operations):
 
     # -- attributes --------------------------------------------------------------------------------------------------
 
-    @translated
+    @looked_up
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         """The attributes of an inode."""
         return self._attributes(self._fs.inode(self._inode(inode)))
 
-    @translated
+    @looked_up
     async def setattr(
         self,
         inode: InodeT,
@@ -176,23 +176,23 @@ class Operations(pyfuse3.Operations):
         )
         return self._attributes(self._fs.set_attributes(self._inode(inode), wanted, fh))
 
-    @translated
+    @looked_up
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
         """The value of an extended attribute."""
         return self._fs.xattr(self._inode(inode), name)
 
-    @translated
+    @looked_up
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
         """The names of the extended attributes."""
         return self._fs.xattr_names(self._inode(inode))
 
-    @translated
+    @looked_up
     async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
         """Set an extended attribute."""
         self._acting(ctx.pid)
         self._fs.set_xattr(self._inode(inode), name, value)
 
-    @translated
+    @looked_up
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
         """Remove an extended attribute."""
         self._acting(ctx.pid)
@@ -200,7 +200,7 @@ class Operations(pyfuse3.Operations):
 
     # -- files -------------------------------------------------------------------------------------------------------
 
-    @translated
+    @looked_up
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         """Open a file; the kernel keeps the pages that it has, but those of a virtual one, which nobody tells it of."""
         self._acting(ctx.pid)

@@ -10,7 +10,7 @@ import trio
 
 from cache import errors as cache_errors
 from drivefs.fs import errors as fs_errors
-from drivefs.fuse.errors import translated
+from drivefs.fuse.errors import looked_up, translated
 from drivefs.fuse.operations import Operations
 from drivefs.remote import errors as remote_errors
 
@@ -64,6 +64,15 @@ def test_cancellation_passes() -> None:
         return scope.cancelled_caught
 
     assert trio.run(main)
+
+
+def test_what_is_asked_of_an_inode_that_is_gone_makes_the_kernel_look_its_name_up_again() -> None:
+    async def handler() -> None:
+        raise fs_errors.NotFound
+
+    with pytest.raises(pyfuse3.FUSEError) as told:
+        trio.run(looked_up(handler))
+    assert told.value.errno == errno.ESTALE
 
 
 def test_every_operation_is_translated() -> None:

@@ -8,6 +8,7 @@ import random
 import shutil
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,8 +22,6 @@ from tests.mount.oracle import Entry, rename2, snapshot, write_file
 from tests.mount.test_remount import furnish
 from tests.mount.test_tools import SAVES, run, source_tree
 from tests.support.mounts import Device, Watchdog, Workbench, wait_until
-
-pytestmark = pytest.mark.long
 
 SEEN_SECONDS = 30.0
 
@@ -181,6 +180,35 @@ def test_reader_elsewhere_sees_whole_versions_only_and_no_copies_are_made(
     assert numbers == sorted(numbers), "an older version came after a newer one"
     assert numbers[-1] == len(versions) - 1
     together.assert_no_copies()
+
+
+def test_file_that_another_device_replaces_is_there_all_the_time(together: Together) -> None:
+    """[never-missing]"""
+    here, there, _ = together.roots
+    write_file(here / "document", b"0")
+    together.wait()
+    over = threading.Event()
+    failures: list[OSError] = []
+
+    def look() -> None:
+        while not over.is_set():
+            try:
+                os.stat(there / "document")
+                (there / "document").read_bytes()
+            except OSError as error:
+                failures.append(error)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for number in range(40):
+            os.rename(write_file(here / "new", b"%d" % number), here / "document")
+            time.sleep(0.05)
+        together.wait()
+    finally:
+        over.set()
+        looking.join()
+    assert not failures
 
 
 def test_saves_in_quick_succession_on_one_device_make_no_copies(together: Together) -> None:
