@@ -69,6 +69,10 @@ class Publisher(Protocol):
 class Deletions(Protocol):
     """Hears which names go and come, and may keep back what was removed; every method returns at once."""
 
+    def made(self, inode: InodeId) -> None:
+        """A new inode got its first name just now."""
+        ...
+
     def removed(self, change: Unlink, *, is_directory: bool) -> None:
         """A removal was added to the journal just now."""
         ...

@@ -94,6 +94,8 @@ class Mutations:
 
     def made(self, inode: InodeId, *, is_transient: bool) -> None:
         """A new inode got its first name; `is_transient`: nothing else is known of that name."""
+        if self.deletions is not None:
+            self.deletions.made(inode)
         if is_transient:
             self._transient[inode] = None
             if len(self._transient) > MAX_TRANSIENT:

@@ -4,6 +4,9 @@ Owns which removals of the journal are kept back, and the decision. A burst of r
 then it is either let go, or held until people decide, which survives a restart. Everything else goes on meanwhile. A
 name that is given to something new lets its removal go, with all that was removed below it: that is a replacement.
 
+What counts are files that lose their last name and that the backend has. What was made here a moment ago, or was
+never answered, is a temporary file and nobody's loss.
+
 Invariants: only removals that were never sent are kept back; a directory's removal is kept back while one below it is,
 so nothing that is kept back is needed by what is not.
 """
@@ -17,7 +20,7 @@ import trio
 
 from cache.journal import OP_STRIDE, Journal, JournalRow, RowState
 from drivefs.protocol import wire
-from drivefs.protocol.changes import Status, Unlink
+from drivefs.protocol.changes import Create, Status, Unlink
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ids import InodeId, OpNumber
 from drivefs.protocol.model import InodeKind
@@ -34,6 +37,9 @@ QUIET_SECONDS = 0.5
 """A burst is over when nothing was removed for so long."""
 SLOW_PER_SECOND = 100
 """A burst that goes on for `BURST_SECONDS` with fewer removals than this in the last second waits no longer."""
+TEMPORARY_SECONDS = 60.0
+"""What was made here and is removed again within this time is not asked about."""
+PART_SECONDS = 5.0
 SCANNED_ROWS = 500
 META = "held_removals"
 
@@ -106,6 +112,29 @@ class Recent:
         self._seconds.clear()
 
 
+class Young:
+    """The inodes that were made here lately, in parts by when they were made."""
+
+    def __init__(self) -> None:
+        self._parts: deque[tuple[float, Numbers]] = deque()
+
+    def add(self, inode: InodeId, now: float) -> None:
+        """One was made just now."""
+        if not self._parts or now - self._parts[-1][0] >= PART_SECONDS:
+            self._parts.append((now, Numbers()))
+        self._parts[-1][1].add(inode)
+        self._drop_old(now)
+
+    def has(self, inode: InodeId, now: float) -> bool:
+        """Whether an inode is one of them."""
+        self._drop_old(now)
+        return any(inode in part for _, part in self._parts)
+
+    def _drop_old(self, now: float) -> None:
+        while self._parts and self._parts[0][0] < now - TEMPORARY_SECONDS:
+            self._parts.popleft()
+
+
 class Guard:
     """Which removals of the journal wait.
 
@@ -126,6 +155,8 @@ class Guard:
         self._share = share
         self._asked = asked
         self._recent = Recent()
+        """All but what is held."""
+        self._young = Young()
         self._latest: deque[tuple[OpNumber, float]] = deque()
         """Removals since the last decision, and when: those that may be the beginning of a burst."""
         self._waiting = Numbers(stride=OP_STRIDE)
@@ -163,17 +194,22 @@ class Guard:
 
     # -- what programs do --------------------------------------------------------------------------------------------
 
+    def made(self, inode: InodeId) -> None:
+        """A new inode got its first name just now."""
+        if self._share:
+            self._young.add(inode, trio.current_time())
+
     def removed(self, change: Unlink, *, is_directory: bool) -> None:
         """A removal was added to the journal just now."""
-        if not self._share or not self._scanned.is_set():
+        if not self._share or not self._scanned.is_set() or not self._is_guarded(change.inode):
             return
         self._last = trio.current_time()
-        if not is_directory:
+        if self._counts(change.inode):
             self._recent.add(change.time_ns // 10**9)
         if self._waiting:
-            self._wait_for(change.n, is_directory=is_directory)
+            self._wait_for(change.n, change.inode)
             return
-        if is_directory and self._held and self._is_any_held_below(change.inode):
+        if is_directory and self._held and self._is_any_kept_below(change.inode):
             self._held.add(change.n)
             self._save()
         self._latest.append((change.n, self._last))
@@ -187,20 +223,40 @@ class Guard:
         for n, _ in self._latest:
             row = self._journal.get(n)
             if row is not None and row.state is RowState.PENDING and n not in self._held:
-                self._wait_for(n, is_directory=self._is_directory(row.mutation.inode))
+                self._wait_for(n, row.mutation.inode)
         self._latest.clear()
 
-    def _wait_for(self, n: OpNumber, *, is_directory: bool) -> None:
+    def _wait_for(self, n: OpNumber, inode: InodeId) -> None:
         if not n % OP_STRIDE:
             self._waiting.add(n)
-            self._waiting_files += not is_directory
+            self._waiting_files += self._counts(inode)
+
+    def _is_guarded(self, inode: InodeId) -> bool:
+        """Whether the removal of an inode may have to wait: it is no temporary one, or what was in it has to."""
+        return not self._is_temporary(inode) or self._is_any_kept_below(inode)
+
+    def _is_temporary(self, inode: InodeId) -> bool:
+        if self._young.has(inode, trio.current_time()):
+            return True
+        state = self._journal.overlay.inode(inode)
+        if state is None or state.seq:
+            return False
+        return any(isinstance(row.mutation, Create) for row in self._journal.touching(inode))
+
+    def _counts(self, inode: InodeId) -> bool:
+        """Whether what was removed is a file that has no name left."""
+        state = self._journal.overlay.inode(inode)
+        return state is None or (state.kind is not InodeKind.DIRECTORY and not state.nlink)
 
     def _is_directory(self, inode: InodeId) -> bool:
         state = self._journal.overlay.inode(inode)
         return state is not None and state.kind is InodeKind.DIRECTORY
 
-    def _is_any_held_below(self, directory: InodeId) -> bool:
-        return any(each.op in self._held for each in self._journal.overlay.removed_in(directory))
+    def _is_any_kept_below(self, directory: InodeId) -> bool:
+        if not self._held and not self._waiting:
+            return False
+        removed = self._journal.overlay.removed_in(directory)
+        return any(each.op in self._held or each.op in self._waiting for each in removed)
 
     def taking(self, parent: InodeId, name: bytes, replaced: InodeId) -> None:
         """A name is about to lead to something new, in the caller's transaction; `replaced` is what it leads to yet."""
@@ -211,20 +267,20 @@ class Guard:
         op = self._journal.overlay.removal_of(parent, name)
         row = self._journal.get(op) if op in self._waiting or op in self._held else None
         if row is not None:
-            is_directory = self._is_directory(row.mutation.inode)
-            self._let_go(row.n, is_directory=is_directory)
-            if is_directory:
+            self._let_go(row.n, row.mutation.inode)
+            if self._is_directory(row.mutation.inode):
                 self._taken.append(row.mutation.inode)
             self._save()
 
-    def _let_go(self, n: OpNumber, *, is_directory: bool) -> None:
+    def _let_go(self, n: OpNumber, inode: InodeId) -> None:
+        count = self._counts(inode)
         if n in self._waiting:
             self._waiting.discard(n)
-            self._waiting_files -= not is_directory
+            self._waiting_files = max(0, self._waiting_files - count)
+            self._recent.forgive(count)
         elif n in self._held:
             self._held.discard(n)
-            self._held_files -= not is_directory
-        self._recent.forgive(not is_directory)
+            self._held_files = max(0, self._held_files - count)
 
     # -- what may be sent --------------------------------------------------------------------------------------------
 
@@ -283,11 +339,12 @@ class Guard:
         left, files, after = Numbers(stride=OP_STRIDE), 0, 0
         while not self._scanned.is_set() and (rows := self.rows(SCANNED_ROWS, after)):
             for row in rows:
-                if isinstance(row.mutation, Unlink) and row.state is RowState.PENDING:
+                change = row.mutation
+                if isinstance(change, Unlink) and row.state is RowState.PENDING and self._is_guarded(change.inode):
                     left.add(row.n)
-                    if not self._is_directory(row.mutation.inode):
+                    if self._counts(change.inode):
                         files += 1
-                        self._recent.add(row.mutation.time_ns // 10**9)
+                        self._recent.add(change.time_ns // 10**9)
             after = rows[-1].n
             await trio.lowlevel.checkpoint()
         if files >= BURST_FILES:
@@ -299,9 +356,8 @@ class Guard:
         before = len(self._held)
         for each in self._journal.overlay.removed_in(directory):
             if each.op in self._waiting or each.op in self._held:
-                is_directory = self._is_directory(each.inode)
-                self._let_go(each.op, is_directory=is_directory)
-                if is_directory:
+                self._let_go(each.op, each.inode)
+                if self._is_directory(each.inode):
                     self._taken.append(each.inode)
         if len(self._held) != before:
             self._save()
@@ -327,13 +383,16 @@ class Guard:
 
     @property
     def _removed_files(self) -> int:
-        return max(self._recent.count, self._waiting_files + self._held_files)
+        return max(self._recent.count, self._waiting_files) + self._held_files
 
     def _hold(self, before: int) -> None:
         if not self._held:
-            self._since_ns, self._drive_files = self._recent.last_ns(), before
+            self._since_ns, self._drive_files = self._recent.last_ns(), 0
+        # What is held is still in the drive, so later there may be more than at first.
+        self._drive_files = max(self._drive_files, before)
         self._held.update(self._waiting)
         self._held_files += self._waiting_files
+        self._recent.forgive(self._waiting_files)
         self._save()
         question = self.question
         assert question is not None, "what waited is held now"
@@ -353,9 +412,9 @@ class Guard:
         """The latest of what is held, latest first: a directory comes before what was in it."""
         return [OpNumber(n) for n in self._held.latest(limit)]
 
-    def dealt_with(self, n: OpNumber, *, is_directory: bool) -> None:
+    def dealt_with(self, n: OpNumber, inode: InodeId) -> None:
         """One that was held is so no longer, in the caller's journal transaction; `keep` notes it durably."""
-        self._let_go(n, is_directory=is_directory)
+        self._let_go(n, inode)
 
     def keep(self) -> None:
         """Note what is held, in the caller's journal transaction."""

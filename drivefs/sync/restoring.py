@@ -11,7 +11,7 @@ from cache.journal import RowState
 from cache.overlay import MISSING
 from cache.workspace import LocalState
 from drivefs.protocol.changes import Unlink
-from drivefs.protocol.ids import NO_OP, InodeId
+from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId
 from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.sync.contents import Shown
 from drivefs.sync.guard import Guard
@@ -42,7 +42,7 @@ class Restoring:
                     change = row.mutation if row is not None else None
                     known = self._replica.inode(change.inode) if isinstance(change, Unlink) else None
                     is_directory = known is not None and known.kind is InodeKind.DIRECTORY
-                    self._guard.dealt_with(n, is_directory=is_directory)
+                    self._guard.dealt_with(n, change.inode if change is not None else NO_INODE)
                     if not isinstance(change, Unlink) or row is None or row.state is not RowState.PENDING:
                         continue
                     if known is not None and self._replica.dentry(change.parent, change.name) == change.inode:

@@ -7,58 +7,93 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from drivefs.cli.exit_codes import ExitCode
-from tests.mount.conftest import mount_options
+from tests.mount.conftest import mount_options, opened
 from tests.mount.oracle import write_file
-from tests.support.mounts import Device, Server, Workbench, wait_until
+from tests.support.mounts import Device, Watchdog, wait_until
 
-pytestmark = pytest.mark.long
-
-FILES = 1500
+FILES = 1100
 DIRECTORIES = 10
-OTHERS = 200
+OTHERS = 50
 
 
-def furnish(root: Path, files: int = FILES) -> None:
-    """A tree of directories with one small file each time."""
-    for number in range(DIRECTORIES):
-        (root / "tree" / str(number)).mkdir(parents=True)
-    for number in range(files):
-        (root / "tree" / str(number % DIRECTORIES) / f"file{number}").write_bytes(b"content %d" % number)
+def tree(root: Path, files: int = FILES) -> dict[Path, bytes]:
+    """A tree of directories with small files."""
+    return {
+        root / "tree" / str(number % DIRECTORIES) / f"file{number}": b"content %d" % number for number in range(files)
+    }
+
+
+def plant(files: dict[Path, bytes]) -> None:
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def furnish(device: Device) -> None:
+    """The drive has the tree and some other files, and nothing else."""
+    root = device.mountpoint
+    wanted = tree(root) | {root / f"other{number}": b"other" for number in range(OTHERS)}
+    there = {root / name for name in names(root)}
+    plant({path: content for path, content in wanted.items() if path not in there})
+    device.sync()
+    # Now what goes is no large share of the drive.
+    for path in there - wanted.keys():
+        path.unlink()
+    for name in set(os.listdir(root)) - {"tree", *(f"other{number}" for number in range(OTHERS))}:
+        shutil.rmtree(root / name)
+    device.sync()
+
+
+def names(root: Path) -> set[str]:
+    return {
+        os.path.relpath(os.path.join(directory, name), root) for directory, _, files in os.walk(root) for name in files
+    }
 
 
 def contents(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-@pytest.fixture
-def server(workbench: Workbench) -> Server:
-    return workbench.server()
+@pytest.fixture(scope="module")
+def devices(pytestconfig: pytest.Config, watchdog: Watchdog, server_home: Path) -> Iterator[tuple[Device, Device]]:
+    """Two devices of one drive, mounted; making new ones for each test would take most of the time."""
+    for workbench in opened(pytestconfig, watchdog, server_home):
+        server = workbench.server()
+        first, second = workbench.device(server), workbench.device(server)
+        yield first, second
 
 
 @pytest.fixture
-def first(workbench: Workbench, server: Server) -> Device:
-    """A device whose drive has the tree and some other files, all of them on the server."""
-    device = workbench.device(server)
-    root = device.mount(*mount_options())
-    furnish(root)
-    for number in range(OTHERS):
-        write_file(root / f"other{number}", b"other")
-    device.sync()
-    return device
+def first(devices: tuple[Device, Device]) -> Device:
+    """A device that remembers neither what it made nor what it removed; the drive has the tree and some others."""
+    first, second = devices
+    if first.process is not None:
+        first.command("held", "restore")
+        first.umount()
+    if second.process is None:
+        second.mount(*mount_options())
+    furnish(second)
+    first.mount(*mount_options())
+    wait_until("both show the same", lambda: names(first.mountpoint) == names(second.mountpoint), 60)
+    return first
 
 
 @pytest.fixture
-def second(workbench: Workbench, first: Device) -> Device:
-    device = workbench.device(first.server)
-    device.mount(*mount_options())
-    assert len(contents(device.mountpoint)) == FILES + OTHERS
-    return device
+def second(devices: tuple[Device, Device], first: Device) -> Device:
+    return devices[1]
+
+
+def assert_same(first: Device, second: Device) -> None:
+    """The same names everywhere, and the same contents in some of the files."""
+    assert names(second.mountpoint) == names(first.mountpoint)
+    for part in ("tree/0", "moved"):
+        assert contents(second.mountpoint / part) == contents(first.mountpoint / part)
 
 
 def synced(device: Device) -> subprocess.CompletedProcess[str]:
@@ -92,7 +127,7 @@ def test_a_mass_deletion_is_held_and_asked_about(first: Device, second: Device) 
     assert synced(first).returncode == ExitCode.HELD
     soon("the rest arrives", lambda: (second.mountpoint / "new").exists())
     soon("the single deletion arrives", lambda: not (second.mountpoint / "other0").exists())
-    assert len(contents(second.mountpoint / "tree")) == FILES
+    assert len(names(second.mountpoint / "tree")) == FILES
 
 
 def test_released_it_reaches_other_devices(first: Device, second: Device) -> None:
@@ -111,17 +146,17 @@ def test_released_it_reaches_other_devices(first: Device, second: Device) -> Non
 
 def test_restored_the_files_are_here_again(first: Device, second: Device) -> None:
     """[deletion-held]"""
-    before = contents(first.mountpoint)
+    before = names(first.mountpoint)
     times = {path: path.stat().st_mtime_ns for path in (first.mountpoint / "tree").rglob("*") if path.is_file()}
     delete_tree(first)
     write_file(first.mountpoint / "new", b"new")
     assert json.loads(first.run("held", "restore", "--json")) == {"files": FILES}
-    assert contents(first.mountpoint) == {**before, "new": b"new"}
+    assert names(first.mountpoint) == {*before, "new"}
     assert times == {path: path.stat().st_mtime_ns for path in times}
     assert (first.mountpoint / "tree").stat().st_nlink == 2 + DIRECTORIES
     first.sync()
     soon("the rest arrives", lambda: (second.mountpoint / "new").exists())
-    assert contents(second.mountpoint) == contents(first.mountpoint)
+    assert_same(first, second)
     # What is back is as alive as before.
     (first.mountpoint / "tree/0/file0").write_bytes(b"written again")
     shutil.rmtree(first.mountpoint / "tree/1")
@@ -149,29 +184,29 @@ def test_it_stays_held_over_umount_and_kill(first: Device, second: Device) -> No
     first.mount(*mount_options())
     assert first.status()["held"]["files"] == FILES
     assert synced(first).returncode == ExitCode.HELD
-    assert len(contents(second.mountpoint / "tree")) == FILES
+    assert len(names(second.mountpoint / "tree")) == FILES
     first.run("held", "restore")
-    assert len(contents(first.mountpoint / "tree")) == FILES
+    assert len(names(first.mountpoint / "tree")) == FILES
     first.sync()
 
 
 def test_made_again_under_their_names_they_are_replaced(first: Device, second: Device) -> None:
     """[deletion-replaced]"""
     shutil.rmtree(first.mountpoint / "tree")
-    furnish(first.mountpoint, 50)
+    plant(tree(first.mountpoint, 50))
     first.sync()
     assert first.status()["held"] is None
-    soon("the replacement arrives", lambda: len(contents(second.mountpoint / "tree")) == 50)
-    assert contents(second.mountpoint) == contents(first.mountpoint)
+    soon("the replacement arrives", lambda: len(names(second.mountpoint / "tree")) == 50)
+    assert_same(first, second)
 
 
 def test_made_again_later_they_are_replaced_too(first: Device, second: Device) -> None:
     """[deletion-replaced]"""
     delete_tree(first)
-    furnish(first.mountpoint, 50)
+    plant(tree(first.mountpoint, 50))
     first.sync()
     assert first.status()["held"] is None
-    assert contents(second.mountpoint) == contents(first.mountpoint)
+    assert_same(first, second)
     first.umount()
     first.assert_sound()
 
@@ -186,7 +221,7 @@ def test_a_single_file_made_again_goes_alone(first: Device, second: Device) -> N
     assert synced(first).returncode == ExitCode.HELD
     assert first.status()["held"]["files"] == FILES - 1
     soon("it arrives", lambda: (second.mountpoint / "tree/0/file0").read_bytes() == b"again")
-    assert len(contents(second.mountpoint / "tree")) == FILES
+    assert len(names(second.mountpoint / "tree")) == FILES
 
 
 def test_a_directory_with_held_files_waits_with_them(first: Device, second: Device) -> None:
@@ -200,9 +235,13 @@ def test_a_directory_with_held_files_waits_with_them(first: Device, second: Devi
     soon("the move arrives", lambda: (second.mountpoint / "moved").is_dir())
     assert len(os.listdir(second.mountpoint / "tree/0")) == FILES // DIRECTORIES
     first.run("held", "restore")
-    assert len(os.listdir(first.mountpoint / "tree/0")) == len(os.listdir(first.mountpoint / "moved")) == 150
+    assert (
+        len(os.listdir(first.mountpoint / "tree/0"))
+        == len(os.listdir(first.mountpoint / "moved"))
+        == FILES // DIRECTORIES
+    )
     first.sync()
-    assert contents(second.mountpoint) == contents(first.mountpoint)
+    assert_same(first, second)
 
 
 def test_offline_it_is_decided_when_the_server_is_back(first: Device, second: Device) -> None:
@@ -214,10 +253,10 @@ def test_offline_it_is_decided_when_the_server_is_back(first: Device, second: De
     first.mount(*mount_options())
     soon("it is asked about", lambda: first.status()["held"] is not None)
     assert first.status()["held"]["files"] == FILES
-    assert len(contents(second.mountpoint / "tree")) == FILES
+    assert len(names(second.mountpoint / "tree")) == FILES
 
 
-def test_a_smaller_share_goes_unasked(workbench: Workbench, first: Device, second: Device) -> None:
+def test_a_smaller_share_goes_unasked(first: Device, second: Device) -> None:
     """[deletion-held]"""
     for number in range(FILES):
         write_file(first.mountpoint / f"more{number}", b"more")
@@ -225,6 +264,18 @@ def test_a_smaller_share_goes_unasked(workbench: Workbench, first: Device, secon
     shutil.rmtree(first.mountpoint / "tree")
     first.sync()
     soon("the tree is gone", lambda: not (second.mountpoint / "tree").exists())
+
+
+def test_temporary_files_are_nobodys_loss(first: Device, second: Device) -> None:
+    """[deletion-held]"""
+    root = first.mountpoint
+    (root / "tmp").mkdir()
+    for number in range(2 * FILES):
+        (root / "tmp" / str(number)).write_bytes(b"temporary")
+    shutil.rmtree(root / "tmp")
+    first.sync()
+    assert first.status()["held"] is None
+    assert len(names(second.mountpoint)) == FILES + OTHERS
 
 
 def test_turned_off_it_asks_nothing(first: Device, second: Device) -> None:

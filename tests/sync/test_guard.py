@@ -10,7 +10,7 @@ from drivefs.protocol.changes import Create, Unlink
 from drivefs.protocol.ids import InodeId, Seq
 from drivefs.remote.errors import Offline
 from drivefs.sync import guard as guarding
-from drivefs.sync.guard import BURST_FILES, LEAST_FILES, QUIET_SECONDS, Guard, Question, is_mass
+from drivefs.sync.guard import BURST_FILES, LEAST_FILES, QUIET_SECONDS, TEMPORARY_SECONDS, Guard, Question, is_mass
 from tests.fs.bench import ROOT, FsBench
 
 
@@ -36,11 +36,12 @@ class World:
         return self.guard
 
     def furnish(self, count: int, parent: InodeId = ROOT) -> None:
-        """Files that the backend has: their mutations are out of the journal's way."""
+        """Files that the backend has, for a while already: their mutations are out of the journal's way."""
         for number in range(count):
             self.bench.make(b"%d" % number, parent=parent)
         self.files_there += count
         self.send()
+        Clock.now += TEMPORARY_SECONDS + 1
 
     def send(self) -> None:
         journal = self.bench.local.journal
@@ -242,3 +243,83 @@ def test_turned_off_it_lets_everything_go(world: World) -> None:
     assert world.sendable() == 0
     world.fresh(share=0.0)
     assert (world.sendable(), world.guard.question, world.guard.is_waiting) == (70, None, False)
+
+
+def test_what_the_backend_never_had_is_no_deletion(world: World) -> None:
+    settle(world)
+    world.furnish(10)
+    directory = world.bench.mkdir(b"tmp")
+    for number in range(100):
+        world.bench.make(b"%d" % number, parent=directory)
+    unsent = world.guard.rows(100_000)
+    world.bench.local.journal.mark_sent([row.n for row in unsent])
+    world.remove(100, directory)
+    world.bench.run(world.bench.fs.rmdir, ROOT, b"tmp")
+    assert not world.guard.is_waiting
+    settle(world)
+    assert world.guard.question is None
+    assert world.sendable() == 101
+    world.fresh()
+    settle(world)
+    assert world.guard.question is None, "after a restart too"
+
+
+def test_what_was_made_here_a_moment_ago_is_no_deletion(world: World) -> None:
+    settle(world)
+    world.furnish(10)
+    directory = world.bench.mkdir(b"tmp")
+    for number in range(100):
+        world.bench.make(b"%d" % number, parent=directory)
+    world.files_there += 100
+    world.send()
+    Clock.now += TEMPORARY_SECONDS - 1
+    world.remove(40, directory)
+    assert world.sendable() == 40
+    Clock.now += 2
+    world.files_there -= 40
+    world.remove(60, directory, start=40)
+    settle(world)
+    question = world.guard.question
+    assert question is not None
+    assert (question.files, question.drive_files) == (60, 70)
+
+
+def test_such_files_do_not_count_beside_others(world: World) -> None:
+    settle(world)
+    world.furnish(70)
+    directory = world.bench.mkdir(b"tmp")
+    for number in range(100):
+        world.bench.make(b"%d" % number, parent=directory)
+    world.bench.local.journal.mark_sent([row.n for row in world.guard.rows(100_000)])
+    world.remove(100, directory)
+    world.remove(65)
+    settle(world)
+    assert world.guard.question == Question(files=65, drive_files=70, since_ns=world.asked[0].since_ns)
+
+
+def test_more_that_is_held_later_is_of_the_drive_as_it_is_then(world: World) -> None:
+    settle(world)
+    world.furnish(100)
+    world.remove(65)
+    settle(world)
+    directory = world.bench.mkdir(b"d")
+    world.furnish(200, directory)
+    world.remove(200, directory)
+    settle(world)
+    question = world.guard.question
+    assert question is not None
+    assert (question.files, question.drive_files) == (265, 300)
+
+
+def test_names_of_files_that_have_others_do_not_count(world: World) -> None:
+    settle(world)
+    world.furnish(70)
+    directory = world.bench.mkdir(b"d")
+    for number in range(70):
+        known = world.bench.lookup(b"%d" % number)
+        assert known is not None
+        world.bench.run(world.bench.fs.link, known.inode, directory, b"%d" % number)
+    world.send()
+    world.remove(70, directory)
+    settle(world)
+    assert (world.guard.question, world.sendable()) == (None, 70)
