@@ -48,7 +48,7 @@ class World:
         numbers = [row.n for row in self.guard.rows(100_000)]
         journal.mark_sent(numbers)
         for n in numbers:
-            journal.settle(n, Seq(1))
+            journal.settle(n, Seq(2))
 
     def remove(self, count: int, parent: InodeId = ROOT, start: int = 0) -> None:
         for number in range(start, start + count):
