@@ -44,6 +44,7 @@ class Files:
         if writing and self._view.is_read_only:
             raise errors.ReadOnly
         content = self._contents.acquire(inode, writing=writing)
+        self._publisher.opened(inode)
         content.fresh = content.fresh or is_new
         handle = FileHandle(content, flags, caller.pid)
         if flags & os.O_TRUNC:

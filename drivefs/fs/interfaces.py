@@ -53,6 +53,10 @@ class Publisher(Protocol):
         """A mutation was added to the journal."""
         ...
 
+    def opened(self, inode: InodeId) -> None:
+        """A file was opened."""
+        ...
+
     def closed(self, inode: InodeId) -> None:
         """The last descriptor that could write to a changed or new file was closed."""
         ...

@@ -5,14 +5,14 @@ files now and then is served at once, also while another unpacks an archive; one
 burst, which the background takes together. Bounded in memory and in what it lets through: programs that start a
 process for each file are a burst together.
 
-What goes ahead never overtakes what it may have come from: a mutation overtakes those only of processes that went on
-making changes after it. A program that reads what another made, or runs after it, comes after it everywhere.
+What goes ahead never overtakes what it may have come from: all that its process made before, and all that those made
+whose files it has opened. A program that reads what another wrote comes after it everywhere.
 """
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from drivefs.protocol.ids import NO_OP, InodeId, OpNumber
+from drivefs.protocol.ids import InodeId, OpNumber
 
 PROCESS_CHANGES = 20
 """So many changes in a row one process may make before it counts as a burst; so many a second of a pause come back."""
@@ -66,35 +66,38 @@ class Lanes:
 
 
 class Order:
-    """Which process (or thread) made which unsettled mutation; one that nobody is known to have made has an end."""
+    """Which process (or thread) made which unsettled mutation, and has opened what others made."""
 
     def __init__(self) -> None:
         self._made_by: dict[OpNumber, int] = {}
         self._written_by: dict[InodeId, int] = {}
-        self._last: dict[int, OpNumber] = {}
+        """Who wrote the content that is not a mutation yet."""
+        self._last_writers: dict[InodeId, int] = {}
+        self._read_from: dict[int, set[int]] = {}
 
     def made(self, op: OpNumber, process: int) -> None:
         """A process made a mutation."""
-        self._note(op, process)
-        self._went_on(process, op)
-
-    def _note(self, op: OpNumber, process: int) -> None:
         self._made_by[op] = process
         if len(self._made_by) > MOST_MUTATIONS:
-            # Nobody says what was taken back before it was sent; whoever made the oldest counts as ended.
+            # Nobody says what was taken back before it was sent; what nobody is known to have made is not overtaken.
             del self._made_by[next(iter(self._made_by))]
 
-    def written(self, inode: InodeId, process: int, last_op: OpNumber) -> None:
-        """A process has written content, after the mutation `last_op`."""
+    def written(self, inode: InodeId, process: int) -> None:
+        """A process has written content."""
         self._written_by[inode] = process
-        self._went_on(process, last_op)
+        self._last_writers.pop(inode, None)
+        self._last_writers[inode] = process
+        if len(self._last_writers) > MOST_MUTATIONS:
+            del self._last_writers[next(iter(self._last_writers))]
 
-    def _went_on(self, process: int, op: OpNumber) -> None:
-        self._last.pop(process, None)
-        self._last[process] = op
-        if len(self._last) > MOST_MAKERS:
-            # It has made nothing for long, so it counts as one that has ended.
-            del self._last[next(iter(self._last))]
+    def opened(self, inode: InodeId, process: int) -> None:
+        """A process sees the content of an inode from now on."""
+        writer = self._last_writers.get(inode, process)
+        if writer == process:
+            return
+        self._read_from.setdefault(process, set()).add(writer)
+        if len(self._read_from) > MOST_MAKERS:
+            del self._read_from[next(iter(self._read_from))]
 
     def dropped(self, inode: InodeId) -> None:
         """The content of an inode will not become a mutation."""
@@ -103,24 +106,34 @@ class Order:
     def stored(self, op: OpNumber, inode: InodeId) -> None:
         """The content that was written to an inode has become a mutation."""
         if (process := self._written_by.pop(inode, None)) is not None:
-            self._note(op, process)
+            self.made(op, process)
 
     def settled(self, ops: Iterable[OpNumber]) -> None:
         """These are of no interest any more."""
         for op in ops:
             self._made_by.pop(op, None)
-        if not self._made_by:
-            self._last.clear()
+        if not self._made_by and not self._written_by:
+            self._last_writers.clear()
+            self._read_from.clear()
 
     def with_earlier(self, ops: Collection[OpNumber], unsettled: Iterable[OpNumber]) -> set[OpNumber]:
         """The ops, and the earlier ones that they may have come from."""
         if not ops:
             return set()
-        newest, makers = max(ops), {self._made_by.get(op) for op in ops}
-        chosen = set(ops)
+        newest, chosen = max(ops), set(ops)
+        makers = self._sources({self._made_by[op] for op in ops if op in self._made_by})
         for op in unsettled:
             if op < newest:
                 process = self._made_by.get(op)
-                if process is None or process in makers or self._last.get(process, NO_OP) < newest:
+                if process is None or process in makers:
                     chosen.add(op)
         return chosen
+
+    def _sources(self, processes: set[int]) -> set[int]:
+        """These processes, those whose content they opened, those whose content these opened, and so on."""
+        found, left = set(processes), list(processes)
+        while left:
+            fresh = self._read_from.get(left.pop(), set()) - found
+            found |= fresh
+            left += fresh
+        return found

@@ -123,6 +123,10 @@ class Publications:
             return set()
         return ahead
 
+    def opened(self, inode: InodeId) -> None:
+        """The present process has opened a file."""
+        self._order.opened(inode, self._process)
+
     def closed(self, inode: InodeId) -> None:
         """The last descriptor that could write to a changed file was closed."""
         if self.hear is not None:
@@ -141,7 +145,7 @@ class Publications:
         self._offer(inode, max(now + QUIET_SECONDS, earliest))
 
     def _note_content(self, inode: InodeId, now: float) -> None:
-        self._order.written(inode, self._process, self._last_op())
+        self._order.written(inode, self._process)
         if self._is_urgent(now):
             self._urgent_inodes.add(inode)
             self._urgent_offered.raise_()

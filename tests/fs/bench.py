@@ -116,6 +116,9 @@ class Backend:
     def changed(self) -> None:
         self.heard.append(("changed", InodeId(0)))
 
+    def opened(self, inode: InodeId) -> None:
+        pass
+
     def closed(self, inode: InodeId) -> None:
         self.heard.append(("closed", inode))
 

@@ -64,6 +64,9 @@ class Nobody:
     def changed(self) -> None:
         pass
 
+    def opened(self, inode: InodeId) -> None:
+        pass
+
     def closed(self, inode: InodeId) -> None:
         self.heard.append(("closed", inode))
 

@@ -3,7 +3,6 @@
 from drivefs.protocol.ids import InodeId, OpNumber
 from drivefs.sync.lanes import (
     ALL_CHANGES,
-    MOST_MAKERS,
     MOST_MUTATIONS,
     PAUSE_SECONDS,
     PROCESS_CHANGES,
@@ -11,7 +10,7 @@ from drivefs.sync.lanes import (
     Order,
 )
 
-TAR, EDITOR, GIT = 1, 2, 3
+TAR, EDITOR, GIT, OTHER = 1, 2, 3, 4
 
 
 def ops(*numbers: int) -> set[OpNumber]:
@@ -52,19 +51,45 @@ def made(*by: int) -> Order:
     return order
 
 
-def test_it_overtakes_a_process_that_goes_on() -> None:
+def test_it_overtakes_what_others_make() -> None:
     order = made(TAR, TAR, EDITOR, TAR)
     assert order.with_earlier(ops(3), ops(1, 2, 3, 4)) == ops(3)
-
-
-def test_it_never_overtakes_a_process_that_had_ended() -> None:
-    order = made(GIT, TAR, GIT, EDITOR, TAR)
-    assert order.with_earlier(ops(4), ops(1, 2, 3, 4, 5)) == ops(1, 3, 4)
 
 
 def test_it_never_overtakes_what_its_own_process_did_before() -> None:
     order = made(EDITOR, TAR, EDITOR, TAR, EDITOR)
     assert order.with_earlier(ops(3), ops(1, 2, 3, 4, 5)) == ops(1, 3)
+
+
+def test_it_never_overtakes_those_whose_files_it_has_opened_nor_what_those_had_opened() -> None:
+    order = made(TAR, GIT, TAR, EDITOR, GIT, OTHER)
+    order.written(InodeId(8), TAR)
+    order.opened(InodeId(8), GIT)
+    order.written(InodeId(9), GIT)
+    order.stored(OpNumber(7), InodeId(9))
+    assert order.with_earlier(ops(4), ops(1, 2, 3, 4, 5, 6, 7)) == ops(4)
+    order.opened(InodeId(9), EDITOR)
+    order.made(OpNumber(8), EDITOR)
+    assert order.with_earlier(ops(8), ops(1, 2, 3, 4, 5, 6, 7, 8)) == ops(1, 2, 3, 4, 5, 7, 8)
+
+
+def test_who_opens_what_it_wrote_itself_follows_nobody() -> None:
+    order = made(TAR, EDITOR)
+    order.written(InodeId(8), EDITOR)
+    order.opened(InodeId(8), EDITOR)
+    order.opened(InodeId(9), EDITOR)
+    assert order.with_earlier(ops(2), ops(1, 2)) == ops(2)
+
+
+def test_when_all_is_settled_nothing_is_remembered() -> None:
+    order = made(TAR)
+    order.written(InodeId(8), TAR)
+    order.stored(OpNumber(2), InodeId(8))
+    order.settled(ops(1, 2))
+    order.opened(InodeId(8), EDITOR)
+    order.made(OpNumber(3), TAR)
+    order.made(OpNumber(4), EDITOR)
+    assert order.with_earlier(ops(4), ops(3, 4)) == ops(4)
 
 
 def test_it_never_overtakes_what_nobody_is_known_to_have_made() -> None:
@@ -74,17 +99,11 @@ def test_it_never_overtakes_what_nobody_is_known_to_have_made() -> None:
 
 def test_content_is_of_the_process_that_wrote_it() -> None:
     order = made(TAR, EDITOR)
-    order.written(InodeId(9), EDITOR, OpNumber(2))
+    order.written(InodeId(9), EDITOR)
     order.made(OpNumber(3), TAR)
     order.stored(OpNumber(4), InodeId(9))
     order.made(OpNumber(5), TAR)
     assert order.with_earlier(ops(4), ops(1, 2, 3, 4, 5)) == ops(2, 4)
-
-
-def test_memory_is_bounded_and_the_forgotten_count_as_ended() -> None:
-    order = made(TAR, *range(10, 10 + MOST_MAKERS), EDITOR)
-    last = MOST_MAKERS + 2
-    assert 1 in order.with_earlier(ops(last), {OpNumber(n) for n in range(1, last + 1)})
 
 
 def test_what_is_never_sent_takes_bounded_memory_and_is_not_overtaken() -> None:
