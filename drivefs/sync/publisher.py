@@ -23,6 +23,8 @@ from drivefs.sync.uploader import SMALL_BYTES, Uploader
 
 GROUP_FILES = 1000
 GROUP_BYTES = 8 * 2**20
+JOURNALED_FILES = 200
+"""So many stores are journaled in one step; system calls go on between two."""
 PARALLEL_LARGE_FILES = 2
 RETRY_SECONDS = 2.0
 DAMAGED_SECONDS = 3600.0
@@ -116,9 +118,13 @@ class Publisher:
                 for snapshot in group:
                     await self._publish_group([snapshot], failed)
             return
-        with self._journal.transaction():
-            ops = [self._append_store(snapshot, blocks) for snapshot, blocks in zip(group, contents, strict=True)]
-        self._publications.stored({snapshot.inode: op for snapshot, op in zip(group, ops, strict=True) if op})
+        stored = list(zip(group, contents, strict=True))
+        for start in range(0, len(stored), JOURNALED_FILES):
+            part = stored[start : start + JOURNALED_FILES]
+            with self._journal.transaction():
+                ops = {snapshot.inode: self._append_store(snapshot, blocks) for snapshot, blocks in part}
+            self._publications.stored({inode: op for inode, op in ops.items() if op})
+            await trio.lowlevel.checkpoint()
 
     async def _publish_large(self, snapshot: Snapshot, failed: Callable[[errors.RemoteError], None]) -> None:
         inode, upload, sending = snapshot.inode, Upload(snapshot.inode, snapshot.size), trio.CancelScope()
