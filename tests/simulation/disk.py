@@ -38,6 +38,8 @@ NOTHING = 0
 NO_SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 Names = dict[str, int]
+Move = list[tuple[int, str, int, int]]
+"""Names that change together: directory, name, the file before and after (-1: none)."""
 
 
 class Change(NamedTuple):
@@ -79,6 +81,45 @@ class _Known:
     files: dict[int, bytes] = field(default_factory=dict)
     failed: dict[int, bytes] = field(default_factory=dict)
     """The bytes that a failed sync did not write; the kernel takes them for written."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is durable at a moment, and what could be: the names that changed, and each file's bytes then and now."""
+
+    names: dict[int, Names]
+    moves: list[Move]
+    synced: dict[int, bytes]
+    files: dict[int, tuple[str, bytes, bytes]]
+
+    def changes(self) -> list[Change]:
+        """All that a cut could take back."""
+        found = [Change("names", move[0][1]) for move in self.moves]
+        for path, old, new in self.files.values():
+            found += _differences(path, old, new)
+        return found
+
+    def page(self, change: Change) -> bytes:
+        """What is written in a page that changed."""
+        data = next(new for path, _, new in self.files.values() if path == change.path)
+        return data[change.page * PAGE_BYTES : (change.page + 1) * PAGE_BYTES]
+
+    def logged(self) -> list[tuple[Change, bytes]]:
+        """The pages of logs that changed, and what is written in them."""
+        changes = [change for change in self.changes() if change.kind == "page" and change.path.endswith("-wal")]
+        return [(change, self.page(change)) for change in changes]
+
+    def image(self, survival: Survival) -> Image:
+        """What a cut leaves, if that survives."""
+        names = {number: dict(listed) for number, listed in self.names.items()}
+        for move in self.moves:
+            if survival(Change("names", move[0][1])):
+                for directory, name, _, new in move:
+                    _set(names[directory], name, new)
+        files = dict(self.synced)
+        for number, (path, old, new) in self.files.items():
+            files[number] = _cut(path, old, new, survival)
+        return reachable(Image(names, files))
 
 
 class SimDisk:
@@ -159,28 +200,23 @@ class SimDisk:
 
     # -- what tests do -----------------------------------------------------------------------------------------------
 
+    def settle(self) -> None:
+        """All that was written is durable now, as some time later on any machine."""
+        names, files = self._now()
+        self._known.names = names
+        self._known.files = {number: self._written(number, data) for number, (_, data) in files.items()}
+
+    def look(self) -> "Look":
+        """The disk at this moment, with all that a cut could take back."""
+        names, files = self._now()
+        synced = {number: self._known.files.get(number, b"") for number in {*self._known.files, *files}}
+        pages = {number: (path, synced[number], self._written(number, data)) for number, (path, data) in files.items()}
+        kept = {number: dict(self._known.names.get(number, {})) for number in {*self._known.names, *names}}
+        return Look(kept, self._moves(names), synced, pages)
+
     def changes(self) -> list[Change]:
         """All that a cut could take back now."""
-        _, names, files = self._now()
-        moved = {Change("names", group[0][2]): None for group in self._moves(names)}
-        found = list(moved)
-        for number, (path, data) in files.items():
-            found += _differences(path, self._known.files.get(number, b""), self._written(number, data))
-        return found
-
-    def image(self, survival: Survival) -> Image:
-        """What a cut at this moment leaves, if that survives."""
-        _, now, files = self._now()
-        names = {number: dict(listed) for number, listed in self._known.names.items()}
-        for group in self._moves(now):
-            if survival(Change("names", group[0][2])):
-                for directory, name, _, new in group:
-                    _set(names.setdefault(directory, {}), name, new)
-        contents = dict(self._known.files)
-        for number, (path, data) in files.items():
-            contents[number] = _cut(path, self._known.files.get(number, b""), self._written(number, data), survival)
-        directories = {number: names.get(number, {}) for number in (*names, *now)}
-        return reachable(Image(directories, contents))
+        return self.look().changes()
 
     def drawn_survival(self) -> Survival:
         """What survives as chance has it; now and then all or nothing."""
@@ -196,20 +232,16 @@ class SimDisk:
     def crash(self, survival: Survival | None = None) -> Path:
         """The power fails: gives the new root, which has what survived, and in which all of that is durable."""
         self.boot += 1
-        return self._move_to(self.image(survival or self.drawn_survival()), durable=True)
+        return self._move_to(self.look().image(survival or self.drawn_survival()), durable=True)
 
     def kill(self) -> Path:
         """The process dies: all that it wrote is in the new root, and as durable as it was."""
-        return self._move_to(self.current(), durable=False)
-
-    def current(self) -> Image:
-        """The disk as programs see it now."""
-        _, names, files = self._now()
-        return Image(names, {number: data for number, (_, data) in files.items()})
+        return self._move_to(self.snapshot(), durable=False)
 
     def snapshot(self) -> Image:
-        """The disk as it is now, to go back to."""
-        return self.current()
+        """The disk as programs see it now: to go back to."""
+        names, files = self._now()
+        return Image(names, {number: data for number, (_, data) in files.items()})
 
     def go_back(self, snapshot: Image) -> Path:
         """The disk becomes what it was, as after a restored backup: gives the new root."""
@@ -264,22 +296,21 @@ class SimDisk:
         with os.scandir(directory) as entries:
             return {e.name: self._id(e.inode()) for e in entries if not e.name.endswith(MEMORY_SUFFIX)}
 
-    def _now(self) -> tuple[dict[int, str], dict[int, Names], dict[int, tuple[str, bytes]]]:
-        """The directories with their paths and names, and the files with a path and their bytes, as they are."""
-        paths: dict[int, str] = {}
+    def _now(self) -> tuple[dict[int, Names], dict[int, tuple[str, bytes]]]:
+        """The names of directories, and the files with a path and their bytes, as they are."""
         names: dict[int, Names] = {}
         files: dict[int, tuple[str, bytes]] = {}
         for place, folders, found in os.walk(self.root):
             folders.sort()
             number = self._id(os.stat(place).st_ino)
-            paths[number], names[number] = place, self._listed(place)
+            names[number] = self._listed(place)
             for name in sorted(found):
                 path = os.path.join(place, name)
                 if name in names[number] and stat.S_ISREG(os.lstat(path).st_mode):
                     files.setdefault(names[number][name], (self.relative(path), Path(path).read_bytes()))
                 else:
                     names[number].pop(name, None)
-        return paths, names, files
+        return names, files
 
     def _written(self, number: int, data: bytes) -> bytes:
         """The bytes of a file that can still reach the disk: not those that a failed sync has let go of."""
@@ -293,9 +324,9 @@ class SimDisk:
             for at, page in _pages(data)
         )
 
-    def _moves(self, now: dict[int, Names]) -> list[list[tuple[int, str, int, int]]]:
+    def _moves(self, now: dict[int, Names]) -> list[Move]:
         """Names that differ from what is durable, those together that one file binds: directory, name, old, new."""
-        groups: list[tuple[set[int], list[tuple[int, str, int, int]]]] = []
+        groups: list[tuple[set[int], Move]] = []
         for directory in sorted({*self._known.names, *now}):
             old = self._known.names.get(directory, {})
             new = now.get(directory, {})

@@ -126,7 +126,7 @@ def test_a_rename_over_a_file_leaves_one_of_both_under_the_name(disk: SimDisk) -
     put_durably(disk.root / "file", A)
     sync(put(disk.root / "new", B))
     os.replace(disk.root / "new", disk.root / "file")
-    outcomes = [disk.image(survival) for survival in (nothing_survives, all_survives)]
+    outcomes = [disk.look().image(survival) for survival in (nothing_survives, all_survives)]
     assert [len(image.names[0]) for image in outcomes] == [1, 1]
     assert sorted(data for image in outcomes for data in image.files.values()) == [A, B]
 
@@ -218,7 +218,9 @@ def test_every_prefix_of_the_pages_of_a_log_is_a_sound_database(disk: SimDisk) -
     counts = set()
     for torn in range(0, 4096, 1024):
         for last in pages:
-            image = disk.image(lambda c, last=last, torn=torn: torn if c.page == last else 4096 * (c.page < last))
+            image = disk.look().image(
+                lambda c, last=last, torn=torn: torn if c.page == last else 4096 * (c.page < last)
+            )
             copy = SimDisk(disk.root.parent.parent / "copy", random.Random(1))
             found = apsw.Connection(str(copy.go_back(image) / "a.db"))
             assert found.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -1,0 +1,204 @@
+"""Each step that makes something durable is needed: what it made is there after a cut that leaves nothing else.
+
+Owns the cuts right behind such steps; the steps themselves, with what happens without each, are in `tests.weakenings`.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from sqlalchemy import text
+
+from backend.blockstore.local import LocalStore
+from backend.metadata.sqlite import Database
+from cache.lost import LostAndFound
+from cache.workspace import LocalState
+from drivefs import config
+from drivefs.protocol import messages, routes, wire
+from drivefs.protocol.ids import CommitId, Incarnation, Seq, WorkspaceId
+from drivefs.protocol.messages import Cursor
+from tests.cache.states import FIRST_ID, content_of, create, inline
+from tests.cache.test_barrier import BIG, write
+from tests.simulation import worlds
+from tests.simulation.disk import PAGE_BYTES, SimDisk, nothing_survives, write_image
+from tests.simulation.interception import small_sizes, watching
+from tests.sync.fleet import Line, at_once
+
+A = b"A" * PAGE_BYTES
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SimDisk]:
+    disk = SimDisk(tmp_path / "disk", Random(1))
+    with watching(disk), small_sizes():
+        yield disk
+
+
+def opened(disk: SimDisk) -> LocalState:
+    """A state whose beginning is durable."""
+    with disk.booted():
+        local = LocalState(disk.root / "state", disk.root / "cache", offload=inline, cache_limit_bytes=2**20)
+    if not local.journal.ids_left():
+        local.journal.add_id_range(FIRST_ID)
+    disk.settle()
+    return local
+
+
+def test_staged_bytes_outlive_the_journal_that_let_go_of_them(disk: SimDisk) -> None:
+    local = opened(disk)
+    file = write(local, 7)
+    trio.run(local.barrier)
+    with local.journal.transaction():
+        local.journal.drafts.drop_draft(7)  # type: ignore[arg-type]
+    told: list[str] = []
+    disk.on_boundary = told.append
+    trio.run(local.barrier)
+    disk.on_boundary = None
+    local.close()
+    assert told.index("after sync state/journal.db-wal") < told.index(f"before remove state/staging/{file:016x}")
+
+
+def test_what_comes_to_lost_and_found_stays_there(disk: SimDisk) -> None:
+    lost = LostAndFound(disk.root / "lost+found")
+    (disk.root / "from").mkdir()
+    source = disk.root / "from" / "file"
+    descriptor = os.open(source, os.O_CREAT | os.O_WRONLY, 0o600)
+    os.write(descriptor, A)
+    os.close(descriptor)
+    disk.settle()
+    lost.take_file("taken", source)
+    lost.keep_pieces("pieces", [(0, A), (2 * PAGE_BYTES, A)])
+    root = disk.crash(nothing_survives)
+    assert (root / "lost+found" / "taken").read_bytes() == A
+    assert (root / "lost+found" / "pieces").read_bytes() == A + bytes(PAGE_BYTES) + A
+    assert list((root / "from").iterdir()) == []
+
+
+def test_credentials_are_whole_or_the_old_ones(disk: SimDisk) -> None:
+    config.write_durably(disk.root / "profile" / "credentials.json", b"old")
+    config.write_durably(disk.root / "profile" / "credentials.json", b"new")
+    root = disk.crash(nothing_survives)
+    assert {path.name: path.read_bytes() for path in (root / "profile").iterdir()} == {"credentials.json": b"new"}
+
+
+def test_the_replica_has_what_it_says_is_synced(disk: SimDisk) -> None:
+    local = opened(disk)
+    workspace = WorkspaceId(1)
+    local.replica.set_cursor(workspace, Cursor(incarnation=Incarnation(1), seq=Seq(6), commit=CommitId(bytes(16))))
+    trio.run(local.replica.sync)
+    assert local.replica.synced_seq(workspace) == 6
+    disk.crash(nothing_survives)
+    local.close()
+    again = opened(disk)
+    cursor = again.replica.cursor(workspace)
+    again.close()
+    assert cursor is not None
+    assert cursor.seq == 6
+
+
+def test_records_whose_bytes_a_cut_took_are_not_taken_for_content(disk: SimDisk) -> None:
+    local = opened(disk)
+    inode, _ = create(local.journal, b"file", content=b"first ")
+    with local.journal.transaction():
+        staged = local.staging.append(inode, BIG)
+        local.journal.drafts.add_record(inode, 6, BIG, staged)
+    trio.run(local.journal.log_barrier)
+    disk.crash(nothing_survives)
+    local.close()
+    again = opened(disk)
+    assert content_of(again, inode) == b"first "
+    again.close()
+
+
+def test_an_object_is_there_when_it_was_settled(disk: SimDisk) -> None:
+    store = LocalStore(disk.root / "store")
+    store.prepare()
+    contents = {"a/small": A, "a/large": os.urandom(300_000), "b/huge": os.urandom(6 * 2**20)}
+    for name, content in contents.items():
+        store.put(name, [content])
+    store.settle(contents)
+    again = LocalStore(disk.crash(nothing_survives) / "store")
+    again.prepare()
+    assert {name: again.get(name, 0, len(content)) for name, content in contents.items()} == contents
+
+
+def test_a_commit_is_there_when_it_was_acknowledged(disk: SimDisk) -> None:
+    async def run() -> list[Any]:
+        database = await Database.open(disk.root / "metadata.db", at_once)
+        disk.settle()
+        await database.write(lambda connection: connection.execute(text("CREATE TABLE kept (a)")) and None)
+        root = disk.crash(nothing_survives)
+        database.close()
+        after = Database(root / "metadata.db", at_once)
+        rows = await after.read(lambda connection: list(connection.execute(text("SELECT * FROM kept"))))
+        after.close()
+        return rows
+
+    assert trio.run(run) == []
+
+
+def test_what_is_sent_can_be_sent_again_after_a_cut(disk: SimDisk, tmp_path: Path, monkeypatch: Any) -> None:
+    """At the moment of each request, the disk already knows what it says: the nonce, and which mutations were sent."""
+    places = {name: tmp_path / name for name in worlds.MACHINES}
+    places["anna"] = disk.root
+    for place in places.values():
+        place.mkdir(exist_ok=True)
+    handle = Line.handle_async_request
+    seen: list[str] = []
+
+    async def looking(line: Line, request: httpx.Request) -> httpx.Response:
+        await request.aread()
+        if request.url.path == routes.SESSION and line is lines.get("anna"):
+            asked = wire.decode(request.content, messages.SessionRequest)
+            with left(disk, tmp_path) as local:
+                assert asked.next_nonce in (local.journal.meta("next_nonce"), local.journal.meta("nonce"))
+            seen.append("session")
+        if request.url.path.endswith("/commit") and line is lines.get("anna"):
+            sent = wire.decode(request.content, messages.CommitRequest)
+            with left(disk, tmp_path) as local:
+                rows = {row.n: row.state.name for row in local.journal.unsettled(100)}
+            assert {mutation.n: "SENT" for mutation in sent.mutations}.items() <= rows.items()
+            seen.append("commit")
+        return await handle(line, request)
+
+    lines: dict[str, Line] = {}
+
+    async def run() -> None:
+        facts = await worlds.first_world(places)
+        disk.settle()
+        async with worlds.world_of(places, facts, life=1) as world:
+            anna = await world.begin("anna")
+            disk.settle()
+            lines["anna"] = anna.line
+            await anna.begin()
+            await anna.write("new", b"content")
+            await anna.mkdir("directory")
+            await anna.sync()
+
+    monkeypatch.setattr(Line, "handle_async_request", looking)
+    trio.run(run)
+    assert {"session", "commit"} <= set(seen)
+
+
+class left:
+    """The local state as a cut at this moment leaves it, opened."""
+
+    def __init__(self, disk: SimDisk, base: Path) -> None:
+        self._image, self._place = disk.look().image(nothing_survives), base / "left"
+
+    def __enter__(self) -> LocalState:
+        self._place.mkdir()
+        write_image(self._image, self._place)
+        state, cache = self._place / "state", self._place / "cache"
+        self._local = LocalState(state, cache, offload=inline, cache_limit_bytes=2**20)
+        return self._local
+
+    def __exit__(self, *error: object) -> None:
+        self._local.close()
+        shutil.rmtree(self._place)

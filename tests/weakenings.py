@@ -1,0 +1,364 @@
+"""The safety steps of drivefs, each with what the code would be without it and the tests that must fail then.
+
+Owns the table, and the program that tries it: for each row a private copy of the tree, the step taken away, its tests
+run. A row that no test notices is a survivor: the step is not protected by a test. Nothing in the tree itself changes.
+
+Run it as `scripts/gate [NAME…]`.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("drivefs", "cache", "backend", "tests", "scripts", "pyproject.toml", "README.md")
+SECONDS = 600
+
+
+class Weakening(NamedTuple):
+    """A step: where it stands, without it, and who notices."""
+
+    name: str
+    path: str
+    step: str
+    without: str
+    tests: str
+
+
+WEAKENINGS = (
+    # -- syncs on a device
+    Weakening(
+        "staged bytes are synced",
+        "cache/barrier.py",
+        "        pending.sync()\n",
+        "",
+        "tests/cache/test_barrier.py",
+    ),
+    Weakening(
+        "the journal is synced",
+        "cache/barrier.py",
+        "        sync_path(self._database.wal_path)\n",
+        "",
+        "tests/cache/test_barrier.py",
+    ),
+    Weakening(
+        "names of staging files are synced",
+        "cache/staging.py",
+        "        if self.has_new_names:\n            sync_path(self.directory)\n",
+        "",
+        "tests/cache/test_barrier.py",
+    ),
+    Weakening(
+        "retired files go only after the sync that makes it durable",
+        "cache/barrier.py",
+        "        pending.sync()\n        sync_path(self._database.wal_path)\n        return pending.remove_retired()\n",
+        "        removed_bytes = pending.remove_retired()\n        pending.sync()\n"
+        "        sync_path(self._database.wal_path)\n        return removed_bytes\n",
+        "tests/cache/test_barrier.py tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "names in the state directory are synced",
+        "cache/workspace.py",
+        "        sync_path(state_dir)\n        boot, last_boot",
+        "        boot, last_boot",
+        "tests/simulation/test_disk.py",
+    ),
+    Weakening(
+        "the names of new directories are synced",
+        "cache/durable.py",
+        "        sync_path(lacking.parent)\n",
+        "",
+        "tests/simulation/test_disk.py",
+    ),
+    Weakening(
+        "what is moved to lost+found is durable there",
+        "cache/lost.py",
+        "        sync_path(self.directory)\n        sync_path(source.parent)\n",
+        "",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "what is written to lost+found is synced",
+        "cache/lost.py",
+        "            os.fsync(descriptor)\n",
+        "",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "credentials are synced before they take their name",
+        "drivefs/config.py",
+        "        os.fsync(file.fileno())\n",
+        "",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "the name of new credentials is synced",
+        "drivefs/config.py",
+        "    sync_path(path.parent)\n",
+        "",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "the replica is synced before the journal forgets",
+        "cache/replica.py",
+        "            await self._offload(sync_path, database.wal_path)\n",
+        "            await self._offload(lambda: None)\n",
+        "tests/cache/test_replica.py tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "a mark as sent is durable before the mutation is sent",
+        "drivefs/sync/commits.py",
+        "        await self._journal.log_barrier()\n",
+        "",
+        "tests/sync/test_commits.py tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "a nonce is durable before it is offered",
+        "drivefs/sync/session.py",
+        '        journal.set_meta("next_nonce", next_nonce)\n        await local.barrier()\n',
+        '        journal.set_meta("next_nonce", next_nonce)\n',
+        "tests/sync/test_session.py tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "a failed sync poisons the journal",
+        "cache/barrier.py",
+        "            raise self._database.poison(error) from error\n",
+        "            raise Poisoned(str(error)) from error\n",
+        "tests/cache/test_barrier.py",
+    ),
+    # -- compares and gates on a device
+    Weakening(
+        "staged bytes are verified before they are sent",
+        "cache/staging.py",
+        "        if digest(data) != content:\n",
+        "        if False:\n",
+        "tests/cache",
+    ),
+    Weakening(
+        "rot in the log is looked for",
+        "cache/workspace.py",
+        "        self.report += rescue_log(path, lost.directory)\n",
+        "        del lost\n        lost = LostAndFound(state_dir / 'lost+found')\n",
+        "tests/cache/test_recovery.py",
+    ),
+    Weakening(
+        "a power cut is told from a kill",
+        "cache/workspace.py",
+        "        is_thorough = is_suspect or last_boot not in (None, boot)\n",
+        "        is_thorough = is_suspect\n",
+        "tests/cache/test_recovery.py tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "a newer journal is refused",
+        "cache/workspace.py",
+        "        refuse_newer(path, JOURNAL_VERSION)\n",
+        "",
+        "tests/cache/test_workspace.py",
+    ),
+    Weakening(
+        "one process has the state",
+        "cache/workspace.py",
+        "            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "            pass\n",
+        "tests/cache/test_workspace.py",
+    ),
+    Weakening(
+        "nothing new is accepted when the disk is full",
+        "cache/reserve.py",
+        "        if spare < 0 or not self._is_held:\n",
+        "        if False:\n",
+        "tests/cache/test_barrier.py",
+    ),
+    Weakening(
+        "a cached block is verified",
+        "cache/block_files.py",
+        "    return checksum(whole) == wanted.checksum\n",
+        "    return True\n",
+        "tests/cache/test_blocks.py",
+    ),
+    Weakening(
+        "a block that is being read is not evicted",
+        "cache/blocks.py",
+        "choose_victims(wanted_bytes, self.limit_bytes, self._pins)",
+        "choose_victims(wanted_bytes, self.limit_bytes, {})",
+        "tests/cache/test_blocks.py",
+    ),
+    Weakening(
+        "a block is what its id says",
+        "drivefs/protocol/blocks.py",
+        "    if block_id(plaintext) != expected:\n",
+        "    if False:\n",
+        "tests/protocol tests/backend/api/test_block_transfer.py",
+    ),
+    # -- the server
+    Weakening(
+        "an object is synced",
+        "backend/blockstore/local.py",
+        "                _write_all(descriptor, part)\n            os.fsync(descriptor)\n",
+        "                _write_all(descriptor, part)\n",
+        "tests/simulation/test_safety_steps.py tests/backend/blockstore",
+    ),
+    Weakening(
+        "an object written past the page cache is synced",
+        "backend/blockstore/local.py",
+        "            os.ftruncate(descriptor, length)\n            os.fsync(descriptor)\n",
+        "            os.ftruncate(descriptor, length)\n",
+        "tests/simulation/test_safety_steps.py tests/backend/blockstore",
+    ),
+    Weakening(
+        "the name of an object is synced",
+        "backend/blockstore/local.py",
+        "            _sync_directory(directory)\n",
+        "            pass\n",
+        "tests/simulation/test_disk.py",
+    ),
+    Weakening(
+        "a directory of objects is synced into its parent",
+        "backend/blockstore/local.py",
+        "            _sync_directory(place.parent)\n",
+        "            pass\n",
+        "tests/simulation/test_disk.py",
+    ),
+    Weakening(
+        "a commit is on the disk when it is acknowledged",
+        "backend/metadata/sqlite.py",
+        '"PRAGMA synchronous=FULL"',
+        '"PRAGMA synchronous=NORMAL"',
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "an upload pins its blocks",
+        "backend/service/blocks.py",
+        "                await self._keep(self._pin(account, caller, is_proven=True), intake)\n",
+        "                await self._keep(self._pin(account, caller, is_proven=False), intake)\n",
+        "tests/backend/api",
+    ),
+    Weakening(
+        "a commit names only blocks that are here and pinned",
+        "backend/service/commit/contents.py",
+        "not (known.is_pinned or block in in_base)",
+        "False",
+        "tests/backend/service/test_commit_contents.py tests/backend/service/test_ops.py",
+    ),
+    Weakening(
+        "a store is compared with its base",
+        "backend/service/commit/inodes.py",
+        "    if not state.is_at(row, mutation.base):\n",
+        "    if False:\n",
+        "tests/backend/service/test_commit_contents.py",
+    ),
+    Weakening(
+        "a removal is compared with its base",
+        "backend/service/commit/naming.py",
+        "    return row.kind != FILE or row.nlink > 1 or state.is_at(row, base)\n",
+        "    return True\n",
+        "tests/backend/service/test_commit_names.py",
+    ),
+    Weakening(
+        "no directory is moved below itself",
+        "backend/service/commit/naming.py",
+        "    if row.kind == DIRECTORY and state.tree.is_within(new_parent, row.inode):\n",
+        "    if False:\n",
+        "tests/backend/service/test_commit_names.py",
+    ),
+    Weakening(
+        "an op that was answered is not applied again",
+        "backend/service/commits.py",
+        "judge(state, request.mutations, loader.results(wanted.ops))",
+        "judge(state, request.mutations, {})",
+        "tests/backend/service/test_ops.py",
+    ),
+    Weakening(
+        "an op waits for its predecessors",
+        "backend/service/commit/batch.py",
+        "            state.require_settled(op)\n",
+        "            pass\n",
+        "tests/backend/service/test_ops.py",
+    ),
+    Weakening(
+        "a device commits under its epoch",
+        "backend/service/commits.py",
+        "        sessions.require_epoch(connection, caller, request.epoch)\n",
+        "",
+        "tests/backend/service/test_sessions.py tests/backend/service/test_ops.py",
+    ),
+    Weakening(
+        "a rolled-back disk is found out",
+        "backend/service/sessions.py",
+        "    return bool(request.epoch == known.epoch and request.last_nonce == known.nonce)\n",
+        "    return bool(request.epoch == known.epoch)\n",
+        "tests/backend/service/test_sessions.py",
+    ),
+    Weakening(
+        "who may only read changes nothing",
+        "backend/service/commit/batch.py",
+        "        if not state.author.may_write:\n",
+        "        if False:\n",
+        "tests/backend/service/test_ops.py tests/backend/service/test_commit_names.py",
+    ),
+    Weakening(
+        "uploads end at the quota",
+        "backend/service/blocks.py",
+        "        if room <= 0:\n",
+        "        if False:\n",
+        "tests/backend/api",
+    ),
+)
+
+
+def weakened(place: Path, row: Weakening) -> None:
+    """Copy the tree to a directory, without the step."""
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, place / name)
+    path = place / row.path
+    text = path.read_text()
+    assert text.count(row.step) == 1, f"{row.path} has the step {row.name!r} {text.count(row.step)} times"
+    path.write_text(text.replace(row.step, row.without))
+
+
+def is_noticed(row: Weakening) -> bool:
+    """Whether its tests fail without the step."""
+    with tempfile.TemporaryDirectory(prefix="drivefs-gate-") as place:
+        weakened(Path(place), row)
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *row.tests.split()]
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=SECONDS)
+        if done.returncode not in (0, 1):
+            raise RuntimeError(
+                f"the tests of {row.name!r} could not be run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+            )
+        return done.returncode == 1
+
+
+def main() -> int:
+    """Try the rows that are named, or all; 1 if any step is missed by no test."""
+    parser = argparse.ArgumentParser(prog="scripts/gate", description="Take one safety step away at a time.")
+    parser.add_argument("names", nargs="*", help="only steps whose names contain one of these words")
+    parser.add_argument("--list", action="store_true", help="only say which steps there are")
+    arguments = parser.parse_args()
+    rows = [row for row in WEAKENINGS if not arguments.names or any(name in row.name for name in arguments.names)]
+    survivors = []
+    for number, row in enumerate(rows, 1):
+        if arguments.list:
+            print(f"{row.name}: {row.path}; {row.tests}")
+            continue
+        began = time.monotonic()
+        found = is_noticed(row)
+        survivors += [] if found else [row]
+        word = "noticed " if found else "SURVIVED"
+        print(f"{number:3}/{len(rows)} {word} {time.monotonic() - began:5.1f} s  {row.name}", flush=True)
+    for row in survivors:
+        print(f"no test of {row.tests} fails without this: {row.name} ({row.path})")
+    return bool(survivors)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
