@@ -34,9 +34,9 @@ from cache.verification import (
     records_of,
 )
 from drivefs.protocol import wire
-from drivefs.protocol.changes import Create, Mutation
+from drivefs.protocol.changes import Create, Mutation, Store
 from drivefs.protocol.ids import NO_OP, InodeId
-from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.protocol.model import InodeKind, InodeState, cut_runs, run_id, unpack_blocks
 
 ReplicaStates = Callable[[InodeId], InodeState | None]
 """What the replica knows of an inode."""
@@ -214,7 +214,8 @@ class Recovery:
         if row is None:
             return
         inode = InodeId(row[0])
-        size = self._draft_row(inode).base_size
+        draft = self._draft_row(inode)
+        size = draft.base_size
         for record, data, is_good in records_of(self._database, place, with_data=self._is_thorough):
             if not self._is_good(record, data, is_good):
                 first_bad = record
@@ -222,6 +223,8 @@ class Recovery:
             size = size_after(record, size)
         else:
             return
+        if first_bad.id <= draft.frozen and self._stand_on_store(draft, place):
+            return self._cut_draft(place)
         kept = self._keep_behind(inode, place, first_bad)
         self._database.write("DELETE FROM records WHERE id >= ? AND id < ?", (first_bad.id, end_of_records(place)))
         self._shrink_draft(inode, place, size)
@@ -232,6 +235,41 @@ class Recovery:
         else:
             meaning = f"The file is as it was before that write. What was written after it is in {kept}"
             self._find(Severity.DAMAGE, what, meaning, "Look into that file and copy what you miss")
+        return None
+
+    def _stand_on_store(self, draft: DraftRow, place: int) -> bool:
+        """Let what is on its way be the draft's base: its blocks are with the backend, only its records lack bytes.
+
+        To cut the draft instead would cut, or cover with older bytes, what the store then makes of the file. False if
+        the store is not there, or does not say what all its blocks are.
+        """
+        row = self._database.row("SELECT body FROM mutations WHERE n = ?", (draft.frozen_op,))
+        store = wire.decode_mutation(row[0]) if row else None
+        if not isinstance(store, Store):
+            return False
+        row = self._database.row("SELECT blocks FROM bases WHERE inode = ?", (draft.inode,))
+        base = cut_runs(unpack_blocks(row[0])) if row else []
+        runs = {run_id(run): run for run in [*base, *store.new_runs]}
+        if not runs.keys() >= set(store.runs):
+            return False
+        blocks = b"".join(runs[run] for run in store.runs)
+        stored = (place << PLACE_BITS, draft.frozen)
+        self._database.write(
+            "INSERT OR IGNORE INTO retired SELECT staging_file FROM records WHERE staging_file GROUP BY staging_file"
+            " HAVING min(id) >= ? AND max(id) <= ?",
+            stored,
+        )
+        self._database.write("DELETE FROM records WHERE id BETWEEN ? AND ?", stored)
+        self._database.write(
+            "INSERT OR REPLACE INTO bases VALUES (?, ?, ?)", (draft.inode, blocks, row_digest(blocks, draft.inode))
+        )
+        self._put_draft(place, msgspec.structs.replace(draft, base_size=store.size, low_size=store.size))
+        return True
+
+    def _put_draft(self, place: int, draft: DraftRow) -> None:
+        state = wire.encode(draft)
+        digest = row_digest(state, draft.inode, place)
+        self._database.write("UPDATE drafts SET state = ?, digest = ? WHERE inode = ?", (state, digest, draft.inode))
 
     def _draft_row(self, inode: InodeId) -> DraftRow:
         row = self._database.row("SELECT state FROM drafts WHERE inode = ?", (inode,))
@@ -259,10 +297,7 @@ class Recovery:
                     yield record.file_offset, found
 
     def _shrink_draft(self, inode: InodeId, place: int, size: int) -> None:
-        state = wire.encode(msgspec.structs.replace(self._draft_row(inode), size=size))
-        self._database.write(
-            "UPDATE drafts SET state = ?, digest = ? WHERE inode = ?", (state, row_digest(state, inode, place), inode)
-        )
+        self._put_draft(place, msgspec.structs.replace(self._draft_row(inode), size=size))
         shown = self._overlay.inode(inode)
         if shown is not None:
             self._overlay.put_inode(msgspec.structs.replace(shown, size=size), NO_OP)

@@ -10,7 +10,7 @@ def test_the_step_stands_where_the_table_says(row: Weakening) -> None:
     assert (ROOT / row.path).read_text().count(row.step) == 1
     assert row.without != row.step
     for test in row.tests.split():
-        assert (ROOT / test).exists()
+        assert (ROOT / test.partition("::")[0]).exists()
 
 
 def test_no_step_is_there_twice() -> None:

@@ -98,7 +98,7 @@ async def _make_account(disk: SimDisk) -> Account:
     session = await services.sessions.begin(caller, messages.SessionRequest(next_nonce=bytes(16)))
     ground.database.close()
     drive = session.workspaces[0]
-    return Account(disk.current(), drive.workspace, drive.root, tokens, devices)
+    return Account(disk.snapshot(), drive.workspace, drive.root, tokens, devices)
 
 
 _ACCOUNTS: list[Account] = []

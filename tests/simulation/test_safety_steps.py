@@ -23,6 +23,7 @@ from drivefs import config
 from drivefs.protocol import messages, routes, wire
 from drivefs.protocol.ids import CommitId, Incarnation, Seq, WorkspaceId
 from drivefs.protocol.messages import Cursor
+from drivefs.sync.session import ASKED
 from tests.cache.states import FIRST_ID, content_of, create, inline
 from tests.cache.test_barrier import BIG, write
 from tests.simulation import worlds
@@ -157,7 +158,7 @@ def test_what_is_sent_can_be_sent_again_after_a_cut(disk: SimDisk, tmp_path: Pat
         if request.url.path == routes.SESSION and line is lines.get("anna"):
             asked = wire.decode(request.content, messages.SessionRequest)
             with left(disk, tmp_path) as local:
-                assert asked.next_nonce in (local.journal.meta("next_nonce"), local.journal.meta("nonce"))
+                assert asked.next_nonce in (local.journal.meta(ASKED) or b"")
             seen.append("session")
         if request.url.path.endswith("/commit") and line is lines.get("anna"):
             sent = wire.decode(request.content, messages.CommitRequest)
