@@ -129,11 +129,19 @@ def test_what_was_removed_keeps_counting_until_the_quota_grows(workbench: Workbe
 
 
 @pytest.fixture
-def device_on_small_disk(workbench: Workbench) -> Iterator[Device]:
-    """A mounted device whose state directory has 200 MiB."""
+def device_on_small_disk(workbench: Workbench, request: pytest.FixtureRequest) -> Iterator[Device]:
+    """A mounted device whose state directory has 200 MiB, in memory or on a loop device."""
     device = workbench.new_device(workbench.server())
     state = device.directories["XDG_STATE_HOME"]
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m,mode=0700", "drivefs-test", state], check=True)
+    if request.param == "tmpfs":
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m,mode=0700", "drivefs-test", state], check=True)
+    else:
+        image = workbench.home / "disk.img"
+        with image.open("wb") as file:
+            file.truncate(200 * MEBIBYTE)
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
+        subprocess.run(["mount", "-o", "loop", image, state], check=True)
+        state.chmod(0o700)
     device.login()
     device.mount(*mount_options())
     yield device
@@ -142,6 +150,7 @@ def device_on_small_disk(workbench: Workbench) -> Iterator[Device]:
 
 
 @pytest.mark.fault(14)
+@pytest.mark.parametrize("device_on_small_disk", ["ext4"], indirect=True)
 @pytest.mark.needs_root
 def test_full_journal_disk_refuses_before_it_accepts(device_on_small_disk: Device, workbench: Workbench) -> None:
     """[enospc]"""
@@ -174,6 +183,7 @@ def test_full_journal_disk_refuses_before_it_accepts(device_on_small_disk: Devic
 
 
 @pytest.mark.fault(14)
+@pytest.mark.parametrize("device_on_small_disk", ["tmpfs"], indirect=True)
 @pytest.mark.needs_root
 def test_full_journal_disk_survives_a_kill(device_on_small_disk: Device) -> None:
     """[enospc] [crash-write]"""

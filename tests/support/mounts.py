@@ -218,6 +218,8 @@ class Device:
         """Where it logs in: a link's, if there is one between the two."""
         self.user = user
         self.watchdog = watchdog
+        self.program = ["drivefs"]
+        """What mounts, and its first arguments; commands are always the real program."""
         self.log = home / "mount.log"
         self.mountpoint = home / "Drive"
         self.directories = {
@@ -260,7 +262,7 @@ class Device:
 
     def start_mount(self, *options: str) -> None:
         """Start `drivefs mount --foreground` without waiting for it."""
-        command = ["drivefs", "mount", str(self.mountpoint), "--foreground", *options]
+        command = [*self.program, "mount", str(self.mountpoint), "--foreground", *options]
         self.process = start_logged(command, self.log, self.environment)
         self.watchdog.watch(self.process.pid)
 

@@ -172,6 +172,23 @@ async def test_a_commit_answers_the_polls_that_wait(served: Served, drive: Drive
     assert [dentry.name for dentry in page.dentries] == [b"news"]
 
 
+@pytest.mark.fault(41, 44)
+async def test_a_wake_up_that_never_comes_costs_the_poll_its_wait_and_nothing_else(
+    served: Served, drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever carries wake-ups is down, or the server died between the commit and the wake-up."""
+    monkeypatch.setattr(served.services.lifecycle.hub, "wake", lambda *topics: None)
+    poll = drive.poll(2)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(served.run, poll)
+            await until_listening(served)
+            await drive.make_directory(1, b"news")
+    assert poll.message(messages.ChangesReply).pages == []
+    page = (await served.run(drive.poll(300))).message(messages.ChangesReply).pages[0]
+    assert [dentry.name for dentry in page.dentries] == [b"news"]
+
+
 async def test_a_stop_answers_the_polls_that_wait_and_those_that_come(served: Served, drive: Drive) -> None:
     poll = drive.poll(300)
     with anyio.fail_after(30):

@@ -12,7 +12,7 @@ import anyio
 import pytest
 from sqlalchemy import Connection, select
 
-from backend.metadata import schema
+from backend.metadata import schema, sqlite
 from drivefs.protocol.changes import Mutation
 from tests.backend.service import invariants
 from tests.backend.service.drive import Device, Drive, empty_database, refs, reopen_drive, say, watching
@@ -92,6 +92,34 @@ async def test_a_commit_that_fails_anywhere_leaves_nothing_and_succeeds_when_sen
         "runs",
     }
     assert await laptop.send(*batch) == results
+
+
+@pytest.mark.fault(39)
+async def test_a_commit_of_which_nobody_knows_the_outcome_is_settled_by_its_answers(
+    drive: Drive, laptop: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transaction ended, well or not, and the connection to the database was lost before anybody heard which."""
+    run = sqlite._run
+    for is_done in (True, False):
+
+        def lose(engine: Any, work: Any, args: Any, kwargs: Any, is_done: bool = is_done) -> Any:
+            if is_done:
+                run(engine, work, args, kwargs)
+            raise Broken("the connection to the database was lost")
+
+        batch = [laptop.create(b"made %d" % is_done), laptop.create(b"a/b")]
+        head = await laptop.head()
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite, "_run", lose)
+            with pytest.raises(Broken):
+                await laptop.send(*batch)
+        assert await laptop.head() == head + is_done
+        results = await laptop.send(*batch)
+        assert [say(result) for result in results] == ["ok", "rejected malformed"]
+        assert await laptop.head() == head + 1
+        assert await laptop.send(*batch) == results
+    assert set(await laptop.names()) == {b"made 1", b"made 0"}
+    await drive.database.read(invariants.check)
 
 
 @pytest.mark.fault(38)

@@ -1,0 +1,128 @@
+"""Mounts on machines that misbehave: a disk that fails to sync, clocks that are wrong, a mountpoint that hangs."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mount.conftest import mount_options
+from tests.mount.oracle import write_file
+from tests.support.mounts import ROOT, Device, Server, Workbench, bare_environment, fuse_connections, wait_until
+
+DAY_SECONDS = 86_400
+
+
+@pytest.fixture
+def server(workbench: Workbench) -> Server:
+    return workbench.server()
+
+
+def odd_device(workbench: Workbench, server: Server, clock: int = 0) -> Device:
+    """A device on a machine that misbehaves as the files in its `machine` say."""
+    device = workbench.device(server)
+    machine = device.home / "machine"
+    machine.mkdir()
+    (machine / "clock").write_text(str(clock))
+    device.program = ["tests.support.odd_machine", str(machine)]
+    device.mount(*mount_options())
+    return device
+
+
+def refusal(path: Path, content: bytes) -> int | None:
+    """The errno with which writing a file and syncing it is refused, if it is."""
+    try:
+        with path.open("wb", buffering=0) as file:
+            file.write(content)
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno
+    return None
+
+
+@pytest.mark.fault(12)
+def test_a_failed_sync_is_told_to_whoever_waits_and_nothing_is_taken_until_a_restart(
+    workbench: Workbench, server: Server
+) -> None:
+    device = odd_device(workbench, server)
+    root = device.mountpoint
+    write_file(root / "before", b"before" * 20_000)
+    device.sync()
+    server.stop()
+    write_file(root / "unsent", b"unsent" * 20_000)
+    (device.home / "machine/fsync fails").touch()
+    assert refusal(root / "synced", b"synced" * 20_000) == errno.EIO
+    (device.home / "machine/fsync fails").unlink()
+    # The disk may have dropped what it was to write, and now says that all is well: it is not believed.
+    assert refusal(root / "later", b"later") is not None
+    with pytest.raises(OSError, match=r"Input/output|Read-only"):
+        os.rename(root / "before", root / "renamed")
+    assert (root / "before").read_bytes() == b"before" * 20_000
+    assert (root / "unsent").read_bytes() == b"unsent" * 20_000
+    device.kill()
+    server.start()
+    device.mount(*mount_options())
+    assert refusal(root / "later", b"later") is None
+    device.sync()
+    assert (root / "unsent").read_bytes() == b"unsent" * 20_000
+    assert (root / "before").read_bytes() == b"before" * 20_000
+    device.umount()
+    device.assert_sound()
+    server.assert_sound()
+
+
+@pytest.mark.fault(36)
+def test_clocks_that_are_wrong_move_times_and_never_the_order(workbench: Workbench, server: Server) -> None:
+    early, late = odd_device(workbench, server, -DAY_SECONDS), odd_device(workbench, server, DAY_SECONDS)
+    for round_number, (writer, reader) in enumerate([(late, early), (early, late)] * 2):
+        content = b"%d of %s" % (round_number, writer.name.encode())
+        write_file(writer.mountpoint / "file", content)
+        write_file(writer.mountpoint / "beside", content)
+        os.rename(writer.mountpoint / "beside", writer.mountpoint / "saved")
+        writer.sync()
+        for name in ("file", "saved"):
+            path = reader.mountpoint / name
+            wait_until(
+                "the other has it", lambda path=path, content=content: path.exists() and path.read_bytes() == content
+            )
+        if round_number == 0:
+            assert (writer.mountpoint / "file").stat().st_mtime > time.time() + DAY_SECONDS / 2
+        # It jumps while it is mounted, too.
+        (writer.home / "machine/clock").write_text(str(DAY_SECONDS * (round_number - 2)))
+    for device in (early, late):
+        assert sorted(os.listdir(device.mountpoint)) == ["file", "saved"]
+        device.umount()
+        device.assert_sound()
+    server.assert_sound()
+
+
+@pytest.fixture
+def hanging(workbench: Workbench, server: Server) -> Iterator[Device]:
+    """A device at whose mountpoint a mount hangs that somebody else holds open."""
+    device = workbench.device(server)
+    state, cache = workbench.directory("hanging state"), workbench.directory("hanging cache")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.local_mount", state, cache, device.mountpoint],
+        env=bare_environment(),
+        cwd=ROOT,
+    )
+    wait_until("it is mounted", lambda: device.mountpoint in fuse_connections())
+    process.send_signal(signal.SIGSTOP)
+    yield device
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.fault(25)
+@pytest.mark.needs_root
+def test_a_mountpoint_that_hangs_is_cleared_without_touching_it(hanging: Device) -> None:
+    root = hanging.mount(*mount_options())
+    write_file(root / "file", b"content")
+    hanging.sync()
+    assert (root / "file").read_bytes() == b"content"
+    hanging.umount()

@@ -1,0 +1,52 @@
+"""The `drivefs` program on a machine that misbehaves: its disk refuses to sync, or its clock is wrong.
+
+Run as `python -m tests.support.odd_machine DIRECTORY ARGUMENT…`. While the file `fsync fails` is in the directory,
+every fsync of the program is EIO; `clock` there says how many seconds the wall clock is off, and may change.
+"""
+
+import errno
+import os
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+NS = 10**9
+
+
+def spoil(place: Path) -> None:
+    """Put the machine's calls in the place of the real ones, before drivefs looks at them."""
+    sync, sync_data, now_ns = os.fsync, os.fdatasync, time.time_ns
+
+    def check() -> None:
+        if (place / "fsync fails").exists():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def fsync(descriptor: int) -> None:
+        check()
+        sync(descriptor)
+
+    def fdatasync(descriptor: int) -> None:
+        check()
+        sync_data(descriptor)
+
+    def time_ns() -> int:
+        try:
+            return now_ns() + int((place / "clock").read_text()) * NS
+        except (FileNotFoundError, ValueError):
+            return now_ns()
+
+    os.fsync, os.fdatasync, time.time_ns = fsync, fdatasync, time_ns
+    time.time = lambda: time_ns() / NS
+
+
+def main(place: str, *arguments: str) -> NoReturn:
+    spoil(Path(place))
+    from drivefs.cli.main import main as program
+
+    sys.argv = ["drivefs", *arguments]
+    sys.exit(program())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
