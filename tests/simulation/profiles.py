@@ -67,6 +67,7 @@ PROFILES = {
     "server": SERVER,
     "disk": DISK,
     "mixed": MIXED,
+    "rollbacks": Profile(rollbacks_seconds=8.0, kills_seconds=20.0),
     "long": replace(MIXED, operations=120, clients=3),
 }
 FAULTS = [name for name in Profile.__dataclass_fields__ if name.endswith(("_faults", "_seconds"))]

@@ -1,0 +1,107 @@
+"""The simulation can fail: each safety step that is taken away here is missed within some seeds."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from backend.blockstore import local
+from backend.metadata import sqlite
+from backend.service import commits
+from backend.service.commit import state
+from cache import barrier, staging
+from cache.replica import Replica
+from drivefs.protocol import blocks as codec
+from drivefs.sync import downloader
+from drivefs.sync.follower import Follower
+from tests.simulation.profiles import PROFILES, Profile
+from tests.simulation.voyage import sail
+
+MOST_SEEDS = 60
+POWER = Profile(power_seconds=3.0, pause_seconds=0.6, operations=30)
+SERVER_POWER = Profile(server_power_seconds=4.0, moods_seconds=5.0)
+
+
+@dataclass(frozen=True)
+class Sabotage:
+    """`target.name` does something else; `profile` is where that is seen."""
+
+    what: str
+    target: Any
+    name: str
+    instead: Any
+    profile: Profile
+
+
+def _nothing(*_args: Any, **_options: Any) -> None:
+    return None
+
+
+def _believe_all(frames: Any) -> Any:
+    """As `downloader._decode_all`, but that nothing is verified."""
+    found = []
+    for block, payload in frames:
+        try:
+            found.append((block, None if payload is None else codec.decode_payload(payload, block)))
+        except Exception:
+            found.append((block, bytes(payload)))
+    return found
+
+
+def _forgetful(judge: Any) -> Any:
+    """A server that does not know which mutations it has answered."""
+    return lambda judged, mutations, known: judge(judged, mutations, {})
+
+
+def _hasty(_replica: Replica, _workspace: Any) -> Any:
+    """A replica that takes for durable what it has."""
+    cursor = _replica.cursor(_workspace)
+    return cursor.seq if cursor is not None else 0
+
+
+def _without_names(apply: Any) -> Any:
+    """A follower that loses a name now and then."""
+
+    def applied(follower: Follower, page: Any) -> None:
+        page.dentries[:] = [dentry for dentry in page.dentries if dentry.seq % 5]
+        apply(follower, page)
+
+    return applied
+
+
+SABOTAGES = [
+    Sabotage("the server compares no base", state.State, "is_at", lambda *_: True, PROFILES["quiet"]),
+    Sabotage("the server forgets answers", commits, "judge", _forgetful(commits.judge), PROFILES["network"]),
+    Sabotage("the server's database syncs nothing", sqlite, "PRAGMAS", None, SERVER_POWER),
+    Sabotage("the server's store syncs no names", local, "_sync_directory", _nothing, SERVER_POWER),
+    Sabotage("the log is not synced", barrier, "sync_path", _nothing, POWER),
+    Sabotage("staging is not synced", staging.PendingSync, "sync", _nothing, POWER),
+    Sabotage("overlays go before the replica is durable", Replica, "synced_seq", _hasty, POWER),
+    Sabotage("names of a page are lost", Follower, "apply", _without_names(Follower.apply), PROFILES["quiet"]),
+    Sabotage("blocks are not verified", downloader, "_decode_all", _believe_all, PROFILES["network"]),
+]
+
+
+@contextmanager
+def _done(sabotage: Sabotage) -> Iterator[None]:
+    with ExitStack() as patched:
+        instead = sabotage.instead
+        if sabotage.name == "PRAGMAS":
+            instead = tuple(each.replace("FULL", "OFF") for each in sqlite.PRAGMAS)
+        patched.enter_context(mock.patch.object(sabotage.target, sabotage.name, instead))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_log_of_faults() -> None:
+    logging.getLogger().setLevel(logging.CRITICAL)
+
+
+@pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda sabotage: sabotage.what)
+def test_what_is_taken_away_is_missed(sabotage: Sabotage) -> None:
+    with _done(sabotage):
+        assert any(sail(seed, sabotage.profile).failure for seed in range(1, MOST_SEEDS + 1))
