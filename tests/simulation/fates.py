@@ -93,7 +93,7 @@ class Fates:
             await self._restart(device, processes, program, power=power, after_seconds=chance.expovariate(1 / 2.0))
 
     async def _restart(
-        self, device: Device, processes: trio.Nursery, program: Program, *, power: bool, after_seconds: float = 0.0
+        self, device: Device, processes: trio.Nursery, program: Program, *, power: bool, after_seconds: float = 0.0, rot: str = ""
     ) -> None:
         self._note(device.name, "loses power" if power else "is killed")
         device.is_ending = True
@@ -101,6 +101,8 @@ class Fates:
         await device.die(power=power)
         if power:
             self._oracle.lost_power(device)
+        if rot:
+            device.disk.rot(rot, 2)
         await trio.sleep(after_seconds)
         await self._mount(device, processes, program)
 
@@ -118,7 +120,8 @@ class Fates:
             device.disk.failing_syncs = 0
             await self._restart(device, processes, program, power=chance.random() < 0.5)
         elif kind == "rot" and device.is_mounted:
-            device.disk.rot("cache/blocks/*/*", 2)
+            # What was verified once in the life of a process is believed from then on.
+            await self._restart(device, processes, program, power=False, rot="cache/blocks/*/*")
 
     async def _go_back(self, device: Device, processes: trio.Nursery, program: Program, chance: random.Random) -> None:
         """A device is put back to an older state of its disk, as from a backup or a snapshot of its machine."""

@@ -166,8 +166,9 @@ class Voyage:
 
     def _unrest(self) -> str:
         return "; ".join(
-            f"{device.name} is at {device.seq} of {self._oracle.sequence.seq}"
-            f" and has {device.local.journal.unsettled(5)} and drafts"
+            f"{device.name} is {'' if device.is_mounted else 'not '}mounted"
+            f" at {device.seq} of {self._oracle.sequence.seq}, has {device.local.journal.pending_count} changes:"
+            f" {device.local.journal.unsettled(5)}, refused {device.local.journal.failed(5)}, and drafts"
             f" {list(device.local.journal.drafts.draft_inodes())[:5]}"
             for device in self._devices
         )
