@@ -107,17 +107,20 @@ KINDS: dict[str, Callable[[Changes], float]] = {
     "remove": Changes.remove,
     "move": Changes.move,
 }
+CONTENT = {"edit", "create", "save"}
+"""The kinds that bring new content; a removal may be the first of many, and is never hurried."""
 
 
 def watch(work: Work, changes: Changes, state: str) -> Samples:
-    """`sample_count` of each kind, in random order; the row `state` has all of them."""
+    """`sample_count` of each kind, in random order; the row `state` has all those of new content."""
     found: Samples = {}
     kinds = list(KINDS) * work.settings.sample_count
     work.chance.shuffle(kinds)
     for kind in kinds:
         time.sleep(work.chance.uniform(*PAUSE_SECONDS))
         seconds = KINDS[kind](changes)
-        found.setdefault(state, []).append(seconds)
+        if kind in CONTENT:
+            found.setdefault(state, []).append(seconds)
         found.setdefault(f"{state}_{kind}", []).append(seconds)
     return found
 
