@@ -6,7 +6,7 @@ as complete; a name that is not here is absent only in a complete directory.
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cache.database import Bindings, Database, Transaction, create_tables, json_list, remove_database
@@ -86,6 +86,15 @@ class Replica:
         if self.earlier is not None and not self.is_complete(directory):
             return self.earlier.shown_names(directory)
         return self.names(directory)
+
+    def complete_directories(self, limit: int) -> Iterator[list[InodeId]]:
+        """The directories all of whose names are here, so many at a time; others may become it meanwhile."""
+        after = 0
+        while rows := self.database.rows(
+            "SELECT directory FROM complete WHERE directory > ? ORDER BY directory LIMIT ?", (after, limit)
+        ):
+            yield [InodeId(directory) for (directory,) in rows]
+            after = rows[-1][0]
 
     def transaction(self) -> Transaction:
         """A context manager, for several changes at once."""

@@ -29,6 +29,7 @@ from drivefs.fs.publishing import Publishing
 from drivefs.fs.quota import Quota
 from drivefs.fs.reading import Reader
 from drivefs.fs.revisions import Revisions
+from drivefs.fs.told import Told
 from drivefs.fs.view import Name, View
 from drivefs.fs.xattrs import Xattrs
 from drivefs.protocol.changes import Base, Mutation
@@ -110,8 +111,7 @@ class FileSystem:
         self._files = Files(view, self._contents, self._attributes, services.publisher)
         self._directories = Directories(view, self._names)
         self._offering = Offering(local, view, self._contents, services.publisher)
-        self.told = {drive.root}
-        """The directories of whose names programs were told something since the mount began."""
+        self.told = Told(drive.root)
         revisions = Revisions(view, self._reader, services.lister, drive.deadline_seconds)
         self.conflicts = Conflicts(view, drive.root)
         self.conflict_entries = Entries(self.conflicts, view, revisions)
@@ -489,7 +489,7 @@ class FileSystem:
         self.contents.renumber(fresh)
         self._mutations.renumber()
         self._directories.renumber(fresh)
-        self.told = {fresh.get(inode, inode) for inode in self.told}
+        self.told.renumber(fresh)
 
 
 def _text(name: bytes, provide: Provider) -> virtual.Text:

@@ -13,7 +13,7 @@ A crash leaves the old replica and cursor, and all begins again, or a new replic
 anything. Invariant: a mutation that was acknowledged leaves the journal only with a history that has it.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from drivefs.protocol.changes import Base
@@ -32,11 +32,24 @@ TOGETHER = 100
 """So many directories, or open files, are asked for at once."""
 
 
+class Told(Protocol):
+    """Directories."""
+
+    @property
+    def is_all(self) -> bool:
+        """Whether they are so many that nobody remembers which."""
+        ...
+
+    def __iter__(self) -> Iterator[InodeId]:
+        """Those that are remembered."""
+        ...
+
+
 class Files(Protocol):
     """What programs were told and have open."""
 
     @property
-    def told(self) -> Collection[InodeId]:
+    def told(self) -> "Told":
         """The directories of whose names they were told something."""
         ...
 
@@ -111,7 +124,7 @@ class Relisting:
             DiskFull: there is no room to keep what is listed.
         """
         replica, earlier = self._local.replica, self._local.replica.earlier
-        for together in _parts(sorted(self._files.told)):
+        for together in self._directories():
             await self._list(together)
             if replica.earlier is not earlier:
                 return
@@ -128,6 +141,15 @@ class Relisting:
         self._shown.views.forget_cached(open_now, [])
         for inode in open_now:
             self._shown.invalidator.inode(inode, content=True)
+
+    def _directories(self) -> Iterator[Sequence[InodeId]]:
+        """The directories that programs know, some at a time: those that are remembered, or all that were known."""
+        told = self._files.told
+        yield from _parts(sorted(told))
+        layer = self._local.replica.earlier if told.is_all else None
+        while layer is not None:
+            yield from layer.complete_directories(TOGETHER)
+            layer = layer.earlier
 
     async def _list(self, directories: Sequence[InodeId]) -> None:
         """Have these directories complete; those that are not there stay as they are."""

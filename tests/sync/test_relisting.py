@@ -120,6 +120,22 @@ def test_the_kernel_hears_of_differences_and_only_known_directories_are_listed(w
     assert world.bench.lookup(b"new", KNOWN) is not None
 
 
+def test_of_more_directories_than_are_remembered_all_that_were_known_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drivefs.fs.told.MOST", 2)
+    bench = FsBench(tmp_path)
+    world = World(bench)
+    for _ in range(5):
+        bench.lookup(b"below", UNKNOWN)
+    assert len(list(bench.fs.told)) <= 3
+    world.begin()
+    trio.run(world.relisting.run)
+    assert set(world.server.asked) == {ROOT, KNOWN, GONE, UNKNOWN}
+    assert {(ROOT, b"gone"), (KNOWN, b"new"), (UNKNOWN, b"below")} <= set(world.kernel.forgotten)
+    bench.close()
+
+
 def test_what_was_known_answers_until_it_was_listed_again(world: World) -> None:
     number = world.bench.open_file(InodeId(GONE + 100))
     world.begin()
