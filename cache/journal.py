@@ -15,7 +15,7 @@ from cache.barrier import Barrier
 from cache.counters import Counter
 from cache.database import Database, Row, Transaction
 from cache.drafts import Drafts
-from cache.effects import entries, parents, subjects
+from cache.effects import entries, parents, renamed, subjects
 from cache.inode_ids import InodeIds
 from cache.overlay import Overlay
 from cache.reserve import Reserve
@@ -228,6 +228,19 @@ class Journal:
             (first, second, body, row_digest(body, mutation.n), mutation.n, RowState.PENDING),
         )
         return bool(self._database.changed_count())
+
+    def rename_queued(self, inode: InodeId, other: InodeId) -> None:
+        """Let what is not sent, or was refused, name another inode instead; looks through all of it."""
+        for n, body in self._database.rows("SELECT n, body FROM mutations WHERE state IN (0, 3)"):
+            before = wire.decode_mutation(body)
+            after = renamed(before, {inode: other})
+            if after is not before:
+                first, second = subjects(after)
+                body = wire.encode(after)
+                self._database.write(
+                    "UPDATE mutations SET inode = ?, other = ?, body = ?, digest = ? WHERE n = ?",
+                    (first, second, body, row_digest(body, n), n),
+                )
 
     def remove(self, n: OpNumber) -> None:
         """Take back an unsent mutation, or drop a refused one after what it carried was taken care of.

@@ -49,6 +49,7 @@ EXCEPTION_BOUNDARIES = {
     "drivefs/remote/": "translates HTTP errors",
     "drivefs/control/": "one bad request must not end the control socket",
     "drivefs/sync/engine.py": "top of the sync tasks",
+    "drivefs/sync/refusals.py": "one refused change that cannot be dealt with must not end the mount",
     "drivefs/mount.py": "top of the process",
     "drivefs/cli/": "top of the process",
     "backend/api/": "translates errors to HTTP",

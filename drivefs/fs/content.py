@@ -82,6 +82,12 @@ class Content:
         if basis.refs is not None:
             self.know(basis.refs)
 
+    def become(self, other: "Content") -> None:
+        """Be as a copy of this one that was made before."""
+        for name in self.__slots__:
+            if name != "__weakref__":
+                setattr(self, name, getattr(other, name))
+
     def know(self, refs: list[BlockRef]) -> None:
         """The block list of the base is known now."""
         self.refs = refs

@@ -10,7 +10,8 @@ its first writer has seen last. Where that is not the newest any more, or the fi
 refuse the draft, and it becomes a copy of its own; it is never laid over what another device made meanwhile.
 """
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Iterable, Mapping
 from weakref import WeakValueDictionary
 
 from cache.drafts import INLINE_BYTES, DraftRow, Record
@@ -36,6 +37,8 @@ MAX_SYNCED_INLINE_BYTES = 2**20
 
 PAGE_BYTES = 4096
 MAX_IDLE_CONTENTS = 512
+MAX_EMPTIED = 4096
+MAX_LEAVING = 256
 MAX_IDLE_BLOCKS = 64
 """Contents with longer block lists are not kept when they are closed."""
 
@@ -57,7 +60,17 @@ class Contents:
         self._frozen: WeakValueDictionary[InodeId, Content] = WeakValueDictionary()
         """Contents of which a snapshot exists: what is frozen, only memory knows until its store is in the journal."""
         self.followed: Callable[[InodeId, InodeId], None] = lambda inode, other: None
-        """Hears that what is open as one inode goes on as another, its descriptors and their pages with it."""
+        """Hears that what is open as one inode goes on as another, its descriptors and their pages with it.
+
+        Heard twice, it is as it was.
+        """
+        self.awaits_forgetting = False
+        """Whether `forgotten` says when nobody can be on the way any more to what has lost its last name."""
+        self._leaving: dict[InodeId, None] = {}
+        """Removed files that have changes, until then."""
+        self._emptied: dict[InodeId, None] = {}
+        """Removed files whose unpublished content went with the last name: there is nothing left to read."""
+        self._followed: list[tuple[InodeId, InodeId]] = []
         view.keep_while(self._open.__contains__)
         self._drop_left_over()
 
@@ -158,8 +171,10 @@ class Contents:
         """A descriptor of the inode begins.
 
         Raises:
-            NotFound: nothing is known of the inode.
+            NotFound: nothing is known of the inode, or it was removed and with it what nobody else has of it.
         """
+        if inode in self._emptied and inode not in self._open and not self._has_name(inode):
+            raise errors.NotFound
         content = self.load(inode)
         self._idle.pop(inode, None)
         self._open[inode] = content
@@ -172,16 +187,47 @@ class Contents:
         content.handles -= 1
         content.writers -= writing
         inode = content.inode
-        state = self._view.inode(inode)
         if not content.handles:
             del self._open[inode]
-            if not state.nlink:
-                self._drop(inode, publisher)
+            if not self._has_name(inode):
+                self._leave(inode, publisher)
                 return
             self._keep_idle(content)
         if writing and not content.writers and (content.layers or content.fresh):
             content.fresh = False
             publisher.closed(inode)
+
+    def _has_name(self, inode: InodeId) -> bool:
+        try:
+            return self._view.inode(inode).nlink > 0
+        except errors.NotFound:
+            # It was removed elsewhere, and is known nowhere any more.
+            return False
+
+    def remember(self, inodes: Iterable[InodeId]) -> Callable[[], None]:
+        """Give what puts the contents of these back as they are now; of others only what is open is left alone."""
+        found = [
+            (known, content, copy.copy(content))
+            for known in (self._open, self._frozen)
+            for inode in inodes
+            if (content := known.get(inode)) is not None
+        ]
+        handles = [(each, each.content, each.older) for each in self.handles]
+        self._followed.clear()
+
+        def put_back() -> None:
+            self._idle.clear()
+            for known, content, before in found:
+                for inode in [inode for inode, each in known.items() if each is content]:
+                    del known[inode]
+                content.become(before)
+                known[content.inode] = content
+            for handle, content, older in handles:
+                handle.content, handle.older = content, older
+            for inode, other in self._followed:
+                self.followed(inode, other)
+
+        return put_back
 
     def move(self, inode: InodeId, other: InodeId) -> Content:
         """Let the content with all changes be that of another inode; descriptors that wrote follow it.
@@ -196,6 +242,7 @@ class Contents:
         handles = [each for each in self.handles if each.content is content] if content.handles else []
         if any(handle.has_written for handle in handles):
             self._open[other] = content
+            self._followed.append((inode, other))
             self.followed(inode, other)
             return content
         content.handles = content.writers = 0
@@ -231,6 +278,7 @@ class Contents:
     def renumber(self, fresh: Mapping[InodeId, InodeId]) -> None:
         """Inodes have new ids (by the old ones) in the databases."""
         self._idle.clear()
+        self._leaving = {fresh.get(inode, inode): None for inode in self._leaving}
         for known in (self._open, self._frozen):
             moved = [known.pop(inode) for inode in fresh if inode in known]
             for content in moved:
@@ -240,11 +288,34 @@ class Contents:
     def nameless(self, inode: InodeId, publisher: Publisher) -> None:
         """The inode has lost its last name: its changes go, unless a descriptor still needs them."""
         if inode not in self._open:
-            self._drop(inode, publisher)
+            self._leave(inode, publisher)
 
-    def _drop(self, inode: InodeId, publisher: Publisher) -> None:
+    def _leave(self, inode: InodeId, publisher: Publisher) -> None:
+        """Let the changes of a file go that has no name and is not open, once nobody can be on the way to open it."""
+        if not self.is_kept(inode):
+            self._drop(inode)
+        elif self._drafts.draft(inode) is not None:
+            self._leaving[inode] = None
+            if len(self._leaving) > MAX_LEAVING:
+                self.forgotten(next(iter(self._leaving)))
+        publisher.dropped(inode)
+
+    def is_kept(self, inode: InodeId) -> bool:
+        """Whether changes of a file are kept when it loses its last name now."""
+        return self.awaits_forgetting or inode in self._open
+
+    def forgotten(self, inode: InodeId) -> None:
+        """The kernel knows an inode no more: nobody opens it again if it has no name."""
+        if inode in self._leaving:
+            del self._leaving[inode]
+            if inode not in self._open and not self._has_name(inode):
+                with self._journal.transaction():
+                    self._drop(inode)
+
+    def _drop(self, inode: InodeId) -> None:
         if self.give_up(inode):
-            publisher.dropped(inode)
+            self._emptied[inode] = None
+            shrink(self._emptied, MAX_EMPTIED)
 
     def give_up(self, inode: InodeId) -> bool:
         """Drop the changes of a content, in a journal transaction; False if there are none.

@@ -288,7 +288,7 @@ class Namespace:
         directory = self._view.draft_of(change.parent)
         directory.mtime_ns = directory.ctime_ns = change.time_ns
         directory.nlink -= 1 if state.kind is InodeKind.DIRECTORY else 0
-        if self._contents.is_open(state.inode):
+        if self._contents.is_kept(state.inode):
             self._view.put_inode(gone)
         else:
             self._view.remember(gone)

@@ -19,11 +19,13 @@ there. Records are never dropped before the revision that has their bytes is com
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 import msgspec
 
 from cache.drafts import DraftRow
+from cache.errors import CacheError
 from cache.journal import Journal
 from cache.workspace import LocalState
 from drivefs.fs import extents
@@ -212,6 +214,25 @@ class Publishing:
             )
         )
         self._drafts.put_base_blocks(draft.inode, blocks)
+
+    def await_forgetting(self) -> None:
+        """From now on `forgotten` is told: what has lost its last name stays whole for who is on the way to open it."""
+        self._contents.awaits_forgetting = True
+
+    def forgotten(self, inode: InodeId) -> None:
+        """The kernel knows an inode no more; if the disk fails now, what is left of it goes with the next start."""
+        with suppress(CacheError):
+            self._contents.forgotten(inode)
+
+    def remember(self, inodes: Iterable[InodeId]) -> Callable[[], None]:
+        """Give what puts the contents of these back, in memory, when a transaction fails that moved them."""
+        put_back, stored = self._contents.remember(inodes), dict(self._stored)
+
+        def undo() -> None:
+            put_back()
+            self._stored = stored
+
+        return undo
 
     def moved(self, inode: InodeId, copy: InodeId, op: OpNumber = NO_OP) -> None:
         """Note, in the caller's transaction, that unpublished content now belongs to the new inode `copy`.

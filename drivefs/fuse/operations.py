@@ -146,7 +146,9 @@ class Operations(pyfuse3.Operations):
         return self._fs.target_of(self._inode(inode))
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
-        """The kernel has dropped inodes: nothing here depends on that."""
+        """The kernel has dropped inodes: nobody opens them again by a name that they had."""
+        for number, _count in inode_list:
+            self._fs.contents.forgotten(self._inode(number))
 
     # -- attributes --------------------------------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ class Session:
         self.translation = Translation(filesystem.root, filesystem.owner)
         self.stage = Stage(filesystem, self.translation)
         self._operations = StagedOperations(filesystem, self.translation, self.stage)
+        filesystem.contents.await_forgetting()
         self.mountpoint = os.path.abspath(mountpoint)
         self.device = 0
         """The device number of what is mounted, as `st_dev` has it; 0 before."""

@@ -107,6 +107,10 @@ class Amends:
         self._telling.tell()
         return self._outcome
 
+    def forget_cached(self) -> None:
+        """The transaction of the last `make` failed: nothing in the caches is to come from it."""
+        self._telling.undone()
+
     def again(self, row: JournalRow, *, at_end: bool) -> None:
         """Make a mutation again as it is, under a new number in its place or behind all that there is."""
         self._outcome, self._place = Outcome(), self._journal.last_op() if at_end else row.n
@@ -271,6 +275,10 @@ class Amends:
             if child:
                 queued += [row.n for row in self._journal.touching(child) if row.state is RowState.PENDING]
                 self._telling.inodes.add(child)
+        if self._replica.inode(inode) is not None:
+            # The backend knows something else by this id: only what is queued now is meant for the other one.
+            self._journal.rename_queued(inode, into)
+            return
         self._journal.aliases.add(inode, into)
         for n in queued:
             row = self._journal.get(n)

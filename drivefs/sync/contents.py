@@ -3,7 +3,7 @@
 Owns the declarations only; `fs` satisfies them, and `mount` brings the two together.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -60,6 +60,13 @@ class Contents(Protocol):
 
         Records that the snapshot covered are dropped; later ones lie over the new base, and the inode is offered for
         publication again.
+        """
+        ...
+
+    def remember(self, inodes: Iterable[InodeId]) -> Callable[[], None]:
+        """Give what puts the contents of these back, in memory, when a transaction fails in which they went elsewhere.
+
+        What came to be open in that transaction is not open any more then.
         """
         ...
 

@@ -222,9 +222,19 @@ class Guard:
         self._began = self._last
         for n, _ in self._latest:
             row = self._journal.get(n)
-            if row is not None and row.state is RowState.PENDING and n not in self._held:
+            is_free = row is not None and row.state is RowState.PENDING and n not in self._held
+            if row is not None and is_free and not self._is_retaken(row):
                 self._wait_for(n, row.mutation.inode)
         self._latest.clear()
+
+    def _is_retaken(self, row: JournalRow) -> bool:
+        """Whether the name that a removal took away leads to something new: what was made of it must not go first."""
+        change = row.mutation
+        if not isinstance(change, Unlink) or self._journal.overlay.removal_of(change.parent, change.name) == row.n:
+            return False
+        if self._is_directory(change.inode):
+            self._taken.append(change.inode)
+        return True
 
     def _wait_for(self, n: OpNumber, inode: InodeId) -> None:
         if not n % OP_STRIDE:
@@ -340,7 +350,9 @@ class Guard:
         while not self._scanned.is_set() and (rows := self.rows(SCANNED_ROWS, after)):
             for row in rows:
                 change = row.mutation
-                if isinstance(change, Unlink) and row.state is RowState.PENDING and self._is_guarded(change.inode):
+                if not isinstance(change, Unlink) or row.state is not RowState.PENDING:
+                    continue
+                if self._is_guarded(change.inode) and not self._is_retaken(row):
                     left.add(row.n)
                     if self._counts(change.inode):
                         files += 1

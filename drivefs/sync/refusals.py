@@ -7,16 +7,20 @@ mutation is in the journal until then, so a crash at any moment leaves it to be 
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import trio
 
-from cache.effects import parents
+from cache.effects import entries, parents, subjects
+from cache.errors import DiskFull, OutOfIds, Poisoned
 from cache.journal import OP_STRIDE, JournalRow, RowState
 from drivefs.protocol.changes import Create, Mutation, OpResult, Rename, Restore, Status, Store, Unlink
-from drivefs.protocol.ids import NO_REVISION, InodeId, OpNumber, RevisionNumber, Seq
+from drivefs.protocol.errors import Code
+from drivefs.protocol.ids import NO_INODE, NO_REVISION, InodeId, OpNumber, RevisionNumber, Seq
 from drivefs.protocol.messages import InodesRequest
 from drivefs.protocol.model import InodeKind
+from drivefs.remote.errors import Refused, RemoteError
 from drivefs.sync.amends import Amends, Outcome
 from drivefs.sync.contents import Contents
 from drivefs.sync.ends import Ends
@@ -54,6 +58,7 @@ class Refusals:
         self._amends = amends
         self._lister = lister
         self._events = events
+        self._contents = contents
         self._local = LocalSide(ends.local, contents)
         self._remote = RemoteSide(ends.local)
         self._judged: set[OpNumber] = set()
@@ -104,7 +109,7 @@ class Refusals:
         for step, row in enumerate(rows):
             if self._is_only_behind(row):
                 at_end = row.status is not Status.CONFLICT or self._is_before_its_directory(row)
-                with self._journal.transaction():
+                with self._keeping(row), self._journal.transaction():
                     self._amends.again(row, at_end=at_end)
             if step % STEP_REFUSED == 0:
                 await trio.lowlevel.checkpoint()
@@ -142,18 +147,47 @@ class Refusals:
             if row is None or row.state is not RowState.FAILED:
                 return
             try:
-                actions = self._decide(row)
+                with self._keeping(row):
+                    self._make_good(row, self._decide(row))
+                return
             except Unknown as unknown:
                 await self._learn(unknown)
-                continue
+
+    def _make_good(self, row: JournalRow, actions: list[Action]) -> None:
+        put_back = self._contents.remember(inodes_of(row.mutation, actions))
+        try:
             with self._journal.transaction():
                 outcome = self._amends.make(row, actions)
-            if Make(row.mutation) in actions:
-                self._tries[n // OP_STRIDE] += 1
-                if self._tries[n // OP_STRIDE] >= MOST_TRIES:
-                    self.pausing += outcome.made
-            self._tell(outcome)
-            return
+        except BaseException:
+            put_back()
+            self._amends.forget_cached()
+            raise
+        if Make(row.mutation) in actions:
+            self._tries[row.n // OP_STRIDE] += 1
+            if self._tries[row.n // OP_STRIDE] >= MOST_TRIES:
+                self.pausing += outcome.made
+        self._tell(outcome)
+
+    @contextmanager
+    def _keeping(self, row: JournalRow) -> Iterator[None]:
+        """Whatever is wrong with one refused change keeps nothing else waiting: it stays as one refused for good."""
+        try:
+            yield
+        except (Unknown, RemoteError, Poisoned, DiskFull, OutOfIds):
+            raise
+        except Exception:
+            log.exception("a refused change to inode %d cannot be dealt with: %r", row.mutation.inode, row)
+            with self._journal.transaction():
+                self._journal.keep_rejected(row.n)
+            self.notes.append(
+                f"a change made here to {self._about(row)} was refused by the server, and a defect of drivefs hindered"
+                " what is done then: what was written is in lost+found of this device. Save it again from there"
+            )
+
+    def _about(self, row: JournalRow) -> str:
+        inode = row.mutation.inode
+        names = [*entries(row.mutation)[-1:], *self._amends.places.names_of(inode)]
+        return self._path(Place(*names[0])).decode(errors="backslashreplace") if names else f"inode {inode}"
 
     def _decide(self, row: JournalRow) -> list[Action]:
         if row.status is Status.ID_TAKEN:
@@ -193,7 +227,13 @@ class Refusals:
 
     async def _learn(self, unknown: Unknown) -> None:
         if unknown.directory:
-            await self._lister.list_directory(unknown.directory)
+            try:
+                await self._lister.list_directory(unknown.directory)
+            except Refused as error:
+                if error.code is not Code.NOT_FOUND:
+                    raise
+                # It was empty when it was removed: all that it may show is here.
+                self._replica.mark_complete(unknown.directory)
         elif unknown.content is not None:
             await self._lister.content(unknown.content.inode, unknown.content.revision)
         else:
@@ -216,6 +256,12 @@ class Refusals:
     def _path(self, place: Place) -> bytes:
         way = self._amends.places.way_to(place.parent)
         return place.name if way is None else path_of(way, place.name)
+
+
+def inodes_of(mutation: Mutation, actions: Iterable[Action]) -> set[InodeId]:
+    """The inodes whose contents may go from one to another."""
+    merged = {inode for action in actions if isinstance(action, Merge) for inode in (action.inode, action.into)}
+    return {*subjects(mutation), *merged} - {NO_INODE}
 
 
 def _is_kept(row: JournalRow) -> bool:

@@ -23,10 +23,11 @@ class Telling:
         self._before: dict[Place, InodeId] = {}
         self._cached: set[Place] = set()
         self._same: dict[InodeId, InodeId] = {}
+        self._merged: list[tuple[InodeId, InodeId, bool]] = []
 
     def begin(self) -> None:
         """Another refusal is to be made good."""
-        self.inodes, self._before, self._cached, self._same = set(), {}, set(), {}
+        self.inodes, self._before, self._cached, self._same, self._merged = set(), {}, set(), {}, []
 
     def note(self, places: Iterable[Place]) -> None:
         """What these names lead to is about to change."""
@@ -53,10 +54,16 @@ class Telling:
         """One inode is another one from now on; `is_new`: programs have not seen that one yet."""
         if is_new:
             self._same[inode] = into
-        self._shown.invalidator.merged(inode, into, is_new=is_new)
+        self._merged.append((inode, into, is_new))
+
+    def undone(self) -> None:
+        """Nothing of it has come about: whatever the caches took from it goes."""
+        self._shown.views.forget_cached(self.inodes, self._before.keys() | self._cached)
 
     def tell(self) -> None:
         """All is done: the caches in front forget it, and the kernel what looks different."""
+        for inode, into, is_new in self._merged:
+            self._shown.invalidator.merged(inode, into, is_new=is_new)
         self._shown.views.forget_cached(self.inodes, self._before.keys() | self._cached)
         for inode in self.inodes:
             self._shown.invalidator.inode(inode, content=True)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 import trio
@@ -145,6 +146,26 @@ def test_an_unlinked_file_stays_whole_while_it_is_open(bench: FsBench) -> None:
     bench.fs.release(number)
     assert bench.local.journal.drafts.draft(inode) is None
     assert bench.fs.quota.pending_bytes == 0
+
+
+def test_what_was_replaced_before_anybody_else_had_it_is_not_opened_empty(bench: FsBench) -> None:
+    replaced = bench.file(b"file", b"never sent")
+    bench.file(b"fresh", b"new")
+    bench.rename(b"fresh", b"file")
+    with pytest.raises(errors.NotFound):
+        bench.open_file(replaced, os.O_RDONLY)
+
+
+def test_file_that_is_gone_from_everything_is_closed_like_any_other(
+    bench: FsBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inode = bench.file(b"file", b"content")
+    bench.publish(inode)
+    reader = bench.open_file(inode, os.O_RDONLY)
+    with monkeypatch.context() as gone:
+        gone.setattr(bench.fs._view, "inode", Mock(side_effect=errors.NotFound))
+        bench.fs.release(reader)
+    assert not bench.fs.contents.is_open(inode)
 
 
 def test_a_published_file_unlinked_while_open_stays_whole(bench: FsBench) -> None:

@@ -5,11 +5,14 @@ Owns the section "Renaming" of SEMANTICS.md.
 
 import errno
 import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.mount.oracle import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, Pair, Refused, rename2, write_file
+from tests.support.mounts import Workbench, fuse_connections, wait_until
 
 
 def furnish(root: Path) -> None:
@@ -79,6 +82,32 @@ def test_readers_never_miss_a_file_that_is_replaced(both: Pair) -> None:
         reads += 1
     assert reads > 0
     assert path.read_bytes() == b"9" * 1000
+
+
+def test_reader_that_was_on_its_way_when_a_file_is_replaced_reads_one_or_the_other(workbench: Workbench) -> None:
+    """[rename-over-file]"""
+    server = workbench.server()
+    device = workbench.device(server)
+    root = device.mount()
+    server.stop()  # what was never sent goes with its name
+    waiting = Path(f"/sys/fs/fuse/connections/{fuse_connections()[root]}/waiting")
+    assert device.process is not None
+    for number in range(8):
+        # Not a whole page: the kernel does not keep it.
+        old, new = write_file(root / f"{number}", b"old" * 100), write_file(root / f"{number}~", b"new" * 100)
+        wait_until("nothing is asked for", lambda: waiting.read_text() == "0\n")
+        with ThreadPoolExecutor(2) as both_at_once:
+            os.kill(device.process.pid, signal.SIGSTOP)
+            try:
+                renaming = both_at_once.submit(os.rename, new, old)
+                wait_until("the rename is asked for", lambda: waiting.read_text() == "1\n")
+                reading = both_at_once.submit(old.read_bytes)
+                wait_until("so is opening what is replaced", lambda: waiting.read_text() == "2\n")
+            finally:
+                os.kill(device.process.pid, signal.SIGCONT)
+            renaming.result()
+            assert reading.result() in (b"old" * 100, b"new" * 100)
+    server.start()
 
 
 def test_rename_over_open_file_keeps_old_data(both: Pair) -> None:

@@ -97,7 +97,7 @@ class Device:
         assert self._info is not None
         workspace, self.root = self._info
         self.ends = ends = Ends(self.local, self.remote, workspace)
-        self.publications = Publications()
+        self.publications = Publications(self.local.journal.last_op)
         self.lister = Lister(ends)
         services = Services(fetcher=Fetcher(ends), lister=self.lister, publisher=self.publications)
         drive = Drive(

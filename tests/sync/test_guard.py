@@ -103,6 +103,28 @@ def test_the_real_bounds_are_the_documented_ones() -> None:
     assert (LEAST_FILES, BURST_FILES) == (1000, 100)
 
 
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_removal_whose_name_was_taken_again_goes_with_what_took_it(world: World, is_restarted: bool) -> None:
+    settle(world)
+    directory = world.bench.mkdir(b"d")
+    world.furnish(1, directory)
+    world.furnish(40)
+    world.remove(1)
+    world.bench.make(b"0")
+    world.remove(1, directory)
+    world.bench.run(world.bench.fs.rmdir, ROOT, b"d")
+    world.bench.mkdir(b"d")
+    assert world.sendable() == 3
+    world.remove(30, start=1)
+    if is_restarted:
+        trio.run(world.fresh().scan)
+    else:
+        settle(world, quiet=False)
+    assert world.guard.is_waiting
+    # What was removed in the directory follows with the next look at what may be sent.
+    assert world.sendable() == (2 if is_restarted else 3)
+
+
 def test_a_few_removals_travel_at_once(world: World) -> None:
     settle(world)
     world.furnish(30)

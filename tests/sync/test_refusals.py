@@ -1,6 +1,6 @@
 """Refused mutations on a real local state: whatever the backend says, what was written can still be read."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -8,16 +8,17 @@ import pytest
 import trio
 
 from cache.check import check
-from cache.journal import RowState
+from cache.journal import JournalRow, RowState
 from drivefs.protocol.changes import Create, Mutation, OpResult, Rename, SetXattr, Status, Store, Unlink
 from drivefs.protocol.ids import Incarnation, InodeId, OpNumber, RevisionNumber, Seq
 from drivefs.protocol.messages import Cursor, FeedPage, FeedStatus, InodesReply, InodesRequest
 from drivefs.protocol.model import DentryState, InodeKind, InodeState
-from drivefs.sync.amends import Amends, Labels
+from drivefs.sync.amends import Amends, Labels, Outcome
 from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
 from drivefs.sync.events import Events, Kind
 from drivefs.sync.refusals import MOST_TRIES, Refusals
+from drivefs.sync.resolver import Action
 from tests.fs.bench import ROOT, WORKSPACE, FsBench
 
 COPY = b"a (conflicted copy, laptop, 2026-11-21).txt"
@@ -354,3 +355,56 @@ def test_what_is_refused_again_and_again_for_no_reason_is_to_wait(world: World) 
         (create,) = [m for m in world.pending(Create) if m.inode == directory]
         world.refuse((create, "exists"))
     assert world.refusals.pausing == [world.pending(Create)[0].n]
+
+
+@pytest.mark.parametrize("fails_late", [False, True])
+def test_refusal_that_nobody_can_deal_with_keeps_its_content_and_nothing_else_waiting(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fails_late: bool
+) -> None:
+    inode = world.published(b"odd", b"first")
+    writer = world.bench.open_file(inode)
+    world.bench.fs.write(writer, 0, b"SECOND")
+    snapshot = world.bench.freeze(inode)
+    assert snapshot is not None
+    assert world.bench.store(snapshot) is not None
+    world.learned(b"odd", inode, revision=2, blocks=b"", size=0)
+    store = world.pending(Store, inode)[0]
+    _, other, other_store = world.stored(b"a.txt", b"mine")
+    world.remote(b"a.txt", 9000)
+    fail = KeyError("a defect")
+    make = Amends.make
+
+    def odd(self: Amends, row: JournalRow, actions: Sequence[Action]) -> Outcome:
+        if row.n != store.n:
+            return make(self, row, actions)
+        if fails_late:
+            make(self, row, actions)
+        raise fail
+
+    monkeypatch.setattr(Amends, "make", odd)
+    world.refuse((store, "changed"), (other, "exists"), (other_store, "predecessor"))
+    kept = world.journal.get(store.n)
+    assert kept is not None
+    assert kept.status is Status.REJECTED
+    assert world.bench.read(inode) == b"SECOND"
+    assert "odd" in world.refusals.notes[0]
+    assert [m.name for m in world.pending(Create)] == [COPY]
+    assert world.journal.drafts.draft(inode) is not None
+    world.bench.fs.write(writer, 0, b"THIRD!")
+    assert world.bench.read(inode) == b"THIRD!"
+    world.bench.fs.release(writer)
+
+
+def test_directory_whose_id_belongs_to_another_one_is_not_taken_for_that(world: World) -> None:
+    directory = world.bench.mkdir(b"mine")
+    world.bench.file(b"child", b"content", directory)
+    create = world.pending(Create, directory)[0]
+    world.remote(b"theirs", directory, InodeKind.DIRECTORY)
+    world.refuse((create, "inode"), status=Status.ID_TAKEN)
+    mine, theirs = world.bench.lookup(b"mine"), world.bench.lookup(b"theirs")
+    assert mine is not None
+    assert theirs is not None
+    assert (theirs.inode, world.journal.aliases.inode(directory)) == (directory, directory)
+    assert mine.inode != directory
+    assert world.bench.lookup(b"child", mine.inode) is not None
+    assert {m.parent for m in world.pending(Create)} == {ROOT, mine.inode}  # type: ignore[attr-defined]

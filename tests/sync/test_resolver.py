@@ -1,4 +1,4 @@
-"""The conflict rules: each kind of mutation against each state of the backend, and what copies are called."""
+"""The conflict rules: each kind of mutation against each state of the backend."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,6 @@ from drivefs.protocol.changes import (
 )
 from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.model import InodeKind, InodeState
-from drivefs.protocol.names import MAX_NAME_BYTES, is_valid_name
 from drivefs.sync.resolver import (
     LOST_AND_FOUND,
     Action,
@@ -35,7 +34,6 @@ from drivefs.sync.resolver import (
     Place,
     Refusal,
     Stay,
-    conflict_name,
     resolve,
 )
 
@@ -493,21 +491,3 @@ def test_content_is_never_given_up_whatever_the_state(
             assert remote.inode(action.into) is not None
         if isinstance(action, Adopt):
             assert local.content(mutation.inode) == action.state.blocks
-
-
-def test_conflict_copy_keeps_the_extension_and_tells_device_and_date() -> None:
-    name = conflict_name(b"thesis.tex", device="laptop", date="2026-11-21", taken=0)
-    assert name == b"thesis (conflicted copy, laptop, 2026-11-21).tex"
-    assert conflict_name(b"a", device="d", date="t", taken=1) == b"a (conflicted copy, d, t 2)"
-
-
-def test_hidden_file_is_not_all_extension() -> None:
-    assert conflict_name(b".bashrc", device="d", date="t", taken=0) == b".bashrc (conflicted copy, d, t)"
-
-
-@given(st.binary(min_size=1, max_size=255).filter(is_valid_name), st.text(max_size=128), st.integers(0, 10**6))
-def test_any_name_gives_a_valid_name_that_differs(name: bytes, device: str, taken: int) -> None:
-    derived = conflict_name(name, device=device, date="2026-11-21", taken=taken)
-    assert is_valid_name(derived)
-    assert len(derived) <= MAX_NAME_BYTES
-    assert derived != name

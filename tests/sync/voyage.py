@@ -339,9 +339,10 @@ class Sailor:
         self.note(f"ends to {what}")
 
     async def _send(self) -> None:
+        publishes_ahead, commits_ahead = self.chance.random() < 0.3, self.chance.random() < 0.3
         async with trio.open_nursery() as nursery:
-            await self.device.publisher.publish_due(nursery, lambda error: None)
-        await self.device.committer.commit_next(self.device.session.epoch)
+            await self.device.publisher.publish_due(nursery, lambda error: None, urgent=publishes_ahead)
+        await self.device.committer.commit_next(self.device.session.epoch, urgent=commits_ahead)
 
     async def pass_gates(self) -> None:
         """A request arrives, or an answer."""
@@ -400,6 +401,7 @@ class Sailor:
 
     async def step(self) -> None:
         change = self.chance.choices(list(WEIGHTS), weights=list(WEIGHTS.values()))[0]
+        self.device.fs.acting(self.chance.randrange(3))
         try:
             await change(self)
         except FileSystemError as error:
@@ -467,6 +469,8 @@ async def voyage(place: Path, seed: int, names: list[str], steps: int) -> None:
             for sailor in sailors:
                 await sailor.look()
             record.find_all(tree)
+            notes = [note for device in devices for note in device.committer.given_up]
+            assert not any("defect" in note or "lost" in note for note in notes), notes
             if len(devices) == 1:
                 different = {path for path in tree.keys() | before.keys() if tree.get(path, 0) != before.get(path, 0)}
                 assert not different, f"{different}: {before} became {tree}"
