@@ -49,6 +49,7 @@ def refusal(path: Path, content: bytes) -> int | None:
 def test_a_failed_sync_is_told_to_whoever_waits_and_nothing_is_taken_until_a_restart(
     workbench: Workbench, server: Server
 ) -> None:
+    """[sync-failed]"""
     device = odd_device(workbench, server)
     root = device.mountpoint
     write_file(root / "before", b"before" * 20_000)

@@ -88,6 +88,7 @@ def fresh(workbench: Workbench, server: Server) -> Device:
 
 @pytest.mark.fault(15)
 def test_a_cached_block_that_rotted_is_fetched_again(device: Device, server: Server, place: str) -> None:
+    """[rot-cached]"""
     device.umount()
     rot([path for path in files(profile(device, "XDG_CACHE_HOME") / "blocks") if path.suffix != ".db"])
     server.stop()
@@ -108,6 +109,7 @@ def test_a_cached_block_that_rotted_is_fetched_again(device: Device, server: Ser
 def test_unsent_bytes_that_rotted_are_never_sent_and_people_are_told(
     one_workbench: Workbench, device: Device, server: Server, place: str
 ) -> None:
+    """[rot-unsent]"""
     server.stop()
     root = device.mountpoint / place
     write_file(root / "rotten", CONTENT[::-1])
@@ -134,6 +136,7 @@ def test_unsent_bytes_that_rotted_are_never_sent_and_people_are_told(
 def test_a_replica_that_is_damaged_is_made_anew_and_what_was_not_sent_is_kept(
     device: Device, server: Server, place: str, how: str
 ) -> None:
+    """[rot-cached]"""
     server.stop()
     root = device.mountpoint / place
     write_file(root / "unsent", CONTENT[::-1])
@@ -162,7 +165,7 @@ def test_a_replica_that_is_damaged_is_made_anew_and_what_was_not_sent_is_kept(
 def test_a_journal_that_rotted_is_kept_aside_and_told_of(
     one_workbench: Workbench, device: Device, server: Server, place: str, which: str
 ) -> None:
-    """Whatever is left of it is right; what is not is in the copy, and nobody is told that all is well."""
+    """[rot-cached]: what is left of it is right, what is not is in the copy, and nobody is told that all is well."""
     server.stop()
     root = device.mountpoint / place
     written = {f"file{number}": b"%d" % number * 4000 for number in range(40)}
@@ -223,6 +226,7 @@ def test_a_block_that_the_server_lost_is_an_error_and_never_zeros(
     assert server.command("check").returncode != 0
     shutil.copyfile(root / "large", root / "copy")
     keeper.sync()
+    wait_until("the copy shows", (reader.mountpoint / "copy").exists)
     assert (reader.mountpoint / "copy").read_bytes() == CONTENT
     assert (reader.mountpoint / "large").read_bytes() == CONTENT
     server.assert_sound()

@@ -88,7 +88,7 @@ def settle(workbench: Workbench, *devices: Device) -> dict[str, bytes | None]:
 
 @pytest.mark.fault(18)
 def test_two_copies_of_one_device_lose_nothing(workbench: Workbench, device: Device) -> None:
-    """What the copies have in common arrives once, and what each writes of its own arrives too."""
+    """[copied-device]: what the copies have in common arrives once, and what each writes of its own arrives too."""
     copy = workbench.new_device(device.server)
     put_back(copy, saved(device, "copy"))
     first, second = device.mount(*mount_options()), copy.mount(*mount_options())
@@ -114,7 +114,7 @@ def test_two_copies_of_one_device_lose_nothing(workbench: Workbench, device: Dev
 @pytest.mark.fault(19, 68)
 @pytest.mark.parametrize("device", ["never heard"], indirect=True)
 def test_a_device_that_went_back_in_time_loses_nothing(workbench: Workbench, device: Device) -> None:
-    """Its state is from before it sent what the server has; it goes on, and its numbers mean other things now.
+    """[copied-device]: its state is from before it sent what the server has, and its numbers mean other things now.
 
     What waited then counts as the change of a new device: a name that the lost life removed is back where it was moved.
     """
