@@ -25,8 +25,8 @@ def cheap_passwords() -> Iterator[None]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("drivefs", "long runs of several devices")
-    group.addoption("--device-seeds", default="1", metavar="N[-M]", help="seeds of the random runs (default: 1)")
-    group.addoption("--device-operations", type=int, default=80, metavar="N", help="of each device (default: 80)")
+    group.addoption("--device-seeds", default="1-2", metavar="N[-M]", help="seeds of the random runs (default: 1-2)")
+    group.addoption("--device-operations", type=int, default=25, metavar="N", help="of each device (default: 25)")
     group.addoption("--damage-seeds", default="40", metavar="N[-M]", help="seeds of damaged states (default: 40)")
     group.addoption("--crash-rounds", type=int, default=3, metavar="N", help="kill -9 of the crash loop (default: 3)")
     group.addoption("--crash-seed", type=int, default=1, metavar="S", help="seed of the crash loop (default: 1)")

@@ -5,6 +5,7 @@ any of it shows it too; no content is lost, none is a mixture; both checks are c
 `device_actor`.
 """
 
+import os
 import random
 import signal
 import threading
@@ -170,9 +171,12 @@ class Run:
         found = []
         for each in self.participants:
             root = each.device.mountpoint
-            inodes = {path: path.lstat().st_ino for path in map(Path, map(str, paths(root)))}
+            # Numbers may differ until the next mount: what was made here and found to be another's keeps its own.
+            names: dict[int, list[str]] = {}
+            for path in paths(root):
+                names.setdefault(Path(path).lstat().st_ino, []).append(os.path.relpath(path, root))
             tree: dict[bytes, object] = dict(snapshot(root, times=True))
-            tree[b"inodes"] = sorted((str(path.relative_to(root)), inode) for path, inode in inodes.items())
+            tree[b"names of one inode"] = sorted(sorted(each) for each in names.values() if len(each) > 1)
             found.append(tree)
         return found
 

@@ -11,8 +11,6 @@ from tests.mount.conftest import mount_options
 from tests.mount.device_runs import Plan, run
 from tests.support.mounts import Workbench
 
-pytestmark = pytest.mark.long
-
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     first, _, last = metafunc.config.getoption("--device-seeds").partition("-")
