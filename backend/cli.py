@@ -32,7 +32,7 @@ from backend.service.keys import WrongMasterKey
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.messages import DeviceInfo
 
-DONE, FAILED, USAGE, DAMAGED = 0, 1, 2, 3
+DONE, FAILED, USAGE, DAMAGED, MENDED, UNMENDED = 0, 1, 2, 3, 4, 5
 START_SECONDS = 10.0
 """How long a command waits for a server that has the data directory and does not answer yet."""
 RETRY_SECONDS = 0.2
@@ -42,7 +42,9 @@ exit codes:
   0  done
   1  refused or failed; the message says why, what it means for the data, and what to do
   2  the command line or a setting is wrong; nothing was done
-  3  check, backup, restore: something that is stored is damaged or missing
+  3  check, backup, restore: something that is stored is damaged or missing; check has changed nothing
+  4  check --repair: something was wrong, and all of it is mended
+  5  check --repair: files need blocks that cannot be read; devices that have them are asked to send them again
 """
 SETTINGS = """\
 settings:
@@ -187,7 +189,13 @@ def _add_device_revoke(commands: Any) -> None:
 def _add_check(commands: Any) -> None:
     text = "read everything that is stored: each block is there, opens, and is what its name says; also while serving"
     parser = _command(commands, "check", _check, text)
-    parser.add_argument("--json", action="store_true", help="print {sound, blocks, bytes, findings}")
+    parser.add_argument("--json", action="store_true", help="print {sound, blocks, bytes, findings, objects}")
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="put unreadable objects aside (blocks/quarantine), forget unreadable "
+        "blocks that nothing needs, and remove objects older than a day that nothing names",
+    )
 
 
 def _add_backup(commands: Any) -> None:
@@ -303,8 +311,8 @@ def _time(time_ns: int) -> str:
 
 def _check(arguments: argparse.Namespace) -> int:
     with _bar("checking blocks") as progress:
-        found = _perform(_settings(arguments), control.Check(), progress).check
-    return _tell(found, {}, arguments.json)
+        found = _perform(_settings(arguments), control.Check(arguments.repair), progress).check
+    return _tell(found, {}, arguments.json, is_repair=arguments.repair)
 
 
 def _backup(arguments: argparse.Namespace) -> int:
@@ -346,22 +354,52 @@ def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bars.update(bar, completed=done, total=total)
 
 
-def _tell(found: control.CheckResult | None, about: Mapping[str, object], as_json: bool) -> int:
+def _tell(
+    found: control.CheckResult | None, about: Mapping[str, object], as_json: bool, *, is_repair: bool = False
+) -> int:
     """Print what a check found; gives the exit code."""
     assert found is not None
-    is_sound = not found.findings
+    code = _check_code(found, is_repair=is_repair)
     if as_json:
-        findings = msgspec.to_builtins(found.findings)
-        summary = {"sound": is_sound, "blocks": found.block_count, "bytes": found.byte_count, "findings": findings}
-        print(json.dumps({**about, **summary}, indent=2))
-        return DONE if is_sound else DAMAGED
+        print(json.dumps({**about, **_check_summary(found)}, indent=2))
+        return code
     for each in found.findings:
         needed = f"needed by {', '.join(each.files) or 'a file'}" if each.is_referenced else "no file needs it"
         print(f"block {each.block} of account {each.account}: {each.problem}; {needed}")
     print(f"{found.block_count} blocks, {found.byte_count} bytes checked: {len(found.findings)} damaged or missing.")
-    if not is_sound:
-        print("A device that still has such a block sends it again when it next uploads it. Nothing was changed.")
-    return DONE if is_sound else DAMAGED
+    if found.forgotten_count:
+        print(f"{found.forgotten_count} blocks could not be read and were needed by nothing: forgotten.")
+    if found.quarantined_count:
+        print(f"{found.quarantined_count} objects that cannot be read were put aside, in blocks/quarantine.")
+    if found.removed_count:
+        print(f"{found.removed_count} objects ({found.removed_bytes} bytes) that nothing names were removed.")
+    if found.orphan_count:
+        print(
+            f"{found.orphan_count} objects ({found.orphan_bytes} bytes) are named by nothing: uploads under way, or"
+            " what a crash left. check --repair removes those that are older than a day."
+        )
+    if found.findings:
+        print("Devices are asked for blocks that files need: at each mount, and every ten minutes. Check again then.")
+    return code
+
+
+def _check_code(found: control.CheckResult, *, is_repair: bool) -> int:
+    if found.findings:
+        return UNMENDED if is_repair else DAMAGED
+    changes = (found.forgotten_count, found.quarantined_count, found.removed_count)
+    return MENDED if any(changes) else DONE
+
+
+def _check_summary(found: control.CheckResult) -> dict[str, object]:
+    names = ("orphan_count", "orphan_bytes", "removed_count", "removed_bytes", "quarantined_count")
+    return {
+        "sound": not found.findings,
+        "blocks": found.block_count,
+        "bytes": found.byte_count,
+        "findings": msgspec.to_builtins(found.findings),
+        "objects": {name: getattr(found, name) for name in names},
+        "forgotten_blocks": found.forgotten_count,
+    }
 
 
 def _quiet(_done: int, _total: int) -> None:

@@ -29,6 +29,7 @@ from drivefs.sync.events import Events
 from drivefs.sync.follower import Follower
 from drivefs.sync.giving_up import GivingUp
 from drivefs.sync.guard import Guard, Question
+from drivefs.sync.healing import Healing
 from drivefs.sync.incoming import IncomingUploads
 from drivefs.sync.lister import Lister
 from drivefs.sync.pins import PinnedTrees
@@ -193,6 +194,7 @@ class Assembly:
             relisting=Relisting(ends, self.shown, self.filesystem, lister=self.lister, follower=follower),
             walker=Walker(local.replica, self.lister, self.kernel.call_count),
             prefetcher=self.prefetcher,
+            healing=Healing(remote, local.blocks, uploader, options.workspace),
             used=self.allowance.used,
         )
         follower.coming = self.prefetcher.coming

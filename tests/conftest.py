@@ -30,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--damage-seeds", default="40", metavar="N[-M]", help="seeds of damaged states (default: 40)")
     group.addoption("--crash-rounds", type=int, default=3, metavar="N", help="kill -9 of the crash loop (default: 3)")
     group.addoption("--crash-seed", type=int, default=1, metavar="S", help="seed of the crash loop (default: 1)")
+    group.addoption("--hostile-requests", default="600", metavar="N[-M]", help="hostile requests (default: 600)")
     group.addoption("--long", action="store_true", help="also run the tests of several devices that take minutes")
 
 

@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import anyio
@@ -43,7 +44,9 @@ class ListUsers(msgspec.Struct, tag="user_list"):
 
 
 class Check(msgspec.Struct, tag="check"):
-    """Check all that is stored."""
+    """Check all that is stored, and mend what can be."""
+
+    is_repair: bool = False
 
 
 class ListDevices(msgspec.Struct, tag="device_list"):
@@ -99,6 +102,12 @@ class CheckResult(msgspec.Struct):
     block_count: int
     byte_count: int
     findings: list[FindingInfo]
+    orphan_count: int = 0
+    orphan_bytes: int = 0
+    removed_count: int = 0
+    removed_bytes: int = 0
+    forgotten_count: int = 0
+    quarantined_count: int = 0
 
 
 class Reply(msgspec.Struct, omit_defaults=True):
@@ -141,7 +150,7 @@ async def perform(services: Services, command: Command, report: Report) -> Reply
     if isinstance(command, Backup):
         found = await services.backups.make(Path(command.destination), report)
     else:
-        found = await services.checks.check(report)
+        found = await services.checks.check(report, is_repair=command.is_repair)
     return Reply(is_last=True, check=result_of(found))
 
 
@@ -151,7 +160,7 @@ def result_of(found: checks.Report) -> CheckResult:
         FindingInfo(each.account, each.block.hex(), each.problem, each.is_referenced, list(each.files))
         for each in found.findings
     ]
-    return CheckResult(found.block_count, found.byte_count, findings)
+    return CheckResult(found.block_count, found.byte_count, findings, **asdict(found.mended))
 
 
 @asynccontextmanager

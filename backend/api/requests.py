@@ -3,8 +3,8 @@
 Invariant: no more of a body is read than its limit allows, and none at all of one that says it is longer.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import TypeVar
 
 import anyio
@@ -27,8 +27,8 @@ BODY_IDLE_SECONDS = 60.0
 """A body of which nothing more arrives for so long is taken to have broken off."""
 
 
-async def body(scope: Scope, receive: Receive, limit_bytes: int) -> AsyncIterator[bytes]:
-    """The body as it arrives.
+async def body(scope: Scope, receive: Receive, limit_bytes: int) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives; whoever stops before its end closes it.
 
     Raises:
         ProtocolError: `too_large`.
@@ -89,11 +89,12 @@ def still_let_in(scope: Scope, services: Services, asking: Caller) -> Iterator[C
         yield check
 
 
-async def checked(arriving: AsyncIterator[bytes], check: Check) -> AsyncIterator[bytes]:
-    """A body as it arrives, up to where `check` raises."""
-    async for data in arriving:
-        await check()
-        yield data
+async def checked(arriving: AsyncGenerator[bytes, None], check: Check) -> AsyncGenerator[bytes, None]:
+    """A body as it arrives, up to where `check` raises; closed with it."""
+    async with aclosing(arriving):
+        async for data in arriving:
+            await check()
+            yield data
 
 
 def workspace(scope: Scope) -> WorkspaceId:

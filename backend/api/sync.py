@@ -5,6 +5,7 @@ bodies can be streamed both ways. The long poll is `poll`'s.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import anyio
@@ -116,6 +117,7 @@ class SyncApi:
             routes.CONTENT: Endpoint(self._content),
             routes.COMMIT: Endpoint(self._commit),
             routes.MISSING: Endpoint(self._missing),
+            routes.LOST: Endpoint(self._lost),
             routes.PUT_BLOCKS: Endpoint(self._put_blocks),
             routes.GET_BLOCKS: BlockDownload(self._services),
         }
@@ -173,11 +175,16 @@ class SyncApi:
         caller, workspace, request = await self._asked(scope, receive, messages.MissingRequest)
         return await self._services.blocks.missing(caller, workspace, request.blocks)
 
+    async def _lost(self, scope: Scope, receive: Receive) -> messages.LostReply:
+        caller, workspace, request = await self._asked(scope, receive, messages.LostRequest)
+        return await self._services.blocks.lost(caller, workspace, request.after)
+
     async def _put_blocks(self, scope: Scope, receive: Receive) -> messages.PutReply:
         caller = await requests.caller(scope, self._services)
         with requests.still_let_in(scope, self._services, caller) as check:
-            body = requests.checked(requests.body(scope, receive, messages.MAX_TRANSFER_BYTES), check)
-            return await self._services.blocks.put(caller, requests.workspace(scope), body)
+            arriving = requests.body(scope, receive, messages.MAX_TRANSFER_BYTES)
+            async with aclosing(requests.checked(arriving, check)) as body:
+                return await self._services.blocks.put(caller, requests.workspace(scope), body)
 
     async def _presence(self, scope: Scope, receive: Receive) -> messages.PresenceReply:
         caller = await requests.caller(scope, self._services)

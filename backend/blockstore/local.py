@@ -1,6 +1,7 @@
 """Objects as files below one directory.
 
-Owns that directory: `objects/` with the objects, `incoming/` with those that are being written. An object is written
+Owns that directory: `objects/` with the objects, `incoming/` with those that are being written, and `quarantine/`
+with those that were put aside. An object is written
 under `incoming/`, synced, renamed to its name, and durable once its directory is synced (`settle`), so that objects of
 one request, which share a directory, share that sync. Writes bypass the page cache where the file system allows it:
 with a sync after each MiB that measured 1.6 GB/s against 0.43, at a fifteenth of the processor time. One process at a
@@ -8,6 +9,7 @@ time uses the directory; whoever opens it for serving holds a lock on it, and cl
 `incoming/`.
 """
 
+import contextlib
 import errno
 import itertools
 import mmap
@@ -17,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from backend.blockstore import errors
+from backend.blockstore.store import StoredObject
 
 PAGE_BYTES = 4096
 """What direct writes are multiples of, and their memory is aligned to."""
@@ -33,6 +36,7 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self._objects = root / "objects"
         self._incoming = root / "incoming"
+        self._quarantine = root / "quarantine"
         self._numbers = itertools.count()
         self._made: set[Path] = set()
         self._buffers: list[mmap.mmap] = []
@@ -82,11 +86,23 @@ class LocalStore:
         """Remove; see `ObjectStore.delete`."""
         self._path(name).unlink(missing_ok=True)
 
-    def names(self) -> Iterator[str]:
-        """Walk all objects; see `ObjectStore.names`."""
+    def objects(self) -> Iterator[StoredObject]:
+        """Walk all objects; see `ObjectStore.objects`."""
         for directory, _, files in os.walk(self._objects):
             for file in files:
-                yield (Path(directory) / file).relative_to(self._objects).as_posix()
+                path = Path(directory) / file
+                with contextlib.suppress(FileNotFoundError):  # it was deleted meanwhile
+                    found = path.lstat()
+                    yield StoredObject(path.relative_to(self._objects).as_posix(), found.st_size, found.st_mtime_ns)
+
+    def quarantine(self, name: str) -> None:
+        """Move to `quarantine/`; see `ObjectStore.quarantine`."""
+        source, target = self._path(name), self._quarantine / name
+        self._make_directory(target.parent)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(source, target)
+            _sync_directory(target.parent)
+            _sync_directory(source.parent)
 
     def _write(self, path: Path, parts: list[bytes]) -> None:
         """Write a new file and sync it."""

@@ -5,7 +5,15 @@ or many small ones one after another) is the caller's business. All calls block 
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class StoredObject(NamedTuple):
+    """An object as the store lists it: its size, and when it was written."""
+
+    name: str
+    size_bytes: int
+    modified_ns: int
 
 
 class ObjectStore(Protocol):
@@ -35,6 +43,10 @@ class ObjectStore(Protocol):
         """Remove an object; one that is not there is no error."""
         ...
 
-    def names(self) -> Iterator[str]:
-        """Walk the names of all objects, in no order."""
+    def objects(self) -> Iterator[StoredObject]:
+        """Walk all objects, in no order."""
+        ...
+
+    def quarantine(self, name: str) -> None:
+        """Put an object aside, durably: it is not found any more, and people can look at it."""
         ...

@@ -9,7 +9,19 @@ of `protocol.ids`; times are nanoseconds since 1970; sizes are bytes.
 
 import enum
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
 
 metadata = MetaData()
 
@@ -365,6 +377,9 @@ blocks = Table(
     sqlite_with_rowid=False,
 )
 
+_OWED = text("state = 1")
+"""Of the index that finds copies which cannot be read: they are few."""
+
 block_copies = Table(
     "block_copies",
     metadata,
@@ -377,6 +392,7 @@ block_copies = Table(
     Column("offset", BigInteger, nullable=False),
     Column("length", BigInteger, nullable=False),
     Column("state", SmallInteger, nullable=False),  # CopyState
+    Index("block_copies_owed", "account", "block", sqlite_where=_OWED, postgresql_where=_OWED),
     sqlite_with_rowid=False,
 )
 

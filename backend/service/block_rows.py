@@ -191,6 +191,37 @@ def _mark(connection: Connection, account: AccountId, place: CopyPlace, state: C
     connection.execute(update(block_copies).where(same).values(state=state))
 
 
+def lost_blocks(connection: Connection, account: AccountId, after: bytes, limit: int) -> list[BlockId]:
+    """Blocks that revisions need and of which no copy can be read, in order."""
+    copy = block_copies.alias()
+    readable = select(copy.c.block).where(
+        copy.c.account == blocks.c.account,
+        copy.c.block == blocks.c.block,
+        copy.c.generation == blocks.c.generation,
+        copy.c.state == CopyState.STORED,
+    )
+    owed = (
+        (block_copies.c.account == account) & (block_copies.c.state == CopyState.OWED) & (block_copies.c.block > after)
+    )
+    same = (blocks.c.account == block_copies.c.account) & (blocks.c.block == block_copies.c.block)
+    statement = select(block_copies.c.block).distinct().join(blocks, same)
+    statement = statement.where(owed, blocks.c.refs > 0, ~readable.exists()).order_by(block_copies.c.block)
+    return [BlockId(block) for (block,) in connection.execute(statement.limit(limit))]
+
+
+def forget_unreadable(connection: Connection, account: AccountId, block: BlockId) -> bool:
+    """Forget a block that no revision needs and that cannot be read, and give its bytes back; False: it stays."""
+    _lock_account(connection, account)
+    known = known_blocks(connection, account, [block]).get(block)
+    if known is None or known.refs or known.has_copy:
+        return False
+    before = _pinned_without_refs(connection, account, [block])
+    for table in (pins, block_copies, blocks):
+        connection.execute(delete(table).where(table.c.account == account, table.c.block == block))
+    _add_pinned_bytes(connection, account, -before)
+    return True
+
+
 def drop_expired_pins(connection: Connection, account: AccountId, now_ns: int) -> None:
     """Drop pins that have run out, a bounded number at a time, and give their bytes back to the quota."""
     statement = select(pins.c.block, pins.c.device).where(pins.c.account == account, pins.c.expires_ns < now_ns)

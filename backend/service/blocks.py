@@ -24,7 +24,7 @@ from backend.service.sealing import Sealer
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import AccountId, BlockId, WorkspaceId
-from drivefs.protocol.messages import MAX_TRANSFER_BYTES, MissingReply, PutReply
+from drivefs.protocol.messages import MAX_TRANSFER_BYTES, LostReply, MissingReply, PutReply
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,9 @@ MAX_TRANSFERS_AT_ONCE = 64
 """Uploads, and likewise downloads, that may hold blocks in memory: each up to two portions of 4 MiB."""
 READ_BYTES = 4 * 2**20
 """How much is read from the store ahead of what is being sent."""
+
+MAX_LOST = 1000
+"""How many lost blocks a device is asked for at once."""
 
 Send = Callable[[list[bytes]], Awaitable[None]]
 
@@ -69,6 +72,15 @@ class Blocks:
             pin = self._pin(account, caller, is_proven=False)
             here = await self._ground.database.write(block_rows.pin_present, pin, here)
         return MissingReply(missing=[block for block in dict.fromkeys(wanted) if block not in here])
+
+    async def lost(self, caller: Caller, workspace: WorkspaceId, after: bytes) -> LostReply:
+        """Say which blocks that revisions need cannot be read here any more, a page at a time.
+
+        Raises:
+            ProtocolError: `not_found`, `forbidden`.
+        """
+        found = await self._ground.database.read(_lost, caller, workspace, after)
+        return LostReply(blocks=found[:MAX_LOST], more=len(found) > MAX_LOST)
 
     async def put(self, caller: Caller, workspace: WorkspaceId, body: AsyncIterator[bytes]) -> PutReply:
         """Store the blocks of a framed body and pin them for the device; all of it durable on return.
@@ -214,6 +226,11 @@ def _look_up(
     account = _own_account(connection, caller, workspace)
     known = block_rows.known_blocks(connection, account, set(wanted))
     return account, {block for block, each in known.items() if each.is_here}
+
+
+def _lost(connection: Connection, caller: Caller, workspace: WorkspaceId, after: bytes) -> list[BlockId]:
+    account = _own_account(connection, caller, workspace)
+    return block_rows.lost_blocks(connection, account, after, MAX_LOST + 1)
 
 
 def _locate(connection: Connection, caller: Caller, workspace: WorkspaceId, wanted: Sequence[BlockId]) -> Located:

@@ -1,7 +1,7 @@
 """The check of everything that is stored: each block that a revision needs is here, opens, and is what its id names.
 
-Owns the walk and its findings; it mends nothing, except that a copy found unreadable is noted, so that a device which
-has the block is asked for it. Works page by page in short reads, so that it can run beside the service.
+Owns the walk and its findings; a copy found unreadable is noted, so that a device which has the block is asked for it.
+What more a repair does is `mending`'s. Works page by page in short reads, so that it can run beside the service.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,6 +15,7 @@ from backend.metadata.schema import blocks, runs
 from backend.service import affected, block_rows
 from backend.service.ground import Ground
 from backend.service.keys import AccountKeys, WrongMasterKey
+from backend.service.mending import Mended, Mending
 from backend.service.sealing import open_copy
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import model
@@ -47,6 +48,7 @@ class Report:
     byte_count: int = 0
     run_count: int = 0
     findings: list[Finding] = field(default_factory=list)
+    mended: Mended = field(default_factory=Mended)
 
     @property
     def is_sound(self) -> bool:
@@ -68,9 +70,14 @@ class Checks:
     def __init__(self, ground: Ground, keys: AccountKeys) -> None:
         self._ground = ground
         self._keys = keys
+        self._mending = Mending(ground)
 
-    async def check(self, progress: Progress) -> Report:
-        """Look at every run and every block; the report names each one that is not as it must be."""
+    async def check(self, progress: Progress, *, is_repair: bool = False) -> Report:
+        """Look at every run, block and object; the report names each block that is not as it must be.
+
+        With repair, unreadable objects are put aside, unreadable blocks that nothing needs are forgotten, and objects
+        that no row names are removed if they are old enough.
+        """
         report = Report()
         total = await self._ground.database.read(_count_blocks)
         await progress(0, total)
@@ -83,8 +90,16 @@ class Checks:
             after = (rows[-1].account, rows[-1].block)
             await progress(report.block_count, max(total, report.block_count))
         await self._check_runs(report)
+        await self._mending.look_at_objects(report.mended, is_repair=is_repair)
+        if is_repair:
+            report.findings = [each for each in report.findings if not await self._is_forgotten(each, report)]
         report.findings = await self._with_files(report.findings)
         return report
+
+    async def _is_forgotten(self, finding: Finding, report: Report) -> bool:
+        if finding.is_referenced:
+            return False
+        return await self._mending.forget(finding.account, finding.block, report.mended)
 
     async def _with_files(self, findings: list[Finding]) -> list[Finding]:
         named = []

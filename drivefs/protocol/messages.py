@@ -247,6 +247,19 @@ class MissingReply(Message, kw_only=True):
     missing: list[BlockId]
 
 
+class LostRequest(Message, kw_only=True):
+    """Which blocks the backend needs and has lost; those behind `after`, in the order of their ids."""
+
+    after: Annotated[bytes, Meta(max_length=32)] = b""
+
+
+class LostReply(Message, kw_only=True):
+    """Blocks that any device which has them is asked to send; `more`: there are others behind the last."""
+
+    blocks: list[BlockId]
+    more: bool = False
+
+
 class PutReply(Message, kw_only=True):
     """All blocks of the body are stored durably and pinned for this device."""
 

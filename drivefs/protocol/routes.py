@@ -19,6 +19,7 @@ COUNT = "/sync/v1/workspaces/{workspace}/count"
 CONTENT = "/sync/v1/workspaces/{workspace}/content"
 COMMIT = "/sync/v1/workspaces/{workspace}/commit"
 MISSING = "/sync/v1/workspaces/{workspace}/blocks/missing"
+LOST = "/sync/v1/workspaces/{workspace}/blocks/lost"
 PUT_BLOCKS = "/sync/v1/workspaces/{workspace}/blocks/put"
 GET_BLOCKS = "/sync/v1/workspaces/{workspace}/blocks/get"
 

@@ -173,6 +173,12 @@ class Remote:
             found += reply.missing
         return found
 
+    async def lost(self, workspace: WorkspaceId, after: bytes) -> messages.LostReply:
+        """Which blocks the backend needs and has lost, behind a given one."""
+        return await self._call(
+            routes.LOST.format(workspace=workspace), messages.LostRequest(after=after), messages.LostReply
+        )
+
     async def put_blocks(self, workspace: WorkspaceId, payloads: Sequence[tuple[BlockId, bytes]]) -> None:
         """Send payloads, together up to `messages.MAX_TRANSFER_BYTES`; on return they are durable there and pinned."""
         body = tuple(part for block, payload in payloads for part in codec.frame(block, payload))

@@ -25,6 +25,7 @@ from drivefs.sync.contents import Contents
 from drivefs.sync.follower import POLL_SECONDS, Follower
 from drivefs.sync.giving_up import GivingUp
 from drivefs.sync.guard import Guard
+from drivefs.sync.healing import HEAL_SECONDS, Healing
 from drivefs.sync.prefetch import Prefetcher
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
@@ -62,6 +63,7 @@ class Parts:
     relisting: Relisting
     walker: walker.Walker
     prefetcher: Prefetcher
+    healing: Healing
     used: Callable[[Usage], None]
 
 
@@ -119,6 +121,7 @@ class Engine:
             nursery.start_soon(self._let_go)
             nursery.start_soon(self._walk)
             nursery.start_soon(self._prefetch)
+            nursery.start_soon(self._heal)
             nursery.start_soon(self._list_again)
 
     def _offer_drafts(self) -> None:
@@ -329,6 +332,14 @@ class Engine:
             await self.caught_up.wait()
             await self._guarded(self._parts.walker.walk)
             await trio.sleep(walker.IDLE_SECONDS)
+
+    async def _heal(self) -> None:
+        """What the backend has lost and this device has goes there again."""
+        while True:
+            await self.connection.wait_online()
+            await self.caught_up.wait()
+            await self._guarded(self._parts.healing.heal)
+            await trio.sleep(HEAL_SECONDS * (0.5 + self._jitter()))
 
     async def _prefetch(self) -> None:
         """What is pinned comes here, and what others changed of what is used here."""

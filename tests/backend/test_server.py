@@ -111,7 +111,9 @@ def test_check_finds_damage_while_it_runs_and_when_it_does_not(running: ServerPr
     device.put(noise(2))
     sound = running.on_data("check", "--json")
     assert sound.returncode == 0
-    assert json.loads(sound.stdout) == {"sound": True, "blocks": 2, "bytes": 2 * 2**18, "findings": []}
+    shown = json.loads(sound.stdout)
+    assert (shown["sound"], shown["blocks"], shown["bytes"], shown["findings"]) == (True, 2, 2 * 2**18, [])
+    assert not any(shown["objects"].values())
     path = next(path for path in (running.data / "blocks" / "objects").rglob("*") if path.is_file())
     path.write_bytes(bytes(path.stat().st_size))
     damaged = running.on_data("check", "--json")
@@ -121,6 +123,11 @@ def test_check_finds_damage_while_it_runs_and_when_it_does_not(running: ServerPr
     told = running.on_data("check")
     assert told.returncode == 3
     assert "1 damaged or missing" in told.stdout
+    mended = running.on_data("check", "--repair")  # nothing needs that block
+    assert mended.returncode == 4
+    assert "1 blocks could not be read and were needed by nothing" in mended.stdout
+    assert len(list((running.data / "blocks" / "quarantine").rglob("*/*/*"))) == 1
+    assert running.on_data("check").returncode == 0
 
 
 def test_the_data_without_its_master_key_is_refused(running: ServerProcess) -> None:

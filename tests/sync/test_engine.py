@@ -71,6 +71,7 @@ class Followed:
             follower=self,
             walker=self,
             prefetcher=SimpleNamespace(wait=never),
+            healing=SimpleNamespace(heal=nothing),
             relisting=SimpleNamespace(is_needed=False),
         )
         return Engine(parts, lambda: JITTER)

@@ -1,6 +1,8 @@
 """The check: sound when all is well, and each way of not being well is found and named."""
 
+import os
 import random
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import Connection, delete, insert, update
@@ -8,7 +10,7 @@ from sqlalchemy import Connection, delete, insert, update
 from backend.metadata.schema import blocks, runs
 from backend.service.checks import Report
 from drivefs.protocol import blocks as codec
-from drivefs.protocol import model
+from drivefs.protocol import messages, model, routes
 from drivefs.protocol.model import BlockRef
 from tests.backend.api.served import Drive, Served
 
@@ -18,6 +20,17 @@ LARGE = 2**18
 
 def noise(seed: int) -> bytes:
     return random.Random(seed).randbytes(LARGE)
+
+
+async def repair(served: Served) -> Report:
+    async def report(_done: int, _total: int) -> None:
+        pass
+
+    return await served.services.checks.check(report, is_repair=True)
+
+
+async def lost(served: Served, after: bytes = b"") -> messages.LostReply:
+    return (await served.post(routes.LOST, messages.LostRequest(after=after))).message(messages.LostReply)
 
 
 async def check(served: Served) -> tuple[Report, list[tuple[int, int]]]:
@@ -122,3 +135,62 @@ async def test_the_files_that_a_damaged_block_belongs_to_are_named(served: Serve
     files = {finding.block: finding.files for finding in report.findings}
     assert set(files[codec.block_id(noise(1))]) == {"/thesis.txt", "/copy\\xff\\n.txt"}
     assert files[codec.block_id(noise(2))] == ("/other.txt",)
+
+
+async def test_needed_blocks_that_cannot_be_read_are_asked_for_until_a_device_sends_them(
+    served: Served, drive: Drive
+) -> None:
+    await drive.store_file(1, b"thesis.txt", noise(1))
+    await drive.store_file(3, b"other.txt", noise(2))
+    await served.put(noise(3))
+    assert (await lost(served)).blocks == []
+    for path in served.objects():
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    report = await repair(served)
+    needed = sorted(codec.block_id(noise(seed)) for seed in (1, 2))
+    assert sorted(finding.block for finding in report.findings) == needed
+    assert (report.mended.forgotten_count, report.mended.quarantined_count) == (1, 3)
+    assert (await lost(served)) == messages.LostReply(blocks=needed)
+    assert (await lost(served, needed[0])).blocks == needed[1:]
+    assert len(list((served.data / "blocks" / "quarantine").rglob("*/*/*"))) == 3
+    before = await served.usage()
+    await served.put(noise(1), noise(2))
+    assert await served.usage() == before
+    assert (await lost(served)).blocks == []
+    assert (await check(served))[0].is_sound
+    assert not (await repair(served)).mended.is_change
+
+
+async def test_what_somebody_else_has_lost_is_not_told(served: Served, drive: Drive) -> None:
+    await drive.store_file(1, b"thesis.txt", noise(1))
+    served.objects()[0].unlink()
+    await check(served)
+    await served.services.accounts.add_user("bea", "correct horse")
+    other = await served.log_in_as("bea")
+    assert (await lost(other)).blocks == []
+    foreign = replace(other, workspace=served.workspace)
+    assert (await foreign.post(routes.LOST, messages.LostRequest())).problem() == "not_found"
+
+
+async def test_objects_that_nothing_names_are_counted_and_removed_when_they_are_old(served: Served) -> None:
+    """A crash between writing and recording leaves them; an upload under way looks the same."""
+    await served.put(noise(1))
+    (path,) = served.objects()
+    account = path.parent.parent
+    old, young, foreign = account / "aa" / ("b" * 32), account / "aa" / ("c" * 32), account / "notes.txt"
+    old.parent.mkdir(exist_ok=True)
+    for each in (old, young, foreign):
+        each.write_bytes(b"12345")
+    day = 24 * 3600
+    now = served.clock.ns // 10**9
+    served.clock.ns += 2 * day * 10**9
+    os.utime(young, (now + day + 10, now + day + 10))
+    for each in (old, foreign, path):
+        os.utime(each, (now, now))
+    report, _ = await check(served)
+    assert report.is_sound
+    assert (report.mended.orphan_count, report.mended.orphan_bytes) == (2, 10)
+    assert old.exists()
+    mended = (await repair(served)).mended
+    assert (mended.removed_count, mended.removed_bytes, mended.orphan_count) == (1, 5, 1)
+    assert [each.exists() for each in (old, young, foreign, path)] == [False, True, True, True]

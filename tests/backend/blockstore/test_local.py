@@ -43,18 +43,31 @@ def test_what_is_not_there_or_too_short_is_missing(store: LocalStore) -> None:
             store.get(name, offset, length)
 
 
+def names(store: LocalStore) -> list[str]:
+    return [each.name for each in store.objects()]
+
+
+def test_what_is_put_aside_is_found_no_more_and_kept(store: LocalStore) -> None:
+    store.put("a/b", [b"bad"])
+    store.quarantine("a/b")
+    store.quarantine("a/b")
+    assert names(store) == []
+    assert (store._quarantine / "a/b").read_bytes() == b"bad"
+
+
 def test_a_deleted_object_is_gone_and_deleting_again_is_fine(store: LocalStore) -> None:
     store.put("a/b", [b"x"])
     store.delete("a/b")
     store.delete("a/b")
-    assert list(store.names()) == []
+    assert names(store) == []
 
 
 def test_all_names_are_walked(store: LocalStore) -> None:
-    names = {"a/b/c", "a/d", "e"}
-    for name in names:
+    expected = {"a/b/c", "a/d", "e"}
+    for name in expected:
         store.put(name, [b"x"])
-    assert set(store.names()) == names
+    assert set(names(store)) == expected
+    assert {each.size_bytes for each in store.objects()} == {1}
 
 
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../b", "a//b", ".x", "a/.", "A", "a\0b", "a/"])
@@ -91,7 +104,7 @@ def test_a_write_that_fails_leaves_nothing(store: LocalStore, monkeypatch: pytes
     with pytest.raises(OSError, match="Input/output"):
         store.put("a/b", [bytes(2**20)])
     monkeypatch.undo()
-    assert list(store.names()) == ["a/first"]
+    assert names(store) == ["a/first"]
     assert list(store._incoming.iterdir()) == []
 
 
@@ -101,7 +114,7 @@ def test_what_a_crash_left_half_written_is_cleared(store: LocalStore, tmp_path: 
     again = LocalStore(tmp_path / "blocks")
     again.prepare()
     assert list(store._incoming.iterdir()) == []
-    assert list(again.names()) == ["a"]
+    assert names(again) == ["a"]
 
 
 class Calls:

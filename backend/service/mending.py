@@ -1,0 +1,102 @@
+"""Mending what is stored: what a check with repair does beyond looking.
+
+Owns what becomes of copies that cannot be read and of objects that nothing names. Invariants: an object is removed only
+if no row names it and it is older than any upload; one whose copies cannot be read is moved to quarantine, never
+removed; a name that is not one of ours is left alone. A block that a revision needs is never forgotten: devices that
+have it are asked for it (`blocks/lost`).
+"""
+
+import itertools
+import logging
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, select
+
+from backend.blockstore.store import StoredObject
+from backend.metadata.schema import CopyState, block_copies
+from backend.service import block_rows
+from backend.service.ground import Ground
+from drivefs.protocol.ids import AccountId, BlockId
+
+log = logging.getLogger(__name__)
+
+SAFE_SECONDS = 24 * 3600
+"""No upload takes so long: an older object that no row names was written just before a crash, or its row went."""
+
+
+@dataclass(slots=True)
+class Mended:
+    """What was found beside the blocks, and what was done: `orphan_*` is what no row names and was not removed."""
+
+    orphan_count: int = 0
+    orphan_bytes: int = 0
+    removed_count: int = 0
+    removed_bytes: int = 0
+    forgotten_count: int = 0
+    quarantined_count: int = 0
+
+    @property
+    def is_change(self) -> bool:
+        """Whether anything was done."""
+        return bool(self.removed_count or self.forgotten_count or self.quarantined_count)
+
+
+class Mending:
+    """What `Checks` asks for."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+
+    async def forget(self, account: AccountId, block: BlockId, mended: Mended) -> bool:
+        """Forget a block that cannot be read and that no revision needs; False: one does, or it is here again."""
+        is_forgotten = await self._ground.database.write(block_rows.forget_unreadable, account, block)
+        mended.forgotten_count += is_forgotten
+        return is_forgotten
+
+    async def look_at_objects(self, mended: Mended, *, is_repair: bool) -> None:
+        """Go through the store, account by account: count what no row names, and with repair deal with it."""
+        for account, objects in await self._ground.offload(self._by_account):
+            # The rows are read after the objects: what was recorded meanwhile is no orphan.
+            named = await self._ground.database.read(_named, account)
+            for each in objects:
+                await self._look_at(each, named.get(each.name), mended, is_repair=is_repair)
+
+    def _by_account(self) -> list[tuple[AccountId, list[StoredObject]]]:
+        found = sorted(self._ground.store.objects(), key=lambda each: each.name)
+        grouped = itertools.groupby(found, key=lambda each: _account_of(each.name))
+        return [(account, list(objects)) for account, objects in grouped if account is not None]
+
+    async def _look_at(self, each: StoredObject, has_readable: bool | None, mended: Mended, *, is_repair: bool) -> None:
+        if has_readable:
+            return
+        if has_readable is False:
+            if is_repair:
+                await self._ground.offload(self._ground.store.quarantine, each.name)
+                mended.quarantined_count += 1
+            return
+        if is_repair and self._ground.now_ns() - each.modified_ns >= SAFE_SECONDS * 10**9:
+            await self._ground.offload(self._ground.store.delete, each.name)
+            mended.removed_count += 1
+            mended.removed_bytes += each.size_bytes
+            log.info("removed object %s (%d bytes), which no row names", each.name, each.size_bytes)
+        else:
+            mended.orphan_count += 1
+            mended.orphan_bytes += each.size_bytes
+
+
+def _account_of(name: str) -> AccountId | None:
+    """The account whose objects lie in such a directory; None: it is not a name that we give."""
+    parts = name.split("/")
+    try:
+        is_ours = len(parts) == 3 and len(parts[1]) == 2 and len(bytes.fromhex(parts[2])) == 16
+        return AccountId(int(parts[0], 16)) if is_ours else None
+    except ValueError:
+        return None
+
+
+def _named(connection: Connection, account: AccountId) -> dict[str, bool]:
+    """The objects that rows of an account name, and whether any of their copies counts as readable."""
+    readable = func.max(block_copies.c.state) == CopyState.STORED
+    statement = select(block_copies.c.object, readable).where(block_copies.c.account == account)
+    rows = connection.execute(statement.group_by(block_copies.c.object))
+    return {name: bool(has_readable) for name, has_readable in rows}
