@@ -104,10 +104,13 @@ class Replica:
 
     def inode(self, inode: InodeId) -> InodeState | None:
         """The state of an inode, or None if it is not known here, nor was before all was set aside."""
+        state = self.inode_now(inode)
+        return self.earlier.inode(inode) if state is None and self.earlier is not None else state
+
+    def inode_now(self, inode: InodeId) -> InodeState | None:
+        """The state of an inode as the server has it; what was set aside says nothing of that."""
         row = self.database.row("SELECT state FROM inodes WHERE inode = ?", (inode,))
-        if row is None:
-            return None if self.earlier is None else self.earlier.inode(inode)
-        return wire.decode(row[0], InodeState)
+        return None if row is None else wire.decode(row[0], InodeState)
 
     def put_inodes(self, states: Iterable[InodeState], seq: Seq) -> None:
         """Take over states that are right as of `seq`; one without a name left is dropped."""
@@ -133,7 +136,8 @@ class Replica:
 
     def forget_inodes(self, inodes: Sequence[InodeId]) -> None:
         """These are known to be gone, whatever an earlier replica has of them."""
-        self.database.write_many("DELETE FROM inodes WHERE inode = ?", [(inode,) for inode in inodes])
+        with self.database.transaction():
+            self.database.write_many("DELETE FROM inodes WHERE inode = ?", [(inode,) for inode in inodes])
         if self.earlier is not None:
             self.earlier.forget_inodes(inodes)
 
@@ -173,6 +177,11 @@ class Replica:
         rows = self.database.rows(
             "SELECT state FROM inodes WHERE inode IN (SELECT value FROM json_each(?))", (json_list(wanted),)
         )
+        return [wire.decode(state, InodeState) for (state,) in rows]
+
+    def inodes_after(self, after: InodeId, limit: int) -> list[InodeState]:
+        """The first `limit` states that are known here of inodes with higher numbers, by number."""
+        rows = self.database.rows("SELECT state FROM inodes WHERE inode > ? ORDER BY inode LIMIT ?", (after, limit))
         return [wire.decode(state, InodeState) for (state,) in rows]
 
     def names_of(self, inode: InodeId) -> list[tuple[InodeId, bytes]]:

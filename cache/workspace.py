@@ -174,9 +174,11 @@ class LocalState:
             OutOfIds, DiskFull, Corrupt: nothing was changed.
         """
         with self.journal.transaction():
-            fresh = renumber_creations(self._database, self.journal, self.replica.inode)
+            fresh = renumber_creations(self._database, self.journal, self.replica.inode_now)
             for old, new in fresh.items():
                 self.pins.renumber(old, new)
+            # The replica knows of one only if the server has lost it: what was made of it here has the new id.
+            self.replica.forget_inodes(list(fresh))
         return fresh
 
     async def checkpoint(self) -> None:

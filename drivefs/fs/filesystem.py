@@ -16,7 +16,6 @@ from cache.workspace import LocalState
 from drivefs.fs import errors, virtual
 from drivefs.fs.attributes import Attributes, Wanted
 from drivefs.fs.conflicts import ENTRIES, Conflicts, Entries, mark_of
-from drivefs.fs.content import Basis
 from drivefs.fs.contents import Contents
 from drivefs.fs.directories import Directories
 from drivefs.fs.files import Files
@@ -32,12 +31,12 @@ from drivefs.fs.revisions import Revisions
 from drivefs.fs.told import Told
 from drivefs.fs.view import Name, View
 from drivefs.fs.xattrs import Xattrs
-from drivefs.protocol.changes import Base, Mutation
+from drivefs.protocol.changes import Mutation
 from drivefs.protocol.conflicts import CONFLICT_XATTR
 from drivefs.protocol.ground import NowNs
 from drivefs.protocol.ids import NO_INODE, InodeId, WorkspaceId
 from drivefs.protocol.messages import Limits, Usage
-from drivefs.protocol.model import InodeKind, InodeState, unpack_blocks
+from drivefs.protocol.model import InodeKind, InodeState
 
 DEADLINE_SECONDS = 300.0
 """How long a call may wait for the backend in all, as long as something comes. Where nothing comes, those who ask the
@@ -110,7 +109,7 @@ class FileSystem:
         self._attributes = Attributes(view, mutations, self._contents, owner=drive.owner, now_ns=now_ns)
         self._files = Files(view, self._contents, self._attributes, services.publisher)
         self._directories = Directories(view, self._names)
-        self._offering = Offering(local, view, self._contents, services.publisher)
+        self.offering = Offering(local, view, self._contents, services.publisher)
         self.told = Told(drive.root)
         revisions = Revisions(view, self._reader, services.lister, drive.deadline_seconds)
         self.conflicts = Conflicts(view, drive.root)
@@ -471,12 +470,6 @@ class FileSystem:
         for inode in found:
             self.known(inode)
         return found
-
-    async def offer_again(self, lost: InodeState, base: Base) -> bool:
-        """Make a content that the server has lost a change on the revision `base`, as far as its bytes are here."""
-        packed = self._local.replica.content(lost.inode, lost.revision) if lost.blocks is None else lost.blocks
-        basis = Basis(Base(revision=lost.revision), lost.size, None if packed is None else unpack_blocks(packed))
-        return await self._offering.offer(lost, basis, base)
 
     def refuse_changes(self, are_refused: bool) -> None:
         """Whether everything that would change anything is refused from now on."""

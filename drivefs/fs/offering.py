@@ -7,8 +7,8 @@ the draft becomes a copy, as any other. Bytes come from this device only: nobody
 A crash leaves the content as it was, or as a whole draft; bytes in staging without a record go to `lost+found`.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -22,8 +22,27 @@ from drivefs.fs.contents import Contents
 from drivefs.fs.extents import Layer
 from drivefs.fs.interfaces import Publisher
 from drivefs.fs.view import View
-from drivefs.protocol.changes import Base
-from drivefs.protocol.model import InodeState
+from drivefs.protocol.changes import Base, Create, Link, Rename, SetXattr
+from drivefs.protocol.ids import NO_INODE, NO_REVISION, InodeId, LineageId, Seq
+from drivefs.protocol.model import InodeKind, InodeState, unpack_blocks
+
+NO_SEQ, NO_LINEAGE = Seq(0), LineageId(0)
+
+
+class Place(Protocol):
+    """A name, and the file that the server has there instead, to be replaced if it is still as `base` says."""
+
+    @property
+    def parent(self) -> InodeId: ...
+
+    @property
+    def name(self) -> bytes: ...
+
+    @property
+    def replaced(self) -> InodeId: ...
+
+    @property
+    def base(self) -> Base: ...
 
 
 class Copied(NamedTuple):
@@ -39,18 +58,100 @@ class Offering:
 
     def __init__(self, local: LocalState, view: View, contents: Contents, publisher: Publisher) -> None:
         self._journal = local.journal
+        self._replica = local.replica
         self._blocks = local.blocks
         self._staging = local.staging
         self._view = view
         self._contents = contents
         self._publisher = publisher
 
-    async def offer(self, lost: InodeState, basis: Basis, base: Base) -> bool:
+    async def offer_again(self, lost: InodeState, base: Base) -> bool:
+        """Make the content of a lost state a draft on the revision `base`; see `offer`."""
+        return await self._offer(lost, base, lambda: None)
+
+    async def make_again(self, lost: InodeState, places: Sequence[Place]) -> bool:
+        """Make a lost inode, with its content, a new one of this device under these names, with the number that it has.
+
+        What is in the journal about it names what is not there: it goes, its outcome is what is made. False as with
+        `offer_again`.
+
+        Raises:
+            DiskFull: there is no room.
+        """
+        if lost.kind is InodeKind.FILE:
+            return await self._offer(lost, Base(), lambda: self._create(lost, places))
+        with self._view.change():
+            self._create(lost, places)
+        return True
+
+    def _create(self, lost: InodeState, places: Sequence[Place]) -> None:
+        journal, view, first = self._journal, self._view, places[0]
+        now = view.inode(lost.inode)
+        state = msgspec.structs.replace(now, revision=NO_REVISION, lineage=NO_LINEAGE, blocks=b"", seq=NO_SEQ)
+        if state.kind is not InodeKind.DIRECTORY:
+            state.nlink = len(places)
+        for row in journal.touching(lost.inode):
+            journal.take_back(row.n)
+        is_over = bool(first.replaced)
+        name = b".drivefs-%d" % lost.inode if is_over else first.name
+        create = Create(
+            n=journal.next_op(),
+            time_ns=state.ctime_ns,
+            inode=lost.inode,
+            parent=first.parent,
+            name=name,
+            kind=state.kind,
+            mode=state.mode,
+            uid=state.uid,
+            gid=state.gid,
+            rdev=state.rdev,
+            target=state.target,
+        )
+        journal.append(create)
+        view.put_inode(state, create.n)
+        if not is_over:
+            view.put_name(first.parent, name, lost.inode, create.n)
+        self._name(create, places)
+        for attribute, value in state.xattrs.items():
+            made = SetXattr(n=journal.next_op(), time_ns=create.time_ns, inode=lost.inode, name=attribute, value=value)
+            journal.append(made)
+        self._publisher.changed()
+
+    def _name(self, create: Create, places: Sequence[Place]) -> None:
+        """Give what is made all of its names: the first one by a rename over what is there, if something is."""
+        journal, inode, first = self._journal, create.inode, places[0]
+        if create.name != first.name:
+            over = Rename(
+                n=journal.next_op(),
+                time_ns=create.time_ns,
+                parent=first.parent,
+                name=create.name,
+                new_parent=first.parent,
+                new_name=first.name,
+                inode=inode,
+                replaced=first.replaced,
+                base=first.base,
+            )
+            journal.append(over)
+            self._view.put_name(first.parent, create.name, NO_INODE, over.n)
+            self._view.put_name(first.parent, first.name, inode, over.n)
+        for place in places[1:]:
+            link = Link(n=journal.next_op(), time_ns=create.time_ns, inode=inode, parent=place.parent, name=place.name)
+            journal.append(link)
+            self._view.put_name(place.parent, place.name, inode, link.n)
+
+    async def _offer(self, lost: InodeState, base: Base, prepare: Callable[[], None]) -> bool:
+        packed = self._replica.content(lost.inode, lost.revision) if lost.blocks is None else lost.blocks
+        basis = Basis(Base(revision=lost.revision), lost.size, None if packed is None else unpack_blocks(packed))
+        return await self.offer(lost, basis, base, prepare)
+
+    async def offer(self, lost: InodeState, basis: Basis, base: Base, prepare: Callable[[], None]) -> bool:
         """Make the content `basis` of an inode, which was last in the state `lost`, a draft on the revision `base`.
 
         Changes that were made over it stay; what of them is in the journal already, on the lost revision, is taken
         back, and is to be published again. False if not all bytes are here, or somebody changed the file meanwhile:
-        then nothing was done. Cancellation leaves nothing but bytes in staging.
+        then nothing was done. Cancellation leaves nothing but bytes in staging. `prepare` makes what has to be in the
+        journal before it, in the same transaction.
 
         Raises:
             DiskFull: there is no room.
@@ -64,7 +165,12 @@ class Offering:
         copied = await self._copy(source, layers, basis.size if not layers else self._view.inode(inode).size)
         if copied is None or seen != (content.base, content.last_record, bool(content.layers)):
             return False
-        self._put(lost, content, copied, base)
+        with self._view.change():
+            prepare()
+            self._put(lost, content, copied, base)
+        content.stand_on(Basis(base, 0, []))
+        self._contents.reload(content)
+        self._staging.roll(inode)
         self._publisher.closed(inode)
         return True
 
@@ -90,6 +196,7 @@ class Offering:
         return copied
 
     def _put(self, lost: InodeState, content: Content, copied: Sequence[Copied], base: Base) -> None:
+        """Put the draft; inside a transaction."""
         drafts, inode = self._journal.drafts, lost.inode
         try:
             state = self._view.draft_of(inode)
@@ -98,17 +205,13 @@ class Offering:
         if not content.layers:
             state.size, state.mtime_ns = lost.size, lost.mtime_ns
         before = drafts.draft(inode)
-        with self._view.change():
-            if before is not None and before.frozen_op and self._journal.get(before.frozen_op) is not None:
-                self._journal.take_back(before.frozen_op)
-            drafts.put_draft(
-                DraftRow(inode=inode, base=base, base_size=0, low_size=0, size=state.size, mtime_ns=state.mtime_ns)
-            )
-            drafts.put_base_blocks(inode, None)
-            for each in copied:
-                drafts.add_staged(inode, each.offset, each.staged, each.digest)
-            drafts.add_truncate(inode, state.size)
-            self._view.put_inode(state)
-        content.stand_on(Basis(base, 0, []))
-        self._contents.reload(content)
-        self._staging.roll(inode)
+        if before is not None and before.frozen_op and self._journal.get(before.frozen_op) is not None:
+            self._journal.take_back(before.frozen_op)
+        drafts.put_draft(
+            DraftRow(inode=inode, base=base, base_size=0, low_size=0, size=state.size, mtime_ns=state.mtime_ns)
+        )
+        drafts.put_base_blocks(inode, None)
+        for each in copied:
+            drafts.add_staged(inode, each.offset, each.staged, each.digest)
+        drafts.add_truncate(inode, state.size)
+        self._view.put_inode(state)

@@ -96,7 +96,7 @@ class Engine:
     @property
     def given_up(self) -> list[str]:
         """What people should know of changes that gave way to those of other devices, or that nobody takes."""
-        return self._parts.committer.given_up + self._parts.giving_up.notes
+        return [*self._parts.committer.given_up, *self._parts.giving_up.notes, *self._parts.relisting.notes]
 
     @property
     def refused_count(self) -> int:

@@ -2,12 +2,12 @@
 
 Owns the order of steps. What this device shows stays readable all the while:
 
-1. If the history is another one: what the backend had acknowledged, and may have lost, is pending again.
+1. If the history is another one: what the backend had acknowledged, and may have lost, is pending again; and what it
+   has lost of what the feed had brought is a change of this device (`salvage`).
 2. The replica is set aside, and a new one begins at the backend's head with the next session.
 3. Every directory of whose names programs were told something is listed again, the root first, and what is different is
    told: to the caches, and to the kernel. The rest of the drive is listed as in any new replica.
-4. Revisions that only this device knows of are offered again, as far as their bytes are here.
-5. What was set aside is dropped.
+4. What was set aside is dropped.
 
 A crash leaves the old replica and cursor, and all begins again, or a new replica in a mount that has told nobody
 anything. Invariant: a mutation that was acknowledged leaves the journal only with a history that has it.
@@ -20,13 +20,13 @@ from drivefs.protocol.changes import Base
 from drivefs.protocol.errors import Code
 from drivefs.protocol.ids import InodeId, OpNumber, Seq
 from drivefs.protocol.messages import FeedPage, FeedStatus, InodesRequest
-from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.remote import errors
 from drivefs.sync import seen
 from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
 from drivefs.sync.follower import Follower
 from drivefs.sync.lister import Lister
+from drivefs.sync.salvage import Offered, Salvage
 
 TOGETHER = 100
 """So many directories, or open files, are asked for at once."""
@@ -49,6 +49,11 @@ class Files(Protocol):
     """What programs were told and have open."""
 
     @property
+    def offering(self) -> Offered:
+        """What makes lost contents and inodes changes of this device."""
+        ...
+
+    @property
     def told(self) -> "Told":
         """The directories of whose names they were told something."""
         ...
@@ -61,15 +66,13 @@ class Files(Protocol):
         """Have the states of all open files in memory, as they are known now; gives those files."""
         ...
 
-    async def offer_again(self, lost: InodeState, base: Base) -> bool:
-        """Make a content that the backend has lost a change on the revision `base`; False if its bytes are not here."""
-        ...
-
 
 class Relisting:
     """Brings a device from one history of a workspace to another one."""
 
     def __init__(self, ends: Ends, shown: Shown, files: Files, *, lister: Lister, follower: Follower) -> None:
+        self._offered = files.offering
+        self._salvage = Salvage(ends, files.offering, lister)
         self._local = ends.local
         self._remote = ends.remote
         self._workspace = ends.workspace
@@ -77,9 +80,13 @@ class Relisting:
         self._files = files
         self._lister = lister
         self._follower = follower
-        self._has_diverged = False
         self.publishable: Callable[[InodeId], None] = lambda inode: None
         """Hears of files whose content is a change again: nothing of them is on its way any more."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What people should know of what a backend has lost."""
+        return list(self._salvage.notes)
 
     @property
     def is_needed(self) -> bool:
@@ -91,10 +98,13 @@ class Relisting:
 
         Raises:
             DiskFull: there is no room to keep what the backend has lost; nothing was set aside.
+            RemoteError: it cannot be asked what it has lost; nothing was set aside.
         """
-        self._has_diverged = page.status is FeedStatus.DIVERGED
-        if self._has_diverged:
+        if page.status is FeedStatus.DIVERGED:
+            await self._follower.let_go()
             await self._offer_acknowledged(page.shared)
+            for inode in await self._salvage.run(page.shared):
+                self.publishable(inode)
         self._local.replica.set_aside()
         self._files.begin_again()
 
@@ -109,7 +119,7 @@ class Relisting:
         taken_over: list[OpNumber] = []
         for inode, numbers in stores.items():
             state = journal.overlay.inode(inode)
-            if state is None or not state.nlink or await self._files.offer_again(state, bases[inode]):
+            if state is None or not state.nlink or await self._offered.offer_again(state, bases[inode]):
                 taken_over += numbers
                 self.publishable(inode)
         with journal.transaction():
@@ -130,9 +140,6 @@ class Relisting:
                 return
             for directory in together:
                 self._follower.relisted(directory)
-            if self._has_diverged:
-                for directory in together:
-                    await self._offer_newer(directory)
         await self._find_open()
         if replica.earlier is not earlier:
             return
@@ -166,22 +173,6 @@ class Relisting:
                 except errors.Refused as error:
                     if error.code is not Code.NOT_FOUND:
                         raise
-
-    async def _offer_newer(self, directory: InodeId) -> None:
-        """Offer revisions of files that only this device knows of."""
-        replica, overlay = self._local.replica, self._local.journal.overlay
-        if (earlier := replica.earlier) is None:
-            return
-        inodes = [inode for _, inode in earlier.shown_names(directory)]
-        for now in replica.inodes(inodes):
-            was = earlier.inode(now.inode)
-            if was is None or now.kind is not InodeKind.FILE:
-                continue
-            if overlay.inode(now.inode) is not None and self._local.journal.drafts.draft(now.inode) is None:
-                continue
-            is_newer = now.revision < was.revision and now.lineage == was.lineage
-            if is_newer and await self._files.offer_again(was, Base(revision=now.revision)):
-                self._shown.attributes_changed(now.inode)
 
     async def _find_open(self) -> None:
         """Learn of open files that are in none of those directories any more."""

@@ -99,7 +99,7 @@ def test_an_acknowledged_content_that_was_lost_is_a_change_again(bench: FsBench)
     journal = bench.local.journal
     stores = journal.acknowledged_stores()
     lost, base = bench.fs.inode(inode), Base(revision=RevisionNumber(stores[-1].base.revision))
-    assert bench.run(bench.fs.offer_again, lost, base)
+    assert bench.run(bench.fs.offering.offer_again, lost, base)
     journal.offer_again([store.n for store in stores])
     assert bench.read(inode) == b"SECOND"
     assert [m.inode for m in bench.mutations() if isinstance(m, Create)] == [inode]
@@ -120,7 +120,7 @@ def test_changes_over_a_lost_content_stay_over_it(bench: FsBench) -> None:
     lost = bench.fs.inode(inode)
     number = bench.open_file(inode)
     bench.fs.write(number, 3, b"!!")
-    assert bench.run(bench.fs.offer_again, lost, Base(revision=RevisionNumber(1)))
+    assert bench.run(bench.fs.offering.offer_again, lost, Base(revision=RevisionNumber(1)))
     bench.fs.write(number, 6, b"?")
     assert read(bench, number) == b"SEC!!D?"
     bench.fs.release(number)
@@ -133,7 +133,7 @@ def test_what_is_not_here_any_more_stays_as_it_was(bench: FsBench) -> None:
     inode = acknowledged(bench)
     bench.run(bench.local.blocks.clear)
     stores = bench.local.journal.acknowledged_stores()
-    assert not bench.run(bench.fs.offer_again, bench.fs.inode(inode), Base())
+    assert not bench.run(bench.fs.offering.offer_again, bench.fs.inode(inode), Base())
     assert bench.local.journal.drafts.draft(inode) is None
     bench.local.journal.offer_again([])
     assert [m.n for m in bench.mutations() if isinstance(m, Store)] == [store.n for store in stores]

@@ -284,3 +284,43 @@ def test_what_only_this_device_has_is_offered_again(workbench: Workbench, server
     device.umount()
     device.assert_sound()
     server.assert_sound()
+
+
+@pytest.mark.fault(40)
+def test_what_a_restored_backup_lacks_comes_back_from_the_devices(workbench: Workbench, server: Server) -> None:
+    """[history-other]: with two devices that both know all of it, and a program that has a file open meanwhile."""
+    devices = [workbench.device(server) for _ in range(2)]
+    root, other = [device.mount(*mount_options()) for device in devices]
+    furnish(root)
+    devices[0].sync()
+    wait_until("both have it", equal(root, other), 60)
+    backup = server.home / "backup"
+    done = server.command("backup", str(backup))
+    assert done.returncode == 0, done.stderr
+    (root / "made/deep").mkdir(parents=True)
+    large = os.urandom(2_000_000)
+    write_file(root / "made/deep/large", large)
+    os.link(root / "made/deep/large", root / "kept/linked")
+    os.symlink("deep/large", root / "made/link")
+    write_file(root / "saved", b"in place of another")
+    os.rename(root / "saved", root / "kept/file")
+    devices[0].sync()
+    write_file(other / "of the other", b"and changed there")
+    devices[1].sync()
+    wait_until("both have that too", equal(root, other), 60)
+    reader = os.open(root / "made/deep/large", os.O_RDONLY)
+    expected = snapshot(root)
+    server.stop()
+    done = server.command("restore", str(backup), "--replace")
+    assert done.returncode == 0, done.stderr
+    server.start()
+    new = fresh(workbench, server)
+    wait_until("all of it is back", lambda: snapshot(new) == expected, 90)
+    wait_until("and as it was", lambda: snapshot(root) == snapshot(other) == expected, 60)
+    assert os.pread(reader, 3_000_000, 0) == large
+    os.close(reader)
+    for device in devices:
+        device.sync()
+        device.umount()
+        device.assert_sound()
+    server.assert_sound()

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import trio
 
+from backend.service import ids
 from backend.service.ground import Limits
 from cache.check import check
 from cache.workspace import LocalState
@@ -394,11 +395,16 @@ class Fleet:
         shutil.copytree(self.served.data, copy)
         return copy
 
-    def put_back(self, saved: Path) -> None:
-        """Let the server have that data again, as if it had never had any other."""
-        self.served.ground.database.close()
+    async def put_back(self, saved: Path, *, is_noticed: bool = False) -> None:
+        """Let the server have that data again: as if it had never had any other, or as a new incarnation."""
+        database = self.served.ground.database
+        database.close()
         shutil.rmtree(self.served.data)
         shutil.copytree(saved, self.served.data)
+        if is_noticed:
+            random = Random()
+            random.drawn = 10**6 + len(list(self.place.iterdir()))
+            await database.write(lambda connection: ids.renew_incarnation(connection, random_bytes=random) and None)
 
     async def settle(self) -> dict[str, object]:
         """Let all devices send and hear until each has nothing to do; gives the one tree that they all show."""

@@ -23,6 +23,8 @@ class Line:
 
     inner: httpx.AsyncBaseTransport
     is_cut: bool = False
+    cut_after: int | None = None
+    """So many requests still pass."""
     drops_replies: int = 0
     has_gates: bool = False
     waiting: list[trio.Event] = field(default_factory=list)
@@ -39,7 +41,9 @@ class Line:
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await self._gate()
-        if self.is_cut:
+        if self.cut_after is not None:
+            self.cut_after -= 1
+        if self.is_cut or (self.cut_after is not None and self.cut_after < 0):
             raise httpx.ConnectError("cut")
         response = await self.inner.handle_async_request(request)
         await self._gate()

@@ -56,6 +56,10 @@ class Lister:
         self._ends.local.replica.put_content(inode, revision, reply.blocks)
         return reply.blocks
 
+    async def past_content(self, inode: InodeId, revision: Any) -> bytes:
+        request = messages.ContentRequest(inode=inode, revision=revision, history=True)
+        return (await self._ends.remote.content(self._ends.workspace, request)).blocks
+
 
 class Fetcher:
     """Fetches blocks one request at a time."""

@@ -46,7 +46,7 @@ def test_acknowledged_contents_that_were_lost_come_back(tmp_path: Path, hears: b
             if hears:
                 await anna.pull()
             await anna.write("new", b"written meanwhile")
-            fleet.put_back(saved)
+            await fleet.put_back(saved)
             if sends_first:
                 assert not await anna.push()
                 assert anna.refused_count == 1
@@ -59,6 +59,122 @@ def test_acknowledged_contents_that_were_lost_come_back(tmp_path: Path, hears: b
             }
             assert anna.begun_again
             assert not bert.begun_again
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_all_that_was_made_since_comes_back_once(tmp_path: Path, is_known: bool) -> None:
+    """Whoever made it, and however many devices know of it; whether or not the server knows what is common."""
+
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, bert)):
+            saved = await furnished(fleet, anna)
+            await anna.mkdir("made")
+            await anna.mkdir("made/deep")
+            await anna.write("made/deep/file", b"1" * 100_000)
+            await anna.write("made/empty", b"")
+            await anna.symlink(b"deep/file", "made/link")
+            await anna.link("made/deep/file", "kept/second")
+            await bert.write("of bert", b"bert's")
+            await bert.edit("kept/file", b"FIRST")
+            expected = await fleet.settle()
+            for device in (anna, bert):
+                await device.tree()  # reads all contents, so that each device has them
+            await fleet.put_back(saved, is_noticed=is_known)
+            assert await fleet.settle() == expected
+            assert (await anna.known("made/deep/file")).inode == (await anna.known("kept/second")).inode
+            assert len({device.begun_again[0].shared > 0 for device in (anna, bert)} | {is_known}) == 1
+
+    trio.run(main)
+
+
+def test_what_was_saved_by_rename_comes_back_under_its_name(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, _bert)):
+            saved = await furnished(fleet, anna)
+            await anna.save("changed", b"saved")
+            await anna.save("changed", b"saved again")
+            expected = await fleet.settle()
+            await fleet.put_back(saved, is_noticed=True)
+            assert await fleet.settle() == expected
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_what_others_have_made_since_is_met_like_any_change_of_theirs(tmp_path: Path, is_known: bool) -> None:
+    """One device is away while the server is put back, and another goes on there."""
+
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert", "carl") as (fleet, (anna, _bert, carl)):
+            saved = await furnished(fleet, anna)
+            await anna.write("changed", b"of the lost history")
+            await anna.write("made", b"of the lost history")
+            await anna.sync()
+            await fleet.put_back(saved, is_noticed=is_known)
+            for number in range(3):
+                await carl.write("changed", b"of the new one, %d" % number)
+                await carl.sync()
+            await carl.write("made", b"of the new one")
+            await carl.sync()
+            tree = await fleet.settle()
+            assert tree["changed"] == b"of the new one, 2"
+            assert tree["made"] == b"of the new one"
+            copies = sorted(content for name, content in tree.items() if "conflicted copy, anna" in name)
+            assert copies == [b"of the lost history"] * 2
+            assert len(tree) == 6
+
+    trio.run(main)
+
+
+def test_what_was_removed_since_stays_removed_only_if_the_server_knows(tmp_path: Path) -> None:
+    """A removal that the server has lost is not made again; a removal since is not undone."""
+
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, bert)):
+            saved = await furnished(fleet, anna)
+            await anna.unlink("changed")
+            await anna.sync()
+            await fleet.put_back(saved)
+            await bert.pull()
+            await bert.unlink("kept/file")
+            await bert.sync()
+            assert await fleet.settle() == {"kept": None, "changed": b"before"}
+
+    trio.run(main)
+
+
+def test_contents_that_no_device_has_are_told_and_not_made_up(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, bert)):
+            saved = await furnished(fleet, anna)
+            await anna.write("made", b"x" * 100_000)
+            await anna.sync()
+            await bert.pull()
+            await anna.local.blocks.clear()
+            await fleet.put_back(saved)
+            assert await fleet.settle() == {"kept": None, "kept/file": b"first", "changed": b"before"}
+            assert ["has lost 1 files" in note for note in anna.relisting.notes] == [True]
+
+    trio.run(main)
+
+
+def test_a_connection_that_breaks_in_the_middle_makes_nothing_twice(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, _bert)):
+            saved = await furnished(fleet, anna)
+            for number in range(5):
+                await anna.mkdir(f"made {number}")
+                await anna.write(f"made {number}/file", b"%d" % number)
+            expected = await fleet.settle()
+            await fleet.put_back(saved)
+            anna.line.cut_after = 6
+            with pytest.raises(Offline):
+                await anna.pull()
+            anna.line.cut_after = None
+            await anna.restart(keeps_cache=True)
+            assert await fleet.settle() == expected
 
     trio.run(main)
 
@@ -78,7 +194,7 @@ def test_a_commit_on_the_way_when_the_server_is_put_back_is_made_once(tmp_path: 
             with pytest.raises(Offline):
                 await anna.push()
             anna.line.drops_replies = 0
-            fleet.put_back(saved)
+            await fleet.put_back(saved)
             tree = await fleet.settle()
             assert tree == {"kept": None, "kept/file": b"first", "changed": b"sent", "new": b"sent too"}
 
