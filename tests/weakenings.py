@@ -62,13 +62,6 @@ WEAKENINGS = (
         "tests/cache/test_barrier.py tests/simulation/test_safety_steps.py",
     ),
     Weakening(
-        "names in the state directory are synced",
-        "cache/workspace.py",
-        "        sync_path(state_dir)\n        last_boot",
-        "        last_boot",
-        "tests/simulation/test_disk.py",
-    ),
-    Weakening(
         "the names of new directories are synced",
         "cache/durable.py",
         "        sync_path(lacking.parent)\n",

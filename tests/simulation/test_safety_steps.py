@@ -41,14 +41,33 @@ def disk(tmp_path: Path) -> Iterator[SimDisk]:
         yield disk
 
 
-def opened(disk: SimDisk) -> LocalState:
-    """A state whose beginning is durable."""
+def begun(disk: SimDisk) -> LocalState:
+    """A state, opened just now."""
     with disk.booted():
         local = LocalState(disk.root / "state", disk.root / "cache", offload=inline, cache_limit_bytes=2**20)
     if not local.journal.ids_left():
         local.journal.add_id_range(FIRST_ID)
+    return local
+
+
+def opened(disk: SimDisk) -> LocalState:
+    """A state whose beginning is durable."""
+    local = begun(disk)
     disk.settle()
     return local
+
+
+def test_the_log_of_a_second_mount_has_a_durable_name(disk: SimDisk) -> None:
+    begun(disk).close()
+    disk.settle()
+    local = begun(disk)
+    create(local.journal, b"file")
+    trio.run(local.barrier)
+    disk.crash(nothing_survives)
+    local.close()
+    again = begun(disk)
+    assert [row.mutation.name for row in again.journal.unsettled(10)] == [b"file"]
+    again.close()
 
 
 def test_staged_bytes_outlive_the_journal_that_let_go_of_them(disk: SimDisk) -> None:
