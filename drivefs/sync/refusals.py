@@ -119,6 +119,8 @@ class Refusals:
                 await trio.lowlevel.checkpoint()
         self._judged.clear()
         self._remote.forget()
+        if not self._journal.pending_count:
+            self._tries.clear()
         return not self.are_waiting
 
     def _is_only_behind(self, row: JournalRow) -> bool:
