@@ -274,18 +274,13 @@ class Journal:
 
     def failed(self, limit: int) -> list[JournalRow]:
         """Mutations that were refused and are to be dealt with, in order."""
-        found = self._database.rows(
-            f"SELECT {_COLUMNS} FROM mutations WHERE state = 3 AND status != 'rejected' ORDER BY n LIMIT ?", (limit,)
-        )
-        return [self._decoded(row) for row in found]
+        wanted = f"SELECT {_COLUMNS} FROM mutations WHERE state = 3 AND status != 'rejected' ORDER BY n LIMIT ?"
+        return [self._decoded(row) for row in self._database.rows(wanted, (limit,))]
 
     def rejected(self, limit: int) -> list[JournalRow]:
         """Mutations that were refused for good, the latest first."""
-        found = self._database.rows(
-            f"SELECT {_COLUMNS} FROM mutations WHERE state = 3 AND status = 'rejected' ORDER BY n DESC LIMIT ?",
-            (limit,),
-        )
-        return [self._decoded(row) for row in found]
+        wanted = f"SELECT {_COLUMNS} FROM mutations WHERE state = 3 AND status = 'rejected' ORDER BY n DESC LIMIT ?"
+        return [self._decoded(row) for row in self._database.rows(wanted, (limit,))]
 
     def touching(self, inode: InodeId) -> list[JournalRow]:
         """Mutations, not acknowledged, that are about an inode (not those that only name it as a parent), in order."""
