@@ -22,7 +22,7 @@ from cache.reserve import Reserve
 from cache.sealing import row_digest
 from cache.staging import Staging
 from drivefs.protocol import wire
-from drivefs.protocol.changes import Create, Mutation, Status, Store
+from drivefs.protocol.changes import Create, Mutation, Status
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ground import Offload
 from drivefs.protocol.ids import NO_REVISION, Epoch, InodeId, OpNumber, RevisionNumber, Seq
@@ -338,11 +338,8 @@ class Journal:
                 raise ValueError(f"mutation {n} does not wait for an answer")
             self.pending_count -= state is RowState.ACKED
 
-    def acknowledged_stores(self, after: Seq = NO_SEQ) -> list[Store]:
-        """New contents that were committed after a commit and that the replica does not have yet, in order."""
-        return [row.mutation for row in self._acknowledged(after) if isinstance(row.mutation, Store)]
-
-    def _acknowledged(self, after: Seq) -> list[JournalRow]:
+    def acknowledged(self, after: Seq = NO_SEQ) -> list[JournalRow]:
+        """What was committed after a commit and the replica does not have yet, in order."""
         rows = self._database.rows(f"SELECT {_COLUMNS} FROM mutations WHERE state = 2 AND seq > ? ORDER BY n", (after,))
         return [self._decoded(row) for row in rows]
 
@@ -352,7 +349,7 @@ class Journal:
         But those mutations, acknowledged too, what they carried has been taken over otherwise: they go.
         """
         with self.transaction():
-            for row in self._acknowledged(after):
+            for row in self.acknowledged(after):
                 mark = mark_of(row.n, RowState.PENDING, Seq(0), NO_REVISION)
                 self._database.write(
                     "UPDATE mutations SET state = 0, seq = 0, revision = 0, mark = ? WHERE n = ?", (mark, row.n)

@@ -16,7 +16,7 @@ anything. Invariant: a mutation that was acknowledged leaves the journal only wi
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from drivefs.protocol.changes import Base
+from drivefs.protocol.changes import Base, Store
 from drivefs.protocol.errors import Code
 from drivefs.protocol.ids import InodeId, OpNumber, Seq
 from drivefs.protocol.messages import FeedPage, FeedStatus, InodesRequest
@@ -113,7 +113,7 @@ class Relisting:
         journal = self._local.journal
         stores: dict[InodeId, list[OpNumber]] = {}
         bases: dict[InodeId, Base] = {}
-        for store in journal.acknowledged_stores(shared):
+        for store in (row.mutation for row in journal.acknowledged(shared) if isinstance(row.mutation, Store)):
             stores.setdefault(store.inode, []).append(store.n)
             bases.setdefault(store.inode, Base(revision=store.base.revision))
         taken_over: list[OpNumber] = []

@@ -97,7 +97,7 @@ def test_an_acknowledged_content_that_was_lost_is_a_change_again(bench: FsBench)
     inode = acknowledged(bench)
     keep_blocks(bench)
     journal = bench.local.journal
-    stores = journal.acknowledged_stores()
+    stores = [row.mutation for row in journal.acknowledged() if isinstance(row.mutation, Store)]
     lost, base = bench.fs.inode(inode), Base(revision=RevisionNumber(stores[-1].base.revision))
     assert bench.run(bench.fs.offering.offer_again, lost, base)
     journal.offer_again([store.n for store in stores])
@@ -132,7 +132,7 @@ def test_changes_over_a_lost_content_stay_over_it(bench: FsBench) -> None:
 def test_what_is_not_here_any_more_stays_as_it_was(bench: FsBench) -> None:
     inode = acknowledged(bench)
     bench.run(bench.local.blocks.clear)
-    stores = bench.local.journal.acknowledged_stores()
+    stores = [row.mutation for row in bench.local.journal.acknowledged() if isinstance(row.mutation, Store)]
     assert not bench.run(bench.fs.offering.offer_again, bench.fs.inode(inode), Base())
     assert bench.local.journal.drafts.draft(inode) is None
     bench.local.journal.offer_again([])
