@@ -39,6 +39,9 @@ MAX_UPLOADS = 16
 MAX_ASKED_NONCES = 16
 """Large contents on their way that one device reports; those that it sends are never more."""
 
+BOUND = Meta(ge=0, le=2**63 - 1)
+"""What an id or a number in a request may be; those of mutations are judged with these, one by one."""
+
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Page = Annotated[int, Meta(ge=1, le=MAX_PAGE_ENTRIES)]
 
@@ -81,8 +84,8 @@ class LoginReply(Message, kw_only=True):
 class Cursor(Message, kw_only=True):
     """A place in the history of a workspace: the last seq applied and that commit's id."""
 
-    incarnation: Incarnation
-    seq: Seq
+    incarnation: Annotated[Incarnation, BOUND]
+    seq: Annotated[Seq, BOUND]
     commit: CommitId = CommitId(b"")
 
 
@@ -119,7 +122,7 @@ class SessionRequest(Message, kw_only=True):
     them may be the one stored. Each process asks for one of its own, so of two copies only one is answered as before.
     """
 
-    epoch: Epoch = Epoch(0)
+    epoch: Annotated[Epoch, BOUND] = Epoch(0)
     last_nonce: Annotated[bytes, Meta(max_length=32)] = b""
     next_nonce: Annotated[bytes, Meta(min_length=16, max_length=32)]
     asked: Annotated[list[Annotated[bytes, Meta(min_length=16, max_length=32)]], Meta(max_length=MAX_ASKED_NONCES)] = []
@@ -142,7 +145,7 @@ class SessionReply(Message, kw_only=True):
 class IdRangesRequest(Message, kw_only=True):
     """Ask for ranges of inode ids, bound to the device's epoch."""
 
-    epoch: Epoch
+    epoch: Annotated[Epoch, BOUND]
     count: Annotated[int, Meta(ge=1, le=8)] = 1
 
 
@@ -155,8 +158,8 @@ class IdRangesReply(Message, kw_only=True):
 class ListRequest(Message, kw_only=True):
     """List a directory as of `as_of` (0: the head), `limit` entries with names after `after` in byte order."""
 
-    directory: InodeId
-    as_of: Seq = Seq(0)
+    directory: Annotated[InodeId, BOUND]
+    as_of: Annotated[Seq, BOUND] = Seq(0)
     after: Annotated[bytes, Meta(max_length=255)] = b""
     limit: Page = 2000
 
@@ -180,8 +183,8 @@ class ListReply(Message, kw_only=True):
 class ListManyRequest(Message, kw_only=True):
     """List several directories as of `as_of` (0: the head), about `limit` entries of all of them together."""
 
-    directories: Annotated[list[InodeId], Meta(min_length=1, max_length=MAX_LISTED_DIRECTORIES)]
-    as_of: Seq = Seq(0)
+    directories: Annotated[list[Annotated[InodeId, BOUND]], Meta(min_length=1, max_length=MAX_LISTED_DIRECTORIES)]
+    as_of: Annotated[Seq, BOUND] = Seq(0)
     limit: Page = 1000
 
 
@@ -198,8 +201,8 @@ class ListManyReply(Message, kw_only=True):
 class InodesRequest(Message, kw_only=True):
     """States of single inodes as of a seq; unknown ones are left out of the reply."""
 
-    inodes: Annotated[list[InodeId], Meta(max_length=1000)]
-    as_of: Seq = Seq(0)
+    inodes: Annotated[list[Annotated[InodeId, BOUND]], Meta(max_length=1000)]
+    as_of: Annotated[Seq, BOUND] = Seq(0)
 
 
 class InodesReply(Message, kw_only=True):
@@ -221,8 +224,8 @@ class ContentRequest(Message, kw_only=True):
     whichever inode made them: the two differ where a file took over the name of another.
     """
 
-    inode: InodeId
-    revision: RevisionNumber
+    inode: Annotated[InodeId, BOUND]
+    revision: Annotated[RevisionNumber, BOUND]
     history: bool = False
 
 
@@ -305,8 +308,8 @@ class Pending(Message, kw_only=True):
 class Upload(Message, kw_only=True):
     """A large content whose blocks travel: where it will be, how long it is, and how much the backend has of it."""
 
-    inode: InodeId
-    parent: InodeId
+    inode: Annotated[InodeId, BOUND]
+    parent: Annotated[InodeId, BOUND]
     name: Annotated[bytes, Meta(min_length=1, max_length=255)]
     size_bytes: Count
     sent_bytes: Count
@@ -318,7 +321,7 @@ class PresenceRequest(Message, kw_only=True):
     The list replaces the one before; an empty one says that all have ended, in whatever way.
     """
 
-    workspace: WorkspaceId
+    workspace: Annotated[WorkspaceId, BOUND]
     pending: Pending
     uploads: Annotated[list[Upload], Meta(max_length=MAX_UPLOADS)] = []
 
@@ -367,7 +370,7 @@ class DevicesReply(Message, kw_only=True):
 class RevokeRequest(Message, kw_only=True):
     """End a device of the caller's own user for good; once more does nothing."""
 
-    device: DeviceId
+    device: Annotated[DeviceId, BOUND]
 
 
 class WorkspaceCursor(Message, kw_only=True):
@@ -376,7 +379,7 @@ class WorkspaceCursor(Message, kw_only=True):
     `seen` is a later commit that it knows of, by an answer to one of its own: that has to be in the history too.
     """
 
-    workspace: WorkspaceId
+    workspace: Annotated[WorkspaceId, BOUND]
     cursor: Cursor
     seen: Cursor | None = None
     uploads: Count = 0

@@ -34,7 +34,7 @@ def decode(data: bytes | memoryview, kind: type[T]) -> T:
     """
     try:
         message: T = _decoder(cast(Any, kind)).decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ProtocolError(Code.MALFORMED, f"not a well-formed {kind.__name__}: {error}") from error
     return message
 
@@ -47,6 +47,6 @@ def decode_mutation(data: bytes) -> Mutation:
     """
     try:
         mutation: Mutation = _decoder(Mutation).decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ProtocolError(Code.MALFORMED, f"not a well-formed mutation: {error}") from error
     return mutation

@@ -93,7 +93,14 @@ class Fates:
             await self._restart(device, processes, program, power=power, after_seconds=chance.expovariate(1 / 2.0))
 
     async def _restart(
-        self, device: Device, processes: trio.Nursery, program: Program, *, power: bool, after_seconds: float = 0.0, rot: str = ""
+        self,
+        device: Device,
+        processes: trio.Nursery,
+        program: Program,
+        *,
+        power: bool,
+        after_seconds: float = 0.0,
+        rot: str = "",
     ) -> None:
         self._note(device.name, "loses power" if power else "is killed")
         device.is_ending = True

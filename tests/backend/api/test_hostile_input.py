@@ -194,6 +194,21 @@ async def test_what_belongs_to_somebody_else_is_as_if_it_did_not_exist(tmp_path:
             assert replies[0].reply == replies[1].reply, route
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x81\xa9directory\xcf\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\x81\xa9directory\xff",
+        b"\x81\xa9\xc6irectory\x01",
+        b"\x82\xa9directory\x01\xa5as_of\xcf\x80" + bytes(7),
+    ],
+    ids=["an id of 64 bits", "a negative id", "a name that is no text", "a seq of 64 bits"],
+)
+async def test_what_the_fuzzer_has_found_is_malformed(tmp_path: Path, body: bytes) -> None:
+    async with serving(tmp_path, Limits(quota_bytes=2**24)) as served:
+        assert (await served.post(routes.LIST, body)).problem() == Code.MALFORMED
+
+
 @pytest.mark.parametrize("kind", ["bomb", "nested", "long array", "endless"])
 async def test_what_is_meant_to_fill_memory_does_not(tmp_path: Path, kind: str) -> None:
     """[56] Refused with 4xx, and the process has not grown by it."""
