@@ -13,12 +13,13 @@ from collections.abc import Callable
 
 import trio
 
+from cache.effects import entries, outcome
 from cache.journal import Journal, JournalRow, RowState
 from drivefs.protocol.changes import FINAL, Base, Create, Mutation, OpResult, Status, Store, Unlink
 from drivefs.protocol.ids import Epoch, InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.messages import MAX_BATCH_MUTATIONS, CommitReply, CommitRequest
 from drivefs.protocol.model import InodeKind
-from drivefs.sync import planner, seen
+from drivefs.sync import planner, renaming, seen
 from drivefs.sync.contents import Contents
 from drivefs.sync.ends import Ends
 from drivefs.sync.guard import Guard
@@ -152,6 +153,10 @@ class Committer:
     def _window(self, limit: int) -> list[JournalRow]:
         """The oldest unsettled mutations, and the stores of the files that they create, wherever those stand."""
         rows = self._guard.rows(limit)
+        idle = [row for row in rows if row.state is RowState.PENDING and renaming.moves_nothing(row.mutation)]
+        if idle:
+            self._take_back(idle)
+            rows = self._guard.rows(limit)
         stored = {row.mutation.inode for row in rows if isinstance(row.mutation, Store)}
         for row in list(rows):
             made = row.mutation
@@ -160,6 +165,17 @@ class Committer:
                 if draft is not None and draft.frozen_op and (store := self._journal.get(draft.frozen_op)):
                     rows.append(store)
         return rows
+
+    def _take_back(self, idle: list[JournalRow]) -> None:
+        """Let go of what moves nothing; what gave the name before gives it again."""
+        with self._journal.transaction():
+            for row in idle:
+                earlier = [each for each in self._journal.touching(row.mutation.inode) if each.n < row.n]
+                given = [(*entry, each.n) for each in earlier for entry in outcome(each.mutation)]
+                self._journal.remove(row.n)
+                for parent, name, inode, op in given:
+                    if (parent, name) in entries(row.mutation):
+                        self._journal.overlay.put_dentry(parent, name, inode, op)
 
     def _waiting(self, inode: InodeId) -> planner.Waiting | planner.Nothing | None:
         size = self._contents.unpublished_bytes(inode)

@@ -16,6 +16,13 @@ def places(mutation: Mutation) -> set[Place]:
     return {Place(*entry) for entry in entries(mutation)}
 
 
+def moves_nothing(mutation: Mutation) -> bool:
+    """Whether a rename is to the name that it is from: the two directories in question were found to be one."""
+    if not isinstance(mutation, Rename):
+        return False
+    return (mutation.parent, mutation.name) == (mutation.new_parent, mutation.new_name)
+
+
 def target(mutation: Mutation) -> Place | None:
     """The name that a mutation gives to something."""
     if isinstance(mutation, Rename):

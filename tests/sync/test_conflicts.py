@@ -199,6 +199,14 @@ async def test_two_directories_made_under_one_name_merge(tmp_path: Path) -> None
         }
 
 
+async def test_file_moved_between_two_directories_that_turn_out_to_be_one_stays_where_it_is(tmp_path: Path) -> None:
+    before = all_of(mkdir("z"), write("z/b", b"x"))
+    second = all_of(mkdir("y"), rename("z/b", "y/b"))
+    async with meeting(tmp_path, before, rename("z", "y"), second) as met:
+        assert met.tree == {"y": None, "y/b": b"x"}
+        assert not met.second.committer.given_up
+
+
 async def test_directory_and_file_of_one_name_are_both_there(tmp_path: Path) -> None:
     second = all_of(mkdir("a"), write("a/in", b"in"))
     async with meeting(tmp_path, nothing, write("a", b"file"), second) as met:
