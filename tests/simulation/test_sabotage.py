@@ -14,9 +14,6 @@ from backend.metadata import sqlite
 from backend.service import commits
 from backend.service.commit import state
 from cache import barrier, staging
-from cache.replica import Replica
-from drivefs.protocol import blocks as codec
-from drivefs.sync import downloader
 from drivefs.sync.follower import Follower
 from tests.simulation.profiles import PROFILES, Profile
 from tests.simulation.voyage import sail
@@ -41,26 +38,9 @@ def _nothing(*_args: Any, **_options: Any) -> None:
     return None
 
 
-def _believe_all(frames: Any) -> Any:
-    """As `downloader._decode_all`, but that nothing is verified."""
-    found = []
-    for block, payload in frames:
-        try:
-            found.append((block, None if payload is None else codec.decode_payload(payload, block)))
-        except Exception:
-            found.append((block, bytes(payload)))
-    return found
-
-
 def _forgetful(judge: Any) -> Any:
     """A server that does not know which mutations it has answered."""
     return lambda judged, mutations, known: judge(judged, mutations, {})
-
-
-def _hasty(_replica: Replica, _workspace: Any) -> Any:
-    """A replica that takes for durable what it has."""
-    cursor = _replica.cursor(_workspace)
-    return cursor.seq if cursor is not None else 0
 
 
 def _without_names(apply: Any) -> Any:
@@ -80,9 +60,7 @@ SABOTAGES = [
     Sabotage("the server's store syncs no names", local, "_sync_directory", _nothing, SERVER_POWER),
     Sabotage("the log is not synced", barrier, "sync_path", _nothing, POWER),
     Sabotage("staging is not synced", staging.PendingSync, "sync", _nothing, POWER),
-    Sabotage("overlays go before the replica is durable", Replica, "synced_seq", _hasty, POWER),
     Sabotage("names of a page are lost", Follower, "apply", _without_names(Follower.apply), PROFILES["quiet"]),
-    Sabotage("blocks are not verified", downloader, "_decode_all", _believe_all, PROFILES["network"]),
 ]
 
 
