@@ -23,7 +23,7 @@ Fault = Callable[[random.Random], Awaitable[None]]
 
 
 class Fates:
-    """All that goes wrong in a run; processes that are started live in `nursery`."""
+    """All that goes wrong in a run."""
 
     def __init__(self, profile: Profile, streams: Streams, oracle: Oracle, note: Callable[..., None]) -> None:
         self._profile = profile
@@ -32,24 +32,25 @@ class Fates:
         self._note = note
 
     def start(self, working: trio.Nursery, processes: trio.Nursery, server: ServerProcess) -> None:
-        """Let faults befall the server for as long as `working` is open."""
+        """Let faults befall the server for as long as `working` is open; processes are started in the other nursery."""
+        self._processes = processes
         profile = self._profile
         for seconds, power in ((profile.server_kills_seconds, False), (profile.server_power_seconds, True)):
             chance = self._streams.of("server", "fate", power)
             if seconds:
-                working.start_soon(self._befall, seconds, chance, partial(self._crash_server, server, processes, power))
+                working.start_soon(self._befall, seconds, chance, partial(self._crash_server, server, power))
 
-    def start_device(self, working: trio.Nursery, processes: trio.Nursery, device: Device, program: Program) -> None:
+    def start_device(self, working: trio.Nursery, device: Device, program: Program) -> None:
         """Let faults befall a device for as long as `working` is open."""
         profile = self._profile
         faults: list[tuple[float, str, Fault]] = [
             (profile.moods_seconds, "mood", partial(self._change_mood, device)),
             (profile.cuts_seconds, "cut", partial(self._cut, device)),
-            (profile.kills_seconds, "kill", partial(self._crash, device, processes, program, False)),
-            (profile.power_seconds, "power", partial(self._crash, device, processes, program, True)),
-            (profile.unmounts_seconds, "unmount", partial(self._unmount, device, processes, program)),
-            (profile.disk_faults_seconds, "disk", partial(self._spoil, device, processes, program)),
-            (profile.rollbacks_seconds, "rollback", partial(self._go_back, device, processes, program)),
+            (profile.kills_seconds, "kill", partial(self._crash, device, program, False)),
+            (profile.power_seconds, "power", partial(self._crash, device, program, True)),
+            (profile.unmounts_seconds, "unmount", partial(self._unmount, device, program)),
+            (profile.disk_faults_seconds, "disk", partial(self._spoil, device, program)),
+            (profile.rollbacks_seconds, "rollback", partial(self._go_back, device, program)),
         ]
         for seconds, name, fault in faults:
             if seconds:
@@ -86,16 +87,13 @@ class Fates:
 
     # -- processes ---------------------------------------------------------------------------------------------------
 
-    async def _crash(
-        self, device: Device, processes: trio.Nursery, program: Program, power: bool, chance: random.Random
-    ) -> None:
+    async def _crash(self, device: Device, program: Program, power: bool, chance: random.Random) -> None:
         if device.is_mounted:
-            await self._restart(device, processes, program, power=power, after_seconds=chance.expovariate(1 / 2.0))
+            await self._restart(device, program, power=power, after_seconds=chance.expovariate(1 / 2.0))
 
     async def _restart(
         self,
         device: Device,
-        processes: trio.Nursery,
         program: Program,
         *,
         power: bool,
@@ -111,9 +109,9 @@ class Fates:
         if rot:
             device.disk.rot(rot, 2)
         await trio.sleep(after_seconds)
-        await self._mount(device, processes, program)
+        await self._mount(device, program)
 
-    async def _spoil(self, device: Device, processes: trio.Nursery, program: Program, chance: random.Random) -> None:
+    async def _spoil(self, device: Device, program: Program, chance: random.Random) -> None:
         """The disk of a device is full for a while, or fails to sync once, or what is cached on it rots."""
         kind = chance.choice(["full", "full", "sync", "rot"])
         self._note(device.name, "has a disk with", kind)
@@ -125,12 +123,12 @@ class Fates:
             device.disk.failing_syncs = 1
             await device.ended_by_disk(5.0)
             device.disk.failing_syncs = 0
-            await self._restart(device, processes, program, power=chance.random() < 0.5)
+            await self._restart(device, program, power=chance.random() < 0.5)
         elif kind == "rot" and device.is_mounted:
             # What was verified once in the life of a process is believed from then on.
-            await self._restart(device, processes, program, power=False, rot="cache/blocks/*/*")
+            await self._restart(device, program, power=False, rot="cache/blocks/*/*")
 
-    async def _go_back(self, device: Device, processes: trio.Nursery, program: Program, chance: random.Random) -> None:
+    async def _go_back(self, device: Device, program: Program, chance: random.Random) -> None:
         """A device is put back to an older state of its disk, as from a backup or a snapshot of its machine."""
         if not device.is_mounted:
             return
@@ -144,14 +142,14 @@ class Fates:
         await device.die(power=False, back_to=snapshot)
         self._oracle.went_back(device, kept)
         await trio.sleep(chance.random())
-        await self._mount(device, processes, program)
+        await self._mount(device, program)
 
-    async def _mount(self, device: Device, processes: trio.Nursery, program: Program) -> None:
+    async def _mount(self, device: Device, program: Program) -> None:
         self._note(device.name, "is mounted")
-        await device.mount(processes)
+        await device.mount(self._processes)
         program.begin()
 
-    async def _unmount(self, device: Device, processes: trio.Nursery, program: Program, chance: random.Random) -> None:
+    async def _unmount(self, device: Device, program: Program, chance: random.Random) -> None:
         if not device.is_mounted:
             return
         self._note(device.name, "is unmounted")
@@ -159,15 +157,13 @@ class Fates:
         program.end()
         await device.unmount()
         await trio.sleep(chance.expovariate(1 / 10.0))
-        await self._mount(device, processes, program)
+        await self._mount(device, program)
 
-    async def _crash_server(
-        self, server: ServerProcess, processes: trio.Nursery, power: bool, chance: random.Random
-    ) -> None:
+    async def _crash_server(self, server: ServerProcess, power: bool, chance: random.Random) -> None:
         if not server.is_up:
             return
         self._note("the server", "loses power" if power else "is killed")
         await server.die(power=power)
         await trio.sleep(chance.expovariate(1 / 3.0))
         self._note("the server is started")
-        await server.start(processes)
+        await server.start(self._processes)

@@ -13,7 +13,7 @@ import trio
 from sqlalchemy.exc import OperationalError
 
 from backend.blockstore.errors import ObjectMissing
-from backend.blockstore.store import ObjectStore
+from backend.blockstore.store import ObjectStore, StoredObject
 from backend.metadata.sqlite import Database
 
 INVISIBLE_SECONDS = 3.0
@@ -112,8 +112,11 @@ class FaultyStore:
     def delete(self, name: str) -> None:
         self._real.delete(name)
 
-    def names(self) -> Iterator[str]:
-        return self._real.names()
+    def objects(self) -> Iterator[StoredObject]:
+        return self._real.objects()
+
+    def quarantine(self, name: str) -> None:
+        self._real.quarantine(name)
 
     def prepare(self) -> None:
         self._real.prepare()  # type: ignore[attr-defined]

@@ -111,7 +111,7 @@ class Voyage:
         fates = Fates(self._profile, self._streams, self._oracle, self._note)
         fates.start(working, nursery, self._server)
         for device, program in zip(self._devices, programs, strict=True):
-            fates.start_device(working, nursery, device, program)
+            fates.start_device(working, device, program)
         working.start_soon(self._look)
         async with trio.open_nursery() as users:
             for device, program in zip(self._devices, programs, strict=True):
