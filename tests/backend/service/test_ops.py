@@ -350,3 +350,10 @@ async def test_the_number_of_statements_does_not_grow_with_the_batch(drive: Driv
             assert {say(each) for each in await laptop.send(*files, *stores, *moves)} == {"ok"}
         counts.append(len(statements))
     assert counts[0] == counts[1]
+
+
+async def test_who_may_only_read_changes_nothing(drive: Drive, laptop: Device) -> None:
+    await drive.execute(update(schema.members).values(role="viewer"))
+    before = await laptop.head()
+    assert await laptop.say(laptop.create(b"new")) == "rejected role"
+    assert await laptop.head() == before
