@@ -287,13 +287,6 @@ WEAKENINGS = (
         "        if False:\n",
         "tests/backend/service/test_ops.py",
     ),
-    Weakening(
-        "uploads end at the quota",
-        "backend/service/blocks.py",
-        "        if room <= 0:\n",
-        "        if False:\n",
-        "tests/backend/api",
-    ),
 )
 
 
