@@ -60,7 +60,7 @@ class Staging:
         self._has_new_names = False
         self._retired: list[int] = []
         make_directory(directory)
-        self._earlier = {int(path.name, 16) for path in self.paths()}
+        self._earlier = {path.name for path in self.paths()}
         self.used_bytes = 0
         self.recount()
 
@@ -83,7 +83,7 @@ class Staging:
 
     def is_earlier(self, file: int) -> bool:
         """Whether a file was there before this process: what was written then may have rotted since."""
-        return file in self._earlier
+        return self.path(file).name in self._earlier
 
     def current_file(self, inode: InodeId) -> int:
         """The file that takes the next bytes of an inode; 0: a new one."""

@@ -100,6 +100,9 @@ class Fates:
         after_seconds: float = 0.0,
         rot: str = "",
     ) -> None:
+        if device.is_ending:
+            # Another fate has ended it, and brings it back.
+            return
         self._note(device.name, "loses power" if power else "is killed")
         device.is_ending = True
         program.end()

@@ -327,7 +327,7 @@ def test_a_store_keeps_what_it_settled(disk: SimDisk) -> None:
     store.put("a/other", [B])
     again = LocalStore(disk.crash(nothing_survives) / "store")
     again.prepare()
-    assert list(again.names()) == ["a/settled"]
+    assert [each.name for each in again.objects()] == ["a/settled"]
     assert again.get("a/settled", 0, PAGE_BYTES) == A
 
 
