@@ -9,7 +9,7 @@ from tests.simulation.corpus import CORPUS, Case
 from tests.simulation.profiles import PROFILES, sized
 from tests.simulation.voyage import sail
 
-SEEDS_TOGETHER = 10
+SEEDS_TOGETHER = 5
 PARTS = {"quiet": 2, "network": 6, "crashes": 6, "server": 5, "disk": 3, "mixed": 8}
 """How many times so many seeds are run of each profile."""
 
