@@ -275,7 +275,7 @@ def test_temporary_files_are_nobodys_loss(first: Device, second: Device) -> None
     shutil.rmtree(root / "tmp")
     first.sync()
     assert first.status()["held"] is None
-    assert len(names(second.mountpoint)) == FILES + OTHERS
+    soon("they are gone there too", lambda: len(names(second.mountpoint)) == FILES + OTHERS)
 
 
 def test_turned_off_it_asks_nothing(first: Device, second: Device) -> None:
