@@ -127,10 +127,10 @@ def plan(mutations: Iterable[Mutation], waiting: WaitingContent, terms: Terms) -
         groups = _with_all_before(groups, terms.only)
     held, first = set(terms.deferred), _choose(groups, terms.deferred, terms.most)
     result = first
-    result.is_sure = first.is_full and not _without_end(groups, first.batch)
     while result.batch and (early := _without_end(groups, result.batch)):
         held |= early
         result = _choose(groups, held, terms.most)
+    result.is_sure = result is first and first.is_full
     if not result.batch and first.is_full:
         # They are more than go at once: an empty file for a moment is better than none of it ever.
         result = first
