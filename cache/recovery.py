@@ -66,8 +66,7 @@ class Recovery:
         Raises:
             Corrupt: the database cannot be read; it is as it was.
         """
-        if self._is_thorough:
-            self._mend_indexes()
+        self._mend_indexes()
         with self._database.transaction():
             self._mend_rows()
             self._take_in_strays()
@@ -115,14 +114,21 @@ class Recovery:
         self.findings.append(Finding(severity, what, meaning, advice))
 
     def _mend_indexes(self) -> None:
-        """Damage of an index costs nothing: it is made again."""
+        """Damage of an index costs nothing: it is made again. Other damage is told, and after a power cut refused."""
         sound = [("ok",)]
-        if self._database.rows("PRAGMA integrity_check(1)") != sound:
-            with self._database.transaction():
-                self._database.execute_script("REINDEX")
-                if self._database.rows("PRAGMA integrity_check(1)") != sound:
-                    raise Unusable(unreadable(self._database.path, "its structure is damaged"))
+        if self._database.rows("PRAGMA integrity_check(1)") == sound:
+            return
+        with self._database.transaction():
+            self._database.execute_script("REINDEX")
+            is_sound = self._database.rows("PRAGMA integrity_check(1)") == sound
+            if self._is_thorough and not is_sound:
+                raise Unusable(unreadable(self._database.path, "its structure is damaged"))
+        if is_sound:
             self._find(Severity.WARNING, "An index of the journal was damaged", "It was made again; nothing is lost")
+        else:
+            meaning = "What was written and not uploaded may be lacking in part; no damaged byte is given out or sent"
+            advice = f"{CHECK_DISK}, unmount, keep a copy of the state directory, then `drivefs check --repair`"
+            self._find(Severity.DAMAGE, "The journal's structure is damaged", meaning, advice)
 
     # -- rows --------------------------------------------------------------------------------------------------------
 

@@ -108,7 +108,7 @@ def guarded(watchdog: Watchdog) -> Iterator[None]:
     """Each test has the watchdog's seconds for itself."""
     watchdog.restart()
     yield
-    watchdog.restart()
+    watchdog.rest()
 
 
 @pytest.fixture
