@@ -422,7 +422,7 @@ def test_a_damaged_index_is_made_again(
 
 def test_a_structure_that_cannot_be_mended_is_told_at_every_start(bench: Bench, local: LocalState) -> None:
     inode, _ = create(local.journal, b"one", content=b"12345")
-    create(local.journal, b"two", content=pattern(9_000) + b"the end")
+    create(local.journal, b"two", content=pattern(4_000) + b"the end")
     image = bench.crash()
     damage_row(image, "UPDATE meta SET value = value WHERE key = 'open'")
     database = image / "journal.db"
