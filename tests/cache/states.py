@@ -5,12 +5,16 @@ in order is checked, invariant by invariant.
 """
 
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
+from cache import workspace
 from cache.check import check
 from cache.drafts import DraftRow
 from cache.findings import Finding
@@ -115,3 +119,21 @@ def content_of(local: LocalState, inode: InodeId) -> bytes:
         else:
             found[record.file_offset : end] = local.journal.drafts.record_data(record)
     return bytes(found)
+
+
+def damage(path: Path, offset: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def damage_row(state: Path, sql: str) -> None:
+    """Change a row behind everyone's back."""
+    with closing(sqlite3.connect(state / "journal.db")) as connection, connection:
+        assert connection.execute(sql).rowcount == 1
+        connection.execute("DELETE FROM meta WHERE key = 'log'")  # it goes when this connection is closed
+
+
+def power_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next start is in another boot."""
+    monkeypatch.setattr(workspace, "boot_id", lambda: b"another")

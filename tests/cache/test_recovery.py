@@ -5,14 +5,12 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 import trio
 
-from cache import workspace
 from cache.check import check
 from cache.errors import Corrupt, NewerState
 from cache.findings import Severity
@@ -22,7 +20,18 @@ from cache.wal import FRAME_HEADER_BYTES, HEADER_BYTES, checksum
 from cache.workspace import LocalState
 from drivefs.protocol.ids import NO_OP, InodeId, Seq
 from drivefs.protocol.model import InodeKind, InodeState
-from tests.cache.states import ROOT, Bench, change_mode, content_of, create, draft_of, unlink
+from tests.cache.states import (
+    ROOT,
+    Bench,
+    change_mode,
+    content_of,
+    create,
+    damage,
+    damage_row,
+    draft_of,
+    power_cut,
+    unlink,
+)
 from tests.cache.writer import pattern
 
 BIG = pattern(100_000)
@@ -64,11 +73,6 @@ def test_a_killed_process_loses_nothing_whose_call_returned(bench: Bench, line_c
     assert bench.close(local) == []
 
 
-def power_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next start is in another boot."""
-    monkeypatch.setattr(workspace, "boot_id", lambda: b"another")
-
-
 def stage(local: LocalState, inode: InodeId, offset: int, data: bytes) -> int:
     with local.journal.transaction():
         staged = local.staging.append(inode, data)
@@ -78,19 +82,6 @@ def stage(local: LocalState, inode: InodeId, offset: int, data: bytes) -> int:
         size = max(state.size, offset + len(data))
         local.journal.overlay.put_inode(msgspec.structs.replace(state, size=size), NO_OP)
     return staged.file
-
-
-def damage(path: Path, offset: int, data: bytes) -> None:
-    with path.open("r+b") as file:
-        file.seek(offset)
-        file.write(data)
-
-
-def damage_row(state: Path, sql: str) -> None:
-    """Change a row behind everyone's back."""
-    with closing(sqlite3.connect(state / "journal.db")) as connection, connection:
-        assert connection.execute(sql).rowcount == 1
-        connection.execute("DELETE FROM meta WHERE key = 'log'")  # it goes when this connection is closed
 
 
 class TestLog:
@@ -395,46 +386,6 @@ def test_rot_that_is_met_while_mounted_is_dealt_with_at_the_next_start(bench: Be
     assert content_of(again, inode) == b"12345"
     assert [finding.severity for finding in again.report] == [Severity.WARNING, Severity.NOTE]
     assert bench.close(again) == []
-
-
-@pytest.mark.parametrize("after", ["a power cut", "a death of the process"])
-def test_a_damaged_index_is_made_again(
-    bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch, after: str
-) -> None:
-    inode, n = create(local.journal, b"one")
-    image = bench.crash()
-    damage_row(image, "UPDATE meta SET value = value WHERE key = 'open'")
-    connection = sqlite3.connect(image / "journal.db")
-    (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'mutations_by_inode'").fetchone()
-    connection.close()
-    database = image / "journal.db"
-    at = (page - 1) * 2048
-    content = database.read_bytes()[at : at + 2048]
-    entry = content.rindex(inode.to_bytes(3, "big"))
-    damage(database, at + entry, (inode + 5).to_bytes(3, "big"))
-    if after == "a power cut":
-        power_cut(monkeypatch)
-    again = bench.open("crashed")
-    assert "index" in again.report[0].what
-    assert [row.n for row in again.journal.touching(inode)] == [n]
-    assert bench.close(again, "crashed") == []
-
-
-def test_a_structure_that_cannot_be_mended_is_told_at_every_start(bench: Bench, local: LocalState) -> None:
-    inode, _ = create(local.journal, b"one", content=b"12345")
-    create(local.journal, b"two", content=pattern(4_000) + b"the end")
-    image = bench.crash()
-    damage_row(image, "UPDATE meta SET value = value WHERE key = 'open'")
-    database = image / "journal.db"
-    content = database.read_bytes()
-    # The last page of a content's chain begins with the number of a next one, which is none.
-    at = content.index(b"the end") // 2048 * 2048
-    assert content[at : at + 4] == bytes(4)
-    damage(database, at, (2**31 - 2).to_bytes(4, "big"))
-    again = bench.open("crashed")
-    assert "structure" in again.report[0].what
-    assert content_of(again, inode) == b"12345"
-    bench.close(again, "crashed")
 
 
 class Killed(BaseException):

@@ -1,0 +1,49 @@
+"""Damage of the journal's structure, which no checksum of a row covers: indexes, and chains of pages."""
+
+import sqlite3
+
+import pytest
+
+from cache.workspace import LocalState
+from tests.cache.states import Bench, content_of, create, damage, damage_row, power_cut
+from tests.cache.writer import pattern
+
+
+@pytest.mark.parametrize("after", ["a power cut", "a death of the process"])
+def test_a_damaged_index_is_made_again(
+    bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    inode, n = create(local.journal, b"one")
+    image = bench.crash()
+    damage_row(image, "UPDATE meta SET value = value WHERE key = 'open'")
+    connection = sqlite3.connect(image / "journal.db")
+    (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'mutations_by_inode'").fetchone()
+    connection.close()
+    database = image / "journal.db"
+    at = (page - 1) * 2048
+    content = database.read_bytes()[at : at + 2048]
+    entry = content.rindex(inode.to_bytes(3, "big"))
+    damage(database, at + entry, (inode + 5).to_bytes(3, "big"))
+    if after == "a power cut":
+        power_cut(monkeypatch)
+    again = bench.open("crashed")
+    assert "index" in again.report[0].what
+    assert [row.n for row in again.journal.touching(inode)] == [n]
+    assert bench.close(again, "crashed") == []
+
+
+def test_a_structure_that_cannot_be_mended_is_told_at_every_start(bench: Bench, local: LocalState) -> None:
+    inode, _ = create(local.journal, b"one", content=b"12345")
+    create(local.journal, b"two", content=pattern(4_000) + b"the end")
+    image = bench.crash()
+    damage_row(image, "UPDATE meta SET value = value WHERE key = 'open'")
+    database = image / "journal.db"
+    content = database.read_bytes()
+    # The last page of a content's chain begins with the number of a next one, which is none.
+    at = content.index(b"the end") // 2048 * 2048
+    assert content[at : at + 4] == bytes(4)
+    damage(database, at, (2**31 - 2).to_bytes(4, "big"))
+    again = bench.open("crashed")
+    assert "structure" in again.report[0].what
+    assert content_of(again, inode) == b"12345"
+    bench.close(again, "crashed")
