@@ -14,7 +14,7 @@ import pytest
 from tests.mount.conftest import mount_options
 from tests.mount.oracle import snapshot, write_file
 from tests.mount.test_remount import furnish, inodes
-from tests.support.mounts import Device, Server, Workbench
+from tests.support.mounts import Device, Server, Workbench, wait_until
 
 MEBIBYTE = 2**20
 FEW_BLOCKS = 8 * MEBIBYTE
@@ -164,19 +164,18 @@ def disk_use(root: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in root.rglob("*") if path.is_file())
 
 
-def test_small_file_overtakes_a_large_one(workbench: Workbench, device: Device) -> None:
+def test_small_file_overtakes_a_large_one(workbench: Workbench) -> None:
     """[second-device]"""
-    root = device.mountpoint
-    device.server.stop()
-    write_file(root / "large", random.Random(6).randbytes(200 * MEBIBYTE))
-    write_file(root / "small", b"small")
-    device.server.start()
-    second = workbench.device(device.server)
-    seen = []
-    while "large" not in seen:
-        second.mount(*mount_options())
-        seen += [name for name in sorted(os.listdir(second.mountpoint)) if name not in seen]
-        second.umount()
+    server = workbench.server()
+    link = workbench.link(server)
+    device, second = workbench.device(server, link=link), workbench.device(server)
+    for each in (device, second):
+        each.mount(*mount_options())
+    link.trickle(MEBIBYTE)
+    write_file(device.mountpoint / "large", random.Random(6).randbytes(20 * MEBIBYTE))
+    write_file(device.mountpoint / "small", b"small")
+    wait_until("the small one is there", (second.mountpoint / "small").exists)
+    assert not (second.mountpoint / "large").exists()
+    link.restore()
     device.sync()
-    assert seen[-1] == "large"
-    assert sorted(seen) == ["large", "small"]
+    wait_until("the large one is there", (second.mountpoint / "large").exists)
