@@ -183,16 +183,6 @@ def read(fd: int, wanted: Wanted) -> bytes | None:
     return whole[wanted.offset : wanted.offset + wanted.length]
 
 
-def read_resident(fd: int, offset: int, length: int) -> bytearray | None:
-    """The range, if it can be had without waiting for the disk."""
-    data = bytearray(length)
-    try:
-        count = os.preadv(fd, [data], offset, os.RWF_NOWAIT)
-    except OSError:
-        return None
-    return data if count == length else None
-
-
 def verifies(whole: bytes, wanted: Wanted) -> bool:
     """Whether these are the block's bytes: by its checksum or, where there is none yet, by its id."""
     if len(whole) != wanted.size:

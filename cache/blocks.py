@@ -24,6 +24,7 @@ from cache.block_files import ADOPTED, OWN, SEGMENT, Layout, Removal, Stored, Wa
 from cache.block_index import BlockIndex, Place, Unit, tiled
 from cache.disk_space import FreeSpace, free_space
 from cache.open_files import OpenFiles
+from cache.prompt_reads import PromptReads
 from drivefs.protocol.ground import Offload
 from drivefs.protocol.ids import BlockId
 
@@ -62,6 +63,7 @@ class BlockCache:
         self._layout = Layout(directory)
         self._layout.create()
         self._files = OpenFiles()
+        self._prompt = PromptReads()
         self._pins: Counter[int] = Counter()
         self._writing: set[BlockId] = set()
         self._reserved_bytes = 0
@@ -168,10 +170,9 @@ class BlockCache:
         fd = self._files.fd(self._path(place))
         if fd is None:
             return None
-        length = _clamped(place, offset, length)
-        data = block_files.read_resident(fd, place.start + offset, length)
+        data = self._prompt.read(fd, place.start + offset, _clamped(place, offset, length))
         if data is not None:
-            self._note_read(place, offset, length)
+            self._note_read(place, offset, len(data))
         return data
 
     async def read(self, block: BlockId, offset: int, length: int) -> bytes | bytearray | None:
@@ -188,8 +189,8 @@ class BlockCache:
         place = self._find(block)
         if place is None:
             return None
-        length = _clamped(place, offset, length)
-        return await self._read_in_thread(place, _wanted(place, offset, length, place.is_verified))
+        clamped = _clamped(place, offset, length)
+        return await self._read_in_thread(place, _wanted(place, offset, clamped, place.is_verified))
 
     async def get(self, block: BlockId) -> bytes | None:
         """The whole block, verified now, or None if it is not here."""
@@ -256,9 +257,8 @@ class BlockCache:
         Survives the death of the process on return, and most likely a power cut some time later. Cancellation may
         leave some of them out.
         """
-        fresh = {block: data for block, data in blocks if not (block in self._writing or self.contains(block))}
-        fresh = self._admitted(fresh)
-        if not fresh:
+        absent = {block: data for block, data in blocks if not (block in self._writing or self.contains(block))}
+        if not (fresh := self._admitted(absent)):
             return
         self._writing.update(fresh)
         try:
