@@ -106,6 +106,10 @@ class Hostile:
             (routes.LOST, lambda: messages.LostRequest(after=b"\0" * 32)),
             *[(routes.PUT_BLOCKS, lambda: None)] * 3,
             (routes.GET_BLOCKS, lambda: messages.BlocksRequest(blocks=known.blocks[:5])),
+            (routes.LOGIN, lambda: messages.LoginRequest(user="mallory", password="guess", device="d")),
+            (routes.USAGE, lambda: None),
+            (routes.DEVICES, lambda: None),
+            (routes.LOGOUT, lambda: None),
         ]
 
     # -- messages ----------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ class Request:
     token: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     method: str = "POST"
+    address: str = "192.0.2.7"
     is_broken_off: bool = False
     """Whether the connection ends after the pieces, before the body does."""
     gone: anyio.Event = field(default_factory=anyio.Event)
@@ -64,7 +65,7 @@ class Request:
             "root_path": "",
             "query_string": b"",
             "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
-            "client": ("192.0.2.7", 40000),
+            "client": (self.address, 40000),
             "server": ("test", 80),
         }
 

@@ -20,7 +20,7 @@ from backend.service.ground import Limits
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import messages, routes, wire
 from drivefs.protocol.errors import Code
-from drivefs.protocol.ids import Epoch
+from drivefs.protocol.ids import Epoch, InodeId, WorkspaceId
 from tests.backend.api.hostile import Hostile, Known, bomb
 from tests.backend.api.served import SESSION, Drive, Request, Served, framed, serving
 from tests.backend.service import invariants
@@ -89,6 +89,7 @@ class World:
         pieces = [body] if chance.random() < 0.8 else [body[at : at + 7000] for at in range(0, len(body), 7000)]
         headers = {"content-length": chance.choice(["", "0", "9" * 30, "-1", "x"])} if chance.random() < 0.1 else {}
         request = Request(path, pieces, chance.choice(self.tokens), headers, is_broken_off=chance.random() < 0.05)
+        request.address = f"198.51.100.{chance.randrange(256)}"  # who guesses passwords is locked out by address
         request.gone.set()  # whoever polls goes away at once
         with anyio.fail_after(ANSWER_SECONDS):
             await self.served.run(request)
@@ -173,8 +174,15 @@ async def test_a_valid_request_of_each_kind_is_valid(tmp_path: Path) -> None:
             message: Any = framed(b"data") if route == routes.PUT_BLOCKS else make()
             reply = await served.post(route, message)
             world.heard(reply)
-            expected = {routes.REVOKE: 404}.get(route, 200)
+            expected = {routes.REVOKE: 404, routes.LOGIN: 401}.get(route, 200)
             assert reply.status == expected, (route, reply.reply)
+
+
+def test_every_route_that_takes_bytes_is_tried() -> None:
+    known = Known(WorkspaceId(1), InodeId(1), Epoch(1), InodeId(2), [InodeId(1)], [], [], WorkspaceId(2))
+    tried = {route for route, _ in Hostile(random.Random(1), known)._routes()}
+    every = {value for value in vars(routes).values() if isinstance(value, str) and value.startswith("/sync/")}
+    assert tried == every
 
 
 async def test_what_belongs_to_somebody_else_is_as_if_it_did_not_exist(tmp_path: Path) -> None:
