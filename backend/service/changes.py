@@ -2,9 +2,10 @@
 
 Owns pages; how cursors are judged is `cursors`, waiting is the API's. Invariants: a page holds whole commits only; its
 states are those as of its end, so applying it twice does no harm, and applying all pages in turn gives the workspace's
-head.
+head. A page that would leave out a commit is not given: what became of the feed there cannot be told any more.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ from drivefs.protocol.messages import (
     WorkspaceUploads,
 )
 from drivefs.protocol.model import DentryState, InodeKind, InodeState
+
+log = logging.getLogger(__name__)
 
 
 class Changes:
@@ -73,20 +76,38 @@ def _page(
 ) -> FeedPage | None:
     cursor = followed.cursor
     found = cursors.judge_both(connection, access, incarnation, cursor, followed.seen)
+    is_here = msgspec.structs.replace(cursor, incarnation=incarnation)
+    if found.status is FeedStatus.CHANGES and cursor.seq < access.head_seq:
+        rows = _whole_commits(connection, access, cursor.seq, limit)
+        if _are_contiguous(rows, max(cursor.seq + 1, access.first_seq)):
+            return _changes(connection, access, is_here, rows)
+        log.error(
+            "the feed of workspace %d lacks changes behind commit %d: its devices look at the whole drive anew."
+            " No file is lost by it; drivefs-server check tells what else is wrong",
+            access.workspace,
+            cursor.seq,
+        )
+        found = cursors.Judgement(FeedStatus.EXPIRED)
     if found.status is not FeedStatus.CHANGES:
         head = workspaces.head_cursor(connection, access, incarnation)
         return FeedPage(workspace=access.workspace, status=found.status, cursor=head, shared=found.shared)
-    is_here = msgspec.structs.replace(cursor, incarnation=incarnation)
-    if cursor.seq < access.head_seq:
-        return _changes(connection, access, is_here, limit)
     if is_here != cursor:
         # The same history goes on after a restore: there is nothing to tell but its new name.
-        return FeedPage(workspace=access.workspace, status=FeedStatus.CHANGES, cursor=is_here)
+        return FeedPage(workspace=access.workspace, status=found.status, cursor=is_here, since=cursor.seq)
     return None
 
 
-def _changes(connection: Connection, access: Access, cursor: Cursor, limit: int) -> FeedPage:
-    rows = _whole_commits(connection, access, cursor.seq, limit)
+def _are_contiguous(rows: Sequence[Any], first: int) -> bool:
+    """Whether changes are those of one commit after the other, each from its first change on."""
+    expected = {(first, 0)}
+    for row in rows:
+        if (row.seq, row.n) not in expected:
+            return False
+        expected = {(row.seq, row.n + 1), (row.seq + 1, 0)}
+    return bool(rows)
+
+
+def _changes(connection: Connection, access: Access, cursor: Cursor, rows: Sequence[Any]) -> FeedPage:
     end = Seq(rows[-1].seq)
     inodes = {inode for row in rows for inode in (row.inode, row.parent, row.other_inode, row.other_parent) if inode}
     named = [(row.parent, row.name) for row in rows] + [(row.other_parent, row.other_name) for row in rows]
@@ -97,6 +118,7 @@ def _changes(connection: Connection, access: Access, cursor: Cursor, limit: int)
         workspace=access.workspace,
         status=FeedStatus.CHANGES,
         cursor=workspaces.cursor_at(connection, access, cursor.incarnation, end),
+        since=cursor.seq,
         inodes=list(states.values()),
         dentries=[_dentry(place, *names.get(place, (NO_INODE, end))) for place in places],
         made=[row.inode for row in rows if row.kind == "create" and _is_directory(states.get(row.inode))],
@@ -115,7 +137,7 @@ def _dentry(place: Place, inode: InodeId, seq: Seq) -> DentryState:
 def _whole_commits(connection: Connection, access: Access, after: Seq, limit: int) -> Sequence[Any]:
     """The changes of the commits after a seq: as many whole commits as `limit` rows hold, but at least one."""
     c = schema.changes.c
-    names = ("seq", "kind", "inode", "parent", "name", "other_inode", "other_parent", "other_name")
+    names = ("seq", "n", "kind", "inode", "parent", "name", "other_inode", "other_parent", "other_name")
 
     def rows(*wanted: ColumnElement[bool], most: int | None = None) -> Sequence[Any]:
         statement = select(*(c[name] for name in names)).where(c.account == access.account)

@@ -404,14 +404,17 @@ class FeedStatus(enum.StrEnum):
 
 
 class FeedPage(Message, kw_only=True):
-    """Changes of one workspace up to `cursor`: the state, as of `cursor`, of all that changed since the cursor sent.
+    """Changes of one workspace up to `cursor`: the state, as of `cursor`, of all that changed since a seq.
 
-    Whole commits only. Inodes without a name left have `nlink` 0. Applying a page twice does no harm.
+    Whole commits only, none of those between left out: a device whose cursor is not at `since` does not take the page.
+    Inodes without a name left have `nlink` 0. Applying a page twice does no harm.
     """
 
     workspace: WorkspaceId
     status: FeedStatus
     cursor: Cursor
+    since: Seq = Seq(0)
+    """The seq of the cursor sent, behind which the changes begin."""
     inodes: list[InodeState] = []
     dentries: list[DentryState] = []
     made: list[InodeId] = []

@@ -2,9 +2,11 @@
 
 Owns the order of steps: a page and its cursor are one transaction of the replica; then the overlay gives up what the
 replica now has, the caches in front forget what changed, and at last the kernel is told of what differs from what it
-was shown. Invariant: the cursor never moves without the page it belongs to.
+was shown. Invariants: the cursor never moves without the page it belongs to; a page that does not begin at the cursor
+is not applied, but asked for once more, and then the replica begins again.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -24,8 +26,12 @@ from drivefs.sync.ends import Ends
 from drivefs.sync.happenings import NameChange
 from drivefs.sync.presence import Presence
 
+log = logging.getLogger(__name__)
+
 POLL_SECONDS = 50.0
 PAGE_CHANGES = 1000
+MOST_GAPS = 1
+"""How often in a row a page that does not fit is asked for again."""
 LET_GO_MUTATIONS = 32
 LET_GO_PAUSE_SECONDS = 0.005
 
@@ -79,6 +85,7 @@ class Follower:
         """Hears of each page before it is applied."""
         self.presence: Presence | None = None
         """Hears what others are sending, and says what is pending; None: nobody wants to know."""
+        self._gap_count = 0
         ends.local.journal.uncovered = self.uncovered
 
     async def poll(self, wait_seconds: float = POLL_SECONDS) -> Polled:
@@ -105,15 +112,26 @@ class Follower:
         reply = await self._remote.changes(request)
         lost = None
         for page in reply.pages:
-            if page.status is FeedStatus.CHANGES:
-                self.apply(page)
-            else:
-                lost = page
+            lost = self._take(page) or lost
         for told in reply.uploads:
             if presence is not None and told.workspace == self._workspace:
                 presence.incoming.heard(told)
         has_more = any(page.more for page in reply.pages)
         return Polled(bool(reply.pages), reply.retry_seconds, has_more, lost)
+
+    def _take(self, page: FeedPage) -> FeedPage | None:
+        """Apply a page; gives what says that the feed cannot go on, if it cannot."""
+        if page.status is not FeedStatus.CHANGES:
+            return page
+        cursor = self._local.replica.cursor(self._workspace)
+        if cursor is not None and page.since != cursor.seq:
+            self._gap_count += 1
+            log.warning("the feed goes on from commit %d, and this device is at %d", page.since, cursor.seq)
+            expired = msgspec.structs.replace(page, status=FeedStatus.EXPIRED)
+            return expired if self._gap_count > MOST_GAPS else None
+        self._gap_count = 0
+        self.apply(page)
+        return None
 
     def apply(self, page: FeedPage) -> None:
         """Apply one page and tell everyone whom it concerns."""

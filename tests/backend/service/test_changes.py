@@ -184,6 +184,38 @@ async def test_a_cursor_older_than_the_feed_has_expired(drive: Drive, laptop: De
     assert (await known(laptop, kept)).status is FeedStatus.CHANGES
 
 
+@pytest.mark.fault(42)
+@pytest.mark.parametrize("lost", ["the first", "one between", "part of one", "the last", "all"])
+async def test_a_feed_that_lacks_changes_is_not_given_as_if_it_were_whole(
+    drive: Drive, laptop: Device, lost: str
+) -> None:
+    start = await cursor_of(laptop)
+    for name in (b"a", b"b", b"c"):
+        await laptop.make(name)
+    await laptop.send(laptop.create(b"d", FILE), laptop.create(b"e", FILE))
+    head = await cursor_of(laptop)
+    assert (await known(laptop, start)).since == start.seq
+    c = schema.changes.c
+    which = {
+        "the first": c.seq == start.seq + 1,
+        "one between": c.seq == start.seq + 2,
+        "part of one": (c.seq == head.seq) & (c.n == 0),
+        "the last": c.seq == head.seq,
+        "all": c.seq > start.seq,
+    }[lost]
+    rows = await drive.fetch(schema.changes.select().where(which))
+    await drive.execute(delete(schema.changes).where(which))
+    cursor, statuses = start, []
+    while cursor != head and not statuses:
+        page = await known(laptop, cursor, 1)
+        assert page.since == cursor.seq or page.status is not FeedStatus.CHANGES
+        statuses += [page.status] if page.status is not FeedStatus.CHANGES else []
+        cursor = page.cursor
+    assert (statuses, cursor) == ([FeedStatus.EXPIRED], head)
+    assert await read(laptop, head) is None
+    await drive.execute(insert(schema.changes).values([dict(row._mapping) for row in rows]))
+
+
 async def test_a_workspace_that_one_is_no_member_of_is_gone(drive: Drive, laptop: Device) -> None:
     head = await cursor_of(laptop)
     stranger = await drive.stranger()
