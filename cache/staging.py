@@ -164,6 +164,15 @@ class Staging:
             Corrupt: the bytes are not those that were written.
         """
         data = self.peek(staged)
+        self._verify(staged, data, content)
+        assert data is not None, "it was verified"
+        return data
+
+    def load_into(self, staged: StagedRange, content: int, target: memoryview) -> None:
+        """The same into memory that has just the room for it; what is there after a failure is of no meaning."""
+        self._verify(staged, target if read_into(self.path(staged.file), staged, target) else None, content)
+
+    def _verify(self, staged: StagedRange, data: bytes | memoryview | None, content: int) -> None:
         if data is None:
             raise Corrupt(f"staging file {staged.file:016x} is gone, or shorter than what was written to it")
         if digest(data) != content:
@@ -171,7 +180,6 @@ class Staging:
             raise Corrupt(
                 f"bytes at offset {staged.offset} of staging file {staged.file:016x} do not match their checksum"
             )
-        return data
 
     def peek(self, staged: StagedRange) -> bytes | None:
         """The whole range as it is, or None if the file is gone or too short; for any thread."""
@@ -286,3 +294,15 @@ def read_range(path: Path, staged: StagedRange) -> bytes | None:
     finally:
         os.close(descriptor)
     return data if len(data) == staged.length else None
+
+
+def read_into(path: Path, staged: StagedRange, target: memoryview) -> bool:
+    """Read a range into memory of its length; False: the file is gone or too short."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return os.preadv(descriptor, [target], staged.offset) == staged.length
+    finally:
+        os.close(descriptor)

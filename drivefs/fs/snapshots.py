@@ -68,6 +68,29 @@ class Snapshot:
         parts += await self._verified(jobs)
         return b"".join(parts) if self.is_pending else bytes(length)
 
+    async def read_into(self, offset: int, target: memoryview) -> None:
+        """The same for as many bytes as there is room in `target`; what is staged is read into it as it is.
+
+        Raises:
+            as `read`.
+        """
+        found = extents.resolve(self._layers, offset, offset + len(target))
+        staged = [
+            StagedRange(each.source.file, each.offset, each.end - each.start)
+            for each in found
+            if isinstance(each.source, Staged)
+        ]
+        if len(staged) < len(found) or not self.is_pending:
+            target[:] = await self.read(offset, len(target))
+            return
+        try:
+            await self._reader.offload(fill_verified, self._reader.staging, self._staged_records(), staged, target)
+        except Corrupt:
+            if self.is_pending:
+                raise
+        if not self.is_pending:
+            target[:] = bytes(len(target))
+
     @property
     def is_pending(self) -> bool:
         """Whether the draft still has what was frozen."""
@@ -78,15 +101,19 @@ class Snapshot:
         """Bytes from staging, each record that they are part of verified as a whole."""
         if not wanted or not self.is_pending:
             return []
-        if self._records is None:
-            records = self._reader.drafts.records(self._content.inode, self.record)
-            self._records = sorted((each.staged, each.digest) for each in records if each.staged is not None)
         try:
-            return await self._reader.offload(load_verified, self._reader.staging, self._records, wanted)
+            return await self._reader.offload(load_verified, self._reader.staging, self._staged_records(), wanted)
         except Corrupt:
             if self.is_pending:
                 raise
             return []
+
+    def _staged_records(self) -> list[tuple[StagedRange, int]]:
+        """Where the records lie that it covers, with their checksums, in order."""
+        if self._records is None:
+            records = self._reader.drafts.records(self._content.inode, self.record)
+            self._records = sorted((each.staged, each.digest) for each in records if each.staged is not None)
+        return self._records
 
 
 def load_verified(
@@ -111,6 +138,30 @@ def load_verified(
             position += len(parts[-1])
         found.append(b"".join(parts))
     return found
+
+
+def fill_verified(
+    staging: Staging, records: Sequence[tuple[StagedRange, int]], wanted: Sequence[StagedRange], target: memoryview
+) -> None:
+    """Read ranges of staging files one behind the other into `target`; for a thread. `records` as in `load_verified`.
+
+    Raises:
+        cache.errors.Corrupt: a record that a range touches does not verify.
+    """
+    filled = 0
+    for file, offset, length in wanted:
+        position, end = offset, offset + length
+        while position < end:
+            record, checksum = records[bisect_right(records, (StagedRange(file, position, MAX_ID), MAX_ID)) - 1]
+            size = min(end, record.offset + record.length) - position
+            part = target[filled : filled + size]
+            if size == record.length:
+                staging.load_into(record, checksum, part)
+            else:
+                start = position - record.offset
+                part[:] = staging.load(record, checksum)[start : start + size]
+            position += size
+            filled += size
 
 
 def staged_piece(layer: Layer, start: int, end: int) -> StagedRange | None:

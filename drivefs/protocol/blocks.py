@@ -54,6 +54,10 @@ class Compression(enum.Enum):
     RAW = "raw"
 
 
+Parts = tuple[bytes, bytes | memoryview]
+"""A payload: its header, and what follows it."""
+
+
 class Frame(NamedTuple):
     """One block on its way; `payload` None says that the sender does not have it."""
 
@@ -82,6 +86,11 @@ def block_id(plaintext: bytes | memoryview) -> BlockId:
 
 def encode_payload(plaintext: bytes | memoryview, compression: Compression = Compression.AUTO) -> bytes:
     """Pack a block of 1 byte to 4 MiB for the wire and the store: a header, then the bytes, compressed if it helps."""
+    return b"".join(payload_parts(plaintext, compression))
+
+
+def payload_parts(plaintext: bytes | memoryview, compression: Compression = Compression.AUTO) -> Parts:
+    """The same in two parts. Where it does not help to compress, the second one is the plaintext itself, no copy."""
     length = len(plaintext)
     if not 0 < length <= MAX_BLOCK_BYTES:
         raise ValueError(f"a block has 1 to {MAX_BLOCK_BYTES} bytes, not {length}")
@@ -89,8 +98,8 @@ def encode_payload(plaintext: bytes | memoryview, compression: Compression = Com
         level = FAST_LEVEL if compression is Compression.FAST else DEFAULT_LEVEL
         packed = _compressed(plaintext, level)
         if _saves_enough(length, len(packed)):
-            return PAYLOAD_HEADER.pack(PAYLOAD_VERSION, Codec.ZSTD, length) + packed
-    return b"".join((PAYLOAD_HEADER.pack(PAYLOAD_VERSION, Codec.RAW, length), plaintext))
+            return PAYLOAD_HEADER.pack(PAYLOAD_VERSION, Codec.ZSTD, length), packed
+    return PAYLOAD_HEADER.pack(PAYLOAD_VERSION, Codec.RAW, length), plaintext
 
 
 def _is_worth_compressing(plaintext: bytes | memoryview) -> bool:
@@ -180,6 +189,12 @@ def frame(block: BlockId, payload: bytes | None) -> list[bytes]:
     if payload is None:
         return [FRAME_HEADER.pack(block, NOT_HERE)]
     return [FRAME_HEADER.pack(block, len(payload)), payload]
+
+
+def frame_parts(block: BlockId, payload: Parts) -> tuple[bytes, bytes | memoryview]:
+    """The same of a payload in parts: all headers, and what follows them."""
+    header, body = payload
+    return FRAME_HEADER.pack(block, len(header) + len(body)) + header, body
 
 
 class FrameReader:

@@ -179,9 +179,9 @@ class Remote:
             routes.LOST.format(workspace=workspace), messages.LostRequest(after=after), messages.LostReply
         )
 
-    async def put_blocks(self, workspace: WorkspaceId, payloads: Sequence[tuple[BlockId, bytes]]) -> None:
+    async def put_blocks(self, workspace: WorkspaceId, payloads: Sequence[tuple[BlockId, codec.Parts]]) -> None:
         """Send payloads, together up to `messages.MAX_TRANSFER_BYTES`; on return they are durable there and pinned."""
-        body = tuple(part for block, payload in payloads for part in codec.frame(block, payload))
+        body = tuple(part for block, payload in payloads for part in codec.frame_parts(block, payload))
         seconds = transfer_seconds(sum(map(len, body)))
         policy = retry.Policy(attempts=3, attempt_seconds=seconds, total_seconds=2 * seconds)
         exchange = Exchange(routes.PUT_BLOCKS.format(workspace=workspace), body, sends=routes.FRAMED)

@@ -142,7 +142,7 @@ class Exchange:
     """
 
     path: str
-    body: tuple[bytes, ...] = ()
+    body: tuple[bytes | memoryview, ...] = ()
     method: str = "POST"
     sends: str = routes.MSGPACK
     expects: str = routes.MSGPACK
@@ -334,7 +334,7 @@ def _describe(exchange: Exchange) -> dict[str, str]:
     return {"content-type": exchange.sends, "content-length": str(sum(map(len, exchange.body)))}
 
 
-async def _pieces(body: Iterable[bytes]) -> AsyncIterator[Any]:
+async def _pieces(body: Iterable[bytes | memoryview]) -> AsyncIterator[Any]:
     """The parts of a body in pieces of `WRITE_PIECE_BYTES`: small ones joined, long ones sliced without a copy: any
     buffer is sent as bytes are."""
     small: list[bytes | memoryview] = []

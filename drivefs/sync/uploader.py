@@ -49,6 +49,10 @@ class Snapshot(Protocol):
         """Exactly these bytes, fetching base blocks where needed."""
         ...
 
+    async def read_into(self, offset: int, target: memoryview) -> None:
+        """The same for as many bytes as there is room in `target`."""
+        ...
+
 
 class BlockSink(Protocol):
     """The part of the backend that takes blocks."""
@@ -57,7 +61,7 @@ class BlockSink(Protocol):
         """Which of the blocks to send; the others are pinned."""
         ...
 
-    async def put_blocks(self, workspace: WorkspaceId, payloads: list[tuple[BlockId, bytes]]) -> None:
+    async def put_blocks(self, workspace: WorkspaceId, payloads: list[tuple[BlockId, codec.Parts]]) -> None:
         """Send payloads; on return they are durable on the backend and pinned."""
         ...
 
@@ -66,7 +70,7 @@ class BlockKeeper(Protocol):
     """The local cache of blocks."""
 
     async def keep(self, blocks: list[tuple[BlockId, bytes | memoryview]]) -> None:
-        """Put plaintexts into the cache, as far as there is room."""
+        """Put plaintexts into the cache, as far as there is room; nothing refers to them after the return."""
         ...
 
 
@@ -77,6 +81,29 @@ class _Window:
     first: int
     plaintexts: list[memoryview]
     is_copied: list[bool]
+
+
+@dataclass(slots=True)
+class _Stretch:
+    """Plaintexts of blocks that follow each other, and the memory in which they lie."""
+
+    plaintexts: list[memoryview]
+    memory: bytearray
+
+
+class _Memory:
+    """Memory for windows, used again and again: having it made anew for each takes longer than filling it."""
+
+    def __init__(self) -> None:
+        self._free: list[bytearray] = []
+
+    def take(self) -> bytearray:
+        """Memory for one window; what is in it is of no meaning."""
+        return self._free.pop() if self._free else bytearray(WINDOW_BYTES)
+
+    def give_back(self, memory: bytearray) -> None:
+        """Nobody refers to it any more."""
+        self._free.append(memory)
 
 
 @dataclass(slots=True)
@@ -121,9 +148,9 @@ class Uploader:
         """
         compression = codec.Compression.FAST if snapshot.size > FAST_ABOVE_BYTES else codec.Compression.AUTO
         refs: list[BlockRef] = []
-        slots = trio.Semaphore(PARALLEL_WINDOWS)
+        slots, memory = trio.Semaphore(PARALLEL_WINDOWS), _Memory()
 
-        async def finish(window: _Window) -> None:
+        async def finish(window: _Window, stretch: _Stretch) -> None:
             try:
                 ids = await self._store(window, compression)
                 for position, (block, plaintext) in enumerate(zip(ids, window.plaintexts, strict=True)):
@@ -131,11 +158,12 @@ class Uploader:
                 done = sum(map(len, window.plaintexts))
                 self.traffic.content_bytes += done
                 progress(done)
+                memory.give_back(stretch.memory)
             finally:
                 slots.release()
 
         with _alone():
-            async with aclosing(self._pieces(snapshot)) as pieces, trio.open_nursery() as nursery:
+            async with aclosing(self._pieces(snapshot, memory)) as pieces, trio.open_nursery() as nursery:
                 offset = 0
                 async for piece in pieces:
                     if isinstance(piece, tuple):
@@ -144,14 +172,17 @@ class Uploader:
                         progress(kept_bytes)
                         offset += kept_bytes
                         continue
-                    window = _Window(len(refs), piece, _is_copied(snapshot, offset, piece))
-                    refs.extend([BlockRef(BlockId(b""), 0)] * len(piece))
-                    offset += sum(map(len, piece))
+                    plaintexts = piece.plaintexts
+                    window = _Window(len(refs), plaintexts, _is_copied(snapshot, offset, plaintexts))
+                    refs.extend([BlockRef(BlockId(b""), 0)] * len(plaintexts))
+                    offset += sum(map(len, plaintexts))
                     await slots.acquire()
-                    nursery.start_soon(finish, window)
+                    nursery.start_soon(finish, window, piece)
         return refs
 
-    async def _pieces(self, snapshot: Snapshot) -> AsyncGenerator[tuple[BlockRef, ...] | list[memoryview], None]:
+    async def _pieces(
+        self, snapshot: Snapshot, memory: _Memory
+    ) -> AsyncGenerator[tuple[BlockRef, ...] | _Stretch, None]:
         """The content in order: runs of kept blocks of the base, and windows of plaintexts cut anew."""
         base = recut.Base(snapshot.base_blocks, snapshot.dirty_ranges(), snapshot.size)
         position = 0
@@ -160,28 +191,34 @@ class Uploader:
                 yield kept
                 position += sum(ref.size_bytes for ref in kept)
                 continue
-            async with aclosing(self._cut(snapshot, base, position)) as cut:
-                async for plaintexts in cut:
-                    yield plaintexts
-                    position += sum(map(len, plaintexts))
+            async with aclosing(self._cut(snapshot, base, position, memory)) as cut:
+                async for stretch in cut:
+                    yield stretch
+                    position += sum(map(len, stretch.plaintexts))
 
-    async def _cut(self, snapshot: Snapshot, base: recut.Base, start: int) -> AsyncGenerator[list[memoryview], None]:
-        """Cut from `start` on, until a cut meets a kept block of the base or the content ends."""
-        buffer, position = b"", start
+    async def _cut(
+        self, snapshot: Snapshot, base: recut.Base, start: int, memory: _Memory
+    ) -> AsyncGenerator[_Stretch, None]:
+        """Cut from `start` on, until a cut meets a kept block of the base or the content ends.
+
+        What lies behind the last cut of a window is read again with the next one: that costs less than moving it.
+        """
+        position = start
         while position < snapshot.size:
-            reach = max(base.cut_until(position), position + len(buffer) + codec.MAX_BLOCK_BYTES)
+            reach = max(base.cut_until(position), position + codec.MAX_BLOCK_BYTES)
             reach = min(reach, position + WINDOW_BYTES, snapshot.size)
-            buffer += await snapshot.read(position + len(buffer), reach - position - len(buffer))
-            lengths = await self._offload(_cut_lengths, buffer, reach == snapshot.size)
+            whole = memory.take()
+            window = memoryview(whole)[: reach - position]
+            await snapshot.read_into(position, window)
+            lengths = await self._offload(_cut_lengths, window, reach == snapshot.size)
             plaintexts, used, met = [], 0, False
             for length in lengths:
-                plaintexts.append(memoryview(buffer)[used : used + length])
+                plaintexts.append(window[used : used + length])
                 used += length
                 if met := bool(base.kept_from(position + used)):
                     break
-            yield plaintexts
+            yield _Stretch(plaintexts, whole)
             position += used
-            buffer = buffer[used:]
             if met:
                 return
 
@@ -194,13 +231,14 @@ class Uploader:
         by_id = dict(zip(ids, plaintexts, strict=True))
         missing = await self._sink.missing(self._workspace, list(by_id))
         payloads = await self._offload(_encode_all, [by_id[block] for block in missing], compression)
-        total, batch = 0, list[tuple[BlockId, bytes]]()
+        total, batch = 0, list[tuple[BlockId, codec.Parts]]()
         for block, payload in zip(missing, payloads, strict=True):
-            if batch and total + len(payload) > WINDOW_BYTES:
+            size_bytes = sum(map(len, payload))
+            if batch and total + size_bytes > WINDOW_BYTES:
                 await self._put(batch)
                 total, batch = 0, []
             batch.append((block, payload))
-            total += len(payload)
+            total += size_bytes
         if batch:
             await self._put(batch)
         kept = zip(ids, plaintexts, window.is_copied, strict=True)
@@ -212,9 +250,9 @@ class Uploader:
         payloads = await self._offload(_encode_all, [memoryview(plaintext)], codec.Compression.AUTO)
         await self._put([(block, payloads[0])])
 
-    async def _put(self, batch: list[tuple[BlockId, bytes]]) -> None:
+    async def _put(self, batch: list[tuple[BlockId, codec.Parts]]) -> None:
         await self._sink.put_blocks(self._workspace, batch)
-        self.traffic.sent_bytes += sum(len(payload) for _, payload in batch)
+        self.traffic.sent_bytes += sum(len(part) for _, payload in batch for part in payload)
 
 
 @contextmanager
@@ -239,9 +277,9 @@ def _hash_all(plaintexts: Sequence[memoryview]) -> list[BlockId]:
     return [codec.block_id(plaintext) for plaintext in plaintexts]
 
 
-def _encode_all(plaintexts: Sequence[memoryview], compression: codec.Compression) -> list[bytes]:
-    return [codec.encode_payload(plaintext, compression) for plaintext in plaintexts]
+def _encode_all(plaintexts: Sequence[memoryview], compression: codec.Compression) -> list[codec.Parts]:
+    return [codec.payload_parts(plaintext, compression) for plaintext in plaintexts]
 
 
-def _cut_lengths(buffer: bytes, final: bool) -> list[int]:
+def _cut_lengths(buffer: memoryview, final: bool) -> list[int]:
     return codec.cut(buffer, final=final)

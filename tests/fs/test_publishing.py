@@ -332,4 +332,25 @@ def test_dirty_bytes_that_rotted_are_never_read_as_good(bench: FsBench, length: 
 
     with pytest.raises(Corrupt):
         bench.content_of(snapshot)
+    for start, end in [(0, length), (1, length - 1)]:
+        with pytest.raises(Corrupt):
+            bench.run(snapshot.read_into, start, memoryview(bytearray(end - start)))
     bench.unlink(b"file")
+
+
+def test_what_is_frozen_is_read_into_memory_as_it_is_read_otherwise(bench: FsBench) -> None:
+    inode = bench.file(b"file", bytes(range(256)) * 300)
+    number = bench.open_file(inode)
+    for place in (70_000, 200_000, 100_000, 400_000):
+        bench.fs.write(number, place, bytes([place % 251]) * 90_000)
+    bench.fs.release(number)
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    whole = bench.content_of(snapshot)
+    for start, end in [(0, 490_000), (69_999, 70_001), (75_000, 150_000), (150_000, 350_000), (399_000, 490_000)]:
+        target = bytearray(b"?" * (end - start))
+        bench.run(snapshot.read_into, start, memoryview(target))
+        assert target == whole[start:end]
+    bench.unlink(b"file")
+    bench.run(snapshot.read_into, 0, memoryview(target))
+    assert target == bytes(len(target)), "nothing of it is left"

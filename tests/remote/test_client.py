@@ -29,6 +29,11 @@ def payloads(*seeds: int, size: int = 1000) -> list[tuple[BlockId, bytes]]:
     return [(codec.block_id(each), codec.encode_payload(each, codec.Compression.RAW)) for each in plaintexts]
 
 
+def in_parts(sent: list[tuple[BlockId, bytes]]) -> list[tuple[BlockId, codec.Parts]]:
+    header_bytes = codec.PAYLOAD_HEADER.size
+    return [(block, (payload[:header_bytes], memoryview(payload)[header_bytes:])) for block, payload in sent]
+
+
 def framed(*frames: tuple[BlockId, bytes | None]) -> bytes:
     return b"".join(part for block, payload in frames for part in codec.frame(block, payload))
 
@@ -362,7 +367,7 @@ def test_blocks_are_sent_as_frames(sizes: list[int]) -> None:
     sent = [each for seed, size in enumerate(sizes) for each in payloads(seed, size=size)]
 
     async def scenario(world: World) -> None:
-        await world.remote.put_blocks(WORKSPACE, sent)
+        await world.remote.put_blocks(WORKSPACE, in_parts(sent))
         head, body = world.server.requests[0]
         assert body == framed(*sent)
         assert routes.FRAMED.encode() in head
@@ -374,7 +379,7 @@ def test_blocks_are_sent_as_frames(sizes: list[int]) -> None:
 def test_blocks_count_as_sent_only_if_all_were_taken() -> None:
     async def scenario(world: World) -> None:
         with pytest.raises(errors.Offline):
-            await world.remote.put_blocks(WORKSPACE, payloads(1, 2))
+            await world.remote.put_blocks(WORKSPACE, in_parts(payloads(1, 2)))
 
     run(says(message(messages.PutReply(stored_count=1))), scenario)
 
@@ -382,7 +387,7 @@ def test_blocks_count_as_sent_only_if_all_were_taken() -> None:
 def test_an_upload_that_is_refused_before_its_end_says_why() -> None:
     async def scenario(world: World) -> None:
         with pytest.raises(errors.Refused) as caught:
-            await world.remote.put_blocks(WORKSPACE, payloads(1))
+            await world.remote.put_blocks(WORKSPACE, in_parts(payloads(1)))
         assert caught.value.code is Code.OVER_QUOTA
 
     run(says(problem("over_quota")), scenario)

@@ -32,12 +32,13 @@ class Backend:
         await trio.lowlevel.checkpoint()
         return [block for block in blocks if block not in self.held]
 
-    async def put_blocks(self, workspace: WorkspaceId, payloads: list[tuple[BlockId, bytes]]) -> None:
+    async def put_blocks(self, workspace: WorkspaceId, payloads: list[tuple[BlockId, codec.Parts]]) -> None:
         await trio.lowlevel.checkpoint()
         for block, payload in payloads:
-            self.held[block] = codec.decode_payload(payload, block)
+            self.held[block] = codec.decode_payload(b"".join(payload), block)
             self.sent_bytes += len(self.held[block])
-        self.largest_request_bytes = max(self.largest_request_bytes, sum(len(payload) for _, payload in payloads))
+        request_bytes = sum(len(part) for _, payload in payloads for part in payload)
+        self.largest_request_bytes = max(self.largest_request_bytes, request_bytes)
 
     async def keep(self, blocks: list[tuple[BlockId, bytes | memoryview]]) -> None:
         await trio.lowlevel.checkpoint()
@@ -73,6 +74,9 @@ class Frozen:
         self.read_bytes += length
         return self.data[offset : offset + length]
 
+    async def read_into(self, offset: int, target: memoryview) -> None:
+        target[:] = await self.read(offset, len(target))
+
 
 def uploader(backend: Backend) -> Uploader:
     return Uploader(backend, backend, trio.to_thread.run_sync, WorkspaceId(1))
@@ -87,7 +91,7 @@ def stored(backend: Backend, content: Frozen) -> list[BlockRef]:
 
 def test_what_keeps_a_large_content_from_being_stored_is_told_as_it_is() -> None:
     class Gone(Backend):
-        async def put_blocks(self, workspace: WorkspaceId, payloads: list[tuple[BlockId, bytes]]) -> None:
+        async def put_blocks(self, workspace: WorkspaceId, payloads: list[tuple[BlockId, codec.Parts]]) -> None:
             raise errors.Offline("gone")
 
     with pytest.raises(errors.Offline, match="gone"):
