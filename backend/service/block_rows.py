@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, update
 
+from backend.metadata.queries import is_asked
 from backend.metadata.schema import BlockState, CopyState, accounts, block_copies, blocks, pins, stores
 from backend.service.ground import Limits
 from drivefs.protocol.errors import Code, ProtocolError
@@ -21,6 +22,53 @@ STORE = 1
 FIRST_GENERATION = 1
 MAX_IN_QUERY = 500
 HERE = (BlockState.STORED, BlockState.CONDEMNED)
+
+
+# -- statements that most requests need, each made once --------------------------------------------------------------
+
+_COPY = ("block", "generation", "key", "object", "offset", "length")
+_own, _own_copy, _own_pin = (table.c.account == bindparam("account") for table in (blocks, block_copies, pins))
+_same = (block_copies.c.account == blocks.c.account) & (block_copies.c.block == blocks.c.block)
+_same &= block_copies.c.generation == blocks.c.generation
+
+
+def _known() -> Select[Any]:
+    whole = _same & (block_copies.c.store == STORE) & (block_copies.c.state == CopyState.STORED)
+    columns = (blocks.c.block, blocks.c.state, blocks.c.generation, blocks.c.size_bytes, blocks.c.refs)
+    statement = select(*columns, block_copies.c.object.is_not(None)).outerjoin(block_copies, whole)
+    return statement.where(_own, is_asked(blocks.c.block))
+
+
+def _places() -> Select[Any]:
+    columns = [*(block_copies.c[name] for name in _COPY), block_copies.c.state == CopyState.OWED]
+    statement = select(*columns).join(blocks, _same).where(_own_copy, is_asked(block_copies.c.block))
+    return statement.where(block_copies.c.store == STORE, blocks.c.state.in_(HERE))
+
+
+def _pinned_size() -> Select[Any]:
+    pinned = select(pins.c.block).where(_own_pin, is_asked(pins.c.block))
+    statement = select(func.coalesce(func.sum(blocks.c.size_bytes), 0))
+    return statement.where(_own, blocks.c.refs == 0, blocks.c.block.in_(pinned))
+
+
+_KNOWN = _known()
+_PLACES = _places()
+_PINNED_SIZE = _pinned_size()
+_PINS = select(pins.c.block, pins.c.device, pins.c.proven).where(_own_pin, is_asked(pins.c.block))
+_EXPIRED = (
+    select(pins.c.block, pins.c.device).where(_own_pin, pins.c.expires_ns < bindparam("now_ns")).limit(MAX_IN_QUERY)
+)
+_UNPIN = delete(pins).where(_own_pin, pins.c.device == bindparam("device"), is_asked(pins.c.block))
+_ROOM = select(accounts.c.quota_bytes, accounts.c.stored_bytes, accounts.c.pinned_bytes).where(
+    accounts.c.account == bindparam("account")
+)
+_LOCK = select(accounts.c.account).where(accounts.c.account == bindparam("account")).with_for_update()
+_ADD_PINNED = (
+    update(accounts)
+    .where(accounts.c.account == bindparam("key"))
+    .values(pinned_bytes=accounts.c.pinned_bytes + bindparam("more"))
+)
+_INSERT_BLOCKS, _INSERT_COPIES, _INSERT_PINS = insert(blocks), insert(block_copies), insert(pins)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +138,8 @@ def portions(ids: Collection[BlockId]) -> Iterator[list[BlockId]]:
 def known_blocks(connection: Connection, account: AccountId, ids: Collection[BlockId]) -> dict[BlockId, KnownBlock]:
     """Load what is known of these blocks; those without a row are left out."""
     found = {}
-    whole = (
-        (block_copies.c.account == blocks.c.account)
-        & (block_copies.c.block == blocks.c.block)
-        & (block_copies.c.generation == blocks.c.generation)
-        & (block_copies.c.store == STORE)
-        & (block_copies.c.state == CopyState.STORED)
-    )
-    columns = (blocks.c.block, blocks.c.state, blocks.c.generation, blocks.c.size_bytes, blocks.c.refs)
     for some in portions(ids):
-        statement = (
-            select(*columns, block_copies.c.object.is_not(None))
-            .outerjoin(block_copies, whole)
-            .where(blocks.c.account == account, blocks.c.block.in_(some))
-        )
-        for block, state, *rest in connection.execute(statement):
+        for block, state, *rest in connection.execute(_KNOWN, {"account": account, "asked": some}):
             found[BlockId(block)] = KnownBlock(BlockId(block), BlockState(state), *rest)
     return found
 
@@ -112,25 +147,8 @@ def known_blocks(connection: Connection, account: AccountId, ids: Collection[Blo
 def places(connection: Connection, account: AccountId, ids: Collection[BlockId]) -> dict[BlockId, CopyPlace]:
     """Where the copies of those blocks lie that are here, or were the last time anybody looked for them."""
     found = {}
-    names = ("block", "generation", "key", "object", "offset", "length")
-    columns = [*(block_copies.c[name] for name in names), block_copies.c.state == CopyState.OWED]
     for some in portions(ids):
-        statement = (
-            select(*columns)
-            .join(
-                blocks,
-                (blocks.c.account == block_copies.c.account)
-                & (blocks.c.block == block_copies.c.block)
-                & (blocks.c.generation == block_copies.c.generation),
-            )
-            .where(
-                block_copies.c.account == account,
-                block_copies.c.block.in_(some),
-                block_copies.c.store == STORE,
-                blocks.c.state.in_(HERE),
-            )
-        )
-        for row in connection.execute(statement):
+        for row in connection.execute(_PLACES, {"account": account, "asked": some}):
             place = CopyPlace(*row)
             found[place.block] = place
     return found
@@ -224,8 +242,7 @@ def forget_unreadable(connection: Connection, account: AccountId, block: BlockId
 
 def drop_expired_pins(connection: Connection, account: AccountId, now_ns: int) -> None:
     """Drop pins that have run out, a bounded number at a time, and give their bytes back to the quota."""
-    statement = select(pins.c.block, pins.c.device).where(pins.c.account == account, pins.c.expires_ns < now_ns)
-    expired = connection.execute(statement.limit(MAX_IN_QUERY)).all()
+    expired = connection.execute(_EXPIRED, {"account": account, "now_ns": now_ns}).all()
     if not expired:
         return
     ids = {BlockId(row.block) for row in expired}
@@ -237,8 +254,7 @@ def drop_expired_pins(connection: Connection, account: AccountId, now_ns: int) -
 
 def room_bytes(connection: Connection, account: AccountId, limits: Limits) -> int:
     """How much of the quota is free; negative when more is in use than is allowed now."""
-    columns = (accounts.c.quota_bytes, accounts.c.stored_bytes, accounts.c.pinned_bytes)
-    row = connection.execute(select(*columns).where(accounts.c.account == account)).one()
+    row = connection.execute(_ROOM, {"account": account}).one()
     quota = limits.quota_bytes if row.quota_bytes is None else row.quota_bytes
     return int(quota - row.stored_bytes - row.pinned_bytes)
 
@@ -257,7 +273,7 @@ def _is_wanted(known: KnownBlock | None, written: StoredBlock) -> bool:
 
 
 def _lock_account(connection: Connection, account: AccountId) -> None:
-    connection.execute(select(accounts.c.account).where(accounts.c.account == account).with_for_update())
+    connection.execute(_LOCK, {"account": account})
 
 
 def _refuse_over_quota(connection: Connection, account: AccountId, limits: Limits) -> None:
@@ -281,7 +297,7 @@ def _insert_blocks(connection: Connection, pin: Pin, fresh: Iterable[StoredBlock
         for each in fresh
     ]
     if rows:
-        connection.execute(insert(blocks), rows)
+        connection.execute(_INSERT_BLOCKS, rows)
 
 
 def _store_again(connection: Connection, pin: Pin, written: StoredBlock) -> None:
@@ -311,7 +327,7 @@ def _insert_copies(connection: Connection, account: AccountId, wanted: Sequence[
         for each in wanted
     ]
     if rows:
-        connection.execute(insert(block_copies), rows)
+        connection.execute(_INSERT_COPIES, rows)
 
 
 def _drop_copy(connection: Connection, account: AccountId, place: CopyPlace) -> None:
@@ -326,12 +342,11 @@ def _pin(connection: Connection, pin: Pin, here: Sequence[KnownBlock]) -> None:
     pinned: set[BlockId] = set()
     proven: set[BlockId] = set()
     for some in portions(ids):
-        statement = select(pins.c.block, pins.c.device, pins.c.proven)
-        found = connection.execute(statement.where(pins.c.account == pin.account, pins.c.block.in_(some))).all()
+        own = {"account": pin.account, "asked": some}
+        found = connection.execute(_PINS, own).all()
         pinned.update(row.block for row in found)
         proven.update(row.block for row in found if row.device == pin.device and row.proven)
-        own = (pins.c.account == pin.account) & (pins.c.device == pin.device) & (pins.c.block.in_(some))
-        connection.execute(delete(pins).where(own))
+        connection.execute(_UNPIN, {**own, "device": pin.device})
     rows = [
         {
             "account": pin.account,
@@ -343,7 +358,7 @@ def _pin(connection: Connection, pin: Pin, here: Sequence[KnownBlock]) -> None:
         for block in ids
     ]
     if rows:
-        connection.execute(insert(pins), rows)
+        connection.execute(_INSERT_PINS, rows)
     _revive(connection, pin.account, [known for known in here if known.state is BlockState.CONDEMNED])
     added = sum(known.size_bytes for known in here if known.refs == 0 and known.block not in pinned)
     _add_pinned_bytes(connection, pin.account, added)
@@ -356,15 +371,10 @@ def _revive(connection: Connection, account: AccountId, condemned: Sequence[Know
 
 
 def _pinned_without_refs(connection: Connection, account: AccountId, ids: Collection[BlockId]) -> int:
-    pinned = select(pins.c.block).where(pins.c.account == account, pins.c.block.in_(ids))
-    statement = select(func.coalesce(func.sum(blocks.c.size_bytes), 0)).where(
-        blocks.c.account == account, blocks.c.refs == 0, blocks.c.block.in_(pinned)
-    )
-    total: Any = connection.execute(statement).scalar_one()
+    total: Any = connection.execute(_PINNED_SIZE, {"account": account, "asked": list(ids)}).scalar_one()
     return int(total)
 
 
 def _add_pinned_bytes(connection: Connection, account: AccountId, count: int) -> None:
     if count:
-        more = accounts.c.pinned_bytes + count
-        connection.execute(update(accounts).where(accounts.c.account == account).values(pinned_bytes=more))
+        connection.execute(_ADD_PINNED, {"key": account, "more": count})

@@ -38,6 +38,8 @@ MAX_LOST = 1000
 """How many lost blocks a device is asked for at once."""
 
 Send = Callable[[list[bytes]], Awaitable[None]]
+Opened = dict[BlockId, bytes | None]
+"""Payloads by block; None: it is damaged or gone. What the store did not give is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,8 @@ class Blocks:
     async def send(self, located: Located, send: Send) -> None:
         """Open blocks and hand them on as frames, in the order asked for; reads ahead while it sends.
 
-        A block that is not here, or does not open, is framed as such: never other bytes in its place.
+        A block that is not here, or does not open, is framed as such: never other bytes in its place. One that the
+        store does not give now is left out, and asked for again.
         """
         async with self._sending:
             ready: list[bytes] = []
@@ -149,23 +152,27 @@ class Blocks:
         here = [located.places[block] for block in portion if block in located.places]
         keys = {place.key: await self._keys.numbered(located.account, place.key) for place in here}
         async with self._reading:
-            payloads: dict[BlockId, bytes] = await self._ground.offload(self._open, located.account, here, keys)
+            opened: Opened = await self._ground.offload(self._open, located.account, here, keys)
         for place in here:
-            if place.is_owed is (place.block in payloads):
+            if place.block in opened and place.is_owed is (opened[place.block] is not None):
                 mark = block_rows.mark_found if place.is_owed else block_rows.mark_lost
                 await self._ground.database.write(mark, located.account, place)
-        return [part for block in portion for part in codec.frame(block, payloads.get(block))]
+        answered = [block for block in portion if block in opened or block not in located.places]
+        return [part for block in answered for part in codec.frame(block, opened.get(block))]
 
     def _open(
         self, account: AccountId, places: list[block_rows.CopyPlace], keys: dict[int, sealed.AccountKey]
-    ) -> dict[BlockId, bytes]:
-        payloads = {}
+    ) -> Opened:
+        opened: Opened = {}
         for place in places:
             try:
-                payloads[place.block] = sealing.open_copy(self._ground.store, account, place, keys[place.key])
+                opened[place.block] = sealing.open_copy(self._ground.store, account, place, keys[place.key])
             except errors.StoreError as error:
                 log.error("block %s of account %d cannot be read: %s", place.block.hex(), account, error)
-        return payloads
+                opened[place.block] = None
+            except OSError as error:
+                log.error("block %s of account %d cannot be read now: %s", place.block.hex(), account, error)
+        return opened
 
     async def _keep(self, pin: block_rows.Pin, intake: Intake) -> None:
         """Record what the intake has made durable; delete the objects that turn out not to be needed."""

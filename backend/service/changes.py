@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, select
 
 from backend.metadata import schema
 from backend.service import cursors, history, ids, uploads, workspaces
@@ -136,17 +136,22 @@ def _dentry(place: Place, inode: InodeId, seq: Seq) -> DentryState:
 
 def _whole_commits(connection: Connection, access: Access, after: Seq, limit: int) -> Sequence[Any]:
     """The changes of the commits after a seq: as many whole commits as `limit` rows hold, but at least one."""
-    c = schema.changes.c
-    names = ("seq", "n", "kind", "inode", "parent", "name", "other_inode", "other_parent", "other_name")
-
-    def rows(*wanted: ColumnElement[bool], most: int | None = None) -> Sequence[Any]:
-        statement = select(*(c[name] for name in names)).where(c.account == access.account)
-        statement = statement.where(c.workspace == access.workspace, *wanted).order_by(c.seq, c.n).limit(most)
-        return connection.execute(statement).all()
-
-    found = rows(c.seq > after, most=limit + 1)
+    here = {"account": access.account, "workspace": access.workspace}
+    found = connection.execute(_CHANGES_AFTER, {**here, "after": after, "most": limit + 1}).all()
     if len(found) <= limit:
         return found
     last = found[-1].seq
     whole = [row for row in found if row.seq < last]
-    return whole or rows(c.seq == last)
+    return whole or connection.execute(_CHANGES_OF, {**here, "of": last}).all()
+
+
+def _changes_where(wanted: ColumnElement[bool]) -> Select[Any]:
+    c = schema.changes.c
+    names = ("seq", "n", "kind", "inode", "parent", "name", "other_inode", "other_parent", "other_name")
+    statement = select(*(c[name] for name in names)).where(c.account == bindparam("account"))
+    return statement.where(c.workspace == bindparam("workspace"), wanted).order_by(c.seq, c.n)
+
+
+_seq = schema.changes.c.seq
+_CHANGES_AFTER = _changes_where(_seq > bindparam("after")).limit(bindparam("most"))
+_CHANGES_OF = _changes_where(_seq == bindparam("of"))

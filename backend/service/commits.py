@@ -8,7 +8,7 @@ and their times strictly increase; the answer to an op is stored in the transact
 from weakref import WeakValueDictionary
 
 import anyio
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from backend.metadata import schema
 from backend.metadata.schema import Role
@@ -133,10 +133,16 @@ def _require_history(connection: Connection, access: Access, incarnation: Incarn
     )
 
 
+_a = schema.accounts.c
+_FIGURES = (
+    select(_a.stored_bytes, _a.pinned_bytes, _a.quota_bytes, _a.file_bytes)
+    .where(_a.account == bindparam("account"))
+    .with_for_update()
+)
+
+
 def _figures(connection: Connection, account: AccountId, ground: Ground) -> Account:
-    a = schema.accounts
-    columns = select(a.c.stored_bytes, a.c.pinned_bytes, a.c.quota_bytes, a.c.file_bytes)
-    row = connection.execute(columns.where(a.c.account == account).with_for_update()).one()
+    row = connection.execute(_FIGURES, {"account": account}).one()
     limits = ground.limits
     return Account(
         stored_bytes=row.stored_bytes,

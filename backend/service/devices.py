@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, Update, bindparam, func, select, update
 
 from backend.metadata import schema
 from backend.notify import hub
@@ -180,6 +180,10 @@ def _row(device: DeviceId, sighting: _Sighting, until_ns: int) -> dict[str, Any]
 
 
 def _write(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    connection.execute(_SIGHTED, list(rows))
+
+
+def _sighted() -> Update:
     d = schema.devices
     values: dict[str, Any] = {
         "last_seen_ns": bindparam("seen"),
@@ -187,7 +191,10 @@ def _write(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
         "pending_mutations": func.coalesce(bindparam("mutations"), d.c.pending_mutations),
         "pending_bytes": func.coalesce(bindparam("bytes"), d.c.pending_bytes),
     }
-    connection.execute(update(d).where(d.c.device == bindparam("this")).values(values), list(rows))
+    return update(d).where(d.c.device == bindparam("this")).values(values)
+
+
+_SIGHTED = _sighted()
 
 
 def _list(connection: Connection, user: UserId) -> Sequence[Any]:

@@ -7,15 +7,55 @@ have no end. All functions run inside a read transaction of the caller's, so tha
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, Table, select
+from sqlalchemy import Connection, Select, Table, bindparam, select
 
 from backend.metadata import schema
-from backend.metadata.queries import select_in, select_in_pairs
+from backend.metadata.queries import are_asked, is_asked, select_in, select_in_pairs
 from backend.service.rows import INODE_COLUMNS, InodeRow, Place, inode_state
 from backend.service.workspaces import Access
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import InodeId, Seq
 from drivefs.protocol.model import InodeState
+
+
+def _valid(table: Table, *columns: str) -> Select[Any]:
+    """Rows of an account as of a seq; parameters `account` and `seq`."""
+    c = table.c
+    statement = select(*(c[name] for name in columns))
+    statement = statement.where(c.account == bindparam("account"), c.from_seq <= bindparam("seq"))
+    return statement.where(c.to_seq > bindparam("seq")) if "to_seq" in c else statement
+
+
+def _inodes(table: Table) -> Select[Any]:
+    own = table.c.workspace == bindparam("workspace")
+    return _valid(table, *INODE_COLUMNS).where(own, is_asked(table.c.inode))
+
+
+def _children(table: Table) -> Select[Any]:
+    c = table.c
+    statement = _valid(table, "name", "inode").where(c.parent == bindparam("parent"), c.name > bindparam("after"))
+    return statement.order_by(c.name).limit(bindparam("most"))
+
+
+def _children_of_many(table: Table) -> Select[Any]:
+    c = table.c
+    statement = _valid(table, "parent", "name", "inode").where(is_asked(c.parent))
+    return statement.order_by(c.parent, c.name).limit(bindparam("most"))
+
+
+_INODES = _inodes(schema.inodes)
+_PAST_INODES = _inodes(schema.inode_versions)
+_XATTRS = [
+    _valid(table, "inode", "name", "value").where(is_asked(table.c.inode))
+    for table in (schema.xattrs, schema.xattr_versions)
+]
+_d = schema.dentries.c
+_PLACED = ("parent", "name", "inode", "from_seq")
+_NAMES = _valid(schema.dentries, *_PLACED).where(are_asked(_d.parent, _d.name))
+_PAST_NAMES = _valid(schema.dentry_versions, *_PLACED).where(is_asked(schema.dentry_versions.c.parent))
+_DENTRIES = (schema.dentries, schema.dentry_versions)
+_CHILDREN = [_children(table) for table in _DENTRIES]
+_CHILDREN_OF_MANY = [_children_of_many(table) for table in _DENTRIES]
 
 
 def readable_seq(access: Access, as_of: Seq) -> Seq:
@@ -37,30 +77,27 @@ def readable_seq(access: Access, as_of: Seq) -> Seq:
 
 def inodes_at(connection: Connection, access: Access, ids: Collection[InodeId], seq: Seq) -> dict[InodeId, InodeState]:
     """The states of these inodes; those that the workspace did not have are left out."""
-    found = {row[0]: InodeRow(*row) for row in _inode_rows(connection, access, schema.inodes, ids, seq)}
+    found = {row[0]: InodeRow(*row) for row in _inode_rows(connection, access, _INODES, ids, seq)}
     if len(found) < len(ids):
         rest = [inode for inode in ids if inode not in found]
-        rows = _inode_rows(connection, access, schema.inode_versions, rest, seq)
+        rows = _inode_rows(connection, access, _PAST_INODES, rest, seq)
         found.update((row[0], InodeRow(*row)) for row in rows)
     xattrs = _xattrs_at(connection, access, found.keys(), seq)
     return {inode: inode_state(row, xattrs.get(inode, {})) for inode, row in found.items()}
 
 
 def _inode_rows(
-    connection: Connection, access: Access, table: Table, ids: Collection[InodeId], seq: Seq
+    connection: Connection, access: Access, statement: Select[Any], ids: Collection[InodeId], seq: Seq
 ) -> Iterator[Any]:
-    columns = select(*(table.c[name] for name in INODE_COLUMNS))
-    statement = _valid_at(columns, table, access, seq).where(table.c.workspace == access.workspace)
-    return select_in(connection, statement, table.c.inode, ids)
+    return select_in(connection, statement, ids, account=access.account, workspace=access.workspace, seq=seq)
 
 
 def _xattrs_at(
     connection: Connection, access: Access, ids: Collection[InodeId], seq: Seq
 ) -> dict[InodeId, dict[bytes, bytes]]:
     found: dict[InodeId, dict[bytes, bytes]] = {}
-    for table in (schema.xattrs, schema.xattr_versions):
-        statement = _valid_at(select(table.c.inode, table.c.name, table.c.value), table, access, seq)
-        for inode, name, value in select_in(connection, statement, table.c.inode, ids):
+    for statement in _XATTRS:
+        for inode, name, value in select_in(connection, statement, ids, account=access.account, seq=seq):
             found.setdefault(inode, {})[name] = value
     return found
 
@@ -69,9 +106,7 @@ def names_at(
     connection: Connection, access: Access, places: Collection[Place], seq: Seq
 ) -> dict[Place, tuple[InodeId, Seq]]:
     """What these names led to, and since which seq; those that were free are left out."""
-    c = schema.dentries.c
-    statement = _valid_at(select(c.parent, c.name, c.inode, c.from_seq), schema.dentries, access, seq)
-    rows = select_in_pairs(connection, statement, (c.parent, c.name), places)
+    rows = select_in_pairs(connection, _NAMES, places, account=access.account, seq=seq)
     found = {Place(parent, name): (inode, since) for parent, name, inode, since in rows}
     rest = [place for place in places if place not in found]
     return {**found, **_names_of_the_past(connection, access, rest, seq)} if rest else found
@@ -81,9 +116,8 @@ def _names_of_the_past(
     connection: Connection, access: Access, places: Collection[Place], seq: Seq
 ) -> dict[Place, tuple[InodeId, Seq]]:
     """As `names_at`, of superseded names: their key leads to what a directory has lost since, not to single names."""
-    c = schema.dentry_versions.c
-    statement = _valid_at(select(c.parent, c.name, c.inode, c.from_seq), schema.dentry_versions, access, seq)
-    rows = select_in(connection, statement, c.parent, {place.parent for place in places})
+    parents = {place.parent for place in places}
+    rows = select_in(connection, _PAST_NAMES, parents, account=access.account, seq=seq)
     wanted = set(places)
     found = ((Place(parent, name), (inode, since)) for parent, name, inode, since in rows)
     return {place: state for place, state in found if place in wanted}
@@ -94,11 +128,9 @@ def children_at(
 ) -> list[tuple[bytes, InodeId]]:
     """The first `limit` names, in byte order, of the directory `after.parent` that come after `after.name`."""
     found: list[tuple[bytes, InodeId]] = []
-    for table in (schema.dentries, schema.dentry_versions):
-        c = table.c
-        statement = _valid_at(select(c.name, c.inode), table, access, seq)
-        statement = statement.where(c.parent == after.parent, c.name > after.name).order_by(c.name).limit(limit)
-        found += [(name, inode) for name, inode in connection.execute(statement)]
+    bound = {"account": access.account, "seq": seq, "parent": after.parent, "after": after.name, "most": limit}
+    for statement in _CHILDREN:
+        found += [(name, inode) for name, inode in connection.execute(statement, bound)]
     return sorted(found)[:limit]
 
 
@@ -115,14 +147,7 @@ def children_of_many_at(
 ) -> list[Child]:
     """The first `limit` names in these directories, by directory and in byte order."""
     found: list[Child] = []
-    for table in (schema.dentries, schema.dentry_versions):
-        c = table.c
-        statement = _valid_at(select(c.parent, c.name, c.inode), table, access, seq)
-        statement = statement.where(c.parent.in_(directories)).order_by(c.parent, c.name).limit(limit)
-        found += [Child(*row) for row in connection.execute(statement)]
+    for statement in _CHILDREN_OF_MANY:
+        rows = select_in(connection, statement, directories, account=access.account, seq=seq, most=limit)
+        found += [Child(*row) for row in rows]
     return sorted(found)[:limit]
-
-
-def _valid_at(statement: Select[Any], table: Table, access: Access, seq: Seq) -> Select[Any]:
-    statement = statement.where(table.c.account == access.account, table.c.from_seq <= seq)
-    return statement.where(table.c.to_seq > seq) if "to_seq" in table.c else statement

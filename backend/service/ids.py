@@ -14,6 +14,7 @@ INCARNATION_BITS = 20
 RANGE_BITS = 23
 BACKEND_DEVICE = DeviceId(0)
 """The device in whose name the backend itself commits and takes ids."""
+_INCARNATION = select(deployment.c.incarnation)
 
 
 def random_id(random_bytes: RandomBytes) -> int:
@@ -60,7 +61,7 @@ def renew_incarnation(connection: Connection, *, random_bytes: RandomBytes) -> I
 
 def incarnation(connection: Connection) -> Incarnation:
     """The incarnation of a deployment that has been established."""
-    return Incarnation(connection.execute(select(deployment.c.incarnation)).scalar_one())
+    return Incarnation(connection.execute(_INCARNATION).scalar_one())
 
 
 def take_ranges(connection: Connection, device: DeviceId, epoch: Epoch, *, count: int) -> list[InodeId]:

@@ -6,10 +6,10 @@ that contradicts what it has applied.
 
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, func, select
 
 from backend.metadata import schema
-from backend.metadata.queries import select_in
+from backend.metadata.queries import is_asked, select_in
 from backend.service import history, workspaces
 from backend.service.caller import Caller
 from backend.service.commit.contents import split_runs
@@ -128,40 +128,54 @@ def _inodes(connection: Connection, caller: Caller, workspace: WorkspaceId, requ
 
 def _count(connection: Connection, caller: Caller, workspace: WorkspaceId) -> CountReply:
     access = workspaces.require(connection, caller.user, workspace)
-    c = schema.inodes.c
-    counted = select(func.count()).where(
-        c.account == access.account, c.workspace == access.workspace, c.nlink > 0, c.kind != InodeKind.DIRECTORY
-    )
-    return CountReply(file_count=connection.execute(counted).scalar_one())
+    bound = {"account": access.account, "workspace": access.workspace}
+    return CountReply(file_count=connection.execute(_COUNT, bound).scalar_one())
 
 
 def _content(connection: Connection, caller: Caller, workspace: WorkspaceId, request: ContentRequest) -> ContentReply:
     access = workspaces.require(connection, caller.user, workspace)
-    n = schema.runs
     found = _revision(connection, access, request)
     if found is None:
         raise ProtocolError(Code.NOT_FOUND, "This revision of the file is not kept any more, or never was.")
     runs = split_runs(found.runs)
-    columns = select(n.c.run, n.c.packed).where(n.c.account == access.account)
-    packed = dict(select_in(connection, columns, n.c.run, set(runs)))
+    packed = dict(select_in(connection, _RUNS, set(runs), account=access.account))
     return ContentReply(size=found.size, blocks=b"".join(packed[run] for run in runs))
 
 
 def _revision(connection: Connection, access: workspaces.Access, request: ContentRequest) -> Any:
     """The revision of that number: one that the inode made, or, if asked for, one of the history it goes on with."""
-    r = schema.revisions
-    statement = select(r.c.size, r.c.runs).where(
-        r.c.account == access.account, r.c.number == request.revision, r.c.workspace == access.workspace
-    )
-    own = [statement.where(r.c.inode == request.inode)]
-    taken_over = []
-    for table in (schema.inodes, schema.inode_versions):
-        c = table.c
-        lineages = select(c.lineage).where(c.account == access.account, c.inode == request.inode)
-        taken_over.append(statement.where(r.c.lineage.in_(lineages.where(c.workspace == access.workspace))))
-    # A revision that a fork copied stands in two lineages, with the same runs.
-    for each in taken_over + own if request.history else own:
-        found = connection.execute(each.limit(1)).one_or_none()
+    bound = {"account": access.account, "workspace": access.workspace, "inode": request.inode}
+    for statement in [*_TAKEN_OVER, _OWN] if request.history else [_OWN]:
+        found = connection.execute(statement, {**bound, "number": request.revision}).one_or_none()
         if found is not None:
             return found
     return None
+
+
+def _revisions(inode: ColumnElement[bool]) -> Select[Any]:
+    # A revision that a fork copied stands in two lineages, with the same runs.
+    r = schema.revisions.c
+    here = (r.account == bindparam("account"), r.number == bindparam("number"), r.workspace == bindparam("workspace"))
+    return select(r.size, r.runs).where(*here, inode).limit(1)
+
+
+def _lineages(table: Table) -> Select[Any]:
+    c = table.c
+    here = (c.account == bindparam("account"), c.workspace == bindparam("workspace"))
+    return select(c.lineage).where(*here, c.inode == bindparam("inode"))
+
+
+_OWN = _revisions(schema.revisions.c.inode == bindparam("inode"))
+_TAKEN_OVER = [
+    _revisions(schema.revisions.c.lineage.in_(_lineages(table))) for table in (schema.inodes, schema.inode_versions)
+]
+_RUNS = select(schema.runs.c.run, schema.runs.c.packed).where(
+    schema.runs.c.account == bindparam("account"), is_asked(schema.runs.c.run)
+)
+_c = schema.inodes.c
+_COUNT = select(func.count()).where(
+    _c.account == bindparam("account"),
+    _c.workspace == bindparam("workspace"),
+    _c.nlink > 0,
+    _c.kind != InodeKind.DIRECTORY,
+)

@@ -6,7 +6,7 @@ time; who cannot name the nonce of the last mount (a copy of the device's disk, 
 
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from backend.metadata import schema
 from backend.service import ids, workspaces
@@ -103,14 +103,16 @@ def _goes_on(known: Any, request: SessionRequest) -> bool:
     return bool(request.epoch == known.epoch and request.last_nonce == known.nonce)
 
 
+_EPOCH = select(schema.devices.c.epoch).where(schema.devices.c.device == bindparam("device"))
+
+
 def require_epoch(connection: Connection, caller: Caller, epoch: Epoch) -> None:
     """See that a device speaks for its present epoch.
 
     Raises:
         ProtocolError: `stale_epoch`.
     """
-    d = schema.devices
-    current = connection.execute(select(d.c.epoch).where(d.c.device == caller.device)).scalar_one_or_none()
+    current = connection.execute(_EPOCH, {"device": caller.device}).scalar_one_or_none()
     if not epoch or current != epoch:
         raise ProtocolError(
             Code.STALE_EPOCH,

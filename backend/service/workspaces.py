@@ -122,6 +122,11 @@ def _accesses() -> Select[Any]:
 # Made once: every request looks its workspace up, and making the statement took longer than executing it.
 _VISIBLE = _accesses().order_by(schema.workspaces.c.workspace)
 _ONE = _accesses().where(schema.workspaces.c.workspace == bindparam("workspace"))
+_LOCK = (
+    select(schema.workspaces.c.workspace)
+    .where(schema.workspaces.c.workspace == bindparam("workspace"))
+    .with_for_update()
+)
 _c = schema.commits.c
 _STAMP = select(_c.commit_id, _c.time_ns).where(
     _c.account == bindparam("account"), _c.workspace == bindparam("workspace"), _c.seq == bindparam("seq")
@@ -151,8 +156,7 @@ def require(connection: Connection, user: UserId, workspace: WorkspaceId, *, loc
         ProtocolError: `not_found`.
     """
     if lock:
-        rows = select(schema.workspaces.c.workspace).where(schema.workspaces.c.workspace == workspace)
-        connection.execute(rows.with_for_update())
+        connection.execute(_LOCK, {"workspace": workspace})
     access = find(connection, user, workspace)
     if access is None:
         raise ProtocolError(Code.NOT_FOUND, "There is no such drive, or it is not shared with this user.")

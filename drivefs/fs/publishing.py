@@ -226,11 +226,13 @@ class Publishing:
 
     def remember(self, inodes: Iterable[InodeId]) -> Callable[[], None]:
         """Give what puts the contents of these back, in memory, when a transaction fails that moved them."""
-        put_back, stored = self._contents.remember(inodes), dict(self._stored)
+        inodes = list(inodes)
+        put_back, stored, pending = self._contents.remember(inodes), dict(self._stored), self._quota.pending_bytes
 
         def undo() -> None:
             put_back()
-            self._stored = stored
+            self._stored, self._quota.pending_bytes = stored, pending
+            self._view.forget(inodes, [])
 
         return undo
 

@@ -187,20 +187,14 @@ class Committer:
     def _settle(self, batch: list[Mutation], reply: CommitReply) -> None:
         results = reply.results
         by_number = {mutation.n: mutation for mutation in batch}
-        refused: list[tuple[Mutation, OpResult]] = []
-        with self._journal.transaction():
-            for result in results:
-                mutation = by_number[result.n]
-                if result.status is Status.OK:
-                    self._settle_ok(mutation, result)
-                elif result.status in FINAL or result.status is Status.STALE:
-                    self._journal.fail(result.n, result.status, result.reason)
-                    refused.append((mutation, result))
-                else:
-                    until = trio.current_time() + DEFER_SECONDS[result.status]
-                    self._deferred[result.n] = (until, result.status)
-            self._refusals.take(refused, reply.head.seq)
-            seen.answered(self._journal, reply.head)
+        put_back = self._contents.remember({each.inode for each in batch if isinstance(each, Store)})
+        try:
+            with self._journal.transaction():
+                self._note_answers(by_number, reply)
+        except BaseException:
+            # Without room nothing is settled: the batch goes out once more, and is answered as before.
+            put_back()
+            raise
         self._publications.settled(result.n for result in results if result.n not in self._deferred)
         for result in results:
             mutation = by_number[result.n]
@@ -208,6 +202,21 @@ class Committer:
                 self.resend(mutation, result)
             elif isinstance(mutation, Store) and result.n not in self._deferred:
                 self._publications.arrived(mutation.inode)
+
+    def _note_answers(self, by_number: dict[OpNumber, Mutation], reply: CommitReply) -> None:
+        refused: list[tuple[Mutation, OpResult]] = []
+        for result in reply.results:
+            mutation = by_number[result.n]
+            if result.status is Status.OK:
+                self._settle_ok(mutation, result)
+            elif result.status in FINAL or result.status is Status.STALE:
+                self._journal.fail(result.n, result.status, result.reason)
+                refused.append((mutation, result))
+            else:
+                until = trio.current_time() + DEFER_SECONDS[result.status]
+                self._deferred[result.n] = (until, result.status)
+        self._refusals.take(refused, reply.head.seq)
+        seen.answered(self._journal, reply.head)
 
     def _settle_ok(self, mutation: Mutation, result: OpResult) -> None:
         self._journal.settle(result.n, result.seq, result.revision)

@@ -5,6 +5,7 @@ broken, with the command that makes that run again; 2, the command line makes no
 """
 
 import argparse
+import gc
 import logging
 import sys
 from collections.abc import Iterator
@@ -112,16 +113,23 @@ def _be_quiet() -> None:
 
 def run_batch(seeds: range, profile: Profile) -> list[Outcome]:
     """Run some seeds one after the other; the logs stay behind."""
-    found = []
-    for seed in seeds:
-        outcome = sail(seed, profile)
-        if not outcome.failure and seed % TWICE_EVERY == 0:
-            again = sail(seed, profile)
-            if (again.trace, again.steps) != (outcome.trace, outcome.steps):
-                outcome.failure = f"two runs made different steps: traces {outcome.trace:08x} and {again.trace:08x}"
-        outcome.log = []
-        found.append(outcome)
-    return found
+    # Garbage is collected once for all: after each of them it took a tenth of the time.
+    gc.disable()
+    try:
+        return [_run(seed, profile) for seed in seeds]
+    finally:
+        gc.enable()
+        gc.collect()
+
+
+def _run(seed: int, profile: Profile) -> Outcome:
+    outcome = sail(seed, profile)
+    if not outcome.failure and seed % TWICE_EVERY == 0:
+        again = sail(seed, profile)
+        if (again.trace, again.steps) != (outcome.trace, outcome.steps):
+            outcome.failure = f"two runs made different steps: traces {outcome.trace:08x} and {again.trace:08x}"
+    outcome.log = []
+    return outcome
 
 
 if __name__ == "__main__":

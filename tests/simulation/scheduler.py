@@ -50,6 +50,7 @@ def run(seed: int, main: Callable[[Trace], Awaitable[R]]) -> R:
         return await main(trace)
 
     was_deterministic = _run._ALLOW_DETERMINISTIC_SCHEDULING
+    was_collecting = gc.isenabled()
     gc.disable()
     try:
         _run._ALLOW_DETERMINISTIC_SCHEDULING = True
@@ -57,5 +58,6 @@ def run(seed: int, main: Callable[[Trace], Awaitable[R]]) -> R:
         return trio.run(traced, clock=MockClock(autojump_threshold=0), instruments=[trace])
     finally:
         _run._ALLOW_DETERMINISTIC_SCHEDULING = was_deterministic
-        gc.enable()
-        gc.collect()
+        if was_collecting:
+            gc.enable()
+            gc.collect()

@@ -5,6 +5,7 @@ was down is started, and within a bound of virtual time nothing may be left to d
 since among faults a livelock looks like bad luck.
 """
 
+import functools
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -180,11 +181,17 @@ class Voyage:
             raise Violated(f"the check of {device.name}'s state found {found}")
 
 
+@functools.cache
+def prepare() -> None:
+    """What all runs of a process need, made once."""
+    account()
+    # What is there before the first run stays: looking through it after each one took longer than small runs.
+    gc.freeze()
+
+
 def sail(seed: int, profile: Profile, note: Callable[[str], None] | None = None) -> Outcome:
     """Make one run; what was wrong is in the outcome."""
-    if account() and gc.get_freeze_count() == 0:
-        # What is there before the first run stays: looking through it after each one took longer than small runs.
-        gc.freeze()
+    prepare()
     place = TemporaryDirectory(prefix="drivefs-simulation-", dir=MEMORY if MEMORY.is_dir() else None)
     with place as directory:
 

@@ -1,6 +1,6 @@
 """The way of mutations from a real journal to a backend made by hand, and what its answers lead to."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -60,6 +60,9 @@ class Contents:
 
     def published(self, inode: InodeId, op: OpNumber, revision: RevisionNumber) -> None:
         self.heard.append(inode)
+
+    def remember(self, inodes: Iterable[InodeId]) -> Callable[[], None]:
+        return lambda: None
 
 
 class Refusals:

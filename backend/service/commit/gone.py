@@ -4,13 +4,14 @@ Owns the queries; nothing is judged or changed here. The place of a file whose h
 file's: whoever edits a file that was replaced by rename means the name.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, select
 
 from backend.metadata import schema
-from backend.metadata.queries import select_in
+from backend.metadata.queries import is_asked, select_in
 from backend.service.commit import refusals
 from backend.service.rows import FILE
 from drivefs.protocol.changes import Exchange, Mutation, OpResult, Rename, SetAttributes, SetXattr, Status, Store
@@ -19,6 +20,20 @@ from drivefs.protocol.model import DentryState
 
 MAX_DEPTH = 64
 """So many directories above what is gone are named; a device learns of those above them when it asks again."""
+
+_i, _v, _l, _d = schema.inodes.c, schema.dentry_versions.c, schema.lineages.c, schema.dentries.c
+
+
+def _own(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    return column == bindparam("account")
+
+
+_HERE = (_own(_i.account), _i.workspace == bindparam("workspace"), is_asked(_i.inode))
+_NAMELESS = select(_i.inode).where(*_HERE, _i.nlink == 0)
+_FILES = select(_i.lineage, _i.inode).where(*_HERE, _i.kind == FILE)
+_LEFT = select(_v.inode, _v.parent, _v.name, _v.to_seq).where(_own(_v.account), is_asked(_v.inode)).order_by(_v.to_seq)
+_OWNERS = select(_l.inode, _l.lineage).where(_own(_l.account), is_asked(_l.lineage))
+_NAMED = select(_d.inode, _d.parent, _d.name, _d.from_seq).where(_own(_d.account), is_asked(_d.inode))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,35 +64,26 @@ class Gone:
             frontier = following
 
     def _nameless(self, inodes: set[InodeId]) -> set[InodeId]:
-        c = schema.inodes.c
-        rows = select_in(self.connection, select(c.inode).where(*self._mine(), c.nlink == 0), c.inode, inodes)
-        return {inode for (inode,) in rows}
+        return {inode for (inode,) in self._here(_NAMELESS, inodes)}
 
-    def _mine(self) -> tuple[ColumnElement[bool], ...]:
-        c = schema.inodes.c
-        return (c.account == self.account, c.workspace == self.workspace)
+    def _own(self, statement: Select[Any], values: Collection[Any]) -> Iterator[Any]:
+        return select_in(self.connection, statement, values, account=self.account)
+
+    def _here(self, statement: Select[Any], inodes: Collection[InodeId]) -> Iterator[Any]:
+        return select_in(self.connection, statement, inodes, account=self.account, workspace=self.workspace)
 
     def _last_places(self, inodes: set[InodeId]) -> Iterable[DentryState]:
-        v = schema.dentry_versions.c
-        statement = select(v.inode, v.parent, v.name, v.to_seq).where(v.account == self.account).order_by(v.to_seq)
-        places = {
-            inode: DentryState(parent, name, inode, seq)
-            for inode, parent, name, seq in select_in(self.connection, statement, v.inode, inodes)
-        }
+        places = {inode: DentryState(parent, name, inode, seq) for inode, parent, name, seq in self._own(_LEFT, inodes)}
         places.update(self._places_of_heirs(inodes))
         return places.values()
 
     def _places_of_heirs(self, inodes: set[InodeId]) -> dict[InodeId, DentryState]:
         """The places of those files that continue the histories of these."""
-        i, own, d = schema.inodes.c, schema.lineages.c, schema.dentries.c
-        files = select(i.lineage, i.inode).where(*self._mine(), i.kind == FILE)
-        by_lineage = dict(select_in(self.connection, files, i.inode, inodes))
-        owners = select(own.inode, own.lineage).where(own.account == self.account)
-        heirs = {heir: by_lineage[line] for heir, line in select_in(self.connection, owners, own.lineage, by_lineage)}
-        named = select(d.inode, d.parent, d.name, d.from_seq).where(d.account == self.account)
+        by_lineage = dict(self._here(_FILES, inodes))
+        heirs = {heir: by_lineage[line] for heir, line in self._own(_OWNERS, by_lineage)}
         return {
             heirs[heir]: DentryState(parent, name, heirs[heir], seq)
-            for heir, parent, name, seq in select_in(self.connection, named, d.inode, set(heirs))
+            for heir, parent, name, seq in self._own(_NAMED, set(heirs))
             if heirs[heir] != heir
         }
 

@@ -4,14 +4,15 @@ Owns the reading half of a commit's SQL. What belongs to another workspace of th
 exist; only its inode ids are known as taken.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, func, select
 from sqlalchemy.sql import Select
 
 from backend.metadata import schema
-from backend.metadata.queries import select_in, select_in_pairs
+from backend.metadata.queries import are_asked, is_asked, select_in, select_in_pairs
 from backend.metadata.schema import BlockState, CopyState
 from backend.service.commit import wants as wanted
 from backend.service.commit.batch import StoredResult
@@ -34,6 +35,77 @@ from drivefs.protocol.ids import AccountId, BlockId, InodeId, LineageId, OpNumbe
 
 ASIDE_NS = 60 * 10**9
 """How long a freed name keeps its history for what the same device creates there (save by rename-aside)."""
+
+
+# -- statements, each made once --------------------------------------------------------------------------------------
+
+
+def _own(table: Table, columns: Iterable[str]) -> Select[Any]:
+    """Columns of an account's rows; parameter `account`."""
+    return select(*(table.c[column] for column in columns)).where(table.c.account == bindparam("account"))
+
+
+def _of_epoch(table: Table, columns: Iterable[str]) -> Select[Any]:
+    """The same of one device's epoch in a workspace; parameters as `Loader._op_scope` gives them."""
+    names = ("workspace", "device", "epoch")
+    return _own(table, columns).where(*(table.c[name] == bindparam(name) for name in names))
+
+
+def _grouped(statement: Select[Any], column: ColumnElement[Any]) -> Select[Any]:
+    return statement.where(is_asked(column)).group_by(column)
+
+
+def _above() -> Select[Any]:
+    """Not filtered by kind: what is asked for are directories, and a directory has one name."""
+    c = schema.dentries.c
+    named = select(c.inode, c.parent).where(c.account == bindparam("account"))
+    above = named.where(is_asked(c.inode)).cte("above", recursive=True)
+    above = above.union(named.where(c.inode == above.c.parent))
+    return select(above.c.inode, above.c.parent)
+
+
+def _stored_blocks() -> Select[Any]:
+    b, c, p = schema.blocks, schema.block_copies, schema.pins
+    copied = and_(c.c.account == b.c.account, c.c.block == b.c.block, c.c.generation == b.c.generation)
+    mine = and_(p.c.account == b.c.account, p.c.block == b.c.block, p.c.device == bindparam("device"))
+    columns = select(b.c.block, b.c.state, b.c.size_bytes, b.c.refs, p.c.expires_ns)
+    statement = columns.select_from(b.join(c, copied).outerjoin(p, mine))
+    return statement.where(b.c.account == bindparam("account"), c.c.state == CopyState.STORED, is_asked(b.c.block))
+
+
+def _freed_names() -> Select[Any]:
+    v, c = schema.dentry_versions, schema.commits
+    by_commit = and_(c.c.account == v.c.account, c.c.seq == v.c.to_seq, c.c.workspace == bindparam("workspace"))
+    return (
+        select(v.c.parent, v.c.name, v.c.inode, v.c.lineage, v.c.last_number)
+        .select_from(v.join(c, by_commit))
+        .where(v.c.account == bindparam("account"), v.c.to_seq >= bindparam("since"), v.c.last_number > 0)
+        .where(c.c.device == bindparam("device"), v.c.name.in_(bindparam("names", expanding=True)))
+        .where(is_asked(v.c.parent))
+        .order_by(v.c.to_seq)
+    )
+
+
+_WATERMARK = _of_epoch(schema.device_epochs, ("watermark",))
+_RESULTS = _of_epoch(schema.op_results, ("n", "hash", "status", "seq", "revision", "reason")).where(
+    is_asked(schema.op_results.c.n)
+)
+_INODES = _own(schema.inodes, INODE_COLUMNS).where(is_asked(schema.inodes.c.inode))
+_d, _r, _i, _c = schema.dentries.c, schema.revisions.c, schema.id_ranges.c, schema.commits.c
+_NAMES = _own(schema.dentries, DENTRY_COLUMNS).where(are_asked(_d.parent, _d.name))
+_CHILD_COUNTS = _grouped(_own(schema.dentries, ("parent",)).add_columns(func.count()), _d.parent)
+_ABOVE = _above()
+_REVISIONS = _own(schema.revisions, REVISION_COLUMNS).where(are_asked(_r.lineage, _r.number))
+_LAST_NUMBERS = _grouped(_own(schema.revisions, ("lineage",)).add_columns(func.max(_r.number)), _r.lineage)
+_RUNS = _own(schema.runs, ("run", "packed", "refs")).where(is_asked(schema.runs.c.run))
+_BLOCKS = _stored_blocks()
+_XATTRS = _own(schema.xattrs, ("inode", "name", "value", "from_seq")).where(is_asked(schema.xattrs.c.inode))
+_RANGES = select(_i.start).where(_i.device == bindparam("device"), _i.epoch == bindparam("epoch"))
+_LINEAGES = _own(schema.lineages, LineageRow._fields).where(is_asked(schema.lineages.c.lineage))
+_FIRST_SINCE = select(func.min(_c.seq)).where(
+    _c.account == bindparam("account"), _c.workspace == bindparam("workspace"), _c.time_ns >= bindparam("since")
+)
+_FREED_NAMES = _freed_names()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,133 +151,82 @@ class Loader:
 
     def watermark(self) -> OpNumber | None:
         """Below which op number everything of this epoch is settled; None if nothing of it was ever committed."""
-        epochs = schema.device_epochs
-        statement = select(epochs.c.watermark).where(*self._op_scope(epochs))
-        return self.connection.execute(statement).scalar_one_or_none()
+        return self.connection.execute(_WATERMARK, self._op_scope()).scalar_one_or_none()
 
     def results(self, ops: set[OpNumber]) -> dict[OpNumber, StoredResult]:
         """The stored answers to these ops."""
-        t = schema.op_results
-        statement = select(t.c.n, t.c.hash, t.c.status, t.c.seq, t.c.revision, t.c.reason).where(*self._op_scope(t))
+        rows = select_in(self.connection, _RESULTS, ops, **self._op_scope())
         return {
             n: StoredResult(hashed, OpResult(n, Status(status), seq=seq, revision=revision, reason=reason))
-            for n, hashed, status, seq, revision, reason in select_in(self.connection, statement, t.c.n, ops)
+            for n, hashed, status, seq, revision, reason in rows
         }
 
-    def _op_scope(self, table: Table) -> tuple[ColumnElement[bool], ...]:
-        c, author = table.c, self.author
-        mine = (c.device == author.device, c.epoch == author.epoch)
-        return (c.account == self.account, c.workspace == author.workspace, *mine)
+    def _op_scope(self) -> dict[str, int]:
+        author = self.author
+        return {
+            "account": self.account, "workspace": author.workspace, "device": author.device, "epoch": author.epoch
+        }  # fmt: skip
 
-    def _select(self, table: Table, columns: Iterable[str]) -> Select[tuple[object, ...]]:
-        return select(*(table.c[column] for column in columns)).where(table.c.account == self.account)
+    def _select_in(self, statement: Select[Any], values: Collection[Any], **bound: object) -> Iterator[Any]:
+        return select_in(self.connection, statement, values, account=self.account, **bound)
+
+    def _select_in_pairs(self, statement: Select[Any], pairs: Collection[tuple[Any, Any]]) -> Iterator[Any]:
+        return select_in_pairs(self.connection, statement, pairs, account=self.account)
 
     def _inodes(self, ids: set[InodeId]) -> dict[InodeId, InodeRow]:
-        statement = self._select(schema.inodes, INODE_COLUMNS)
-        rows = select_in(self.connection, statement, schema.inodes.c.inode, ids)
-        return {row[0]: InodeRow(*row) for row in rows}
+        return {row[0]: InodeRow(*row) for row in self._select_in(_INODES, ids)}
 
     def _names(self, places: Iterable[Place]) -> dict[Place, DentryRow]:
-        t = schema.dentries
-        rows = select_in_pairs(self.connection, self._select(t, DENTRY_COLUMNS), (t.c.parent, t.c.name), list(places))
-        return {Place(row[0], row[1]): DentryRow(*row) for row in rows}
+        return {Place(row[0], row[1]): DentryRow(*row) for row in self._select_in_pairs(_NAMES, list(places))}
 
     def _child_counts(self, directories: set[InodeId]) -> dict[InodeId, int]:
-        if not directories:
-            return {}
-        t = schema.dentries
-        statement = select(t.c.parent, func.count()).where(t.c.account == self.account).group_by(t.c.parent)
-        return dict(select_in(self.connection, statement, t.c.parent, directories))
+        return dict(self._select_in(_CHILD_COUNTS, directories))
 
     def _ancestors(self, directories: set[InodeId]) -> dict[InodeId, InodeId]:
         """The parent of each of these directories and of all above them."""
-        t = schema.dentries
-        own = t.c.account == self.account
-        # Not filtered by kind: what is asked for are directories, and a directory has one name.
-        start = select(t.c.inode, t.c.parent).where(own, t.c.inode.in_(list(directories)))
-        above = start.cte("above", recursive=True)
-        above = above.union(select(t.c.inode, t.c.parent).where(own, t.c.inode == above.c.parent))
-        rows = self.connection.execute(select(above.c.inode, above.c.parent))
-        return {row.inode: row.parent for row in rows}
+        return {row.inode: row.parent for row in self._select_in(_ABOVE, directories)}
 
     def _current_revisions(self, rows: Iterable[InodeRow]) -> dict[InodeId, RevisionRow]:
-        t = schema.revisions
         keys = [(row.lineage, row.revision) for row in rows if row.revision]
-        if not keys:
-            return {}
-        found = select_in_pairs(self.connection, self._select(t, REVISION_COLUMNS), (t.c.lineage, t.c.number), keys)
-        revisions = [RevisionRow(*row) for row in found]
+        revisions = [RevisionRow(*row) for row in self._select_in_pairs(_REVISIONS, keys)]
         return {revision.inode: revision for revision in revisions}
 
     def _last_numbers(self, lineages: set[LineageId]) -> dict[LineageId, RevisionNumber]:
-        if not lineages:
-            return {}
-        t = schema.revisions
-        statement = select(t.c.lineage, func.max(t.c.number)).where(t.c.account == self.account).group_by(t.c.lineage)
-        return dict(select_in(self.connection, statement, t.c.lineage, lineages))
+        return dict(self._select_in(_LAST_NUMBERS, lineages))
 
     def _runs(self, ids: set[RunId]) -> dict[RunId, KnownRun]:
-        if not ids:
-            return {}
-        statement = self._select(schema.runs, ("run", "packed", "refs"))
-        rows = select_in(self.connection, statement, schema.runs.c.run, ids)
-        return {run: KnownRun(packed, refs) for run, packed, refs in rows}
+        return {run: KnownRun(packed, refs) for run, packed, refs in self._select_in(_RUNS, ids)}
 
     def _blocks(self, ids: set[BlockId]) -> dict[BlockId, KnownBlock]:
         """The blocks that can be served; one whose copies are all lost counts as not stored."""
-        if not ids:
-            return {}
-        b, c, p = schema.blocks, schema.block_copies, schema.pins
-        copied = and_(c.c.account == b.c.account, c.c.block == b.c.block, c.c.generation == b.c.generation)
-        mine = and_(p.c.account == b.c.account, p.c.block == b.c.block, p.c.device == self.author.device)
-        columns = select(b.c.block, b.c.state, b.c.size_bytes, b.c.refs, p.c.expires_ns)
-        statement = columns.select_from(b.join(c, copied).outerjoin(p, mine))
-        statement = statement.where(b.c.account == self.account, c.c.state == CopyState.STORED)
         return {
             block: KnownBlock(size, refs, state == BlockState.STORED, expires is not None and expires > self.now_ns)
-            for block, state, size, refs, expires in select_in(self.connection, statement, b.c.block, ids)
+            for block, state, size, refs, expires in self._select_in(_BLOCKS, ids, device=self.author.device)
         }
 
     def _xattrs(self, ids: set[InodeId]) -> dict[InodeId, dict[bytes, XattrRow]]:
-        if not ids:
-            return {}
-        t = schema.xattrs
         found: dict[InodeId, dict[bytes, XattrRow]] = {}
-        statement = self._select(t, ("inode", "name", "value", "from_seq"))
-        for inode, name, value, from_seq in select_in(self.connection, statement, t.c.inode, ids):
+        for inode, name, value, from_seq in self._select_in(_XATTRS, ids):
             found.setdefault(inode, {})[name] = XattrRow(value, from_seq)
         return found
 
     def _ranges(self) -> frozenset[InodeId]:
-        t = schema.id_ranges
-        statement = select(t.c.start).where(t.c.device == self.author.device, t.c.epoch == self.author.epoch)
-        return frozenset(self.connection.execute(statement).scalars())
+        bound = {"device": self.author.device, "epoch": self.author.epoch}
+        return frozenset(self.connection.execute(_RANGES, bound).scalars())
 
     def _lineages(self, ids: set[LineageId]) -> dict[LineageId, LineageRow]:
-        if not ids:
-            return {}
-        t = schema.lineages
-        statement = self._select(t, LineageRow._fields)
-        return {row[0]: LineageRow(*row) for row in select_in(self.connection, statement, t.c.lineage, ids)}
+        return {row[0]: LineageRow(*row) for row in self._select_in(_LINEAGES, ids)}
 
     def _pasts(self, places: set[Place]) -> dict[Place, Past]:
         """The histories of those names that this device freed a short while ago; the latest of each."""
         if not places:
             return {}
-        v, c = schema.dentry_versions, schema.commits
-        here = (c.c.account == self.account, c.c.workspace == self.author.workspace)
-        oldest = select(func.min(c.c.seq)).where(*here, c.c.time_ns >= self.now_ns - ASIDE_NS)
-        recent = self.connection.execute(oldest).scalar_one()
+        here = {"account": self.account, "workspace": self.author.workspace}
+        recent = self.connection.execute(_FIRST_SINCE, {**here, "since": self.now_ns - ASIDE_NS}).scalar_one()
         if recent is None:
             return {}
-        by_commit = and_(c.c.account == v.c.account, c.c.seq == v.c.to_seq, c.c.workspace == self.author.workspace)
-        statement = (
-            select(v.c.parent, v.c.name, v.c.inode, v.c.lineage, v.c.last_number)
-            .select_from(v.join(c, by_commit))
-            .where(v.c.account == self.account, v.c.to_seq >= recent, v.c.last_number > 0)
-            .where(c.c.device == self.author.device, v.c.name.in_({place.name for place in places}))
-            .order_by(v.c.to_seq)
-        )
-        rows = select_in(self.connection, statement, v.c.parent, {place.parent for place in places})
+        here |= {"device": self.author.device, "since": recent}
+        names = list({place.name for place in places})
+        rows = select_in(self.connection, _FREED_NAMES, {place.parent for place in places}, names=names, **here)
         pasts = {Place(parent, name): Past(inode, lineage, last) for parent, name, inode, lineage, last in rows}
         return {place: past for place, past in pasts.items() if place in places}

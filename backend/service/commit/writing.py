@@ -6,10 +6,11 @@ a row was before moves to the versions table under the seq of this commit, so ev
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, bindparam, delete, insert, update
+from sqlalchemy import Connection, Delete, Executable, Insert, Table, Update, bindparam, delete, insert, update
 
 from backend.metadata import schema
 from backend.metadata.schema import Trash
@@ -47,9 +48,7 @@ class Writer:
         columns = ChangeRow._fields
         numbered = enumerate(verdict.changes)
         self._insert(schema.changes, [{**scope, "n": n, **dict(zip(columns, row, strict=True))} for n, row in numbered])
-        w = schema.workspaces
-        here = (w.c.account == self.account, w.c.workspace == author.workspace)
-        self.connection.execute(update(w).where(*here).values(head_seq=author.seq))
+        self._update(schema.workspaces, ("workspace",), [{"workspace": author.workspace, "head_seq": author.seq}])
 
     def write_results(self, verdict: Verdict, *, known_watermark: OpNumber | None) -> None:
         """Keep the final answers, and forget those that the device has had."""
@@ -76,9 +75,9 @@ class Writer:
         if known_watermark is None:
             self._insert(schema.device_epochs, [{**scope, "watermark": watermark}])
         elif watermark > known_watermark:
-            e, r = schema.device_epochs, schema.op_results
-            self.connection.execute(update(e).where(*_equal(e, scope)).values(watermark=watermark))
-            self.connection.execute(delete(r).where(*_equal(r, scope), r.c.n < watermark))
+            key = ("workspace", "device", "epoch")
+            self._update(schema.device_epochs, key, [{**scope, "watermark": watermark}])
+            self.connection.execute(_SETTLED, {**scope, "watermark": watermark})
 
     def _inodes(self) -> None:
         tree, seq = self.state.tree, self.state.author.seq
@@ -163,9 +162,9 @@ class Writer:
             ({"block": block, "refs": refs, "unreferenced_ns": None} for block, refs in counted),
         )
         if contents.block_refs:
-            a, figures = schema.accounts, contents.account
+            figures = contents.account
             sums = {"stored_bytes": figures.stored_bytes, "pinned_bytes": figures.pinned_bytes}
-            self.connection.execute(update(a).where(a.c.account == self.account).values(sums))
+            self._update(schema.accounts, (), [sums])
 
     def _lineages(self, changed: Mapping[LineageId, LineageRow]) -> None:
         known = self.state.lineages.rows
@@ -185,26 +184,52 @@ class Writer:
 
     def _insert(self, table: Table, rows: Rows) -> None:
         if rows:
-            self.connection.execute(insert(table), rows)
+            self.connection.execute(_inserting(table), rows)
 
     def _update(self, table: Table, key: tuple[str, ...], rows: Iterable[Mapping[str, Any]]) -> None:
-        """Set all columns but the key's."""
-        bound = [{**{f"key_{name}": row[name] for name in key}, **_without(row, key)} for row in rows]
-        if bound:
-            self.connection.execute(update(table).where(*self._by_key(table, key)), bound)
+        """Set all columns but the key's; the account is part of every key."""
+        self._change(_updating(table, key), key, [(row, _without(row, ("account", *key))) for row in rows])
 
     def _delete(self, table: Table, key: tuple[str, ...], rows: Iterable[Mapping[str, Any]]) -> None:
-        bound = [{f"key_{name}": row[name] for name in key} for row in rows]
-        if bound:
-            self.connection.execute(delete(table).where(*self._by_key(table, key)), bound)
+        self._change(_deleting(table, key), key, [(row, {}) for row in rows])
 
-    def _by_key(self, table: Table, key: tuple[str, ...]) -> list[Any]:
-        return [table.c.account == self.account, *(table.c[name] == bindparam(f"key_{name}") for name in key)]
+    def _change(
+        self, statement: Executable, key: tuple[str, ...], rows: list[tuple[Mapping[str, Any], dict[str, Any]]]
+    ) -> None:
+        own = {"key_account": self.account}
+        bound = [{**own, **{f"key_{name}": row[name] for name in key}, **values} for row, values in rows]
+        if bound:
+            self.connection.execute(statement, bound)
+
+
+# Each made once: that took longer than executing it.
+
+
+@cache
+def _inserting(table: Table) -> Insert:
+    return insert(table)
+
+
+@cache
+def _updating(table: Table, key: tuple[str, ...]) -> Update:
+    return update(table).where(*_by_key(table, key))
+
+
+@cache
+def _deleting(table: Table, key: tuple[str, ...]) -> Delete:
+    return delete(table).where(*_by_key(table, key))
+
+
+def _by_key(table: Table, key: tuple[str, ...]) -> list[Any]:
+    return [table.c[name] == bindparam(f"key_{name}") for name in ("account", *key)]
+
+
+_r = schema.op_results.c
+_SETTLED = delete(schema.op_results).where(
+    *(_r[name] == bindparam(name) for name in ("account", "workspace", "device", "epoch")),
+    _r.n < bindparam("watermark"),
+)
 
 
 def _without(row: Mapping[str, Any], key: tuple[str, ...]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in key}
-
-
-def _equal(table: Table, scope: Mapping[str, Any]) -> list[Any]:
-    return [table.c[name] == value for name, value in scope.items()]

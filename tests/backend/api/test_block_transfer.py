@@ -276,6 +276,29 @@ async def test_a_store_that_fails_is_told_as_such_and_nothing_is_acknowledged(
     assert (await served.put(b"x")).status == 200
 
 
+@pytest.mark.fault(45)
+async def test_what_the_store_does_not_give_now_is_left_out_and_not_taken_for_lost(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = [noise(seed, 2 * LARGE) for seed in range(3)]
+    for content in contents:
+        await served.put(content)
+    ids = [codec.block_id(content) for content in contents]
+    real, asked = served.ground.store.get, list[str]()
+
+    def fail_first(name: str, offset: int, length: int) -> bytes:
+        asked.append(name)
+        if name == asked[0]:
+            raise OSError(5, "Input/output error")
+        return real(name, offset, length)
+
+    monkeypatch.setattr(served.ground.store, "get", fail_first)
+    assert [frame.block for frame in await served.get(*ids)] == ids[1:]
+    monkeypatch.undo()
+    assert [frame.payload is not None for frame in await served.get(*ids)] == [True, True, True]
+    assert await served.missing(*ids) == []
+
+
 async def test_blocks_are_not_acknowledged_before_their_directory_is_synced(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

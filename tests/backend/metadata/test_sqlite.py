@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, insert, select, text
 
 from backend.metadata import schema
-from backend.metadata.queries import MAX_PARAMETERS, select_in, select_in_pairs
+from backend.metadata.queries import MAX_PARAMETERS, are_asked, is_asked, select_in, select_in_pairs
 from backend.metadata.sqlite import MAX_READERS, Database
 
 pytestmark = pytest.mark.anyio
@@ -110,15 +110,16 @@ async def test_a_write_begun_is_not_cancelled(database: Database) -> None:
 
 async def test_long_lists_of_keys_are_cut(database: Database) -> None:
     count = MAX_PARAMETERS + 10
+    by_number = select(STORES.c.store).where(is_asked(STORES.c.store))
     await database.write(add, *range(count))
 
     def ask(connection: Connection) -> tuple[Any, Any]:
-        columns = select(STORES.c.store)
-        found = [row.store for row in select_in(connection, columns, STORES.c.store, range(5, count + 5))]
+        found = [row.store for row in select_in(connection, by_number, range(5, count + 5))]
         pairs = [(number, "local") for number in range(count)] + [(1, "other")]
-        paired = [row.store for row in select_in_pairs(connection, columns, (STORES.c.store, STORES.c.kind), pairs)]
+        by_both = select(STORES.c.store).where(are_asked(STORES.c.store, STORES.c.kind))
+        paired = [row.store for row in select_in_pairs(connection, by_both, pairs)]
         return sorted(found), sorted(paired)
 
     assert await database.read(ask) == (list(range(5, count)), list(range(count)))
-    nothing = await database.read(lambda c: list(select_in(c, select(STORES.c.store), STORES.c.store, [])))
+    nothing = await database.read(lambda c: list(select_in(c, by_number, [])))
     assert nothing == []

@@ -1,0 +1,42 @@
+"""A device whose disk is full at the worst moment: when it is about to note what the backend has answered."""
+
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import trio
+
+from cache.errors import DiskFull
+from drivefs.sync import seen
+from tests.sync.fleet import Device, sailing
+
+
+async def push_without_room(device: Device) -> None:
+    """The backend answers, and the transaction that is to note it fails at its end."""
+
+    def fail(*_: Any) -> None:
+        raise DiskFull("no room")
+
+    with mock.patch.object(seen, "answered", fail), pytest.raises(DiskFull):
+        await device.push()
+
+
+@pytest.mark.fault(14)
+def test_an_answer_that_could_not_be_noted_is_heard_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, _bert)):
+            await anna.write("file", b"first")
+            await fleet.settle()
+            await anna.write("file", b"second, and longer")
+            waiting = anna.fs.quota.pending_bytes
+            await push_without_room(anna)
+            assert anna.fs.quota.pending_bytes == waiting
+            assert await anna.content((await anna.known("file")).inode) == b"second, and longer"
+            await anna.edit("file", b"THIRD")
+            await push_without_room(anna)
+            tree = await fleet.settle()
+            assert tree == {"file": b"THIRDd, and longer"}
+            assert anna.fs.quota.pending_bytes == 0
+
+    trio.run(main)
