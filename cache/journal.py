@@ -17,6 +17,7 @@ from cache.database import Database, Row, Transaction
 from cache.drafts import Drafts
 from cache.effects import entries, parents, renamed, subjects
 from cache.inode_ids import InodeIds
+from cache.outline import Outline
 from cache.overlay import Overlay
 from cache.reserve import Reserve
 from cache.sealing import row_digest
@@ -94,6 +95,7 @@ class Journal:
         self.aliases = Aliases(database)
         self.overlay = Overlay(database, self.aliases.actual)
         self.drafts = Drafts(database, staging)
+        self.outline = Outline(database)
         self.pending_count = self._count_pending()
         self._pending_before = self.pending_count
         self._settled_below = OpNumber(0)

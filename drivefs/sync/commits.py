@@ -9,17 +9,17 @@ nothing is committed to a history that lacks what this device has seen.
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import trio
 
 from cache.effects import entries, outcome
 from cache.journal import Journal, JournalRow, RowState
-from drivefs.protocol.changes import FINAL, Base, Create, Mutation, OpResult, Status, Store, Unlink
+from drivefs.protocol.changes import FINAL, Base, Mutation, OpResult, Status, Store
 from drivefs.protocol.ids import Epoch, InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.messages import MAX_BATCH_MUTATIONS, CommitReply, CommitRequest
-from drivefs.protocol.model import InodeKind
 from drivefs.sync import planner, renaming, seen
+from drivefs.sync.ahead import Ahead, first_store
 from drivefs.sync.contents import Contents
 from drivefs.sync.ends import Ends
 from drivefs.sync.guard import Guard
@@ -61,6 +61,7 @@ class Committer:
         self._publications = publications
         self._refusals = refusals
         self._guard = guard
+        self._ahead = Ahead(ends.local, publications, guard)
         self.resend: Callable[[Store, OpResult], None] = lambda store, result: None
         """Called with a store that lacks blocks which the backend has lost."""
         self._deferred: dict[OpNumber, tuple[float, Status]] = {}
@@ -120,35 +121,46 @@ class Committer:
         now = trio.current_time()
         self._deferred = {n: wait for n, wait in self._deferred.items() if wait[0] > now}
         most = BURST_BATCH_MUTATIONS if self._publications.has_burst else MAX_BATCH_MUTATIONS
-        if urgent:
-            plan, frozen = self._plan(self._window(WINDOW_ROWS), most, urgent=True)
-        else:
-            # Mostly the first rows fill a batch; to look at all the others each time would cost more than to send it.
-            limit = min(most + most // 2, WINDOW_ROWS)
-            rows = self._window(limit)
-            plan, frozen = self._plan(rows, most, urgent=False)
-            if len(rows) >= limit and not plan.is_sure:
-                plan, frozen = self._plan(self._window(WINDOW_ROWS), most, urgent=False)
+        batch, frozen = self._plan_ahead(most) if urgent else self._plan_next(most)
         with self._journal.transaction():
-            fresh = [mutation for mutation in plan.batch if mutation.n not in frozen]
+            fresh = [mutation for mutation in batch if mutation.n not in frozen]
             for mutation in fresh:
                 self._journal.replace(mutation)
             self._journal.mark_sent([mutation.n for mutation in fresh])
-        return plan.batch
+        return batch
 
-    def _plan(self, rows: list[JournalRow], most: int, *, urgent: bool) -> tuple[planner.Plan, set[OpNumber]]:
+    def _plan_next(self, most: int) -> tuple[list[Mutation], set[OpNumber]]:
+        """The next batch, and which of it was sent before.
+
+        Mostly the first rows fill a batch; to look at all the others each time would cost more than to send it.
+        """
+        limit = min(most + most // 2, WINDOW_ROWS)
+        rows = self._window(limit)
+        plan, frozen = self._plan(rows, most)
+        if len(rows) >= limit and not plan.is_sure:
+            plan, frozen = self._plan(self._window(WINDOW_ROWS), most)
+        return plan.batch, frozen
+
+    def _plan_ahead(self, most: int) -> tuple[list[Mutation], set[OpNumber]]:
+        """What goes ahead of a burst, and which of it was sent before; none of it waits for what it does not need."""
+        batch, sent = dict[OpNumber, Mutation](), set[OpNumber]()
+        room = planner.Room(most)
+        for rows in self._ahead.chains():
+            plan, frozen = self._plan(rows, most, only={row.n for row in rows})
+            fresh = {mutation.n: mutation for mutation in plan.batch if mutation.n not in batch}
+            if not room.take(fresh.values()):
+                break
+            batch |= fresh
+            sent |= frozen
+        return list(batch.values()), sent
+
+    def _plan(
+        self, rows: list[JournalRow], most: int, only: Set[OpNumber] | None = None
+    ) -> tuple[planner.Plan, set[OpNumber]]:
         """What goes next of these, and which of them were sent before."""
         frozen = {row.n for row in rows if row.state is RowState.SENT}
-        only = self._ahead(rows) if urgent else None
-        if urgent and not only:
-            return planner.Plan(), frozen
         terms = planner.Terms(frozen=frozen, deferred=self._deferred.keys(), only=only, most=most)
         return planner.plan((row.mutation for row in rows), self._waiting, terms), frozen
-
-    def _ahead(self, rows: list[JournalRow]) -> set[OpNumber]:
-        """What goes ahead of a burst; no removal does of its own, it may be the first of a mass deletion."""
-        removals = [row.n for row in rows if isinstance(row.mutation, Unlink)]
-        return self._publications.ahead([row.n for row in rows], never=removals)
 
     def _window(self, limit: int) -> list[JournalRow]:
         """The oldest unsettled mutations, and the stores of the files that they create, wherever those stand."""
@@ -158,13 +170,8 @@ class Committer:
             self._take_back(idle)
             rows = self._guard.rows(limit)
         stored = {row.mutation.inode for row in rows if isinstance(row.mutation, Store)}
-        for row in list(rows):
-            made = row.mutation
-            if isinstance(made, Create) and made.kind is InodeKind.FILE and made.inode not in stored:
-                draft = self._journal.drafts.draft(made.inode)
-                if draft is not None and draft.frozen_op and (store := self._journal.get(draft.frozen_op)):
-                    rows.append(store)
-        return rows
+        made = (row.mutation for row in list(rows) if row.mutation.inode not in stored)
+        return rows + [store for each in made if (store := first_store(self._journal, each)) is not None]
 
     def _take_back(self, idle: list[JournalRow]) -> None:
         """Let go of what moves nothing; what gave the name before gives it again."""

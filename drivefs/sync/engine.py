@@ -247,7 +247,7 @@ class Engine:
             self._parts.committer.lacks(store)
 
     async def _commit_ahead(self) -> None:
-        if await self._commit_batch(urgent=True):
+        while await self._commit_batch(urgent=True):
             self._covered.raise_()
 
     async def _commit_batch(self, *, urgent: bool) -> bool:

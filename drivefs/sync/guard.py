@@ -12,7 +12,7 @@ so nothing that is kept back is needed by what is not.
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -333,6 +333,12 @@ class Guard:
         if len(found) < limit:
             found += self._journal.unsettled(limit - len(found), after_n)
         return found
+
+    def kept(self, numbers: Iterable[OpNumber]) -> set[OpNumber]:
+        """Those of some mutations that are kept back."""
+        if not self._waiting and not self._held:
+            return set()
+        return {n for n in numbers if n in self._waiting or n in self._held}
 
     def is_settled_below(self, n: OpNumber) -> bool:
         """Whether all mutations before this one have a final answer, or are held."""

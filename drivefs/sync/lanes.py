@@ -9,8 +9,9 @@ What goes ahead never overtakes what it may have come from: all that its process
 whose files it has opened. A program that reads what another wrote comes after it everywhere.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from drivefs.protocol.ids import InodeId, OpNumber
 
@@ -65,6 +66,13 @@ class Lanes:
         return own.take(now) and self._all.take(now)
 
 
+class Chain(NamedTuple):
+    """What one process wants to go ahead, and all that may not come after that: `own` is among `ops`."""
+
+    own: set[OpNumber]
+    ops: set[OpNumber]
+
+
 class Order:
     """Which process (or thread) made which unsettled mutation, and has opened what others made."""
 
@@ -74,12 +82,14 @@ class Order:
         """Who wrote the content that is not a mutation yet."""
         self._last_writers: dict[InodeId, int] = {}
         self._read_from: dict[int, set[int]] = {}
+        self._has_forgotten = False
+        """Whether somebody may have opened something of somebody else, and it is not known any more."""
 
     def made(self, op: OpNumber, process: int) -> None:
         """A process made a mutation."""
         self._made_by[op] = process
         if len(self._made_by) > MOST_MUTATIONS:
-            # Nobody says what was taken back before it was sent; what nobody is known to have made is not overtaken.
+            # What nobody is known to have made is not overtaken.
             del self._made_by[next(iter(self._made_by))]
 
     def written(self, inode: InodeId, process: int) -> None:
@@ -89,6 +99,7 @@ class Order:
         self._last_writers[inode] = process
         if len(self._last_writers) > MOST_MUTATIONS:
             del self._last_writers[next(iter(self._last_writers))]
+            self._has_forgotten = True
 
     def opened(self, inode: InodeId, process: int) -> None:
         """A process sees the content of an inode from now on."""
@@ -98,6 +109,7 @@ class Order:
         self._read_from.setdefault(process, set()).add(writer)
         if len(self._read_from) > MOST_MAKERS:
             del self._read_from[next(iter(self._read_from))]
+            self._has_forgotten = True
 
     def dropped(self, inode: InodeId) -> None:
         """The content of an inode will not become a mutation."""
@@ -115,23 +127,37 @@ class Order:
         if not self._made_by and not self._written_by:
             self._last_writers.clear()
             self._read_from.clear()
+            self._has_forgotten = False
 
-    def with_earlier(self, ops: Collection[OpNumber], unsettled: Iterable[OpNumber]) -> set[OpNumber]:
-        """The ops, and the earlier ones that they may have come from."""
-        if not ops:
-            return set()
-        newest, chosen = max(ops), set(ops)
-        makers = self._sources({self._made_by[op] for op in ops if op in self._made_by})
+    def unsettled(self, ops: Iterable[OpNumber]) -> None:
+        """These are all mutations that are not settled: nobody says what was taken back before it was sent."""
+        made = self._made_by
+        self._made_by = {op: made[op] for op in ops if op in made}
+
+    def chains(self, ops: Collection[OpNumber], unsettled: Iterable[OpNumber]) -> list[Chain]:
+        """The ops by who made them, each with the earlier ones of `unsettled` that they may have come from.
+
+        None at all while it is not known what may have come from what.
+        """
+        if not ops or self._has_forgotten:
+            return []
+        makers: dict[int, set[OpNumber]] = {}
+        for op in ops:
+            if (maker := self._made_by.get(op)) is not None:
+                makers.setdefault(maker, set()).add(op)
+        made: dict[int | None, list[OpNumber]] = {}
         for op in unsettled:
-            if op < newest:
-                process = self._made_by.get(op)
-                if process is None or process in makers:
-                    chosen.add(op)
-        return chosen
+            made.setdefault(self._made_by.get(op), []).append(op)
+        return [Chain(own, own | self._before(max(own), maker, made)) for maker, own in makers.items()]
 
-    def _sources(self, processes: set[int]) -> set[int]:
-        """These processes, those whose content they opened, those whose content these opened, and so on."""
-        found, left = set(processes), list(processes)
+    def _before(self, newest: OpNumber, maker: int, made: Mapping[int | None, Iterable[OpNumber]]) -> set[OpNumber]:
+        """The ops before one of a process that it may have come from, those that nobody is known to have made too."""
+        sources = [None, *self._sources(maker)]
+        return {op for source in sources for op in made.get(source, ()) if op < newest}
+
+    def _sources(self, process: int) -> set[int]:
+        """A process, those whose content it opened, those whose content these opened, and so on."""
+        found, left = {process}, [process]
         while left:
             fresh = self._read_from.get(left.pop(), set()) - found
             found |= fresh

@@ -18,7 +18,7 @@ Rules:
 """
 
 import enum
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -140,7 +140,7 @@ def plan(mutations: Iterable[Mutation], waiting: WaitingContent, terms: Terms) -
 
 def _choose(groups: Iterable[_Group], deferred: Set[OpNumber], most: int) -> Plan:
     """Take groups in order while there is room, but those that wait, or that depend on what waits."""
-    result, held, room = Plan(), set(deferred), _Room(max(most, 2))
+    result, held, room = Plan(), set(deferred), Room(max(most, 2))
     for group in groups:
         waits = group.waits
         if waits is not None or any(m.n in held or not held.isdisjoint(m.after) for m in group.mutations):
@@ -212,14 +212,14 @@ def _last_removals(mutations: Iterable[Mutation]) -> dict[InodeId, OpNumber]:
 
 
 @dataclass(slots=True)
-class _Room:
+class Room:
     """What is left of the bounds of one commit."""
 
     mutations: int = MAX_BATCH_MUTATIONS
     blocks: int = MAX_BATCH_BLOCKS
     size_bytes: int = MAX_BATCH_BYTES - 4096
 
-    def take(self, group: Sequence[Mutation]) -> bool:
+    def take(self, group: Collection[Mutation]) -> bool:
         """Take the room that these need, if there is enough."""
         blocks = sum(_block_count(m) for m in group)
         size = sum(len(wire.encode(m)) for m in group)
@@ -263,7 +263,7 @@ def _with_predecessors(mutation: Mutation, touched: _Touched, frozen: Set[OpNumb
     for parent in parents(mutation):
         after.add(touched.directories.get(parent, NO_OP))
         touched.children.setdefault(parent, []).append(mutation.n)
-    for directory in _moved(mutation):
+    for directory in moved(mutation):
         after.add(touched.directories.get(directory, NO_OP))
         after.update(touched.children.pop(directory, ()))
         touched.directories[directory] = mutation.n
@@ -280,7 +280,7 @@ def _with_predecessors(mutation: Mutation, touched: _Touched, frozen: Set[OpNumb
     return msgspec.structs.replace(mutation, after=sorted(after))
 
 
-def _moved(mutation: Mutation) -> Sequence[InodeId]:
+def moved(mutation: Mutation) -> Sequence[InodeId]:
     """What a mutation makes, moves or ends, if that is or may be a directory."""
     match mutation:
         case Create():

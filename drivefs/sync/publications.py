@@ -11,13 +11,13 @@ What `lanes` calls urgent goes ahead of a burst that goes on at the same time.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from itertools import islice
 
 import trio
 
 from drivefs.protocol.ids import NO_OP, InodeId, OpNumber
-from drivefs.sync.lanes import Lanes, Order
+from drivefs.sync.lanes import Chain, Lanes, Order
 from drivefs.sync.signal import Signal
 
 QUIET_SECONDS = 0.03
@@ -106,22 +106,24 @@ class Publications:
         self.urgent_ops.difference_update(ops)
         self._order.settled(ops)
 
-    def ahead(self, unsettled: Collection[OpNumber], *, never: Iterable[OpNumber] = ()) -> set[OpNumber]:
-        """Those of the unsettled mutations that go ahead of a burst, and those that have to go before them.
+    def ahead(self, unsettled: Sequence[OpNumber], *, kept: Set[OpNumber]) -> list[Chain]:
+        """Those of all unsettled mutations, in order, that go ahead of a burst, each with what has to go before it.
 
-        `unsettled` are all, or the oldest of them.
-        Those that `never` go ahead for their own sake go where others need them to. Where too many would have to go
-        before them, none goes ahead: all go in their turn.
+        What is `kept` back is neither. Where too many would have to go before them, they go in their turn.
         """
-        oldest = min(unsettled, default=math.inf)
-        self.urgent_ops = {op for op in self.urgent_ops if op >= oldest}.difference(never)
-        urgent = self.urgent_ops.intersection(unsettled)
-        ahead = self._order.with_earlier(urgent, unsettled)
-        if len(ahead) > len(urgent) + MOST_TAKEN_ALONG:
-            # It may have come from a burst, so it goes with it: that would be published piece by piece otherwise.
-            self.urgent_ops.clear()
-            return set()
-        return ahead
+        self._order.unsettled(unsettled)
+        self.urgent_ops.intersection_update(unsettled)
+        free = [op for op in unsettled if op not in kept] if kept else unsettled
+        found = self._order.chains(self.urgent_ops - kept, free)
+        for chain in found:
+            if len(chain.ops) > len(chain.own) + MOST_TAKEN_ALONG:
+                # It may have come from a burst, so it goes with it: that would be published piece by piece otherwise.
+                self.go_in_turn(chain.own)
+        return [chain for chain in found if len(chain.ops) <= len(chain.own) + MOST_TAKEN_ALONG]
+
+    def go_in_turn(self, ops: Iterable[OpNumber]) -> None:
+        """These do not go ahead after all."""
+        self.urgent_ops.difference_update(ops)
 
     def opened(self, inode: InodeId) -> None:
         """The present process has opened a file."""

@@ -95,7 +95,7 @@ class World:
     def __init__(self, local: LocalState) -> None:
         self.local, self.journal = local, local.journal
         self.backend, self.contents, self.refusals = Backend(), Contents(), Refusals(local)
-        self.publications = Publications()
+        self.publications = Publications(self.journal.last_op)
         self.resent: list[int] = []
         self.guard = Guard(self.journal, self.count_files, share=0.5, asked=lambda question: None)
         trio.run(self.guard.scan)
@@ -124,9 +124,9 @@ class World:
                 self.journal.drafts.put_draft(msgspec.structs.replace(draft, frozen=1, frozen_op=n))
         return n
 
-    def commit(self) -> CommitReply | None:
+    def commit(self, *, urgent: bool = False) -> CommitReply | None:
         async def main() -> CommitReply | None:
-            return await self.committer.commit_next(Epoch(1))
+            return await self.committer.commit_next(Epoch(1), urgent=urgent)
 
         return trio.run(main, clock=trio.testing.MockClock())
 
@@ -165,6 +165,40 @@ def test_behind_much_that_waits_what_can_go_is_found(world: World, monkeypatch: 
     ready, n = create(world.journal, b"ready", content=b"x")
     store = world.store(ready)
     world.commit()
+    assert world.backend.sent == [[n, store]]
+
+
+def test_what_is_urgent_goes_ahead_of_whatever_waits_and_only_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commits, "WINDOW_ROWS", 3)
+    older = [create(world.journal, b"f%d" % i)[1] for i in range(6)]
+    saved, n = create(world.journal, b"saved", content=b"x")
+    store = world.store(saved)
+    world.publications.urgent_ops.add(n)
+    world.publications._order.made(n, 1)
+    for op in older:
+        world.publications._order.made(op, 2)
+    world.commit(urgent=True)
+    assert world.backend.sent == [[n, store]]
+    assert world.commit(urgent=True) is None
+    while world.commit():
+        pass
+    assert sorted(n for batch in world.backend.sent[1:] for n in batch) == older
+
+
+def test_what_is_urgent_does_not_wait_for_the_content_of_something_else_that_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.publications, "is_on_its_way", lambda inode: True)
+    unsent, waiting = create(world.journal, b"unsent", content=b"x")
+    world.contents.unpublished[unsent] = 1
+    ready, n = create(world.journal, b"ready", content=b"x")
+    store = world.store(ready)
+    for process, op in ((1, waiting), (2, n)):
+        world.publications.urgent_ops.add(op)
+        world.publications._order.made(op, process)
+    world.commit(urgent=True)
     assert world.backend.sent == [[n, store]]
 
 
