@@ -46,6 +46,7 @@ from drivefs.sync.places import Places
 from drivefs.sync.presence import Presence
 from drivefs.sync.restoring import Restoring
 from drivefs.sync.standing import is_revoked
+from drivefs.sync.standstill import Standstill
 from drivefs.sync.status import Reporter
 
 log = logging.getLogger(__name__)
@@ -160,6 +161,7 @@ class _Parts:
     deciding: held.Deciding
     pinning: pins.Pinning
     replay: Replay
+    standstill: Standstill
 
 
 def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Parts:
@@ -198,7 +200,20 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     drive.announcer.replayer = replay = _replay(kernel, drive)
     deciding = held.Deciding(drive.guard, Restoring(local, drive.guard, drive.shown), drive.publications)
     pinning = pins.Pinning(local, drive.trees, drive.prefetcher)
-    return _Parts(drive, kernel.session, kernel.told, deciding, pinning, replay)
+    return _Parts(drive, kernel.session, kernel.told, deciding, pinning, replay, _standstill(kernel, drive))
+
+
+def _standstill(kernel: _Kernel, drive: Assembly) -> Standstill:
+    """What lets no call be answered from what was known before this process stood still."""
+
+    async def catch_up() -> None:
+        await drive.engine.catch_up()
+        await kernel.told.wait_told()
+
+    # One goes on while the machine sleeps, the other is put right where a whole virtual machine stood still.
+    standstill = Standstill(lambda: (time.clock_gettime(time.CLOCK_BOOTTIME), time.time()), catch_up)
+    kernel.session.wait_at(standstill)
+    return standstill
 
 
 def _replay(kernel: _Kernel, drive: Assembly) -> Replay:
@@ -278,6 +293,7 @@ class _Mount:
         nursery.start_soon(self._announce, drive.engine)
         nursery.start_soon(parts.invalidation.run)
         nursery.start_soon(parts.replay.run)
+        nursery.start_soon(parts.standstill.run)
         for task in drive.tasks():
             nursery.start_soon(task)
 

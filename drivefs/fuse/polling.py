@@ -8,6 +8,8 @@ turn.
 Owns the stand-in for the `trio` module that pyfuse3 looks its primitives up in, the same place through which
 `pyfuse3.asyncio` replaces them. Safe to lose: without it pyfuse3 uses trio itself.
 
+Whoever has something to do before the next request is read is a `Gate`: no handler begins until it is open.
+
 Invariant: `wait_readable` returns only if the descriptor was readable at that moment. A request that its caller gave up
 between the poll and the read would otherwise leave the loop in a blocking read until the next one.
 """
@@ -16,7 +18,7 @@ import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import pyfuse3
 import trio
@@ -28,10 +30,23 @@ soon, and to sleep and be woken takes longer and costs more. Measured, for 8 and
 and close 219 and 142, rename 251 and 195, with less processor time each."""
 
 
+class Gate(Protocol):
+    """Asked each time a request has come."""
+
+    def is_suspected(self) -> bool:
+        """Whether there is something to wait for."""
+        ...
+
+    async def end(self) -> None:
+        """Wait for it, with a deadline."""
+        ...
+
+
 class PolledFirst:
     """Waits for descriptors to become readable; one waiter for each descriptor at a time."""
 
     def __init__(self) -> None:
+        self.gate: Gate | None = None
         self._in_a_row = 0
         self._polls: dict[int, select.poll] = {}
         self.wait_count = 0
@@ -44,6 +59,12 @@ class PolledFirst:
             trio.ClosedResourceError: it was announced to be closed.
         """
         self.wait_count += 1
+        await self._wait_readable(fd)
+        while self.gate is not None and self.gate.is_suspected():
+            await self.gate.end()
+            await self._wait_readable(fd)
+
+    async def _wait_readable(self, fd: int) -> None:
         poll = self._polls.get(fd) or self._register(fd)
         if self._in_a_row < MAX_IN_A_ROW and is_ready_soon(poll):
             self._in_a_row += 1

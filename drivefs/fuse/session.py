@@ -13,7 +13,7 @@ import pyfuse3
 from drivefs.fs.filesystem import FileSystem
 from drivefs.fuse import connection
 from drivefs.fuse.attributes import Translation
-from drivefs.fuse.polling import PolledFirst, polled_first
+from drivefs.fuse.polling import Gate, PolledFirst, polled_first
 from drivefs.fuse.replay_operations import StagedOperations
 from drivefs.fuse.replay_stage import Stage
 from drivefs.fuse.unsticking import unsticking
@@ -53,6 +53,10 @@ class Session:
     def call_count(self) -> int:
         """How many requests of the kernel have come, more or less: for whoever looks twice whether any came between."""
         return self._polled.wait_count
+
+    def wait_at(self, gate: Gate) -> None:
+        """Have no request read before the gate is open."""
+        self._polled.gate = gate
 
     def mount(self) -> None:
         """Mount; calls wait in the kernel until `run` answers them.

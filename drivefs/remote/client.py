@@ -143,8 +143,13 @@ class Remote:
         path = routes.COMMIT.format(workspace=workspace)
         return await self._call(path, request, messages.CommitReply, THOROUGH)
 
-    async def changes(self, request: messages.ChangesRequest) -> messages.ChangesReply:
-        """The long poll; tried once, and answered at the latest a little after `request.wait_seconds`."""
+    async def changes(self, request: messages.ChangesRequest, *, is_anew: bool = False) -> messages.ChangesReply:
+        """The long poll; tried once, and answered at the latest a little after `request.wait_seconds`.
+
+        `is_anew`: no connection that there was before is believed in any more, and all are given up.
+        """
+        if is_anew:
+            self._transport.distrust()
         seconds = request.wait_seconds + POLL_GRACE_SECONDS
         policy = retry.Policy(attempts=1, attempt_seconds=seconds, total_seconds=seconds)
         exchange = Exchange(routes.CHANGES, (wire.encode(request),), stall_seconds=seconds)

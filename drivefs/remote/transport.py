@@ -38,8 +38,11 @@ STALL_SECONDS = 15.0
 IDLE_SECONDS = 30.0
 """How long an unused connection is kept: past this, a suspended machine or a router may have dropped it."""
 KEEPALIVE_SECONDS = 10
-"""A connection on which nothing moves is probed so often by the kernel, and broken after three probes in vain: a long
-poll does not wait for a machine that has gone."""
+"""A connection on which nothing moves is probed so often by the kernel: a long poll does not wait for a machine that
+has gone."""
+PROBE_SECONDS = 2
+PROBE_COUNT = 3
+"""After a probe in vain, the others follow so soon; after so many, the connection is broken: 16 s in all."""
 FRESH = "drivefs.fresh"
 """The mark of a request that is not to go over a connection that was used before."""
 ANEW = "drivefs.anew"
@@ -121,8 +124,8 @@ _SOCKET_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_SECONDS),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBE_COUNT),
 )
 
 
@@ -190,7 +193,8 @@ class Transport:
             await body.close()
 
     def distrust(self) -> None:
-        """What answered is not our server: whoever is at the other end of the connections now is not asked again."""
+        """Whoever is at the other end of the connections now, if anybody, is not our server: the next request closes
+        them all."""
         self._is_distrusted = True
 
     async def _answer(self, exchange: Exchange) -> httpx.Response:

@@ -85,7 +85,9 @@ class Engine:
         self._jitter = jitter
         self._troubles: dict[str, _Trouble] = {}
         self.caught_up = trio.Event()
-        """Set once the replica has been as new as the backend."""
+        """Set once the replica has been as new as the backend, and not known since to have missed something."""
+        self._polling = trio.CancelScope()
+        self._has_stood_still = False
         self._settled = trio.Event()
         self._awaited: list[set[InodeId]] = []
         """The contents for which people wait."""
@@ -287,6 +289,17 @@ class Engine:
             await self._guarded(self._poll)
             await trio.sleep(POLL_PAUSE_SECONDS)
 
+    async def catch_up(self) -> None:
+        """This process stood still: ask at once, over a new connection, what happened meanwhile, and wait for that.
+
+        Returns at once when offline. Cancellation leaves the asking to go on.
+        """
+        if self.connection.reach.online:
+            self._has_stood_still = True
+            self.caught_up = caught_up = trio.Event()
+            self._polling.cancel()
+            await caught_up.wait()
+
     async def _let_go(self) -> None:
         """The overlay gives up what the replica has, after each commit and each page: either may come first."""
         while True:
@@ -296,7 +309,11 @@ class Engine:
 
     async def _poll(self) -> None:
         is_behind = not self.caught_up.is_set()
-        polled = await self._parts.follower.poll(0.0 if is_behind else POLL_SECONDS)
+        is_anew, self._has_stood_still = self._has_stood_still, False
+        with trio.CancelScope() as self._polling:
+            polled = await self._parts.follower.poll(0.0 if is_behind else POLL_SECONDS, is_anew=is_anew)
+        if self._polling.cancelled_caught:
+            return
         if polled.lost is not None:
             await self._begin_again(polled.lost)
             return

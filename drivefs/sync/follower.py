@@ -88,8 +88,10 @@ class Follower:
         self._gap_count = 0
         ends.local.journal.uncovered = self.uncovered
 
-    async def poll(self, wait_seconds: float = POLL_SECONDS) -> Polled:
-        """Ask once for changes, waiting for some if there are none. Cancellation leaves the cursor where it was.
+    async def poll(self, wait_seconds: float = POLL_SECONDS, *, is_anew: bool = False) -> Polled:
+        """Ask once for changes, waiting for some if there are none; with `is_anew` over a new connection.
+
+        Cancellation leaves the cursor where it was.
 
         Raises:
             RemoteError: no answer, or none that can be believed.
@@ -109,7 +111,7 @@ class Follower:
             limit=PAGE_CHANGES,
             pending=presence.pending() if presence is not None else None,
         )
-        reply = await self._remote.changes(request)
+        reply = await self._remote.changes(request, is_anew=is_anew)
         lost = None
         for page in reply.pages:
             lost = self._take(page) or lost

@@ -95,6 +95,42 @@ def test_waiting_can_be_cancelled_and_begun_again(pipe: tuple[int, int]) -> None
     run(scenario)
 
 
+@pytest.mark.fault(21)
+def test_no_request_is_read_before_the_gate_is_open(pipe: tuple[int, int]) -> None:
+    """And what was taken back meanwhile is not reported."""
+
+    class Shut:
+        is_open = trio.Event()
+
+        def is_suspected(self) -> bool:
+            return not self.is_open.is_set()
+
+        async def end(self) -> None:
+            await self.is_open.wait()
+
+    heard: list[bytes] = []
+
+    async def reader(waiting: PolledFirst) -> None:
+        await waiting.wait_readable(pipe[0])
+        heard.append(os.read(pipe[0], 1))
+
+    async def scenario() -> None:
+        waiting = PolledFirst()
+        waiting.gate = gate = Shut()
+        os.write(pipe[1], b"a")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader, waiting)
+            await trio.testing.wait_all_tasks_blocked()
+            assert os.read(pipe[0], 1) == b"a"
+            gate.is_open.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert not heard
+            os.write(pipe[1], b"b")
+
+    run(scenario)
+    assert heard == [b"b"]
+
+
 def test_a_cancelled_task_does_not_take_one_more_request(pipe: tuple[int, int]) -> None:
     async def scenario() -> None:
         os.write(pipe[1], b"request")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from drivefs.sync.standstill import STILL_SECONDS
 from tests.mount.conftest import mount_options
 from tests.mount.oracle import snapshot, write_file
 from tests.support.link import GARBAGE, REPLIES, REQUESTS, Link
@@ -113,24 +114,30 @@ def test_a_life_without_a_server(device: Device, link: Link, workbench: Workbenc
 
 
 @pytest.mark.fault(21)
-def test_a_mount_that_stood_still_shows_what_others_did_meanwhile(device: Device, workbench: Workbench) -> None:
-    """[offline-resumed]"""
+@pytest.mark.parametrize("way", ["whole", "dead"])
+def test_a_mount_that_stood_still_answers_no_call_before_it_knows_what_others_did(
+    device: Device, link: Link, workbench: Workbench, way: str
+) -> None:
+    """[offline-resumed]; also where its connections died meanwhile without a word."""
     root = device.mountpoint
     other = workbench.device(device.server)
     there = other.mount(*mount_options())
     assert device.process is not None
     device.process.send_signal(signal.SIGSTOP)
     try:
+        if way == "dead":
+            link.half_open()
+        for number in range(20):
+            write_file(there / f"made {number}", b"elsewhere")
         write_file(there / "here", b"changed elsewhere")
-        write_file(there / "made elsewhere", b"too")
         os.unlink(there / "third")
         other.sync()
-        time.sleep(3.0)
+        time.sleep(1.2 * STILL_SECONDS)
     finally:
         device.process.send_signal(signal.SIGCONT)
-    wait_until("the change shows", lambda: (root / "here").read_bytes() == b"changed elsewhere")
-    wait_until("the new file shows", lambda: (root / "made elsewhere").exists())
-    wait_until("the removal shows", lambda: not (root / "third").exists())
+    assert (root / "here").read_bytes() == b"changed elsewhere"
+    assert (root / "made 19").exists()
+    assert not (root / "third").exists()
     write_file(root / "written", b"after")
     device.sync()
 

@@ -1,5 +1,6 @@
 """What reaches a real socket: URLs that a token may be sent to, certificates, and servers that are not there."""
 
+import socket
 import ssl
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -11,6 +12,7 @@ import trio
 from drivefs.protocol import messages
 from drivefs.remote import errors, transport
 from drivefs.remote.client import Remote
+from drivefs.sync.follower import POLL_SECONDS
 from tests.remote.server import Server, message, says
 
 USAGE = messages.UsageReply(usage=messages.Usage(stored_bytes=5), limits=messages.Limits(file_bytes=1, quota_bytes=2))
@@ -126,6 +128,21 @@ def tls(certificate: Path) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate / "certificate.pem", certificate / "key.pem")
     return context
+
+
+@pytest.mark.fault(30)
+def test_the_kernel_breaks_a_silent_connection_whose_other_end_is_gone() -> None:
+    """A long poll is silent for as long as nothing happens; a machine that has gone is noticed well before it ends."""
+
+    async def scenario(port: int) -> None:
+        async with transport.open_client(url := f"http://127.0.0.1:{port}") as client:
+            made = (await client.post(url, content=b"")).extensions["network_stream"].get_extra_info("socket")
+            assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            idle, between, count = (made.getsockopt(socket.IPPROTO_TCP, option) for option in options)
+            assert idle + between * count <= 20.0 < POLL_SECONDS
+
+    trio.run(serve, Server(says(message(USAGE))), scenario)
 
 
 @pytest.mark.fault(37)

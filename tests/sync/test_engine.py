@@ -31,9 +31,12 @@ class Followed:
     def __init__(self, *answers: Polled) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[float, float]] = []
+        self.anew_at: list[float] = []
         self.walked_at: list[float] = []
 
-    async def poll(self, wait_seconds: float) -> Polled:
+    async def poll(self, wait_seconds: float, *, is_anew: bool = False) -> Polled:
+        if is_anew:
+            self.anew_at.append(trio.current_time())
         self.asked.append((trio.current_time(), wait_seconds))
         if not self.answers:
             await trio.sleep(wait_seconds)
@@ -111,6 +114,37 @@ def test_the_server_says_when_to_come_back_and_devices_come_back_apart() -> None
     followed.run(20.0)
     (_, told, back) = [moment for moment, _ in followed.asked[:3]]
     assert back - told == pytest.approx(4.0 * (0.5 + JITTER) + POLL_PAUSE_SECONDS)
+
+
+@pytest.mark.fault(21)
+def test_after_a_standstill_the_feed_is_asked_at_once_over_a_new_connection() -> None:
+    followed = Followed(NOTHING_NEW, Polled(has_moved=False, retry_seconds=0.0))
+    engine = followed.engine()
+    known_at: list[float] = []
+
+    async def main() -> None:
+        with trio.move_on_after(30.0):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(engine.run)
+                await trio.sleep(10.0)
+                followed.answers += [Polled(has_moved=True, retry_seconds=0.0, has_more=True), NOTHING_NEW]
+                await engine.catch_up()
+                known_at.append(trio.current_time())
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    at = followed.anew_at[0]
+    assert len(followed.anew_at) == 1
+    assert at == pytest.approx(10.0 + POLL_PAUSE_SECONDS)
+    assert [wait for moment, wait in followed.asked if moment >= at] == [0.0, 0.0, POLL_SECONDS]
+    assert known_at == [pytest.approx(at + POLL_PAUSE_SECONDS)]
+
+
+@pytest.mark.fault(21)
+def test_without_a_server_nobody_waits_for_what_happened_during_a_standstill() -> None:
+    followed = Followed()
+    engine = followed.engine()
+    trio.run(engine.catch_up)
+    assert not followed.asked
 
 
 def test_whoever_waits_for_a_content_waits_for_it_under_its_new_id() -> None:
