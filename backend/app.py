@@ -51,6 +51,7 @@ from backend.service.devices import FLUSH_SECONDS, Devices
 from backend.service.ground import Ground, Limits
 from backend.service.keys import AccountKeys, MasterKey, WrongMasterKey
 from backend.service.listing import Listing
+from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
 from backend.service.uploads import Uploads
 
@@ -238,6 +239,7 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
         uploads=Uploads(ground),
         sessions=Sessions(ground),
         listing=Listing(ground),
+        revisions=Revisions(ground),
         commits=Commits(ground),
         changes=Changes(ground),
         blocks=Blocks(ground, keys, algorithm),

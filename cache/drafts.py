@@ -30,7 +30,8 @@ class DraftRow(msgspec.Struct, frozen=True, array_like=True):
 
     Content = base bytes below `low_size` (the lowest size since the base; past it they read as zeros), covered by the
     records, cut or extended to `size`. `frozen` is the last record that the publication in flight covers (0: none),
-    `frozen_op` its mutation.
+    `frozen_op` its mutation. `is_over_past`: the base bytes are not those of `base` but of a revision before it, which
+    was brought back and is to take its place.
     """
 
     inode: InodeId
@@ -41,6 +42,7 @@ class DraftRow(msgspec.Struct, frozen=True, array_like=True):
     mtime_ns: int
     frozen: int = 0
     frozen_op: OpNumber = NO_OP
+    is_over_past: bool = False
 
 
 class Record(NamedTuple):

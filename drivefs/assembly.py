@@ -11,7 +11,8 @@ from functools import partial
 from typing import Protocol
 
 from cache.workspace import LocalState
-from drivefs.fs.filesystem import Drive, FileSystem, Provider, Services
+from drivefs.fs.drive import Drive, Provider, Services
+from drivefs.fs.filesystem import FileSystem
 from drivefs.fs.ownership import Owner
 from drivefs.protocol.ground import NowNs, Offload, RandomBytes
 from drivefs.protocol.ids import InodeId, WorkspaceId
@@ -32,6 +33,7 @@ from drivefs.sync.guard import Guard, Question
 from drivefs.sync.healing import Healing
 from drivefs.sync.incoming import IncomingUploads
 from drivefs.sync.lister import Lister
+from drivefs.sync.past import Past
 from drivefs.sync.pins import PinnedTrees
 from drivefs.sync.places import Places
 from drivefs.sync.prefetch import Prefetcher
@@ -152,7 +154,8 @@ class Assembly:
         ground, options, local = self._ground, self._options, self.local
         self.downloader = Downloader(remote, local.blocks, ground.offload, self.connection)
         self.lister = Lister(self.ends, self.connection, changed=lambda inode: self.shown.attributes_changed(inode))
-        services = Services(fetcher=self.downloader, lister=self.lister, publisher=self.publications)
+        past = Past(self.ends, self.connection)
+        services = Services(fetcher=self.downloader, lister=self.lister, publisher=self.publications, past=past)
         self.trees = PinnedTrees(local, self.places, options.root)
         drive = Drive(
             workspace=options.workspace,

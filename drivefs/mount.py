@@ -28,7 +28,7 @@ from cache.workspace import LocalState
 from drivefs import __version__
 from drivefs.assembly import Assembly, Ground, Options
 from drivefs.config import MountSettings
-from drivefs.control import conflicts, handlers, held, mounts, pins, server, uploads, watching
+from drivefs.control import conflicts, handlers, held, history, mounts, pins, server, uploads, watching
 from drivefs.control.readiness import Readiness
 from drivefs.fs.filesystem import FileSystem
 from drivefs.fs.ownership import Owner
@@ -286,6 +286,13 @@ class _Mount:
         table = handlers.Handlers(self._drive(parts), nursery).table()
         table |= watching.Watching(drive.events).table()
         table |= conflicts.Settling(drive.filesystem, parts.invalidation).table()
+        table |= history.Looking(
+            drive.filesystem,
+            parts.invalidation,
+            local=self._local,
+            publications=drive.publications,
+            connection=drive.connection,
+        ).table()
         table |= parts.pinning.table()
         table |= parts.deciding.table()
         nursery.start_soon(server.serve, server.listen(self._settings.places.runtime), table, nursery)

@@ -14,6 +14,7 @@ from backend.service.checks import Checks
 from backend.service.commits import Commits
 from backend.service.devices import Devices
 from backend.service.listing import Listing
+from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
 from backend.service.uploads import Uploads
 
@@ -42,6 +43,7 @@ class Services:
     uploads: Uploads
     sessions: Sessions
     listing: Listing
+    revisions: Revisions
     commits: Commits
     changes: Changes
     blocks: Blocks

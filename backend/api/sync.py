@@ -18,7 +18,7 @@ from backend.api import poll, problems, requests
 from backend.api.services import Services
 from backend.service.caller import Caller
 from backend.service.intake import Disconnected
-from drivefs.protocol import messages, routes, wire
+from drivefs.protocol import history, messages, routes, wire
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ids import WorkspaceId
 
@@ -115,6 +115,9 @@ class SyncApi:
             routes.INODES: Endpoint(self._inodes),
             routes.COUNT: Endpoint(self._count),
             routes.CONTENT: Endpoint(self._content),
+            routes.REVISIONS: Endpoint(self._revisions),
+            routes.KEEP: Endpoint(self._keep),
+            routes.MOMENT: Endpoint(self._moment),
             routes.COMMIT: Endpoint(self._commit),
             routes.MISSING: Endpoint(self._missing),
             routes.LOST: Endpoint(self._lost),
@@ -161,6 +164,16 @@ class SyncApi:
 
     async def _content(self, scope: Scope, receive: Receive) -> messages.ContentReply:
         return await self._services.listing.content(*await self._asked(scope, receive, messages.ContentRequest))
+
+    async def _revisions(self, scope: Scope, receive: Receive) -> history.RevisionsReply:
+        return await self._services.revisions.list(*await self._asked(scope, receive, history.RevisionsRequest))
+
+    async def _keep(self, scope: Scope, receive: Receive) -> Empty:
+        await self._services.revisions.keep(*await self._asked(scope, receive, history.KeepRequest))
+        return Empty()
+
+    async def _moment(self, scope: Scope, receive: Receive) -> history.MomentReply:
+        return await self._services.listing.moment(*await self._asked(scope, receive, history.MomentRequest))
 
     async def _commit(self, scope: Scope, receive: Receive) -> messages.CommitReply:
         caller = await requests.caller(scope, self._services)

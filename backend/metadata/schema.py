@@ -278,6 +278,9 @@ dentries = Table(
     sqlite_with_rowid=False,
 )
 
+_HELD = text("trash = 1")
+"""Of the index that lists the trash without looking at all else that was removed or moved."""
+
 dentry_versions = Table(
     "dentry_versions",
     metadata,
@@ -295,6 +298,7 @@ dentry_versions = Table(
     _id("lineage"),
     _id("last_number"),
     Index("dentry_versions_by_inode", "account", "inode"),
+    Index("dentry_versions_held", "account", "to_seq", sqlite_where=_HELD, postgresql_where=_HELD),
     sqlite_with_rowid=False,
 )
 
@@ -340,7 +344,7 @@ revisions = Table(
     _key("number"),
     _id("inode"),
     _id("workspace"),
-    _id("seq"),
+    _id("seq"),  # the commit that gave the content this number: by its store, or by putting it under this name
     _id("size"),
     _id("time_ns"),  # mtime of the content
     _id("user"),
@@ -349,6 +353,18 @@ revisions = Table(
     _id("op"),
     Column("runs", LargeBinary, nullable=False),  # run ids, 32 bytes each
     Index("revisions_by_inode", "account", "inode", "number"),
+    sqlite_with_rowid=False,
+)
+
+kept = Table(
+    "kept",
+    metadata,
+    # Revisions that somebody wants never to be let go.
+    _key("account"),
+    _key("lineage"),
+    _key("number"),
+    _id("user"),
+    _id("kept_ns"),
     sqlite_with_rowid=False,
 )
 

@@ -1,21 +1,22 @@
 """Reading a workspace: directories, inodes and block lists, as of a seq that the device names.
 
-Owns the three requests; how a past is read is `history`. Invariant: a device that lists as of its cursor gets nothing
+Owns the requests; how a past is read is `history`. Invariant: a device that lists as of its cursor gets nothing
 that contradicts what it has applied.
 """
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select
 
 from backend.metadata import schema
 from backend.metadata.queries import is_asked, select_in
-from backend.service import history, workspaces
+from backend.service import history, revisions, workspaces
 from backend.service.caller import Caller
 from backend.service.commit.contents import split_runs
 from backend.service.ground import Ground
 from backend.service.rows import Place
 from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.history import MomentReply, MomentRequest
 from drivefs.protocol.ids import InodeId, WorkspaceId
 from drivefs.protocol.messages import (
     ContentReply,
@@ -69,6 +70,14 @@ class Listing:
             ProtocolError: `not_found`.
         """
         return await self._ground.database.read(_count, caller, workspace)
+
+    async def moment(self, caller: Caller, workspace: WorkspaceId, request: MomentRequest) -> MomentReply:
+        """Which commit was the newest at a time.
+
+        Raises:
+            ProtocolError: `not_found`: no such drive, or what it was then is not kept any more.
+        """
+        return await self._ground.database.read(_moment, caller, workspace, request)
 
     async def content(self, caller: Caller, workspace: WorkspaceId, request: ContentRequest) -> ContentReply:
         """The block list of a revision.
@@ -132,6 +141,17 @@ def _count(connection: Connection, caller: Caller, workspace: WorkspaceId) -> Co
     return CountReply(file_count=connection.execute(_COUNT, bound).scalar_one())
 
 
+def _moment(connection: Connection, caller: Caller, workspace: WorkspaceId, request: MomentRequest) -> MomentReply:
+    access = workspaces.require(connection, caller.user, workspace)
+    c = schema.commits.c
+    here = (c.account == access.account, c.workspace == access.workspace, c.seq >= access.first_seq)
+    newest = select(c.seq, c.time_ns).where(*here, c.time_ns <= request.time_ns).order_by(c.time_ns.desc()).limit(1)
+    found = connection.execute(newest).one_or_none()
+    if found is None:
+        return MomentReply()
+    return MomentReply(seq=history.readable_seq(access, found.seq), time_ns=found.time_ns)
+
+
 def _content(connection: Connection, caller: Caller, workspace: WorkspaceId, request: ContentRequest) -> ContentReply:
     access = workspaces.require(connection, caller.user, workspace)
     found = _revision(connection, access, request)
@@ -143,9 +163,16 @@ def _content(connection: Connection, caller: Caller, workspace: WorkspaceId, req
 
 
 def _revision(connection: Connection, access: workspaces.Access, request: ContentRequest) -> Any:
-    """The revision of that number: one that the inode made, or, if asked for, one of the history it goes on with."""
+    """The revision of that number: one that the inode made, or, if asked for, one of the history it goes on with.
+
+    In a history that it has left, a number that it had there means the same as ever.
+    """
     bound = {"account": access.account, "workspace": access.workspace, "inode": request.inode}
-    for statement in [*_TAKEN_OVER, _OWN] if request.history else [_OWN]:
+    if request.history:
+        found = revisions.find(connection, access, request.inode, request.revision)
+        if found is not None:
+            return found
+    for statement in [_LEFT, _OWN] if request.history else [_OWN]:
         found = connection.execute(statement, {**bound, "number": request.revision}).one_or_none()
         if found is not None:
             return found
@@ -159,16 +186,14 @@ def _revisions(inode: ColumnElement[bool]) -> Select[Any]:
     return select(r.size, r.runs).where(*here, inode).limit(1)
 
 
-def _lineages(table: Table) -> Select[Any]:
-    c = table.c
+def _left_lineages() -> Select[Any]:
+    c = schema.inode_versions.c
     here = (c.account == bindparam("account"), c.workspace == bindparam("workspace"))
     return select(c.lineage).where(*here, c.inode == bindparam("inode"))
 
 
 _OWN = _revisions(schema.revisions.c.inode == bindparam("inode"))
-_TAKEN_OVER = [
-    _revisions(schema.revisions.c.lineage.in_(_lineages(table))) for table in (schema.inodes, schema.inode_versions)
-]
+_LEFT = _revisions(schema.revisions.c.lineage.in_(_left_lineages()))
 _RUNS = select(schema.runs.c.run, schema.runs.c.packed).where(
     schema.runs.c.account == bindparam("account"), is_asked(schema.runs.c.run)
 )

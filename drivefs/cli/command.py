@@ -25,7 +25,10 @@ EXAMPLES = """\
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command: `examples` are lines as typed; `run` gives the exit code or raises `CommandError`."""
+    """One command: `examples` are lines as typed; `run` gives the exit code or raises `CommandError`.
+
+    `usual` is the action that is meant where a command that has actions is given none.
+    """
 
     name: str
     summary: str
@@ -33,6 +36,22 @@ class Command:
     examples: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    usual: str = ""
+
+
+def with_action(parser: argparse.ArgumentParser, commands: Sequence[Command], words: Sequence[str]) -> list[str]:
+    """The words of a command line, with the usual action put in where none is named.
+
+    A path that is called like an action is named with what leads to it: `./restore`.
+    """
+    usual = next((command.usual for command in commands if words and words[0] == command.name), "")
+    if not usual or len(words) < 2 or words[1] in ("-h", "--help"):
+        return list(words)
+    chosen = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    actions = next(
+        action for action in chosen.choices[words[0]]._actions if isinstance(action, argparse._SubParsersAction)
+    )
+    return list(words) if words[1] in actions.choices else [words[0], usual, *words[1:]]
 
 
 def build_parser(commands: Sequence[Command]) -> argparse.ArgumentParser:

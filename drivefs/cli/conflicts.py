@@ -5,12 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from drivefs.cli import drives, output
+from drivefs.cli import differences, drives, output
 from drivefs.cli.command import Command, add_json, add_profile
 from drivefs.cli.exit_codes import ExitCode
-
-COMPARED_BYTES = 4 * 2**20
-"""Longer files are only said to differ: comparing their lines would take minutes."""
 
 SETTLED = {
     "keep-mine": "{original} has the content of the copy now, and the copy is gone",
@@ -83,46 +80,12 @@ def compare(arguments: argparse.Namespace) -> int:
     entry = Path(conflict["entry"])
     # Only a common revision can be compared with, and only what still is there.
     pairs = [("base", "theirs"), ("base", "mine")] if arguments.base else [("theirs", "mine")]
-    texts = [difference(entry / old, entry / new) for old, new in pairs]
+    texts = [differences.sentence_or_lines(entry / old, entry / new) for old, new in pairs]
     if arguments.json:
         output.print_json({**conflict, "diff": "".join(texts)})
     else:
         print("".join(texts), end="")
     return ExitCode.OK
-
-
-def difference(old: Path, new: Path) -> str:
-    """How two files differ: line by line if they are text of bearable length, else one sentence."""
-    import difflib
-
-    before, after = _content(old), _content(new)
-    if before is None or after is None:
-        sizes = [f"{each} ({_size_in_words(each)})" for each in (old, new)]
-        return f"{sizes[0]} and {sizes[1]} cannot be compared line by line\n"
-    found = difflib.unified_diff(_lines(before), _lines(after), str(old), str(new))
-    return "".join(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in found)
-
-
-def _lines(content: bytes) -> list[str]:
-    return content.decode(errors="surrogateescape").splitlines(keepends=True)
-
-
-def _content(path: Path) -> bytes | None:
-    """The text of a file; None if it is none, or too long."""
-    try:
-        if path.is_symlink() or path.stat().st_size > COMPARED_BYTES:
-            return None
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    return None if b"\0" in content else content
-
-
-def _size_in_words(path: Path) -> str:
-    try:
-        return output.in_units(path.lstat().st_size)
-    except FileNotFoundError:
-        return "gone"
 
 
 def settle(arguments: argparse.Namespace) -> int:

@@ -61,7 +61,8 @@ class Drive:
                 f"What was written is in its journal. If it stays so, end it (kill {self.pid}) and mount again"
             ) from error
         except errors.Refused as error:
-            raise CommandError(error.message) from error
+            is_offline = error.kind == "unavailable"
+            raise CommandError(error.message, ExitCode.UNFINISHED if is_offline else ExitCode.FAILED) from error
         except errors.ControlError as error:
             raise CommandError(str(error)) from error
 

@@ -14,6 +14,7 @@ from drivefs.cli import (
     completion,
     conflicts,
     devices,
+    diff,
     export,
     file_status,
     held,
@@ -21,13 +22,14 @@ from drivefs.cli import (
     logout,
     mount,
     pin,
+    revisions,
     status,
     sync,
     systemd_unit,
     umount,
     watch,
 )
-from drivefs.cli.command import Command, build_parser
+from drivefs.cli.command import Command, build_parser, with_action
 from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
 
@@ -38,6 +40,8 @@ COMMANDS: tuple[Command, ...] = (
     file_status.COMMAND,
     sync.COMMAND,
     conflicts.COMMAND,
+    revisions.COMMAND,
+    diff.COMMAND,
     held.COMMAND,
     watch.COMMAND,
     devices.COMMAND,
@@ -63,7 +67,8 @@ def main(words: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="surrogateescape")
-    arguments = build_parser(COMMANDS).parse_args(words)
+    parser = build_parser(COMMANDS)
+    arguments = parser.parse_args(with_action(parser, COMMANDS, sys.argv[1:] if words is None else words))
     try:
         code = int(arguments.run(arguments))
         sys.stdout.flush()

@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from drivefs.control.errors import Refused
+from drivefs.control.paths import inode_at, shown
 from drivefs.control.server import Handler, Report
 from drivefs.fs import errors
 from drivefs.fs.conflicts import ENTRIES, Conflict, mark_of
 from drivefs.fs.filesystem import FileSystem
 from drivefs.fs.view import Name
 from drivefs.fs.virtual import NAME
-from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind
 from drivefs.sync.contents import Invalidator
 
@@ -85,31 +85,18 @@ class Settling:
 
     async def _at(self, path: bytes) -> Conflict:
         """The conflict of a path: its copy, or what was kept if there is one copy only."""
-        inode = await self._inode(path)
+        inode = await inode_at(self._fs, path)
         found = self._fs.conflicts.about(inode)
-        shown = path.decode(errors="replace")
         if not found:
-            raise Refused("not_found", f"{shown} is in no conflict: it is no conflict copy, and there is none of it")
+            raise Refused(
+                "not_found", f"{shown(path)} is in no conflict: it is no conflict copy, and there is none of it"
+            )
         if len(found) > 1:
             names = "; ".join(each.place[1].decode(errors="replace") for each in found)
             raise Refused(
-                "several", f"there are {len(found)} conflict copies of {shown}: name the one to settle ({names})"
+                "several", f"there are {len(found)} conflict copies of {shown(path)}: name the one to settle ({names})"
             )
         return found[0]
-
-    async def _inode(self, path: bytes) -> InodeId:
-        inode = self._fs.root
-        try:
-            for name in filter(None, path.split(b"/")):
-                state = await self._fs.lookup(inode, name)
-                if state is None:
-                    raise errors.NotFound
-                inode = state.inode
-        except (errors.NotFound, errors.NotDirectory) as error:
-            raise Refused("not_found", f"there is no {path.decode(errors='replace')} in the drive") from error
-        except errors.Unavailable as error:
-            raise Refused("unavailable", str(error)) from error
-        return inode
 
     async def _keep_mine(self, conflict: Conflict) -> None:
         """The copy takes the place of what kept the name, whose history goes on with it."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cache.overlay import MISSING
 from drivefs.fs import errors, virtual
-from drivefs.fs.revisions import Revisions
+from drivefs.fs.revisions import Revisions, Which
 from drivefs.fs.view import Name, View
 from drivefs.protocol import conflicts as marks
 from drivefs.protocol.conflicts import CONFLICT_XATTR, ConflictMark
@@ -201,5 +201,6 @@ class Entries:
         if conflict.theirs and look_up(conflict.theirs).kind in SHOWN:
             items[THEIRS] = virtual.Mirror((*key, THEIRS), conflict.theirs, look_up)
         if conflict.has_base:
-            items[BASE] = virtual.Revision(mark.of, mark.base_revision, lambda: look_up(copy.inode), self._revisions)
+            base = Which(mark.of, mark.base_revision)
+            items[BASE] = virtual.Revision((*key, BASE), base, lambda: look_up(copy.inode), self._revisions)
         return virtual.fixed(key, items, mode=0o500)

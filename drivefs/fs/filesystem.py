@@ -10,23 +10,29 @@ Cancellation of a method leaves either nothing or the whole change behind.
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cache.workspace import LocalState
-from drivefs.fs import errors, virtual
+from drivefs.fs import errors, past_tree, revision_tree, virtual
 from drivefs.fs.attributes import Attributes, Wanted
+from drivefs.fs.bringing_back import BringingBack
 from drivefs.fs.conflicts import ENTRIES, Conflicts, Entries, mark_of
 from drivefs.fs.contents import Contents
 from drivefs.fs.directories import Directories
+from drivefs.fs.drive import Drive, Provider, Services
 from drivefs.fs.files import Files
-from drivefs.fs.interfaces import BlockFetcher, Deletions, Lister, Publisher
+from drivefs.fs.history import History
+from drivefs.fs.interfaces import Deletions
 from drivefs.fs.mutations import Mutations
 from drivefs.fs.namespace import Namespace, NewInode
 from drivefs.fs.offering import Offering
-from drivefs.fs.ownership import Caller, Owner
+from drivefs.fs.ownership import Caller
+from drivefs.fs.past import Past
+from drivefs.fs.past_tree import PastTree
 from drivefs.fs.publishing import Publishing
 from drivefs.fs.quota import Quota
 from drivefs.fs.reading import Reader
+from drivefs.fs.revision_tree import RevisionTree
 from drivefs.fs.revisions import Revisions
 from drivefs.fs.told import Told
 from drivefs.fs.view import Name, View
@@ -34,43 +40,8 @@ from drivefs.fs.xattrs import Xattrs
 from drivefs.protocol.changes import Mutation
 from drivefs.protocol.conflicts import CONFLICT_XATTR
 from drivefs.protocol.ground import NowNs
-from drivefs.protocol.ids import NO_INODE, InodeId, WorkspaceId
-from drivefs.protocol.messages import Limits, Usage
+from drivefs.protocol.ids import NO_INODE, InodeId
 from drivefs.protocol.model import InodeKind, InodeState
-
-DEADLINE_SECONDS = 300.0
-"""How long a call may wait for the backend in all, as long as something comes. Where nothing comes, those who ask the
-backend give up much sooner (`remote.client.ANSWER_SECONDS`)."""
-
-Provider = Callable[[], Mapping[str, object]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
-    """Who brings here what is not here, and who hears of changes."""
-
-    fetcher: BlockFetcher
-    lister: Lister
-    publisher: Publisher
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drive:
-    """What is mounted: the workspace and its root, as whom, and within which limits.
-
-    `files` are those in `.drivefs` that are one JSON object each, by name; `status_of` the value of
-    `user.drivefs.status` of an inode; `pinned` that of its `user.drivefs.pinned`.
-    """
-
-    workspace: WorkspaceId
-    root: InodeId
-    owner: Owner
-    limits: Limits
-    usage: Usage
-    deadline_seconds: float = DEADLINE_SECONDS
-    files: Mapping[bytes, Provider] = field(default_factory=dict)
-    status_of: Callable[[InodeId], str] | None = None
-    pinned: Callable[[InodeState], bytes | None] = lambda state: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +82,17 @@ class FileSystem:
         self._directories = Directories(view, self._names)
         self.offering = Offering(local, view, self._contents, services.publisher)
         self.told = Told(drive.root)
-        revisions = Revisions(view, self._reader, services.lister, drive.deadline_seconds)
+        past = Past(services.past, drive.deadline_seconds)
+        revisions = Revisions(view, self._reader, services.past, drive.deadline_seconds)
         self.conflicts = Conflicts(view, drive.root)
         self.conflict_entries = Entries(self.conflicts, view, revisions)
+        bringing_back = BringingBack(local, view, self._contents, self.quota, now_ns)
+        self.history = History(view, past, revisions, bringing_back, services.publisher)
+        now = RevisionTree(view, self._names, self._directories, past=past, revisions=revisions)
         tree: dict[bytes, virtual.Item] = {name: _text(name, provider) for name, provider in drive.files.items()}
         tree[ENTRIES] = self.conflict_entries.directory
+        tree[revision_tree.NAME] = now.directory(drive.root)
+        tree[past_tree.NAME] = PastTree(past, revisions, drive.root, now_ns).directory
         self._virtual = virtual.Virtual(virtual.fixed(virtual.NAME, tree), revisions, self._files.open, now_ns())
         self._status_of = drive.status_of
         computed = {

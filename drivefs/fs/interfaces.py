@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from drivefs.protocol.changes import Unlink
-from drivefs.protocol.ids import BlockId, InodeId, RevisionNumber, WorkspaceId
+from drivefs.protocol.history import MomentReply, RevisionsReply
+from drivefs.protocol.ids import BlockId, InodeId, RevisionNumber, Seq, WorkspaceId
+from drivefs.protocol.messages import ListReply
+from drivefs.protocol.model import InodeState
 
 
 class BlockFetcher(Protocol):
@@ -37,8 +40,36 @@ class Lister(Protocol):
         """The packed block list of a revision."""
         ...
 
-    async def past_content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
-        """The same by its number in the history that the inode goes on with, whichever inode made it."""
+
+class Past(Protocol):
+    """Tells of what was; none of it ever changes."""
+
+    async def content(self, inode: InodeId, revision: RevisionNumber, *, in_history: bool) -> bytes:
+        """The packed block list of a revision.
+
+        By its number among the inode's own or, `in_history`, in the history that the inode goes on with, whichever
+        inode made it.
+        """
+        ...
+
+    async def revisions(self, inode: InodeId, after: RevisionNumber, limit: int) -> RevisionsReply:
+        """Those revisions of the history that an inode goes on with whose numbers are higher than `after`."""
+        ...
+
+    async def keep(self, inode: InodeId, revision: RevisionNumber, *, is_kept: bool) -> None:
+        """Mark a revision to be kept for good, or take the mark away."""
+        ...
+
+    async def moment(self, time_ns: int) -> MomentReply:
+        """Where the drive stood at a time."""
+        ...
+
+    async def inode(self, inode: InodeId, seq: Seq) -> InodeState | None:
+        """An inode as it was at a seq; None if the drive did not have it."""
+        ...
+
+    async def directory(self, directory: InodeId, seq: Seq, after: bytes, limit: int) -> ListReply:
+        """The first `limit` entries of a directory behind a name, as they were at a seq."""
         ...
 
 

@@ -211,6 +211,7 @@ class Publishing:
                 low_size=content.layers[0].floor,
                 frozen=0,
                 frozen_op=NO_OP,
+                is_over_past=False,
             )
         )
         self._drafts.put_base_blocks(draft.inode, blocks)

@@ -27,6 +27,8 @@ class Snapshot:
 
     def __init__(self, content: Content, reader: Reader, *, size: int, mtime_ns: int, ctime_ns: int) -> None:
         """Take the frozen layer of `content`, whose size was `size` then."""
+        draft = reader.drafts.draft(content.inode)
+        self.is_over_past = draft is not None and draft.is_over_past
         self.inode: InodeId = content.inode
         self.base: Base = content.base
         self.base_blocks: Sequence[BlockRef] = content.refs or []

@@ -4,21 +4,22 @@ Owns the kinds of virtual items, their numbers, which lie outside the range of i
 What a directory holds is its own affair: it may make its items as they are asked for. A generated text is made when it
 is opened and stays the same for that descriptor.
 
-Invariants: the same key has the same number for as long as it is used now and then; numbers are never used twice. The
-kernel keeps nothing of it (see `fuse.attributes`), so everything here may change at any time.
+Invariants: the same key has the same number for as long as it is used now and then; numbers are never used twice; a
+directory outlives many more items than a file, since whoever walks through a large tree comes back to it. The kernel
+keeps nothing of it (see `fuse.attributes`), so everything here may change at any time.
 """
 
 import os
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from drivefs.fs import errors
 from drivefs.fs.handles import Handles
 from drivefs.fs.ownership import Caller
-from drivefs.fs.revisions import RevisionHandle, Revisions
-from drivefs.protocol.ids import InodeId, RevisionNumber
+from drivefs.fs.revisions import RevisionHandle, Revisions, Which
+from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind, InodeState
 
 NAME = b".drivefs"
@@ -27,8 +28,11 @@ FIRST = 2**63
 DIRECTORY = InodeId(FIRST)
 UNSIZED = FIRST + 2**62
 """Descriptors from here on are of texts, whose length is known only once they are open."""
-MAX_ITEMS = 65_536
-"""How many items have a number at a time; one that comes again later gets another."""
+MAX_ITEMS = 32_768
+MAX_DIRECTORIES = 65_536
+"""How many items of each kind have a number at a time; one that comes again later gets another."""
+READ_ENTRIES = 128
+"""So many entries of a directory are looked at for one reply: about as many as it takes."""
 NO_NUMBER = InodeId(0)
 
 
@@ -61,7 +65,9 @@ Children = Sequence[tuple[bytes, Item]]
 
 
 class Directory:
-    """A directory; `lookup` gives one item by name or None, `names` all that it lists."""
+    """A directory; `lookup` gives one item by name or None, `names` all that it lists; it looks like `like`."""
+
+    __slots__ = ("_like", "_mode", "key", "lookup", "names")
 
     def __init__(
         self,
@@ -70,15 +76,19 @@ class Directory:
         names: Callable[[], Awaitable[Children]],
         *,
         mode: int = 0o555,
+        like: InodeState | None = None,
     ) -> None:
         self.key = key
         self.lookup = lookup
         self.names = names
         self._mode = mode
+        self._like = like
 
     def state(self) -> InodeState:
         """A directory that nobody may write to."""
-        return InodeState(inode=NO_NUMBER, kind=InodeKind.DIRECTORY, mode=self._mode, nlink=2)
+        if self._like is None:
+            return InodeState(inode=NO_NUMBER, kind=InodeKind.DIRECTORY, mode=self._mode, nlink=2)
+        return msgspec.structs.replace(self._like, mode=self._like.mode & 0o555)
 
     async def prepare(self) -> None:
         """There is nothing to find out."""
@@ -127,22 +137,39 @@ class Mirror:
         """There is nothing to find out."""
 
 
+class Known(NamedTuple):
+    """What is known of a revision without asking: how long it is, and its packed block list if that is short."""
+
+    size: int
+    blocks: bytes | None = None
+
+
 class Revision:
-    """The content of one revision of a file; fetched as it is read. Its attributes are those of `like`."""
+    """The content of one revision of a file; fetched as it is read. Its attributes are those of `like`.
+
+    What is not `known` of it is found out when somebody looks.
+    """
+
+    __slots__ = ("_known", "_like", "_revisions", "key", "which")
 
     def __init__(
-        self, inode: InodeId, revision: RevisionNumber, like: Callable[[], InodeState], revisions: Revisions
+        self,
+        key: Hashable,
+        which: Which,
+        like: Callable[[], InodeState],
+        revisions: Revisions,
+        known: Known | None = None,
     ) -> None:
-        self.key = ("revision", inode, revision)
-        self.inode = inode
-        self.revision = revision
+        self.key = key
+        self.which = which
         self._like = like
         self._revisions = revisions
+        self._known = known
 
     def state(self) -> InodeState:
         """A file; its size is 0 until it is known here."""
         state = read_only(self._like())
-        state.size = self._revisions.size_here(self.inode, self.revision) or 0
+        state.size = self._known.size if self._known is not None else self._revisions.size_here(self.which) or 0
         return state
 
     async def prepare(self) -> None:
@@ -151,11 +178,32 @@ class Revision:
         Raises:
             Unavailable: the list of its blocks is not here and could not be fetched.
         """
-        await self._revisions.content(self.inode, self.revision)
+        if self._known is None:
+            await self._revisions.content(self.which)
 
     def open(self) -> RevisionHandle:
         """A descriptor of it."""
-        return RevisionHandle(self.inode, self.revision)
+        if self._known is not None and self._known.blocks is not None:
+            self._revisions.know(self.which, self._known.blocks)
+        return RevisionHandle(self.which)
+
+
+class Other:
+    """A symbolic link or a special file, as it was; it cannot be opened by way of us."""
+
+    __slots__ = ("_like", "key")
+
+    def __init__(self, key: Hashable, like: InodeState) -> None:
+        self.key = key
+        self._like = like
+
+    def state(self) -> InodeState:
+        """What it was, without leave to write."""
+        is_link = self._like.kind is InodeKind.SYMLINK
+        return msgspec.structs.replace(self._like, nlink=1) if is_link else read_only(self._like)
+
+    async def prepare(self) -> None:
+        """There is nothing to find out."""
 
 
 def read_only(state: InodeState) -> InodeState:
@@ -164,13 +212,53 @@ def read_only(state: InodeState) -> InodeState:
 
 
 class _Listing:
-    """An open directory, and what it held when reading began at its start."""
+    """An open directory, by its number, and what it held when reading began at its start."""
 
     __slots__ = ("directory", "entries")
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: InodeId) -> None:
         self.directory = directory
         self.entries: Children = ()
+
+
+class Numbered:
+    """Items with their numbers: those that are used now and then stay, up to bounds; `root` always does."""
+
+    def __init__(self, root: Directory) -> None:
+        self._root = root
+        self._items: dict[InodeId, Item] = {DIRECTORY: root}
+        self._files: dict[Hashable, InodeId] = {}
+        self._directories: dict[Hashable, InodeId] = {}
+        self._next = FIRST + 1
+
+    def number(self, item: Item) -> InodeId:
+        """The number of an item, which is used now."""
+        if item is self._root:
+            return DIRECTORY
+        is_directory = isinstance(item, Directory)
+        known, most = (self._directories, MAX_DIRECTORIES) if is_directory else (self._files, MAX_ITEMS)
+        number = known.pop(item.key, None)
+        if number is None:
+            number = InodeId(self._next)
+            self._next += 1
+        known[item.key] = number
+        self._items[number] = item
+        if len(known) > most:
+            del self._items[known.pop(next(iter(known)))]
+        return number
+
+    def item(self, number: InodeId) -> Item:
+        """The item of a number, which is used now.
+
+        Raises:
+            NotFound: it has none any more, or never had.
+        """
+        item = self._items.get(number)
+        if item is None:
+            raise errors.NotFound
+        if number != DIRECTORY:
+            self.number(item)
+        return item
 
 
 class Virtual:
@@ -182,36 +270,13 @@ class Virtual:
         self._revisions = revisions
         self._open_real = open_real
         self._made_ns = now_ns
-        self._items: dict[InodeId, Item] = {DIRECTORY: root}
-        self._numbers: dict[Hashable, InodeId] = {root.key: DIRECTORY}
-        self._next = FIRST + 1
+        self._numbered = Numbered(root)
         self._texts: Handles[bytes] = Handles(first=UNSIZED)
         self._files: Handles[RevisionHandle] = Handles(first=FIRST)
         self._listings: Handles[_Listing] = Handles(first=FIRST)
 
-    def _number(self, item: Item) -> InodeId:
-        number = self._numbers.pop(item.key, None)
-        if number is None:
-            number = InodeId(self._next)
-            self._next += 1
-        self._numbers[item.key] = number
-        self._items[number] = item
-        if len(self._numbers) > MAX_ITEMS:
-            self._forget_oldest()
-        return number
-
-    def _forget_oldest(self) -> None:
-        key = next(key for key, number in self._numbers.items() if number != DIRECTORY)
-        del self._items[self._numbers.pop(key)]
-
-    def _item(self, number: InodeId) -> Item:
-        item = self._items.get(number)
-        if item is None:
-            raise errors.NotFound
-        return item
-
     def _directory(self, number: InodeId) -> Directory:
-        item = self._item(number)
+        item = self._numbered.item(number)
         if not isinstance(item, Directory):
             raise errors.NotDirectory
         return item
@@ -231,7 +296,7 @@ class Virtual:
 
     def _shown(self, item: Item) -> InodeState:
         state = item.state()
-        state.inode = self._number(item)
+        state.inode = self._numbered.number(item)
         if not state.mtime_ns:
             state.atime_ns = state.mtime_ns = state.ctime_ns = self._made_ns
         return state
@@ -242,7 +307,7 @@ class Virtual:
         Raises:
             NotFound: there is none.
         """
-        return self._shown(self._item(number))
+        return self._shown(self._numbered.item(number))
 
     def open(self, number: InodeId, flags: int, caller: Caller) -> int:
         """Open a file; gives the descriptor's number, which is that of a real one if the file only mirrors it.
@@ -251,7 +316,7 @@ class Virtual:
             NotPermitted: it is to be written to.
             IsDirectory, Invalid, NotFound.
         """
-        item = self._item(number)
+        item = self._numbered.item(number)
         if flags & os.O_ACCMODE != os.O_RDONLY:
             raise errors.NotPermitted
         if isinstance(item, Mirror):
@@ -260,7 +325,7 @@ class Virtual:
             return self._files.add(item.open())
         if isinstance(item, Text):
             return self._texts.add(item.make())
-        raise errors.IsDirectory
+        raise errors.IsDirectory if isinstance(item, Directory) else errors.Invalid
 
     async def read(self, number: int, offset: int, length: int) -> bytes | bytearray:
         """Up to `length` bytes from `offset` on.
@@ -286,23 +351,28 @@ class Virtual:
         Raises:
             NotDirectory, NotFound.
         """
-        return self._listings.add(_Listing(self._directory(number)))
+        self._directory(number)
+        return self._listings.add(_Listing(number))
 
     async def read_directory(self, number: int, place: int) -> list[tuple[bytes, InodeState, int]]:
-        """The entries from a place on: name, state, and the place behind it; those that are gone are left out.
+        """The next entries from a place on: name, state, and the place behind it; those that are gone are left out.
 
         Raises:
-            BadHandle, Unavailable.
+            BadHandle, NotFound, Unavailable.
         """
         listing = self._listings.get(number)
+        directory = self._directory(listing.directory)
         if not place:
-            listing.entries = await listing.directory.names()
-        found = []
-        for index, (name, item) in enumerate(listing.entries[place:], start=place + 1):
+            listing.entries = await directory.names()
+        found: list[tuple[bytes, InodeState, int]] = []
+        for index in range(place, len(listing.entries)):
+            name, item = listing.entries[index]
             try:
-                found.append((name, self._shown(item), index))
+                found.append((name, self._shown(item), index + 1))
             except errors.NotFound:
                 continue
+            if len(found) == READ_ENTRIES:
+                break
         return found
 
     def release_directory(self, number: int) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from drivefs.protocol import blocks as codec
-from drivefs.protocol import messages, routes, wire
+from drivefs.protocol import history, messages, routes, wire
 from drivefs.protocol.ids import BlockId, DeviceId, WorkspaceId
 from drivefs.remote import errors, retry, transport
 from drivefs.remote.pace import Pace, transfer_seconds
@@ -137,6 +137,18 @@ class Remote:
     async def content(self, workspace: WorkspaceId, request: messages.ContentRequest) -> messages.ContentReply:
         """The block list of a revision."""
         return await self._call(routes.CONTENT.format(workspace=workspace), request, messages.ContentReply)
+
+    async def revisions(self, workspace: WorkspaceId, request: history.RevisionsRequest) -> history.RevisionsReply:
+        """One page of a file's history."""
+        return await self._call(routes.REVISIONS.format(workspace=workspace), request, history.RevisionsReply)
+
+    async def keep(self, workspace: WorkspaceId, request: history.KeepRequest) -> None:
+        """Mark a revision to be kept for good, or take the mark away."""
+        await self._exchange(Exchange(routes.KEEP.format(workspace=workspace), (wire.encode(request),)), QUICK)
+
+    async def moment(self, workspace: WorkspaceId, request: history.MomentRequest) -> history.MomentReply:
+        """Where the drive stood at a time."""
+        return await self._call(routes.MOMENT.format(workspace=workspace), request, history.MomentReply)
 
     async def commit(self, workspace: WorkspaceId, request: messages.CommitRequest) -> messages.CommitReply:
         """Offer mutations; one answer for each, whatever became of it."""

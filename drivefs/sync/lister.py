@@ -5,17 +5,17 @@ Concurrent requests for one directory are one request. Long listings are applied
 who wait for system calls. Owns no state but those under way.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
 
 import trio
 
 from cache.errors import DiskFull
 from drivefs.protocol.ids import InodeId, RevisionNumber, Seq
 from drivefs.protocol.messages import ContentRequest, ListManyRequest, ListReply, ListRequest
-from drivefs.remote import errors, retry
+from drivefs.remote import errors
+from drivefs.sync.asking import Asking
 from drivefs.sync.connection import Reach
 from drivefs.sync.ends import Ends
 
@@ -24,8 +24,6 @@ MANY_ENTRIES = 1000
 """Of several directories together: decoding them keeps the loop for about a millisecond."""
 PART_ENTRIES = 100
 """So many entries are put into the replica at once: less than a millisecond."""
-
-T = TypeVar("T")
 
 
 class Lister:
@@ -39,7 +37,7 @@ class Lister:
         self._remote = ends.remote
         self._replica = ends.local.replica
         self._workspace = ends.workspace
-        self._reach = reach
+        self._asked = Asking(reach)
         self._changed = changed
         self._under_way: dict[InodeId, trio.Event] = {}
 
@@ -67,7 +65,7 @@ class Lister:
     async def _fetch(self, directory: InodeId) -> None:
         if self._replica.cursor(self._workspace) is None:
             # A replica that begins has its cursor as soon as the first session opens.
-            await self._reach.reachable()
+            await self._asked.reachable()
         after, more, database = b"", True, self._replica.database
         as_of = self._cursor()
         while more:
@@ -145,15 +143,3 @@ class Lister:
         if cursor is None:
             raise errors.Offline("this device has not yet reached the server, so the directory is not known here")
         return cursor.seq
-
-    async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
-        """The answer to one call, which is made again if only the connection broke."""
-        await self._reach.reachable()
-        try:
-            return await call()
-        except errors.RemoteError as error:
-            self._reach.lost(error)
-            if not retry.is_worth_retrying(error):
-                raise
-        await self._reach.reachable()
-        return await call()

@@ -84,7 +84,8 @@ class Publisher:
                 continue
             if snapshot is None:
                 self._nothing_now(inode)
-            elif snapshot.size > SMALL_BYTES:
+            elif snapshot.size > SMALL_BYTES or snapshot.is_over_past:
+                # Of what was brought back, whatever its size, no byte is read.
                 nursery.start_soon(self._publish_large, snapshot, failed)
             else:
                 if group and group_bytes + snapshot.size > GROUP_BYTES:
@@ -172,7 +173,8 @@ class Publisher:
     def _append_store(self, snapshot: Snapshot, blocks: list[BlockRef]) -> OpNumber:
         """Journal the new content; gives the number, or none if nobody wants it any more."""
         runs = list(cut_runs(blocks))
-        known = {run_id(run) for run in cut_runs(list(snapshot.base_blocks))}
+        base_runs = [] if snapshot.is_over_past else cut_runs(list(snapshot.base_blocks))
+        known = {run_id(run) for run in base_runs}
         ids = [run_id(run) for run in runs]
         store = Store(
             n=self._journal.next_op(),

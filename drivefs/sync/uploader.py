@@ -31,11 +31,16 @@ FAST_ABOVE_BYTES = 64 * 2**20
 
 
 class Snapshot(Protocol):
-    """The frozen content of one file: what was written up to a record of its draft, over a base revision."""
+    """The frozen content of one file: what was written up to a record of its draft, over a base revision.
+
+    `is_over_past`: the blocks of the base are those of a past revision, which the backend has, but not as part of the
+    revision that is replaced.
+    """
 
     inode: InodeId
     size: int
     base_blocks: Sequence[BlockRef]
+    is_over_past: bool
 
     def dirty_ranges(self) -> list[tuple[int, int]]:
         """The ranges (start, end) that differ from the base, in order."""
@@ -162,6 +167,10 @@ class Uploader:
             finally:
                 slots.release()
 
+        if snapshot.is_over_past:
+            # They are not part of what the store is made on, so they have to be pinned for it. What is missing of them
+            # the backend asks for when it is committed.
+            await self._sink.missing(self._workspace, [ref.block for ref in snapshot.base_blocks])
         with _alone():
             async with aclosing(self._pieces(snapshot, memory)) as pieces, trio.open_nursery() as nursery:
                 offset = 0

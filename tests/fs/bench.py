@@ -14,12 +14,15 @@ from typing import Any, TypeVar
 import trio
 
 from cache.workspace import LocalState
-from drivefs.fs.filesystem import Drive, FileSystem, Services
+from drivefs.fs.drive import Drive, Services
+from drivefs.fs.filesystem import FileSystem
 from drivefs.fs.namespace import NewInode
 from drivefs.fs.ownership import Owner
 from drivefs.fs.snapshots import Snapshot
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.changes import Mutation, Store
+from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.history import MomentReply, RevisionInfo, RevisionsReply
 from drivefs.protocol.ids import (
     BlockId,
     CommitId,
@@ -30,7 +33,7 @@ from drivefs.protocol.ids import (
     Seq,
     WorkspaceId,
 )
-from drivefs.protocol.messages import Cursor, Entry, Limits, Usage
+from drivefs.protocol.messages import Cursor, Entry, Limits, ListReply, Usage
 from drivefs.protocol.model import (
     MAX_INLINE_BLOCKS,
     BlockRef,
@@ -40,7 +43,7 @@ from drivefs.protocol.model import (
     pack_blocks,
     run_id,
 )
-from drivefs.remote.errors import Offline
+from drivefs.remote.errors import Offline, Refused
 
 ROOT = InodeId(2**20)
 WORKSPACE = WorkspaceId(1)
@@ -79,7 +82,7 @@ class Backend:
         self.during: Callable[[], None] = lambda: None
         """Called once while somebody waits for the server."""
 
-    async def _wait(self) -> None:
+    async def wait(self) -> None:
         during, self.during = self.during, lambda: None
         during()
         if not self.is_online:
@@ -89,26 +92,22 @@ class Backend:
         if not urgent:
             self.ahead += blocks
             return
-        await self._wait()
+        await self.wait()
         self.fetched += blocks
         await self.local.blocks.keep([(block, self.blocks[block]) for block in blocks])
 
     async def read(self, workspace: WorkspaceId, inode: InodeId, block: BlockId) -> bytes:
-        await self._wait()
+        await self.wait()
         return self.blocks[block]
 
     async def list_directory(self, directory: InodeId) -> None:
-        await self._wait()
+        await self.wait()
         state, entries = self.listings[directory]
         self.local.replica.apply_listing(state, entries, Seq(1), complete=True)
 
     async def content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
-        await self._wait()
+        await self.wait()
         return self.contents[inode, revision]
-
-    async def past_content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
-        await self._wait()
-        return self.past[inode, revision]
 
     def acting(self, process: int) -> None:
         self.process = process
@@ -133,6 +132,51 @@ class Backend:
         return [word for word, about in self.heard if about == inode]
 
 
+class Past:
+    """What the server tells of the past: of `history` the revisions by number, of `trees` the directories by seq."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.history: dict[InodeId, list[RevisionInfo]] = {}
+        self.trees: dict[Seq, dict[InodeId, ListReply]] = {}
+        self.moments: list[MomentReply] = []
+        self.kept: list[tuple[InodeId, RevisionNumber, bool]] = []
+        self.asked: list[str] = []
+
+    async def _asked(self, what: str) -> None:
+        self.asked.append(what)
+        await self.backend.wait()
+
+    async def content(self, inode: InodeId, revision: RevisionNumber, *, in_history: bool) -> bytes:
+        await self._asked("content")
+        return self.backend.past[inode, revision]
+
+    async def revisions(self, inode: InodeId, after: RevisionNumber, limit: int) -> RevisionsReply:
+        await self._asked("revisions")
+        if inode not in self.history:
+            raise Refused(ProtocolError(Code.NOT_FOUND, "no such file"))
+        found = [each for each in self.history[inode] if each.number > after]
+        return RevisionsReply(revisions=found[:limit], more=len(found) > limit)
+
+    async def keep(self, inode: InodeId, revision: RevisionNumber, *, is_kept: bool) -> None:
+        await self._asked("keep")
+        self.kept.append((inode, revision, is_kept))
+
+    async def moment(self, time_ns: int) -> MomentReply:
+        await self._asked("moment")
+        return max((each for each in self.moments if each.time_ns <= time_ns), key=lambda each: each.seq)
+
+    async def inode(self, inode: InodeId, seq: Seq) -> InodeState | None:
+        await self._asked("inode")
+        return self.trees[seq][inode].directory
+
+    async def directory(self, directory: InodeId, seq: Seq, after: bytes, limit: int) -> ListReply:
+        await self._asked("directory")
+        whole = self.trees[seq][directory]
+        found = [entry for entry in whole.entries if entry.name > after]
+        return ListReply(directory=whole.directory, entries=found[:limit], seq=seq, more=len(found) > limit)
+
+
 async def at_once(work: Callable[..., Any], /, *args: Any) -> Any:
     return work(*args)
 
@@ -144,6 +188,7 @@ class FsBench:
         self.place = place
         self.limits = limits
         self.backend = Backend()
+        self.past = Past(self.backend)
         self.ticks = count(10**18)
         self.revisions = count(1)
         self.seqs = count(2)
@@ -168,7 +213,7 @@ class FsBench:
 
     def compose(self) -> None:
         """A new mount over the same databases."""
-        services = Services(fetcher=self.backend, lister=self.backend, publisher=self.backend)
+        services = Services(fetcher=self.backend, lister=self.backend, publisher=self.backend, past=self.past)
         drive = Drive(
             workspace=WORKSPACE,
             root=ROOT,

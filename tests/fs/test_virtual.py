@@ -26,7 +26,12 @@ def test_status_can_be_read_and_says_what_is_now(bench: FsBench) -> None:
 def test_it_is_not_listed_at_the_root(bench: FsBench) -> None:
     assert bench.names() == set()
     number = bench.fs.open_directory(virtual.DIRECTORY)
-    assert [name for name, _, _ in bench.run(bench.fs.read_directory, number, 0)] == [b"status", b"conflicts"]
+    assert [name for name, _, _ in bench.run(bench.fs.read_directory, number, 0)] == [
+        b"status",
+        b"conflicts",
+        b"revisions",
+        b"at",
+    ]
     bench.fs.release_directory(number)
 
 

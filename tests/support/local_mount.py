@@ -11,12 +11,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import trio
 
 from cache.workspace import LocalState
-from drivefs.fs.filesystem import Drive, FileSystem, Services
+from drivefs.fs.drive import Drive, Services
+from drivefs.fs.filesystem import FileSystem
+from drivefs.fs.interfaces import Past
 from drivefs.fs.ownership import Owner
 from drivefs.fuse.session import Session
 from drivefs.protocol.ids import BlockId, CommitId, Incarnation, InodeId, RevisionNumber, Seq, WorkspaceId
@@ -53,9 +55,6 @@ class Nobody:
         raise Offline("there is no backend here")
 
     async def content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
-        raise Offline("there is no backend here")
-
-    async def past_content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
         raise Offline("there is no backend here")
 
     def acting(self, process: int) -> None:
@@ -104,7 +103,9 @@ def compose(local: LocalState, nobody: Nobody, **changes: Any) -> FileSystem:
             **changes,
         }
     )
-    return FileSystem(local, Services(fetcher=nobody, lister=nobody, publisher=nobody), drive, time.time_ns)
+    return FileSystem(
+        local, Services(fetcher=nobody, lister=nobody, publisher=nobody, past=cast(Past, nobody)), drive, time.time_ns
+    )
 
 
 async def serve(local: LocalState, mountpoint: str, options: set[str]) -> None:

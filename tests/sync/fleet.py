@@ -20,8 +20,9 @@ from backend.service import ids
 from backend.service.ground import Limits
 from cache.check import check
 from cache.workspace import LocalState
+from drivefs.fs.drive import Drive, Services
 from drivefs.fs.errors import FileSystemError
-from drivefs.fs.filesystem import Drive, FileSystem, Services
+from drivefs.fs.filesystem import FileSystem
 from drivefs.fs.namespace import NewInode
 from drivefs.fs.ownership import Owner
 from drivefs.protocol import messages, routes, wire
@@ -36,11 +37,13 @@ from drivefs.remote.errors import Offline, Refused
 from drivefs.sync.amends import Amends, Labels
 from drivefs.sync.announcer import Announcer
 from drivefs.sync.commits import DEFER_SECONDS, Committer
+from drivefs.sync.connection import Untracked
 from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
 from drivefs.sync.events import Event, Events
 from drivefs.sync.follower import Follower
 from drivefs.sync.guard import Guard
+from drivefs.sync.past import Past
 from drivefs.sync.places import Places
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
@@ -100,7 +103,8 @@ class Device:
         self.ends = ends = Ends(self.local, self.remote, workspace)
         self.publications = Publications(self.local.journal.last_op)
         self.lister = Lister(ends)
-        services = Services(fetcher=Fetcher(ends), lister=self.lister, publisher=self.publications)
+        past = Past(ends, Untracked())
+        services = Services(fetcher=Fetcher(ends), lister=self.lister, publisher=self.publications, past=past)
         drive = Drive(
             workspace=workspace,
             root=self.root,

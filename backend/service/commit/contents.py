@@ -14,7 +14,7 @@ import msgspec
 from backend.service.commit import refusals
 from backend.service.rows import InodeRow, RevisionRow
 from drivefs.protocol.changes import Status, Store
-from drivefs.protocol.ids import BLOCK_ID_BYTES, BlockId, InodeId, LineageId, RevisionNumber, RunId
+from drivefs.protocol.ids import BLOCK_ID_BYTES, BlockId, InodeId, LineageId, RevisionNumber, RunId, Seq
 from drivefs.protocol.model import MAX_INLINE_BLOCKS, BlockRef, run_id, unpack_blocks
 
 
@@ -105,9 +105,13 @@ class Contents:
                 self._count_blocks(unpack_blocks(self.new_runs[run]))
             self.run_refs[run] += 1
 
-    def copy(self, inode: InodeId, lineage: LineageId, number: RevisionNumber) -> None:
-        """Name the current content of an inode in another lineage too, which then is where its content is."""
-        self.add(msgspec.structs.replace(self.current[inode], lineage=lineage, number=number))
+    def copy(self, inode: InodeId, lineage: LineageId, number: RevisionNumber, seq: Seq | None = None) -> None:
+        """Name the current content of an inode in another lineage too, which then is where its content is.
+
+        `seq` is the commit by which it got there; None: it is the same history, in another lineage.
+        """
+        current = self.current[inode]
+        self.add(msgspec.structs.replace(current, lineage=lineage, number=number, seq=seq or current.seq))
 
     def _resolve_runs(self, mutation: Store, base_runs: set[RunId]) -> dict[RunId, bytes]:
         """The packed form of each run that a store names: it brings the run, or its base has it."""

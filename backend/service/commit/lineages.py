@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from backend.service.commit.contents import Contents
 from backend.service.rows import InodeRow
-from drivefs.protocol.ids import NO_REVISION, InodeId, LineageId, RevisionNumber
+from drivefs.protocol.ids import NO_REVISION, InodeId, LineageId, RevisionNumber, Seq
 
 
 class Past(NamedTuple):
@@ -38,11 +38,15 @@ def past_of(row: InodeRow) -> Past:
 
 @dataclass(slots=True)
 class Lineages:
-    """`rows` are those that exist; `changed` those to be written; `new_lineage` draws an id for a fork."""
+    """`rows` are those that exist; `changed` those to be written; `new_lineage` draws an id for a fork.
+
+    `seq` is that of the batch: what a heir brings became the content of the name by it.
+    """
 
     contents: Contents
     rows: dict[LineageId, LineageRow]
     new_lineage: Callable[[], LineageId]
+    seq: Seq
     changed: dict[LineageId, LineageRow] = field(default_factory=dict)
 
     def take_over(self, heir: InodeRow, past: Past) -> None:
@@ -60,7 +64,7 @@ class Lineages:
         heir.last_number = max(past.last_number, used, heir.last_number)
         if heir.revision:
             heir.last_number = heir.revision = RevisionNumber(heir.last_number + 1)
-            self.contents.copy(heir.inode, heir.lineage, heir.revision)
+            self.contents.copy(heir.inode, heir.lineage, heir.revision, self.seq)
         self._give(heir.inode, past.lineage)
 
     def fork(self, row: InodeRow) -> None:

@@ -142,7 +142,7 @@ class Loader:
             author=self.author,
             tree=tree,
             contents=contents,
-            lineages=Lineages(contents, self._lineages(histories), new_lineage),
+            lineages=Lineages(contents, self._lineages(histories), new_lineage, self.author.seq),
             loaded_xattrs=self._xattrs(wants.with_xattrs & own.keys()),
             ranges=self._ranges() if wants.creates else frozenset(),
             foreign_ids=frozenset(inodes.keys() - own.keys()),

@@ -26,6 +26,7 @@ from backend.service.changes import Changes
 from backend.service.commits import Commits
 from backend.service.ground import Ground, Limits
 from backend.service.listing import Listing
+from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
 from backend.service.workspaces import Home
 from drivefs.protocol import messages
@@ -112,6 +113,7 @@ class Drive:
     listing: Listing
     changes: Changes
     sessions: Sessions
+    revisions: Revisions
     device_count: int = 0
 
     @property
@@ -373,7 +375,7 @@ async def reopen_drive(path: Path, limits: Limits = LIMITS) -> Drive:
     ground = Ground(database, store, InProcessHub(), offload, clock, random, limits)
     user = UserId(7)
     home = await database.write(find_or_make_home, user, clock(), random)
-    services = (Commits(ground), Listing(ground), Changes(ground), Sessions(ground))
+    services = (Commits(ground), Listing(ground), Changes(ground), Sessions(ground), Revisions(ground))
     return Drive(ground, home, user, clock, *services)
 
 

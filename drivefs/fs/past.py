@@ -1,0 +1,105 @@
+"""What the backend tells of the past, for those who wait for it in a system call or a command.
+
+Owns the deadline and what an error means here: that there is no such thing, or that it cannot be found out now.
+"""
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import trio
+
+from drivefs.fs import errors, interfaces
+from drivefs.protocol.errors import Code
+from drivefs.protocol.history import RevisionInfo
+from drivefs.protocol.ids import NO_REVISION, InodeId, RevisionNumber, Seq
+from drivefs.protocol.messages import MAX_PAGE_ENTRIES, Entry
+from drivefs.protocol.model import InodeState
+from drivefs.remote.errors import Refused, RemoteError
+
+T = TypeVar("T")
+
+
+class Past:
+    """Questions about what was.
+
+    All raise NotFound where there was no such thing, or it is not kept any more, and Unavailable where it cannot be
+    found out within the deadline.
+    """
+
+    def __init__(self, source: interfaces.Past, deadline_seconds: float) -> None:
+        self._source = source
+        self._deadline_seconds = deadline_seconds
+
+    async def revisions(self, inode: InodeId) -> list[RevisionInfo]:
+        """All revisions of the history that an inode goes on with, by number."""
+        found: list[RevisionInfo] = []
+        while True:
+            after = found[-1].number if found else NO_REVISION
+            reply = await self._answer(self._source.revisions(inode, after, MAX_PAGE_ENTRIES))
+            found += reply.revisions
+            if not reply.more:
+                return found
+
+    async def revision(self, inode: InodeId, number: RevisionNumber) -> RevisionInfo:
+        """One revision of the history that an inode goes on with."""
+        if number <= NO_REVISION:
+            raise errors.NotFound
+        reply = await self._answer(self._source.revisions(inode, RevisionNumber(number - 1), 1))
+        if not reply.revisions or reply.revisions[0].number != number:
+            raise errors.NotFound
+        return reply.revisions[0]
+
+    async def keep(self, inode: InodeId, number: RevisionNumber, *, is_kept: bool) -> None:
+        """Mark a revision to be kept for good, or take the mark away."""
+        await self._answer(self._source.keep(inode, number, is_kept=is_kept))
+
+    async def seq_at(self, time_ns: int) -> Seq:
+        """The newest commit at or before a time."""
+        reply = await self._answer(self._source.moment(time_ns))
+        if not reply.seq:
+            raise errors.NotFound
+        return reply.seq
+
+    async def inode(self, inode: InodeId, seq: Seq) -> InodeState:
+        """An inode as it was at a seq."""
+        state = await self._answer(self._source.inode(inode, seq))
+        if state is None:
+            raise errors.NotFound
+        return state
+
+    async def listing(self, directory: InodeId, seq: Seq) -> dict[bytes, InodeState]:
+        """All entries of a directory as they were at a seq."""
+        found: dict[bytes, InodeState] = {}
+        after = b""
+        while True:
+            reply = await self._answer(self._source.directory(directory, seq, after, MAX_PAGE_ENTRIES))
+            found.update((entry.name, entry.inode) for entry in reply.entries)
+            if not reply.more:
+                return found
+            after = reply.entries[-1].name
+
+    async def entry(self, directory: InodeId, name: bytes, seq: Seq) -> InodeState:
+        """What one name led to at a seq."""
+        reply = await self._answer(self._source.directory(directory, seq, _before(name), 1))
+        first: list[Entry] = reply.entries
+        if not first or first[0].name != name:
+            raise errors.NotFound
+        return first[0].inode
+
+    async def _answer(self, call: Awaitable[T]) -> T:
+        try:
+            with trio.fail_after(self._deadline_seconds):
+                return await call
+        except Refused as error:
+            if error.code is Code.NOT_FOUND:
+                raise errors.NotFound(str(error)) from error
+            if error.code is Code.FORBIDDEN:
+                raise errors.NotPermitted(str(error)) from error
+            raise errors.Unavailable(f"the past of the drive is not on this device: {error}") from error
+        except (RemoteError, trio.TooSlowError) as error:
+            raise errors.Unavailable(f"the past of the drive is not on this device: {error}") from error
+
+
+def _before(name: bytes) -> bytes:
+    """What all names that come before a name are not after, in byte order, as far as names can be that long."""
+    return (name[:-1] + bytes([name[-1] - 1])).ljust(255, b"\xff")

@@ -1,0 +1,87 @@
+"""The directory `.drivefs/at`: under each time, the whole tree as it was then, read-only.
+
+Owns how a time becomes a commit and a commit a tree. Only what somebody looks at is asked for; listings of the past
+never change, so the latest ones are kept.
+"""
+
+import os
+from functools import partial
+
+from drivefs.fs import errors, virtual
+from drivefs.fs.past import Past
+from drivefs.fs.revisions import Revisions, Which
+from drivefs.protocol.ground import NowNs
+from drivefs.protocol.ids import InodeId, Seq
+from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.protocol.times import parse_time
+
+NAME = b"at"
+MAX_KEPT_ENTRIES = 32_768
+"""So many entries of past directories are kept, in listings that are whole."""
+MAX_MOMENTS = 256
+SETTLED_NS = 300 * 10**9
+"""What time it was so long ago, no clock that counts differs about: nothing will be committed at that time any more."""
+
+
+class PastTree:
+    """The directory, as an item of the virtual tree."""
+
+    def __init__(self, past: Past, revisions: Revisions, root: InodeId, now_ns: NowNs) -> None:
+        self._past = past
+        self._revisions = revisions
+        self._root = root
+        self._now_ns = now_ns
+        self._moments: dict[int, Seq] = {}
+        self._listings: dict[tuple[Seq, InodeId], dict[bytes, InodeState]] = {}
+        self._kept_entries = 0
+        # Names of files in directories that others may not look into would show here: it is for the owner alone.
+        self.directory = virtual.Directory(NAME, self._at, self._nothing, mode=0o500)
+
+    async def _nothing(self) -> virtual.Children:
+        """There are too many moments to list them."""
+        return []
+
+    async def _at(self, name: bytes) -> virtual.Item | None:
+        time_ns = parse_time(os.fsdecode(name))
+        if time_ns is None:
+            return None
+        seq = self._moments.get(time_ns)
+        if seq is None:
+            seq = await self._past.seq_at(time_ns)
+            if time_ns < self._now_ns() - SETTLED_NS:
+                self._moments[time_ns] = seq
+                if len(self._moments) > MAX_MOMENTS:
+                    del self._moments[next(iter(self._moments))]
+        return self._item(seq, await self._past.inode(self._root, seq))
+
+    def _item(self, seq: Seq, state: InodeState) -> virtual.Item:
+        key = (NAME, seq, state.inode)
+        if state.kind is InodeKind.DIRECTORY:
+            find, names = partial(self._find, seq, state.inode), partial(self._names, seq, state.inode)
+            return virtual.Directory(key, find, names, like=state)
+        if state.kind is InodeKind.FILE:
+            which = Which(state.inode, state.revision, in_history=False)
+            return virtual.Revision(key, which, lambda: state, self._revisions, virtual.Known(state.size, state.blocks))
+        return virtual.Other(key, state)
+
+    async def _names(self, seq: Seq, directory: InodeId) -> virtual.Children:
+        listing = self._listings.pop((seq, directory), None)
+        if listing is None:
+            listing = await self._past.listing(directory, seq)
+            self._kept_entries += len(listing)
+        self._listings[seq, directory] = listing
+        while self._kept_entries > MAX_KEPT_ENTRIES and len(self._listings) > 1:
+            self._kept_entries -= len(self._listings.pop(next(iter(self._listings))))
+        return [(name, self._item(seq, state)) for name, state in listing.items()]
+
+    async def _find(self, seq: Seq, directory: InodeId, name: bytes) -> virtual.Item | None:
+        listing = self._listings.get((seq, directory))
+        if listing is None:
+            state: InodeState | None
+            try:
+                state = await self._past.entry(directory, name, seq)
+            except errors.NotFound:
+                state = None
+        else:
+            state = listing.get(name)
+        return None if state is None else self._item(seq, state)

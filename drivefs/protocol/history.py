@@ -1,0 +1,61 @@
+"""Requests and replies about the past: revisions of a file, moments of the drive; as `messages` are.
+
+Owns shapes and their bounds.
+"""
+
+from typing import Annotated
+
+from drivefs.protocol.ids import InodeId, RevisionNumber, Seq
+from drivefs.protocol.messages import BOUND, Count, Message, Page
+
+
+class RevisionInfo(Message, kw_only=True):
+    """One content that a file had under its name.
+
+    `time_ns` is when it became the content here, `mtime_ns` what programs call its last change. `device` and `user` are
+    names, and empty where they are not known any more.
+    """
+
+    number: RevisionNumber
+    size: int
+    time_ns: int
+    mtime_ns: int
+    device: str = ""
+    user: str = ""
+    is_kept: bool = False
+
+
+class RevisionsRequest(Message, kw_only=True):
+    """The revisions of the history that an inode goes on with, `limit` of those with higher numbers than `after`."""
+
+    inode: Annotated[InodeId, BOUND]
+    after: Annotated[RevisionNumber, BOUND] = RevisionNumber(0)
+    limit: Page = 1000
+
+
+class RevisionsReply(Message, kw_only=True):
+    """By number; `more`: there are others behind the last."""
+
+    revisions: list[RevisionInfo]
+    more: bool = False
+
+
+class KeepRequest(Message, kw_only=True):
+    """Never let a revision go, or (`is_kept` false) let it go when its time comes; once more does nothing."""
+
+    inode: Annotated[InodeId, BOUND]
+    revision: Annotated[RevisionNumber, BOUND]
+    is_kept: bool = True
+
+
+class MomentRequest(Message, kw_only=True):
+    """Where the drive stood at a time."""
+
+    time_ns: Count
+
+
+class MomentReply(Message, kw_only=True):
+    """The newest commit at or before that time, and its time; 0: there was no drive yet."""
+
+    seq: Seq = Seq(0)
+    time_ns: int = 0

@@ -1,0 +1,54 @@
+"""Asks the backend about the past: revisions of a file, where the drive stood at a time, and the tree as it was then.
+
+Owns no state; what was is never changed, so whoever asks may keep the answers. Each call ends within the deadlines of
+`remote`, and at once while the backend is known to be gone.
+"""
+
+from functools import partial
+
+from drivefs.protocol import history
+from drivefs.protocol.ids import InodeId, RevisionNumber, Seq
+from drivefs.protocol.messages import ContentRequest, InodesRequest, ListReply, ListRequest
+from drivefs.protocol.model import InodeState
+from drivefs.sync.asking import Asking
+from drivefs.sync.connection import Reach
+from drivefs.sync.ends import Ends
+
+
+class Past:
+    """The past of one workspace; all calls raise `RemoteError` when there is no answer now, or no such thing."""
+
+    def __init__(self, ends: Ends, reach: Reach) -> None:
+        self._remote = ends.remote
+        self._workspace = ends.workspace
+        self._asked = Asking(reach)
+
+    async def content(self, inode: InodeId, revision: RevisionNumber, *, in_history: bool) -> bytes:
+        """The packed block list of a revision: of the inode's own numbers, or those of the history it goes on with."""
+        request = ContentRequest(inode=inode, revision=revision, history=in_history)
+        return (await self._asked(partial(self._remote.content, self._workspace, request))).blocks
+
+    async def revisions(self, inode: InodeId, after: RevisionNumber, limit: int) -> history.RevisionsReply:
+        """One page of the history that an inode goes on with."""
+        request = history.RevisionsRequest(inode=inode, after=after, limit=limit)
+        return await self._asked(partial(self._remote.revisions, self._workspace, request))
+
+    async def keep(self, inode: InodeId, revision: RevisionNumber, *, is_kept: bool) -> None:
+        """Mark a revision to be kept for good, or take the mark away."""
+        request = history.KeepRequest(inode=inode, revision=revision, is_kept=is_kept)
+        await self._asked(partial(self._remote.keep, self._workspace, request))
+
+    async def moment(self, time_ns: int) -> history.MomentReply:
+        """Where the drive stood at a time."""
+        return await self._asked(partial(self._remote.moment, self._workspace, history.MomentRequest(time_ns=time_ns)))
+
+    async def inode(self, inode: InodeId, seq: Seq) -> InodeState | None:
+        """An inode as it was at a seq."""
+        request = InodesRequest(inodes=[inode], as_of=seq)
+        reply = await self._asked(partial(self._remote.inodes, self._workspace, request))
+        return reply.inodes[0] if reply.inodes else None
+
+    async def directory(self, directory: InodeId, seq: Seq, after: bytes, limit: int) -> ListReply:
+        """One page of a directory as it was at a seq."""
+        request = ListRequest(directory=directory, as_of=seq, after=after, limit=limit)
+        return await self._asked(partial(self._remote.list_directory, self._workspace, request))
