@@ -8,7 +8,7 @@ workspace only, and only who may write there marks any.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, delete, insert, select
+from sqlalchemy import Connection, Select, and_, bindparam, delete, insert, select
 
 from backend.metadata import schema
 from backend.metadata.schema import Role
@@ -58,8 +58,8 @@ class Revisions:
         access = workspaces.require(connection, caller.user, workspace)
         if access.role not in MARKERS:
             raise ProtocolError(Code.FORBIDDEN, "This drive is shared with you to be read: nothing was marked.")
-        r, k = schema.revisions.c, schema.kept
-        found = find(connection, access, request.inode, request.revision, r.lineage)
+        k = schema.kept
+        found = find(connection, access, request.inode, request.revision)
         if found is None:
             raise _no_such_revision(request.revision)
         key = {"account": access.account, "lineage": found.lineage, "number": request.revision}
@@ -74,28 +74,25 @@ def _no_such_revision(number: int) -> ProtocolError:
 
 def _stretches(connection: Connection, access: Access, inode: InodeId) -> list[Stretch]:
     """The lineages that an inode's history goes through, the newest first; none: there is no such file."""
-    i, own = schema.inodes.c, schema.lineages.c
-    mine = (i.account == access.account, i.inode == inode, i.workspace == access.workspace)
-    lineage = connection.execute(select(i.lineage).where(*mine)).scalar_one_or_none()
+    bound = {"account": access.account, "workspace": access.workspace, "inode": inode}
+    lineage = connection.execute(_LINEAGE, bound).scalar_one_or_none()
     found, last = list[Stretch](), MAX_ID
-    origin = select(own.parent_lineage, own.parent_number).where(own.account == access.account)
     while lineage and len(found) < MAX_FORKS:
         found.append(Stretch(lineage, RevisionNumber(last)))
-        row = connection.execute(origin.where(own.lineage == lineage)).one_or_none()
+        row = connection.execute(_ORIGIN, {"account": access.account, "lineage": lineage}).one_or_none()
         if row is None or row.parent_lineage is None:
             break
         lineage, last = row.parent_lineage, min(last, row.parent_number)
     return found
 
 
-def find(connection: Connection, access: Access, inode: InodeId, number: RevisionNumber, *columns: Any) -> Any:
-    """These columns of the revision of that number in the history that an inode goes on with; None if there is none."""
-    r = schema.revisions.c
-    here = (r.account == access.account, r.workspace == access.workspace)
+def find(connection: Connection, access: Access, inode: InodeId, number: RevisionNumber) -> Any:
+    """The revision of that number in the history that an inode goes on with: size, runs and lineage; None: none is."""
+    bound = {"account": access.account, "workspace": access.workspace, "number": number}
     for lineage, last in _stretches(connection, access, inode):
         if number <= last:
-            row = connection.execute(select(*columns).where(*here, r.lineage == lineage, r.number == number))
-            if (found := row.one_or_none()) is not None:
+            found = connection.execute(_FOUND, {**bound, "lineage": lineage}).one_or_none()
+            if found is not None:
                 return found
     return None
 
@@ -148,3 +145,16 @@ def _rows() -> Select[Any]:
 
 
 _ROWS = _rows()
+_i, _l, _r = schema.inodes.c, schema.lineages.c, schema.revisions.c
+_LINEAGE = select(_i.lineage).where(
+    _i.account == bindparam("account"), _i.inode == bindparam("inode"), _i.workspace == bindparam("workspace")
+)
+_ORIGIN = select(_l.parent_lineage, _l.parent_number).where(
+    _l.account == bindparam("account"), _l.lineage == bindparam("lineage")
+)
+_FOUND = select(_r.size, _r.runs, _r.lineage).where(
+    _r.account == bindparam("account"),
+    _r.workspace == bindparam("workspace"),
+    _r.lineage == bindparam("lineage"),
+    _r.number == bindparam("number"),
+)

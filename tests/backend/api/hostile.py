@@ -14,7 +14,7 @@ import msgspec
 import zstandard
 
 from drivefs.protocol import blocks as codec
-from drivefs.protocol import changes, messages, routes, wire
+from drivefs.protocol import changes, history, messages, routes, wire
 from drivefs.protocol.ids import BlockId, Epoch, InodeId, OpNumber, RevisionNumber, WorkspaceId
 from drivefs.protocol.model import BlockRef, InodeKind, cut_runs, run_id
 
@@ -101,6 +101,9 @@ class Hostile:
             (routes.INODES, lambda: messages.InodesRequest(inodes=known.inodes[:10])),
             (routes.COUNT, lambda: None),
             (routes.CONTENT, lambda: messages.ContentRequest(inode=inode, revision=1)),  # type: ignore[arg-type]
+            (routes.REVISIONS, lambda: history.RevisionsRequest(inode=inode, limit=10)),
+            (routes.KEEP, lambda: history.KeepRequest(inode=inode, revision=1)),  # type: ignore[arg-type]
+            (routes.MOMENT, lambda: history.MomentRequest(time_ns=2**60)),
             *[(routes.COMMIT, self._commit)] * 5,
             (routes.MISSING, lambda: messages.MissingRequest(blocks=known.blocks[:5])),
             (routes.LOST, lambda: messages.LostRequest(after=b"\0" * 32)),
