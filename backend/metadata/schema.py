@@ -493,4 +493,5 @@ device_epochs = Table(
     _key("device"),
     _key("epoch"),
     _id("watermark"),  # all ops below it are settled, and their results forgotten
+    Column("sent", BigInteger, nullable=False, server_default="0"),  # the highest number of a batch that came
 )

@@ -16,7 +16,7 @@ from backend.notify import hub
 from backend.service import cursors, ids, sessions, workspaces
 from backend.service.caller import Caller
 from backend.service.commit import validity, wants
-from backend.service.commit.batch import judge
+from backend.service.commit.batch import Standing, judge
 from backend.service.commit.contents import Account
 from backend.service.commit.gone import Gone
 from backend.service.commit.loading import Loader
@@ -87,15 +87,17 @@ class Commits:
         wanted = wants.collect(request.mutations)
         figures = _figures(connection, access.account, self._ground)
         state = loader.load(wanted, figures, self._new_lineage)
-        known_watermark = loader.watermark()
-        state.watermark = OpNumber(max(request.watermark, known_watermark or 0))
+        before = loader.standing()
+        known = before or Standing()
+        standing = Standing(OpNumber(max(request.watermark, known.watermark)), max(request.sent, known.sent))
+        state.watermark = standing.watermark
         verdict = judge(state, request.mutations, loader.results(wanted.ops))
         writer = Writer(connection, access.account, state)
         head = Cursor(incarnation=incarnation, seq=access.head_seq, commit=last.commit_id)
         if verdict.changes:
             writer.write_commit(verdict, stamp)
             head = Cursor(incarnation=incarnation, seq=author.seq, commit=stamp.commit_id)
-        writer.write_results(verdict, known_watermark=known_watermark)
+        writer.write_results(verdict, standing, before)
         Gone(connection, access.account, workspace).tell(request.mutations, verdict.results)
         usage = Usage(stored_bytes=figures.stored_bytes, pinned_bytes=figures.pinned_bytes)
         return CommitReply(results=verdict.results, head=head, usage=usage), bool(verdict.changes)

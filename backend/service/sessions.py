@@ -1,12 +1,13 @@
 """Sessions: how a mount begins, and the ids that a device may use.
 
 Owns the epochs and nonces of devices and the requests for id ranges. Invariant: a device commits under one epoch at a
-time; who cannot name the nonce of the last mount (a copy of the device's disk, or the disk rolled back) gets a new one.
+time; who cannot name the nonce of the last mount (a copy of the device's disk, or the disk rolled back), or knows of
+fewer batches than have come (rolled back to an earlier moment of that mount) gets a new one.
 """
 
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, and_, bindparam, func, select, update
 
 from backend.metadata import schema
 from backend.service import ids, workspaces
@@ -55,7 +56,7 @@ class Sessions:
         joined = columns.select_from(d.join(u, u.c.user == d.c.user))
         known = connection.execute(joined.where(d.c.device == caller.device).with_for_update()).one()
         epoch = Epoch(known.epoch)
-        if not _goes_on(known, request):
+        if not _goes_on(known, request) or _heard(connection, caller, epoch) > request.sent:
             epoch = Epoch(ids.random_id(self._ground.random_bytes))
         values = {"epoch": epoch, "nonce": request.next_nonce, "last_seen_ns": self._ground.now_ns()}
         connection.execute(update(d).where(d.c.device == caller.device).values(values))
@@ -92,6 +93,20 @@ class Sessions:
             quota_bytes=given.quota_bytes if row.quota_bytes is None else row.quota_bytes,
         )
         return Usage(stored_bytes=row.stored_bytes, pinned_bytes=row.pinned_bytes), limits
+
+
+_u, _e = schema.user_workspaces, schema.device_epochs
+_HEARD = (
+    select(func.coalesce(func.max(_e.c.sent), 0))
+    .select_from(_u.join(_e, and_(_e.c.account == _u.c.account, _e.c.workspace == _u.c.workspace)))
+    .where(_u.c.user == bindparam("user"), _e.c.device == bindparam("device"), _e.c.epoch == bindparam("epoch"))
+)
+
+
+def _heard(connection: Connection, caller: Caller, epoch: Epoch) -> int:
+    """How many batches of an epoch have come; a journal that knows of fewer is an older copy of the one that sent."""
+    bound = {"user": caller.user, "device": caller.device, "epoch": epoch}
+    return int(connection.execute(_HEARD, bound).scalar_one())
 
 
 def _goes_on(known: Any, request: SessionRequest) -> bool:

@@ -120,12 +120,15 @@ class SessionRequest(Message, kw_only=True):
     `epoch` 0 asks for a first epoch. A nonce that is not the one last stored means a cloned or rolled-back device: the
     reply then carries a new epoch. `asked` are nonces that earlier processes asked for and heard no answer to: any of
     them may be the one stored. Each process asks for one of its own, so of two copies only one is answered as before.
+    `sent` is how many batches the device knows to have sent: if the server has heard of more, the device was rolled
+    back to an older state of the same mount.
     """
 
     epoch: Annotated[Epoch, BOUND] = Epoch(0)
     last_nonce: Annotated[bytes, Meta(max_length=32)] = b""
     next_nonce: Annotated[bytes, Meta(min_length=16, max_length=32)]
     asked: Annotated[list[Annotated[bytes, Meta(min_length=16, max_length=32)]], Meta(max_length=MAX_ASKED_NONCES)] = []
+    sent: Count = 0
 
 
 class SessionReply(Message, kw_only=True):
@@ -282,11 +285,13 @@ class CommitRequest(Message, kw_only=True):
     """A batch of mutations in journal order; `watermark` is the device's lowest unsettled op number.
 
     `seen` is the newest commit that the device knows of: if it is not part of the history, all is refused (`diverged`).
+    `sent` is the number of the batch: it grows with each, and what the device has noted of it lasts before it is sent.
     """
 
     epoch: Epoch
     watermark: OpNumber
     seen: Cursor | None = None
+    sent: Count = 0
     mutations: Annotated[list[Mutation], Meta(min_length=1, max_length=MAX_BATCH_MUTATIONS)]
 
 

@@ -19,6 +19,7 @@ from drivefs.protocol.ids import ID_RANGE_LENGTH, Epoch, InodeId, WorkspaceId
 from drivefs.protocol.messages import MAX_ASKED_NONCES, IdRangesRequest, Limits, SessionReply, SessionRequest
 from drivefs.remote import errors
 from drivefs.remote.client import Remote
+from drivefs.sync import sent
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +43,14 @@ async def _ask(local: LocalState, remote: Remote, next_nonce: bytes) -> SessionR
     if journal.meta(ASKED) != asked:
         journal.set_meta(ASKED, asked)
         await local.barrier()
-    last_nonce = journal.meta("nonce") or b""
-    return await remote.session(
-        SessionRequest(epoch=journal.epoch, last_nonce=last_nonce, next_nonce=next_nonce, asked=earlier)
+    request = SessionRequest(
+        epoch=journal.epoch,
+        last_nonce=journal.meta("nonce") or b"",
+        next_nonce=next_nonce,
+        asked=earlier,
+        sent=sent.count(journal),
     )
+    return await remote.session(request)
 
 
 def _asked(journal: Journal) -> list[bytes]:

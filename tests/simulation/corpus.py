@@ -23,4 +23,8 @@ CORPUS = (
     Case(name="recorded-blocks-were-removed", seed=53, profile="server"),
     # The store did not show an object for a while, and its only copy counted as lost ever after.
     Case(name="a-block-that-was-not-to-be-seen-was-lost", seed=1, profile="server"),
+    # A disk was put back to an earlier moment of the same mount, and ids were given out that the feed had brought.
+    Case(name="ids-of-a-mount-that-was-rolled-back", seed=9, profile="rollbacks"),
+    # The same, and the check of the other device found a state in its overlay that no change needed.
+    Case(name="an-overlay-that-nothing-needed", seed=2, profile="rollbacks"),
 )

@@ -81,6 +81,7 @@ class Device:
         self._streams = streams
         self._note = note
         self.is_ending = False
+        """Whether somebody ends it, or brings it back, and nobody else may."""
         self._ticks = 0
         self._lives = 0
         self._random_bytes = RandomBytes(streams.of(name, "bytes"))
@@ -99,10 +100,11 @@ class Device:
     async def mount(self, nursery: trio.Nursery) -> None:
         """Start a process; returns when its drive answers."""
         self.life = self._new_life()
-        self.is_ending = False
+        self.is_ending = True
         while True:
             try:
                 await nursery.start(self.life.run, self._run)
+                self.is_ending = False
                 return
             except* (DiskFull, apsw.FullError):
                 # People have to free some space, and try again.

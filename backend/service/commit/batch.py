@@ -37,6 +37,13 @@ class StoredResult(NamedTuple):
     result: OpResult
 
 
+class Standing(NamedTuple):
+    """How far an epoch has come: all ops below `watermark` are settled, and `sent` is the highest number of a batch."""
+
+    watermark: OpNumber = OpNumber(0)
+    sent: int = 0
+
+
 class ChangeRow(NamedTuple):
     """A row of `changes`: what a mutation did, by ids. A name without an inode beside it is gone or swapped."""
 

@@ -15,7 +15,7 @@ from backend.metadata import schema
 from backend.metadata.queries import are_asked, is_asked, select_in, select_in_pairs
 from backend.metadata.schema import BlockState, CopyState
 from backend.service.commit import wants as wanted
-from backend.service.commit.batch import StoredResult
+from backend.service.commit.batch import Standing, StoredResult
 from backend.service.commit.contents import Account, Contents, KnownBlock, KnownRun, split_runs
 from backend.service.commit.lineages import LineageRow, Lineages, Past
 from backend.service.commit.state import Author, State, XattrRow
@@ -86,7 +86,7 @@ def _freed_names() -> Select[Any]:
     )
 
 
-_WATERMARK = _of_epoch(schema.device_epochs, ("watermark",))
+_STANDING = _of_epoch(schema.device_epochs, ("watermark", "sent"))
 _RESULTS = _of_epoch(schema.op_results, ("n", "hash", "status", "seq", "revision", "reason")).where(
     is_asked(schema.op_results.c.n)
 )
@@ -149,9 +149,10 @@ class Loader:
             pasts=pasts,
         )
 
-    def watermark(self) -> OpNumber | None:
-        """Below which op number everything of this epoch is settled; None if nothing of it was ever committed."""
-        return self.connection.execute(_WATERMARK, self._op_scope()).scalar_one_or_none()
+    def standing(self) -> Standing | None:
+        """How far this epoch has come; None if nothing of it was ever committed."""
+        row = self.connection.execute(_STANDING, self._op_scope()).one_or_none()
+        return None if row is None else Standing(*row)
 
     def results(self, ops: set[OpNumber]) -> dict[OpNumber, StoredResult]:
         """The stored answers to these ops."""

@@ -14,12 +14,12 @@ from sqlalchemy import Connection, Delete, Executable, Insert, Table, Update, bi
 
 from backend.metadata import schema
 from backend.metadata.schema import Trash
-from backend.service.commit.batch import ChangeRow, Verdict
+from backend.service.commit.batch import ChangeRow, Standing, Verdict
 from backend.service.commit.lineages import LineageRow
 from backend.service.commit.state import State
 from backend.service.rows import DentryRow, InodeRow, Place
 from backend.service.workspaces import Stamp
-from drivefs.protocol.ids import NO_INODE, AccountId, InodeId, LineageId, OpNumber
+from drivefs.protocol.ids import NO_INODE, AccountId, InodeId, LineageId
 
 asdict = msgspec.structs.asdict
 Rows = list[dict[str, Any]]
@@ -50,9 +50,9 @@ class Writer:
         self._insert(schema.changes, [{**scope, "n": n, **dict(zip(columns, row, strict=True))} for n, row in numbered])
         self._update(schema.workspaces, ("workspace",), [{"workspace": author.workspace, "head_seq": author.seq}])
 
-    def write_results(self, verdict: Verdict, *, known_watermark: OpNumber | None) -> None:
-        """Keep the final answers, and forget those that the device has had."""
-        author, watermark = self.state.author, self.state.watermark
+    def write_results(self, verdict: Verdict, standing: Standing, before: Standing | None) -> None:
+        """Keep the final answers, and forget those that the device has had; `before` is None for a first commit."""
+        author = self.state.author
         scope = {
             "account": self.account,
             "workspace": author.workspace,
@@ -72,12 +72,12 @@ class Writer:
             for hashed, result in verdict.new_results
         ]
         self._insert(schema.op_results, rows)
-        if known_watermark is None:
-            self._insert(schema.device_epochs, [{**scope, "watermark": watermark}])
-        elif watermark > known_watermark:
-            key = ("workspace", "device", "epoch")
-            self._update(schema.device_epochs, key, [{**scope, "watermark": watermark}])
-            self.connection.execute(_SETTLED, {**scope, "watermark": watermark})
+        if before is None:
+            self._insert(schema.device_epochs, [{**scope, **standing._asdict()}])
+        elif standing != before:
+            self._update(schema.device_epochs, ("workspace", "device", "epoch"), [{**scope, **standing._asdict()}])
+            if standing.watermark > before.watermark:
+                self.connection.execute(_SETTLED, {**scope, "watermark": standing.watermark})
 
     def _inodes(self) -> None:
         tree, seq = self.state.tree, self.state.author.seq

@@ -6,7 +6,7 @@ from sqlalchemy import select, update
 from backend.metadata import schema
 from drivefs.protocol import messages
 from drivefs.protocol.errors import Code, ProtocolError
-from drivefs.protocol.ids import ID_RANGE_LENGTH, Epoch
+from drivefs.protocol.ids import ID_RANGE_LENGTH, Epoch, OpNumber
 from tests.backend.service.drive import Device, Drive
 
 pytestmark = pytest.mark.anyio
@@ -64,6 +64,22 @@ async def test_a_copy_of_a_device_gets_a_new_epoch(laptop: Device) -> None:
     assert third not in (0, first, second)
     assert await begin(laptop, 0, b"", b"y") not in (0, first, second, third)
     assert await begin(laptop, third, b"y", b"z") != third
+
+
+@pytest.mark.fault(19)
+async def test_a_device_that_knows_of_fewer_batches_than_came_gets_a_new_epoch(laptop: Device) -> None:
+    async def begin_knowing(sent: int) -> int:
+        nonce = laptop.nonce
+        request = messages.SessionRequest(epoch=laptop.epoch, last_nonce=nonce, next_nonce=nonce, sent=sent)
+        return (await laptop.drive.sessions.begin(laptop.caller, request)).epoch
+
+    for sent in (1, 3, 2):
+        request = messages.CommitRequest(
+            epoch=laptop.epoch, watermark=OpNumber(1), sent=sent, mutations=[laptop.create(b"%d" % sent)]
+        )
+        await laptop.drive.commits.commit(laptop.caller, laptop.drive.workspace, request)
+    assert await begin_knowing(4) == await begin_knowing(3) == laptop.epoch
+    assert await begin_knowing(2) not in (0, laptop.epoch)
 
 
 async def test_ranges_are_handed_out_once_and_bound_to_the_epoch(drive: Drive, laptop: Device, phone: Device) -> None:

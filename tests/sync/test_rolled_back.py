@@ -1,0 +1,62 @@
+"""A device whose disk is put back to an earlier moment of the same mount: the nonce in it is still the last one."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.sync.fleet import Device, sailing
+
+
+async def put_back(device: Device, earlier: Path) -> None:
+    """The process ends, and the next one finds the disk as it was."""
+    device.close()
+    shutil.rmtree(device.place)
+    earlier.rename(device.place)
+    await device.open()
+    await device.begin()
+
+
+@pytest.mark.fault(19)
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_ids_that_were_given_out_since_are_not_given_out_again(tmp_path: Path, is_heard: bool) -> None:
+    """Whether or not the device had heard that what it made was taken."""
+
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, _bert)):
+            earlier = tmp_path / "earlier"
+            shutil.copytree(anna.place, earlier)
+            epoch = anna.session.epoch
+            await anna.mkdir("made since")
+            await anna.write("made since/file", b"sent")
+            await anna.push()
+            made = {(await anna.known(path)).inode for path in ("made since", "made since/file")}
+            if is_heard:
+                await fleet.settle()
+            await put_back(anna, earlier)
+            assert anna.session.epoch != epoch
+            await anna.write("new", b"of the second life")
+            await anna.mkdir("new directory")
+            assert made.isdisjoint({(await anna.known(path)).inode for path in ("new", "new directory")})
+            assert await fleet.settle() == {
+                "made since": None,
+                "made since/file": b"sent",
+                "new": b"of the second life",
+                "new directory": None,
+            }
+
+    trio.run(main)
+
+
+def test_a_mount_that_is_not_an_older_one_goes_on_in_its_epoch(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, _bert)):
+            epoch = anna.session.epoch
+            for content in (b"first", b"second"):
+                await anna.write("file", content)
+                await fleet.settle()
+            await anna.restart(keeps_cache=True)
+            assert anna.session.epoch == epoch
+
+    trio.run(main)
