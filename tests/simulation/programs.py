@@ -18,6 +18,7 @@ from drivefs.protocol.model import InodeKind
 from drivefs.remote.errors import RemoteError
 from tests.simulation.device import Device
 from tests.simulation.ledger import Ledger
+from tests.simulation.lives import Dead
 
 NAMES = ["a", "b", "c", "d.txt"]
 DIRECTORIES = ["x", "y", "z"]
@@ -75,6 +76,8 @@ class Program:
                 await change()
             except REFUSALS as error:
                 self._say(f"{change.__name__} failed: {type(error).__name__}")
+            except Dead:
+                self._say(f"{change.__name__} never returns")
         while self._opened and self._device.is_mounted:
             self._close(self._opened.pop())
 

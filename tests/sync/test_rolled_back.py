@@ -13,7 +13,7 @@ async def put_back(device: Device, earlier: Path) -> None:
     """The process ends, and the next one finds the disk as it was."""
     device.close()
     shutil.rmtree(device.place)
-    earlier.rename(device.place)
+    shutil.move(earlier, device.place)
     await device.open()
     await device.begin()
 
