@@ -1,8 +1,9 @@
 """The durable barrier: what was committed before it began survives a power cut when it ends.
 
 Owns the order (staged bytes, then the WAL that names them, then removal of what was retired) and the grouping: one sync
-serves all who came before it began. Invariant: a sync that fails poisons the journal, all waiters get the error, and
-nothing is tried again, since the kernel may have dropped what it could not write.
+serves all who came before it began, and all who come until there is something new. Invariant: a sync that fails poisons
+the journal, all waiters get the error, and nothing is tried again, since the kernel may have dropped what it could not
+write.
 """
 
 import trio
@@ -45,14 +46,19 @@ class Barrier:
         Raises:
             Poisoned: the disk failed, now or earlier.
         """
-        target = self._begun_count + 1
+        # Where nothing came since the last sync began, that one covers the caller too, whether or not it has ended.
+        target = self._begun_count + self.is_needed
+        self._refuse_if_poisoned()
         while self._ended_count < target:
-            if self._database.poisoned:
-                raise Poisoned(*self._database.poisoned.args)
             if self._is_running:
                 await self._ended.wait()
             else:
                 await self._run()
+            self._refuse_if_poisoned()
+
+    def _refuse_if_poisoned(self) -> None:
+        if self._database.poisoned:
+            raise Poisoned(*self._database.poisoned.args)
 
     async def _run(self) -> None:
         self._is_running = True

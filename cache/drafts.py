@@ -228,12 +228,19 @@ class Drafts:
         if not data:
             raise ValueError("a record of no bytes would be a truncation")
         if staged is not None or len(data) <= INLINE_BYTES:
-            self._add_bytes(place, file_offset, data, staged)
-            return place.next - 1
+            return self._add_bytes(place, file_offset, data, staged).id
         with self._database.transaction():
             for start in range(0, len(data), INLINE_BYTES):
                 self._add_bytes(place, file_offset + start, data[start : start + INLINE_BYTES], None)
         return place.next - 1
+
+    def add_inline(self, inode: InodeId, file_offset: int, data: bytes) -> Record:
+        """Note that `data`, of 1 byte to 4 KiB, was written at `file_offset`, and keep it in the row.
+
+        Raises:
+            KeyError: the inode has no draft.
+        """
+        return self._add_bytes(self._place_of(inode), file_offset, data, None)
 
     def add_staged(self, inode: InodeId, file_offset: int, staged: StagedRange, content: int) -> int:
         """The same of bytes that are in staging already, and have the checksum `content`.
@@ -251,9 +258,7 @@ class Drafts:
         Raises:
             KeyError: the inode has no draft.
         """
-        place = self._place_of(inode)
-        self._add_bytes(place, size, b"", None)
-        return place.next - 1
+        return self._add_bytes(self._place_of(inode), size, b"", None).id
 
     def _place_of(self, inode: InodeId) -> Place:
         place = self._cached.get(inode) or self._find_place(inode)
@@ -261,10 +266,12 @@ class Drafts:
             raise KeyError(inode)
         return place
 
-    def _add_bytes(self, place: Place, file_offset: int, data: bytes | memoryview, staged: StagedRange | None) -> None:
-        self._add_row(
-            place, Record(place.next, file_offset, len(data), staged, digest(data)), data if staged is None else None
-        )
+    def _add_bytes(
+        self, place: Place, file_offset: int, data: bytes | memoryview, staged: StagedRange | None
+    ) -> Record:
+        new = Record(place.next, file_offset, len(data), staged, digest(data))
+        self._add_row(place, new, data if staged is None else None)
+        return new
 
     def _add_row(self, place: Place, new: Record, inline: bytes | memoryview | None) -> None:
         record, file_offset, length, staged, content = new

@@ -286,12 +286,12 @@ class Journal:
 
     def touching(self, inode: InodeId) -> list[JournalRow]:
         """Mutations, not acknowledged, that are about an inode (not those that only name it as a parent), in order."""
-        found = self._database.rows(
-            f"SELECT {_COLUMNS} FROM mutations WHERE inode = ?1 AND state != 2 UNION"
-            f" SELECT {_COLUMNS} FROM mutations WHERE other = ?1 AND other != 0 AND state != 2 ORDER BY n",
-            (inode,),
+        found = self._database.rows(f"SELECT {_COLUMNS} FROM mutations WHERE inode = ? AND state != 2", (inode,))
+        # Two queries: as one, which sorts what both give, they took ten times as long.
+        found += self._database.rows(
+            f"SELECT {_COLUMNS} FROM mutations WHERE other = ?1 AND other != 0 AND inode != ?1 AND state != 2", (inode,)
         )
-        return [self._decoded(row) for row in found]
+        return [self._decoded(row) for row in sorted(found)]
 
     def made_in(self, inode: InodeId) -> Seq | None:
         """The commit in which this device made an inode, 0 before it is committed; None: it did not, or long ago."""

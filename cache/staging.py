@@ -74,8 +74,8 @@ class Staging:
 
     @property
     def is_dirty(self) -> bool:
-        """Whether bytes or names wait for a sync."""
-        return bool(self._dirty) or self._has_new_names
+        """Whether bytes or names wait for a sync, or files to be removed after one."""
+        return bool(self._dirty) or self._has_new_names or bool(self._retired)
 
     def path(self, file: int) -> Path:
         """Where a staging file lies."""

@@ -1,21 +1,28 @@
 """Drafts of files that are overwritten again and again: what is left is written anew, and what was overwritten goes.
 
-Staging is append-only, so a database that is written to for weeks without a network would otherwise grow without bound.
-Owns when that is worth it, and how it is done: in one transaction of the journal, so that a crash leaves the draft as
-it was or as it is then. Bytes are verified before they are written anew, so that rot is not given a good checksum.
+Staging is append-only, so a database that is written to for weeks without a network would otherwise grow without bound;
+and one that is fsynced after each few writes would soon have no more room in the log of the journal, where that costs
+least. Owns when that is worth it, and how it is done: in one transaction of the journal, so that a crash leaves the
+draft as it was or as it is then. Bytes are verified before they are written anew, so that rot is not given a good
+checksum.
 """
 
 import logging
+from collections.abc import Callable
 
 from cache.drafts import Drafts
 from cache.errors import Corrupt, DiskFull
 from cache.journal import Journal
 from cache.staging import StagedRange, Staging
+from drivefs.fs import recording
 from drivefs.fs.content import Content, Staged
 from drivefs.fs.extents import Extent, Layer
 from drivefs.fs.snapshots import load_verified
 
 log = logging.getLogger(__name__)
+
+Keep = Callable[[int, bytes], list[Extent]]
+"""Writes bytes at an offset, in the open transaction; gives where they are."""
 
 LEAST_WRITTEN_BYTES = 64 * 2**20
 """With less written to a draft, nothing is done."""
@@ -24,10 +31,14 @@ WASTE = 4
 MOST_LEFT_BYTES = 32 * 2**20
 """More would hold up the event loop for too long."""
 PIECE_BYTES = 2**20
+LOG_BYTES = 3 * 2**18
+"""With so much in rows of the journal, a draft that is fsynced is written anew there, if it has little left."""
 
 
 def is_worth_it(content: Content) -> bool:
     """Whether a draft, of which nothing is frozen, should be written anew."""
+    if min(content.inline_bytes, content.written_bytes) > LOG_BYTES and stays_in_log(content):
+        return not content.frozen
     return (
         content.written_bytes > LEAST_WRITTEN_BYTES
         and not content.frozen
@@ -36,21 +47,35 @@ def is_worth_it(content: Content) -> bool:
     )
 
 
+def stays_in_log(content: Content) -> bool:
+    """Whether what is left is little enough for rows of the journal, and somebody waits for each sync of it."""
+    return content.is_synced and content.dirty_bytes * WASTE <= LOG_BYTES
+
+
 def compact(content: Content, size: int, journal: Journal, staging: Staging) -> None:
     """Write anew what is left of the draft of a content of `size` bytes.
 
     Where bytes do not verify, or there is no room, the draft stays as it is; it is tried again when as much has been
     written once more.
     """
+    drafts, inode, is_in_log = journal.drafts, content.inode, stays_in_log(content)
+
+    def keep(start: int, data: bytes) -> list[Extent]:
+        if is_in_log:
+            return recording.in_log(drafts, inode, start, data)[1]
+        return recording.in_staging(drafts, staging, inode, start, data)[1]
+
     try:
-        content.layers = [_written_anew(content, size, journal, staging)]
-        content.written_bytes = content.dirty_bytes
+        content.layers = [_written_anew(content, size, journal, staging, keep)]
     except (Corrupt, DiskFull) as error:
         content.written_bytes = 0
         log.warning("what was overwritten in inode %d cannot be given up: %s", content.inode, error)
+        return
+    content.written_bytes = content.dirty_bytes
+    content.inline_bytes = content.dirty_bytes if is_in_log else 0
 
 
-def _written_anew(content: Content, size: int, journal: Journal, staging: Staging) -> Layer:
+def _written_anew(content: Content, size: int, journal: Journal, staging: Staging, keep: Keep) -> Layer:
     drafts, inode, (old,) = journal.drafts, content.inode, content.layers
     records = sorted((each.staged, each.digest) for each in drafts.records(inode) if each.staged is not None)
     parts = [
@@ -65,9 +90,8 @@ def _written_anew(content: Content, size: int, journal: Journal, staging: Stagin
         with journal.transaction():
             drafts.add_truncate(inode, old.floor)
             for start, data in pieces:
-                place = staging.append(inode, data)
-                drafts.add_record(inode, start, data, place)
-                fresh.write(Extent(start, start + len(data), Staged(place.file), place.offset))
+                for extent in keep(start, data):
+                    fresh.write(extent)
             last = drafts.add_truncate(inode, size)
             drafts.drop_records(inode, content.last_record)
     except BaseException:

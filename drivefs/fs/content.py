@@ -48,8 +48,8 @@ class Content:
     __slots__ = (
         "__weakref__",
         "base", "base_size", "draft_count",
-        "fresh", "frozen", "handles", "inline_bytes", "inode", "is_synced", "last_record", "layers", "offsets", "refs",
-        "sizes_before", "unverified", "writers", "written_bytes",
+        "fresh", "frozen", "frozen_inline_bytes", "handles", "inline_bytes", "inode", "is_synced", "last_record",
+        "layers", "offsets", "refs", "sizes_before", "unverified", "writers", "written_bytes",
     )  # fmt: skip
 
     def __init__(self, inode: InodeId, basis: Basis) -> None:
@@ -61,7 +61,9 @@ class Content:
         self.offsets: list[int] = [0]
         self.layers: list[Layer] = []
         self.inline_bytes = 0
-        """Bytes in rows of the journal; never counted down while the draft lives."""
+        """Bytes in rows of the journal, those that were overwritten since too."""
+        self.frozen_inline_bytes = 0
+        """How many of them were there when content was frozen last."""
         self.is_synced = False
         """Someone waits for the disk after writing to it, as databases do."""
         self.written_bytes = 0
@@ -134,6 +136,7 @@ class Content:
         self.thaw()
         self.layers.insert(0, Layer(size))
         self.frozen = self.last_record
+        self.frozen_inline_bytes = self.inline_bytes
 
     def thaw(self) -> None:
         """Nothing is frozen any more: all changes are one layer over the base."""
@@ -174,6 +177,7 @@ class Content:
         """The frozen layer, or all there is, has become the base revision `base`; the content has `size` bytes."""
         self.layers = self.layers[:-1]
         self.written_bytes = self.dirty_bytes
+        self.inline_bytes = self.inline_bytes - self.frozen_inline_bytes if self.layers else 0
         self.base = base
         self.frozen = 0
         self.know(refs)

@@ -14,12 +14,10 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from weakref import WeakValueDictionary
 
-from cache.drafts import INLINE_BYTES, DraftRow, Record
-from cache.sealing import digest
+from cache.drafts import DraftRow
 from cache.workspace import LocalState
-from drivefs.fs import compaction, errors
-from drivefs.fs.content import Basis, Content, Staged
-from drivefs.fs.extents import Extent
+from drivefs.fs import compaction, errors, recording
+from drivefs.fs.content import Basis, Content
 from drivefs.fs.handles import FileHandle, Handles
 from drivefs.fs.interfaces import Publisher
 from drivefs.fs.quota import Quota
@@ -367,10 +365,11 @@ class Contents:
             if not content.layers:
                 self._put_draft(basis, state)
             most = MAX_SYNCED_INLINE_BYTES if content.is_synced else MAX_INLINE_BYTES
-            if content.inline_bytes + len(data) <= most:
-                written = self._record_inline(state.inode, offset, data)
+            inline_bytes = content.inline_bytes + len(data)
+            if inline_bytes <= most:
+                record, written = recording.in_log(self._drafts, state.inode, offset, data)
             else:
-                written = self._record_staged(state.inode, offset, data)
+                record, written = recording.in_staging(self._drafts, self._staging, state.inode, offset, data)
             state.size = max(state.size, end)
             state.mtime_ns = state.ctime_ns = self._now_ns()
             self._view.put_inode(state)
@@ -378,29 +377,15 @@ class Contents:
         handle.draft, handle.older = content.draft_count, None
         layer = content.layers[0]
         before = layer.length
-        for record, extent in written:
+        for extent in written:
             layer.write(extent)
-            content.last_record = record
-            if isinstance(extent.source, Record):
-                content.inline_bytes += extent.end - extent.start
+        content.last_record = record
+        if inline_bytes <= most:
+            content.inline_bytes += len(data)
         content.written_bytes += len(data)
         self._quota.pend(layer.length - before)
         if compaction.is_worth_it(content):
             compaction.compact(content, state.size, self._journal, self._staging)
-
-    def _record_inline(self, inode: InodeId, offset: int, data: bytes) -> list[tuple[int, Extent]]:
-        written = []
-        for start in range(0, len(data), INLINE_BYTES):
-            part = data[start : start + INLINE_BYTES]
-            first, last = offset + start, offset + start + len(part)
-            record = Record(self._drafts.add_record(inode, first, part), first, len(part), None, digest(part))
-            written.append((record.id, Extent(first, last, record, 0)))
-        return written
-
-    def _record_staged(self, inode: InodeId, offset: int, data: bytes) -> list[tuple[int, Extent]]:
-        staged = self._staging.append(inode, data)
-        record = self._drafts.add_record(inode, offset, data, staged)
-        return [(record, Extent(offset, offset + len(data), Staged(staged.file), staged.offset))]
 
     def _seen_by(self, handle: FileHandle, start: int, end: int) -> Basis:
         """The revision on which a write through a descriptor is made, if the content has no changes yet.

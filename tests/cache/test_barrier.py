@@ -78,14 +78,64 @@ def test_one_sync_serves_all_who_came_before_it_began(bench: Bench, monkeypatch:
             for _ in range(3):
                 nursery.start_soon(local.barrier)
             await trio.testing.wait_all_tasks_blocked()
+            create(local.journal, b"b")
             for _ in range(50):
                 nursery.start_soon(local.barrier)
             await trio.testing.wait_all_tasks_blocked()
             gate.set()
         return syncs.names
 
-    # The first began at once; all others came while it ran, so that one more serves them.
+    # The first began at once; what came while it ran needs one more, which serves all who wait for that.
     assert trio.run(main) == ["journal.db-wal"] * 2
+
+
+def test_who_has_nothing_new_is_served_by_the_sync_before(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, ended = trio.Event(), []
+
+    async def slow(work: Callable[..., Any], /, *args: Any) -> Any:
+        await gate.wait()
+        return work(*args)
+
+    async def main() -> list[str]:
+        local = bench.open(offload=slow)
+        syncs = Syncs(monkeypatch)
+        create(local.journal, b"a")
+
+        async def wait() -> None:
+            await local.barrier()
+            ended.append(len(syncs.names))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            assert ended == []
+            gate.set()
+        await wait()
+        return syncs.names
+
+    assert trio.run(main) == ["journal.db-wal"]
+    assert ended == [1, 1, 1]
+
+
+def test_who_has_nothing_new_after_a_cancelled_sync_is_not_served_by_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> list[str]:
+        local = bench.open()
+        create(local.journal, b"a")
+        await local.barrier()
+        create(local.journal, b"b")
+        syncs = Syncs(monkeypatch)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await local.barrier()
+        assert syncs.names == []
+        await local.barrier()
+        return syncs.names
+
+    assert trio.run(main) == ["journal.db-wal"]
 
 
 def test_a_cancelled_barrier_leaves_its_work_to_the_next(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,9 @@ class ContentMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.patched = pytest.MonkeyPatch()
         self.patched.setattr(contents, "MAX_INLINE_BYTES", INLINE_BYTES)
+        self.patched.setattr(contents, "MAX_SYNCED_INLINE_BYTES", 4 * INLINE_BYTES)
         self.patched.setattr(compaction, "LEAST_WRITTEN_BYTES", 100)
+        self.patched.setattr(compaction, "LOG_BYTES", 3 * INLINE_BYTES)
         self.patched.setattr(compaction, "WASTE", 2)
         self.patched.setattr(compaction, "PIECE_BYTES", 7)
         self.place = Path(tempfile.mkdtemp())
@@ -66,6 +68,11 @@ class ContentMachine(RuleBasedStateMachine):
             self.bench.fs.release(number)
         self.expected.extend(bytes(max(0, offset - len(self.expected))))
         self.expected[offset : offset + length] = data
+
+    @precondition(lambda self: self.number is not None)
+    @rule()
+    def sync(self) -> None:
+        self.bench.run(self.bench.fs.sync, self.number)
 
     @rule(size=st.integers(0, LONGEST))
     def truncate(self, size: int) -> None:

@@ -411,6 +411,33 @@ def test_what_is_overwritten_again_and_again_does_not_pile_up(bench: FsBench, mo
     assert bench.content_of(snapshot) == expected
 
 
+def test_a_database_that_is_fsynced_again_and_again_stays_in_the_log(
+    bench: FsBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "MAX_SYNCED_INLINE_BYTES", 80_000)
+    monkeypatch.setattr(compaction, "LOG_BYTES", 60_000)
+    inode = bench.file(b"database", b"x" * 10_000)
+    number = bench.open_file(inode)
+    bench.run(bench.fs.sync, number)
+    snapshot = None
+    for index in range(100):
+        bench.fs.write(number, index % 3 * 4096, bytes([index]) * 4096)
+        bench.run(bench.fs.sync, number)
+        assert bench.local.journal.pending_bytes <= 80_000 + 12_288
+        if index == 50:
+            snapshot = bench.freeze(inode)
+        elif index == 60:
+            assert snapshot is not None
+            op = bench.store(snapshot)
+            assert op is not None
+            bench.commit(op)
+    assert bench.local.staging.used_bytes == 0
+    expected = b"".join(bytes([index]) * 4096 for index in (99, 97, 98))
+    assert bench.read(inode) == expected
+    bench.reopen()
+    assert bench.read(inode) == expected
+
+
 def test_a_file_rewritten_again_and_again_does_not_pile_up(bench: FsBench) -> None:
     inode = bench.file(b"settings", b"x" * 10_000)
     for _ in range(100):
