@@ -196,6 +196,7 @@ class Engine:
             await self._parts.publications.lull(worked_seconds)
             await self.connection.wait_online()
             began = trio.current_time()
+            await self._parts.publications.give_way()
             await self._parts.publisher.publish_due(nursery, self.connection.lost)
             worked_seconds = trio.current_time() - began
 
@@ -207,14 +208,12 @@ class Engine:
             await self._parts.publisher.publish_due(nursery, self.connection.lost, urgent=True)
 
     async def _commit_urgent(self) -> None:
-        publications, worked_seconds = self._parts.publications, 0.0
+        publications = self._parts.publications
         while True:
             await publications.urgent_changed.wait(IDLE_SECONDS)
-            await publications.urgent_lull(worked_seconds)
+            await publications.urgent_lull()
             await self.connection.wait_online()
-            began = trio.current_time()
             await self._guarded(self._commit_ahead)
-            worked_seconds = trio.current_time() - began
 
     async def _commit(self) -> None:
         parts, worked_seconds = self._parts, 0.0
@@ -232,8 +231,9 @@ class Engine:
             store, result = self._resends[0]
             await self._resend(store, result)
             del self._resends[0]
+        await self._parts.publications.give_way()
         while await self._commit_batch(urgent=False):
-            pass
+            await self._parts.publications.give_way()
         self._covered.raise_()
 
     async def _resend(self, store: Store, result: OpResult) -> None:

@@ -72,6 +72,8 @@ class Plan:
     held_count: int = 0
     is_full: bool = False
     """Whether more would have gone if there had been room."""
+    is_ended: bool = False
+    """Whether nothing later may go before something that was looked at."""
     is_sure: bool = False
     """Whether it would be the same if later mutations had been looked at too."""
 
@@ -130,7 +132,7 @@ def plan(mutations: Iterable[Mutation], waiting: WaitingContent, terms: Terms) -
     while result.batch and (early := _without_end(groups, result.batch)):
         held |= early
         result = _choose(groups, held, terms.most)
-    result.is_sure = result is first and first.is_full
+    result.is_sure = result is first and first.is_ended
     if not result.batch and first.is_full:
         # They are more than go at once: an empty file for a moment is better than none of it ever.
         result = first
@@ -146,10 +148,11 @@ def _choose(groups: Iterable[_Group], deferred: Set[OpNumber], most: int) -> Pla
         if waits is not None or any(m.n in held or not held.isdisjoint(m.after) for m in group.mutations):
             held.update(m.n for m in group.mutations)
             if waits is not None and waits.on_its_way and waits.size_bytes <= OVERTAKEN_ABOVE_BYTES:
+                result.is_ended = True
                 break
             continue
         if not room.take(group.mutations):
-            result.is_full = True
+            result.is_full = result.is_ended = True
             break
         result.batch.extend(group.mutations)
     return result

@@ -21,6 +21,9 @@ from drivefs.sync.lanes import Chain, Lanes, Order
 from drivefs.sync.signal import Signal
 
 QUIET_SECONDS = 0.03
+URGENT_QUIET_SECONDS = 0.01
+"""The content of what goes ahead of a burst is on its way sooner; its commit is not, it waits for `URGENT_SECONDS`."""
+URGENT_SECONDS = 0.04
 LULL_SECONDS = 0.025
 BURST_LULL_SECONDS = 0.15
 """In a burst it takes longer until nobody counts as writing: on a busy machine a program often waits for its turn."""
@@ -33,6 +36,9 @@ MOST_TAKEN_ALONG = 100
 """So many mutations at most go before what goes ahead, because it may have come from them."""
 BURST_SECONDS = 0.3
 """A burst counts as going on for so long after its last change."""
+LONGEST_WAY_SECONDS = 0.4
+"""So long at most, after it was made, what goes ahead of a burst keeps the background from beginning anything else."""
+LOOK_SECONDS = 0.005
 
 
 def _no_op() -> OpNumber:
@@ -48,15 +54,18 @@ class Publications:
         self._lanes = Lanes()
         self._order = Order()
         self._process = 0
-        self._last_urgent = self._last_of_burst = -math.inf
+        self._last_urgent = self._last_content = self._last_of_burst = -math.inf
         self._urgent_inodes: set[InodeId] = set()
         self.urgent_ops: set[OpNumber] = set()
         """Mutations to be committed ahead of a burst; `settled` takes them out."""
         self.urgent_changed = Signal()
         self._urgent_offered = Signal()
+        self._own_way_until = -math.inf
         self._due: dict[InodeId, float] = {}
         self._again: dict[InodeId, float] = {}
         self._on_their_way: set[InodeId] = set()
+        self._taken_ahead: set[InodeId] = set()
+        """Those that were taken as urgent ones; some of them may not be on their way any more."""
         self._set_aside: set[InodeId] = set()
         self._published_at: dict[InodeId, float] = {}
         self._offered = Signal()
@@ -134,23 +143,25 @@ class Publications:
         if self.hear is not None:
             self.hear(inode)
         now = trio.current_time()
-        self._note_content(inode, now)
-        self._offer(inode, now + QUIET_SECONDS)
+        self._offer(inode, now + self._note_content(inode, now))
 
     def synced(self, inode: InodeId) -> None:
         """A changed file that stays open was fsynced."""
         if self.hear is not None:
             self.hear(inode)
         now = trio.current_time()
-        self._note_content(inode, now)
         earliest = self._published_at.get(inode, -math.inf) + REPUBLISH_SECONDS
-        self._offer(inode, max(now + QUIET_SECONDS, earliest))
+        self._offer(inode, max(now + self._note_content(inode, now), earliest))
 
-    def _note_content(self, inode: InodeId, now: float) -> None:
+    def _note_content(self, inode: InodeId, now: float) -> float:
+        """Note that a file has content to publish; gives after how many seconds of quiet."""
         self._order.written(inode, self._process)
-        if self._is_urgent(now):
-            self._urgent_inodes.add(inode)
-            self._urgent_offered.raise_()
+        if not self._is_urgent(now):
+            return QUIET_SECONDS
+        self._urgent_inodes.add(inode)
+        self._last_content = now
+        self._urgent_offered.raise_()
+        return URGENT_QUIET_SECONDS
 
     def forced(self, inodes: Iterable[InodeId]) -> None:
         """Someone waits for these: publish them now, open or not."""
@@ -201,6 +212,8 @@ class Publications:
         for inode in due:
             del self._due[inode]
             self._on_their_way.add(inode)
+        if urgent:
+            self._taken_ahead = self._taken_ahead & self._on_their_way | set(due)
         return due
 
     def behind(self, inode: InodeId) -> None:
@@ -258,14 +271,36 @@ class Publications:
             longest_seconds = min(longest_seconds, max(min(moments) - trio.current_time(), 0.0))
         await self._urgent_offered.wait(longest_seconds)
 
-    async def urgent_lull(self, worked_seconds: float = 0.0) -> None:
-        """Return when nothing urgent has changed for `LULL_SECONDS`, so that what belongs together goes together.
+    async def give_way(self) -> None:
+        """Let what goes ahead of a burst pass: return when none of it is on its way, or has been for long.
 
-        Work that took long the last time waits as long before it begins again.
+        Everything else that the background does on the network awaits this between two steps. It gets half of the time
+        at least, however much is urgent.
         """
-        await trio.sleep(worked_seconds)
+        await trio.lowlevel.checkpoint()
+        began = trio.current_time()
+        if began < self._own_way_until:
+            return
+        while self._is_urgent_on_its_way and trio.current_time() < self._last_urgent + LONGEST_WAY_SECONDS:
+            await trio.sleep(LOOK_SECONDS)
+            if trio.current_time() > began + LONGEST_WAY_SECONDS:
+                break
+        ended = trio.current_time()
+        if ended > began:
+            self._own_way_until = ended + (ended - began)
+
+    @property
+    def _is_urgent_on_its_way(self) -> bool:
+        soon = trio.current_time() + QUIET_SECONDS
+        return bool(self.urgent_ops) or any(
+            inode in self._taken_ahead & self._on_their_way or self._due.get(inode, math.inf) <= soon
+            for inode in self._urgent_inodes
+        )
+
+    async def urgent_lull(self) -> None:
+        """Return when nothing urgent has changed for a moment, so that what belongs together goes together."""
         while True:
-            quiet_at = self._last_urgent + LULL_SECONDS
+            quiet_at = max(self._last_urgent + LULL_SECONDS, self._last_content + URGENT_SECONDS)
             if quiet_at <= trio.current_time():
                 return
             await trio.sleep_until(quiet_at)

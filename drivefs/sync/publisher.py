@@ -19,11 +19,12 @@ from drivefs.protocol.model import BlockRef, cut_runs, pack_blocks, run_id, unpa
 from drivefs.remote import errors
 from drivefs.sync.contents import Contents, Snapshot
 from drivefs.sync.publications import Publications
-from drivefs.sync.uploader import SMALL_BYTES, Uploader
+from drivefs.sync.uploader import SMALL_BYTES, Turn, Uploader
 
 GROUP_FILES = 1000
 GROUP_BYTES = 8 * 2**20
-JOURNALED_FILES = 200
+FROZEN_FILES = 16
+JOURNALED_FILES = 50
 """So many stores are journaled in one step; system calls go on between two."""
 PARALLEL_LARGE_FILES = 2
 RETRY_SECONDS = 2.0
@@ -69,9 +70,12 @@ class Publisher:
         everything unpublished and due again at the next start.
         """
         due = self._publications.take_due(GROUP_FILES, urgent=urgent)
+        turn = trio.lowlevel.checkpoint if urgent else self._publications.give_way
         group: list[Snapshot] = []
         group_bytes = 0
         for index, inode in enumerate(due):
+            if index % FROZEN_FILES == 0:
+                await turn()
             try:
                 snapshot = await self._contents.snapshot(inode)
             except errors.RemoteError as error:
@@ -86,15 +90,15 @@ class Publisher:
                 self._nothing_now(inode)
             elif snapshot.size > SMALL_BYTES or snapshot.is_over_past:
                 # Of what was brought back, whatever its size, no byte is read.
-                nursery.start_soon(self._publish_large, snapshot, failed)
+                nursery.start_soon(self._publish_large, snapshot, failed, turn)
             else:
                 if group and group_bytes + snapshot.size > GROUP_BYTES:
-                    await self._publish_group(group, failed)
+                    await self._publish_group(group, failed, turn)
                     group, group_bytes = [], 0
                 group.append(snapshot)
                 group_bytes += snapshot.size
         if group:
-            await self._publish_group(group, failed)
+            await self._publish_group(group, failed, turn)
 
     def _nothing_now(self, inode: InodeId) -> None:
         """There is nothing to publish, or nothing yet: a store of an earlier mount may still be on its way."""
@@ -105,9 +109,11 @@ class Publisher:
         else:
             self._publications.arrived(inode)
 
-    async def _publish_group(self, group: list[Snapshot], failed: Callable[[errors.RemoteError], None]) -> None:
+    async def _publish_group(
+        self, group: list[Snapshot], failed: Callable[[errors.RemoteError], None], turn: Turn
+    ) -> None:
         try:
-            contents = await self._uploader.store_small(group)
+            contents = await self._uploader.store_small(group, turn)
         except errors.RemoteError as error:
             for snapshot in group:
                 self._failed(snapshot.inode, error, failed)
@@ -117,7 +123,7 @@ class Publisher:
                 self.keep_damaged(group[0].inode, str(error))
             else:
                 for snapshot in group:
-                    await self._publish_group([snapshot], failed)
+                    await self._publish_group([snapshot], failed, turn)
             return
         stored = list(zip(group, contents, strict=True))
         for start in range(0, len(stored), JOURNALED_FILES):
@@ -125,9 +131,11 @@ class Publisher:
             with self._journal.transaction():
                 ops = {snapshot.inode: self._append_store(snapshot, blocks) for snapshot, blocks in part}
             self._publications.stored({inode: op for inode, op in ops.items() if op})
-            await trio.lowlevel.checkpoint()
+            await turn()
 
-    async def _publish_large(self, snapshot: Snapshot, failed: Callable[[errors.RemoteError], None]) -> None:
+    async def _publish_large(
+        self, snapshot: Snapshot, failed: Callable[[errors.RemoteError], None], turn: Turn
+    ) -> None:
         inode, upload, sending = snapshot.inode, Upload(snapshot.inode, snapshot.size), trio.CancelScope()
 
         def progress(done_bytes: int) -> None:
@@ -140,7 +148,7 @@ class Publisher:
         try:
             async with self._large:
                 with sending:
-                    blocks = await self._uploader.store_large(snapshot, progress)
+                    blocks = await self._uploader.store_large(snapshot, progress, turn)
         except errors.RemoteError as error:
             self._failed(inode, error, failed)
             return

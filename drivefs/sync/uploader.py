@@ -7,7 +7,7 @@ list of the snapshot, every block of which the backend has acknowledged or had a
 Memory is bounded by `WINDOW_BYTES` and `PARALLEL_WINDOWS`, whatever the size of the file.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -25,6 +25,11 @@ WINDOW_BYTES = 8 * 2**20
 PARALLEL_WINDOWS = 3
 SMALL_BYTES = codec.MIN_BLOCK_BYTES
 """Content up to this size is one block, and travels together with that of other files."""
+
+UNASKED_BYTES = 16 * 2**10
+"""So little is sent without asking whether the backend has it: the question takes as long."""
+READ_FILES = 16
+"""So many small contents are read in one step."""
 
 FAST_ABOVE_BYTES = 64 * 2**20
 """Files larger than this are compressed at the fast level."""
@@ -119,6 +124,10 @@ class Traffic:
     content_bytes: int = 0
 
 
+Turn = Callable[[], Awaitable[None]]
+"""Awaited before each step of work that others may go before."""
+
+
 class Uploader:
     """Stores snapshots as blocks of one workspace."""
 
@@ -129,7 +138,9 @@ class Uploader:
         self._workspace = workspace
         self.traffic = Traffic()
 
-    async def store_small(self, snapshots: Sequence[Snapshot]) -> list[list[BlockRef]]:
+    async def store_small(
+        self, snapshots: Sequence[Snapshot], turn: Turn = trio.lowlevel.checkpoint
+    ) -> list[list[BlockRef]]:
         """Store contents of at most `SMALL_BYTES` each, together; gives their block lists in the same order.
 
         Cancellation leaves blocks behind that are pinned for a while, nothing else.
@@ -137,13 +148,19 @@ class Uploader:
         Raises:
             what `Snapshot.read` and the sink raise; nothing is stored for certain then.
         """
-        contents = [memoryview(await snapshot.read(0, snapshot.size)) for snapshot in snapshots]
+        contents: list[memoryview] = []
+        for index, snapshot in enumerate(snapshots):
+            if index % READ_FILES == 0:
+                await turn()
+            contents.append(memoryview(await snapshot.read(0, snapshot.size)))
         filled = [content for content in contents if content]
-        ids = iter(await self._store(_Window(0, filled, [True] * len(filled)), codec.Compression.AUTO))
+        ids = iter(await self._store(_Window(0, filled, [True] * len(filled)), codec.Compression.AUTO, turn))
         self.traffic.content_bytes += sum(map(len, contents))
         return [[BlockRef(next(ids), len(content))] if content else [] for content in contents]
 
-    async def store_large(self, snapshot: Snapshot, progress: Callable[[int], None]) -> list[BlockRef]:
+    async def store_large(
+        self, snapshot: Snapshot, progress: Callable[[int], None], turn: Turn = trio.lowlevel.checkpoint
+    ) -> list[BlockRef]:
         """Store one content of any size; unchanged blocks of its base are neither read nor sent.
 
         `progress` is told how many bytes of the content are done. Cancellation as for `store_small`.
@@ -157,7 +174,7 @@ class Uploader:
 
         async def finish(window: _Window, stretch: _Stretch) -> None:
             try:
-                ids = await self._store(window, compression)
+                ids = await self._store(window, compression, turn)
                 for position, (block, plaintext) in enumerate(zip(ids, window.plaintexts, strict=True)):
                     refs[window.first + position] = BlockRef(block, len(plaintext))
                 done = sum(map(len, window.plaintexts))
@@ -231,24 +248,29 @@ class Uploader:
             if met:
                 return
 
-    async def _store(self, window: _Window, compression: codec.Compression) -> list[BlockId]:
+    async def _store(self, window: _Window, compression: codec.Compression, turn: Turn) -> list[BlockId]:
         """Make sure that the backend has these plaintexts as blocks, and that the cache will have them."""
         plaintexts = window.plaintexts
         if not plaintexts:
             return []
         ids = await self._offload(_hash_all, plaintexts)
         by_id = dict(zip(ids, plaintexts, strict=True))
-        missing = await self._sink.missing(self._workspace, list(by_id))
+        missing = list(by_id)
+        if sum(map(len, plaintexts)) > UNASKED_BYTES:
+            await turn()
+            missing = await self._sink.missing(self._workspace, missing)
         payloads = await self._offload(_encode_all, [by_id[block] for block in missing], compression)
         total, batch = 0, list[tuple[BlockId, codec.Parts]]()
         for block, payload in zip(missing, payloads, strict=True):
             size_bytes = sum(map(len, payload))
             if batch and total + size_bytes > WINDOW_BYTES:
+                await turn()
                 await self._put(batch)
                 total, batch = 0, []
             batch.append((block, payload))
             total += size_bytes
         if batch:
+            await turn()
             await self._put(batch)
         kept = zip(ids, plaintexts, window.is_copied, strict=True)
         await self._keeper.keep([(block, plaintext) for block, plaintext, is_copied in kept if is_copied])

@@ -70,6 +70,15 @@ def test_file_waits_for_its_first_content_and_what_follows_waits_with_it() -> No
     assert result.held_count == 2
 
 
+def test_whether_looking_at_more_could_change_anything_is_known() -> None:
+    ready = [attributes(n, n) for n in range(1, 4)]
+    waits: list[Mutation] = [create(9, 9)]
+    assert not planned([*ready]).is_sure
+    assert planned([*ready, *waits], {9: Waiting(10, True)}).is_sure
+    assert not planned([*ready, *waits], {9: Waiting(10, False)}).is_sure
+    assert planned([attributes(n, n) for n in range(1, 3000)]).is_sure
+
+
 def test_large_content_is_overtaken_but_not_by_what_depends_on_it() -> None:
     waiting = {10: Waiting(OVERTAKEN_ABOVE_BYTES + 1, on_its_way=True)}
     rename = Rename(

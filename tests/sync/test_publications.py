@@ -12,10 +12,14 @@ from drivefs.sync.publications import (
     BURST_LULL_SECONDS,
     FIRST_LULL_SECONDS,
     LONGEST_LULL_SECONDS,
+    LONGEST_WAY_SECONDS,
+    LOOK_SECONDS,
     LULL_SECONDS,
     MOST_TAKEN_ALONG,
     QUIET_SECONDS,
     REPUBLISH_SECONDS,
+    URGENT_QUIET_SECONDS,
+    URGENT_SECONDS,
     Publications,
 )
 
@@ -36,11 +40,11 @@ def test_closed_file_is_due_after_a_quiet_time_and_a_new_close_starts_it_again()
     async def main() -> None:
         waiting = Publications()
         waiting.closed(ONE)
-        await trio.sleep(QUIET_SECONDS / 2)
+        await trio.sleep(URGENT_QUIET_SECONDS / 2)
         waiting.closed(ONE)
-        await trio.sleep(QUIET_SECONDS * 0.75)
+        await trio.sleep(URGENT_QUIET_SECONDS * 0.75)
         assert waiting.take_due(10) == []
-        await trio.sleep(QUIET_SECONDS / 2)
+        await trio.sleep(URGENT_QUIET_SECONDS / 2)
         assert waiting.take_due(10) == [ONE]
 
     run(main)
@@ -334,5 +338,66 @@ def test_what_is_kept_back_neither_goes_ahead_nor_before_anything() -> None:
             waiting.acting(process)
             waiting.changed()
         assert ahead(waiting, [1, 2, 3], kept={OpNumber(1), OpNumber(3)}) == {2}
+
+    run(main)
+
+
+def test_everything_else_gives_way_while_something_urgent_is_on_its_way_but_has_half_of_the_time() -> None:
+    async def main() -> None:
+        waiting = Publications(lambda: OpNumber(1))
+        before = trio.current_time()
+        await waiting.give_way()
+        assert trio.current_time() == before
+        waiting.closed(ONE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(waiting.give_way)
+            await trio.sleep(0.1)
+            assert waiting.take_due(10, urgent=True) == [ONE]
+            await trio.sleep(0.1)
+            assert nursery.child_tasks
+            waiting.stored({ONE: OpNumber(1)})
+            await trio.sleep(0.05)
+            assert nursery.child_tasks
+            waiting.settled([OpNumber(1)])
+            await trio.sleep(2 * LOOK_SECONDS)
+            assert not nursery.child_tasks
+        gave_way = trio.current_time() - before
+        waiting.closed(TWO)
+        await waiting.give_way()
+        assert trio.current_time() - before == gave_way
+        await trio.sleep(gave_way)
+        waiting.closed(TWO)
+        before = trio.current_time()
+        await waiting.give_way()
+        assert trio.current_time() - before == pytest.approx(LONGEST_WAY_SECONDS, abs=2 * LOOK_SECONDS)
+
+    run(main)
+
+
+def test_nothing_gives_way_to_what_was_taken_with_all_the_rest() -> None:
+    async def main() -> None:
+        waiting = Publications(lambda: OpNumber(1))
+        waiting.closed(ONE)
+        await trio.sleep(QUIET_SECONDS)
+        assert waiting.take_due(10) == [ONE]
+        before = trio.current_time()
+        await waiting.give_way()
+        assert trio.current_time() == before
+
+    run(main)
+
+
+def test_what_is_urgent_is_due_sooner_and_committed_when_nothing_came_for_a_moment() -> None:
+    async def main() -> None:
+        waiting = Publications(lambda: OpNumber(1))
+        before = trio.current_time()
+        waiting.closed(ONE)
+        await waiting.wait_urgent(60)
+        await waiting.wait_urgent(60)
+        assert waiting.take_due(10, urgent=True) == [ONE]
+        assert trio.current_time() - before == pytest.approx(URGENT_QUIET_SECONDS)
+        waiting.changed()
+        await waiting.urgent_lull()
+        assert trio.current_time() - before == pytest.approx(URGENT_SECONDS)
 
     run(main)
