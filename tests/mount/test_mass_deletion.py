@@ -90,8 +90,8 @@ def second(devices: tuple[Device, Device], first: Device) -> Device:
 
 
 def assert_same(first: Device, second: Device) -> None:
-    """The same names everywhere, and the same contents in some of the files."""
-    assert names(second.mountpoint) == names(first.mountpoint)
+    """The same names everywhere, once the other has heard of all, and the same contents in some of the files."""
+    wait_until("both show the same", lambda: names(second.mountpoint) == names(first.mountpoint), 60)
     for part in ("tree/0", "moved"):
         assert contents(second.mountpoint / part) == contents(first.mountpoint / part)
 
