@@ -58,6 +58,7 @@ class Frozen:
     inode: InodeId = INODE
     read_bytes: int = 0
     staged_until: int = 0
+    is_over_past: bool = False
 
     @property
     def size(self) -> int:
