@@ -192,8 +192,8 @@ WEAKENINGS = (
     Weakening(
         "an object is synced",
         "backend/blockstore/local.py",
-        "                _write_all(descriptor, part)\n            os.fsync(descriptor)\n",
-        "                _write_all(descriptor, part)\n",
+        "            _write_all(descriptor, whole)\n            os.fsync(descriptor)\n",
+        "            _write_all(descriptor, whole)\n",
         "tests/simulation/test_safety_steps.py tests/backend/blockstore",
     ),
     Weakening(

@@ -18,6 +18,7 @@ from backend.api import poll, problems, requests
 from backend.api.services import Services
 from backend.service.caller import Caller
 from backend.service.intake import Disconnected
+from drivefs.protocol import blocks as codec
 from drivefs.protocol import history, messages, routes, wire
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ids import WorkspaceId
@@ -78,7 +79,7 @@ class BlockDownload:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             is_refused = False
 
-            async def send_parts(parts: list[bytes]) -> None:
+            async def send_parts(parts: list[codec.Bytes]) -> None:
                 nonlocal is_refused
                 try:
                     await check()

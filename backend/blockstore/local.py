@@ -15,7 +15,7 @@ import itertools
 import mmap
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from backend.blockstore import errors
@@ -51,13 +51,22 @@ class LocalStore:
         _sync_directory(self._objects.parent)
         _sync_directory(self._objects.parent.parent)
 
-    def put(self, name: str, parts: Iterable[bytes]) -> None:
+    def put(self, name: str, parts: Iterable[bytes | bytearray]) -> None:
         """Write, sync and rename; see `ObjectStore.put`."""
+        whole = b"".join(parts)
+
+        def fill(memory: memoryview) -> None:
+            memory[:] = whole
+
+        self.put_filled(name, len(whole), fill)
+
+    def put_filled(self, name: str, size_bytes: int, fill: Callable[[memoryview], None]) -> None:
+        """Write, sync and rename; see `ObjectStore.put_filled`."""
         target = self._path(name)
         self._make_directory(target.parent)
         temporary = self._incoming / f"{os.getpid()}-{next(self._numbers)}"
         try:
-            self._write(temporary, list(parts))
+            self._write(temporary, size_bytes, fill)
             os.rename(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -104,12 +113,11 @@ class LocalStore:
             _sync_directory(target.parent)
             _sync_directory(source.parent)
 
-    def _write(self, path: Path, parts: list[bytes]) -> None:
+    def _write(self, path: Path, length: int, fill: Callable[[memoryview], None]) -> None:
         """Write a new file and sync it."""
-        length = sum(map(len, parts))
         if self._is_direct and LEAST_DIRECT_BYTES <= length <= BUFFER_BYTES:
             try:
-                self._write_direct(path, parts, length)
+                self._write_direct(path, length, fill)
                 return
             except OSError as error:
                 if error.errno != errno.EINVAL:
@@ -117,25 +125,24 @@ class LocalStore:
                 # This file system cannot: not now, and not later.
                 self._is_direct = False
                 path.unlink(missing_ok=True)
+        whole = memoryview(bytearray(length))
+        fill(whole)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            for part in parts:
-                _write_all(descriptor, part)
+            _write_all(descriptor, whole)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
-    def _write_direct(self, path: Path, parts: list[bytes], length: int) -> None:
+    def _write_direct(self, path: Path, length: int, fill: Callable[[memoryview], None]) -> None:
         """Write past the page cache, from an aligned buffer and in whole pages; then cut the file to its length."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_DIRECT
         descriptor = os.open(path, flags, 0o600)
         buffer = self._buffers.pop() if self._buffers else mmap.mmap(-1, BUFFER_BYTES)
         try:
-            buffer.seek(0)
-            for part in parts:
-                buffer.write(part)
             whole = -(-length // PAGE_BYTES) * PAGE_BYTES
             with memoryview(buffer) as view:
+                fill(view[:length])
                 _write_all(descriptor, view[:whole])
             os.ftruncate(descriptor, length)
             os.fsync(descriptor)

@@ -4,7 +4,7 @@ Owns the protocol only. An object is immutable bytes under a name that is used o
 or many small ones one after another) is the caller's business. All calls block and are made through `offload()`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 
@@ -19,11 +19,19 @@ class StoredObject(NamedTuple):
 class ObjectStore(Protocol):
     """Keeps objects; safe to call from several threads at once."""
 
-    def put(self, name: str, parts: Iterable[bytes]) -> None:
+    def put(self, name: str, parts: Iterable[bytes | bytearray]) -> None:
         """Write an object as a whole; it may be found under its name only once `settle` has returned.
 
         Raises:
             OSError: nothing is under the name then.
+        """
+        ...
+
+    def put_filled(self, name: str, size_bytes: int, fill: Callable[[memoryview], None]) -> None:
+        """As `put`, of what `fill` writes into the memory that it is given: nothing is copied from there.
+
+        Raises:
+            OSError, or what `fill` raises: nothing is under the name then.
         """
         ...
 

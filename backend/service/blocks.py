@@ -37,8 +37,8 @@ READ_BYTES = 4 * 2**20
 MAX_LOST = 1000
 """How many lost blocks a device is asked for at once."""
 
-Send = Callable[[list[bytes]], Awaitable[None]]
-Opened = dict[BlockId, bytes | None]
+Send = Callable[[list[codec.Bytes]], Awaitable[None]]
+Opened = dict[BlockId, codec.Bytes | None]
 """Payloads by block; None: it is damaged or gone. What the store did not give is left out."""
 
 
@@ -126,16 +126,16 @@ class Blocks:
         store does not give now is left out, and asked for again.
         """
         async with self._sending:
-            ready: list[bytes] = []
+            ready: list[codec.Bytes] = []
             for portion in _portions(located):
                 ready = await self._send_while_reading(send, ready, located, portion)
             if ready:
                 await send(ready)
 
     async def _send_while_reading(
-        self, send: Send, ready: list[bytes], located: Located, portion: list[BlockId]
-    ) -> list[bytes]:
-        read: list[list[bytes]] = []
+        self, send: Send, ready: list[codec.Bytes], located: Located, portion: list[BlockId]
+    ) -> list[codec.Bytes]:
+        read: list[list[codec.Bytes]] = []
 
         async def read_portion() -> None:
             read.append(await self._read(located, portion))
@@ -148,7 +148,7 @@ class Blocks:
                 await send(ready)
         return read[0]
 
-    async def _read(self, located: Located, portion: list[BlockId]) -> list[bytes]:
+    async def _read(self, located: Located, portion: list[BlockId]) -> list[codec.Bytes]:
         here = [located.places[block] for block in portion if block in located.places]
         keys = {place.key: await self._keys.numbered(located.account, place.key) for place in here}
         async with self._reading:
@@ -203,7 +203,8 @@ class Blocks:
         # Objects of one request share a directory, and with it the sync that makes their names durable.
         ground = self._ground
         directory = f"{account:x}/{ground.random_bytes(1).hex()}"
-        return Sealer(account, key, self._algorithm, ground.store, ground.random_bytes, directory)
+        seal = sealed.Seal(key, self._algorithm, ground.random_bytes)
+        return Sealer(account, seal, ground.store, directory)
 
     def _pin(self, account: AccountId, caller: Caller, *, is_proven: bool) -> block_rows.Pin:
         now_ns = self._ground.now_ns()

@@ -6,13 +6,13 @@ object costs a sync. Knows no rows. Invariant: what is sealed here has been veri
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from backend.blockstore import sealed
 from backend.blockstore.store import ObjectStore
 from backend.metadata.schema import BlockState
 from backend.service.block_rows import FIRST_GENERATION, CopyPlace, KnownBlock, StoredBlock
 from drivefs.protocol import blocks as codec
-from drivefs.protocol.ground import RandomBytes
 from drivefs.protocol.ids import AccountId, BlockId
 
 SMALL_PAYLOAD_BYTES = 128 * 2**10
@@ -25,10 +25,8 @@ class Sealer:
     """How the blocks of one upload are sealed, and where they go."""
 
     account: AccountId
-    key: sealed.AccountKey
-    algorithm: sealed.Algorithm
+    seal: sealed.Seal
     store: ObjectStore
-    random_bytes: RandomBytes
     directory: str
 
     def write(self, frames: Iterable[codec.Frame], known: dict[BlockId, KnownBlock]) -> list[StoredBlock]:
@@ -40,7 +38,7 @@ class Sealer:
         """
         written: list[StoredBlock] = []
         shared = self._new_name()
-        parts: list[bytes] = []
+        parts: list[bytearray] = []
         shared_bytes = 0
         for block, payload in frames:
             assert payload is not None
@@ -48,29 +46,26 @@ class Sealer:
             if block in known and known[block].is_here:
                 continue
             generation = _next_generation(known.get(block))
-            header, body = self._seal(block, generation, payload)
-            length = len(header) + len(body)
+            name, length = sealed.BlockName(self.account, block, generation), self.seal.length(len(payload))
+            fill = partial(self.seal.seal_into, payload=payload, name=name)
             if len(payload) > SMALL_PAYLOAD_BYTES:
-                place = CopyPlace(block, generation, self.key.number, self._new_name(), 0, length)
-                self.store.put(place.object, [header, body])
+                place = CopyPlace(block, generation, self.seal.key.number, self._new_name(), 0, length)
+                self.store.put_filled(place.object, length, fill)
             else:
-                place = CopyPlace(block, generation, self.key.number, shared, shared_bytes, length)
-                parts += [header, body]
+                place = CopyPlace(block, generation, self.seal.key.number, shared, shared_bytes, length)
+                parts.append(bytearray(length))
+                fill(memoryview(parts[-1]))
                 shared_bytes += length
             written.append(StoredBlock(place, size_bytes, len(payload)))
         if parts:
             self.store.put(shared, parts)
         return written
 
-    def _seal(self, block: BlockId, generation: int, payload: bytes) -> tuple[bytes, bytes]:
-        name = sealed.BlockName(self.account, block, generation)
-        return sealed.seal(payload, name, self.key, self.algorithm, self.random_bytes)
-
     def _new_name(self) -> str:
-        return f"{self.directory}/{self.random_bytes(OBJECT_NAME_BYTES).hex()}"
+        return f"{self.directory}/{self.seal.random_bytes(OBJECT_NAME_BYTES).hex()}"
 
 
-def open_copy(store: ObjectStore, account: AccountId, place: CopyPlace, key: sealed.AccountKey) -> bytes:
+def open_copy(store: ObjectStore, account: AccountId, place: CopyPlace, key: sealed.AccountKey) -> bytes | bytearray:
     """Read a copy from the store and open it; gives the payload.
 
     Raises:

@@ -54,6 +54,7 @@ class Compression(enum.Enum):
     RAW = "raw"
 
 
+Bytes = bytes | bytearray
 Parts = tuple[bytes, bytes | memoryview]
 """A payload: its header, and what follows it."""
 
@@ -138,7 +139,7 @@ def decode_payload(payload: bytes | memoryview, expected: BlockId, max_bytes: in
     return bytes(_verified(payload, expected, max_bytes))
 
 
-def verify_payload(payload: bytes | memoryview, expected: BlockId) -> int:
+def verify_payload(payload: Bytes | memoryview, expected: BlockId) -> int:
     """Verify a payload as `decode_payload` does, without copying what is raw; gives the length of its plaintext.
 
     Raises:
@@ -147,7 +148,7 @@ def verify_payload(payload: bytes | memoryview, expected: BlockId) -> int:
     return len(_verified(payload, expected, MAX_BLOCK_BYTES))
 
 
-def _verified(payload: bytes | memoryview, expected: BlockId, max_bytes: int) -> bytes | memoryview:
+def _verified(payload: Bytes | memoryview, expected: BlockId, max_bytes: int) -> bytes | memoryview:
     codec, length = _header(payload)
     if length > max_bytes:
         raise _invalid(f"its plaintext has {length} bytes, at most {max_bytes} are allowed")
@@ -160,7 +161,7 @@ def _verified(payload: bytes | memoryview, expected: BlockId, max_bytes: int) ->
     return plaintext
 
 
-def _header(payload: bytes | memoryview) -> tuple[Codec, int]:
+def _header(payload: Bytes | memoryview) -> tuple[Codec, int]:
     if not PAYLOAD_HEADER.size < len(payload) <= MAX_PAYLOAD_BYTES:
         raise _invalid(f"a payload of {len(payload)} bytes is out of bounds")
     version, codec, length = PAYLOAD_HEADER.unpack_from(payload)
@@ -184,7 +185,7 @@ def _invalid(why: str) -> ProtocolError:
     return ProtocolError(Code.BLOCK_INVALID, f"A block was refused: {why}.")
 
 
-def frame(block: BlockId, payload: bytes | None) -> list[bytes]:
+def frame(block: BlockId, payload: Bytes | None) -> list[Bytes]:
     """Frame one block for a body of many: its header and its payload; `payload` None says "not here"."""
     if payload is None:
         return [FRAME_HEADER.pack(block, NOT_HERE)]

@@ -87,7 +87,7 @@ async def _make_account(disk: SimDisk) -> Account:
     await ground.database.write(block_rows.establish_store, "local")
     keys = AccountKeys(ground.database, MASTER, ticks.__next__, random_bytes)
     await keys.verify_master()
-    services = app.make_services(ground, keys, sealed.Algorithm.AEGIS_256)
+    services = app.make_services(ground, keys, sealed.Algorithm.AEGIS_256X4)
     await services.accounts.add_user(USER, PASSWORD)
     tokens, devices = {}, {}
     for name in NAMES:
@@ -152,7 +152,7 @@ class ServerProcess:
         keys = AccountKeys(self.ground.database, MASTER, self.now_ns, self._random_bytes)
         await keys.verify_master()
         fail_transactions(self.ground.database, self.faults)
-        self.services = app.make_services(self.ground, keys, sealed.Algorithm.AEGIS_256)
+        self.services = app.make_services(self.ground, keys, sealed.Algorithm.AEGIS_256X4)
         self.dressed(self)
         life.nursery.start_soon(self._keep_presence, self.services)
         self._address.begin(life, app.make_app(self.services))

@@ -81,11 +81,19 @@ class FaultyStore:
         self._faults = faults
         self._visible_at: dict[str, float] = {}
 
-    def put(self, name: str, parts: Iterable[bytes]) -> None:
+    def put(self, name: str, parts: Iterable[bytes | bytearray]) -> None:
+        whole = b"".join(parts)
+
+        def fill(memory: memoryview) -> None:
+            memory[:] = whole
+
+        self.put_filled(name, len(whole), fill)
+
+    def put_filled(self, name: str, size_bytes: int, fill: Callable[[memoryview], None]) -> None:
         kind = self._kind("error", "timeout")
         if kind == "error":
             raise OSError("the store answers 500")
-        self._real.put(name, parts)
+        self._real.put_filled(name, size_bytes, fill)
         if kind == "timeout":
             raise OSError("the store does not answer, though it has done it")
 

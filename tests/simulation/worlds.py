@@ -176,7 +176,7 @@ async def world_of(
         store.prepare()
         ground = Ground(database, store, InProcessHub(), at_once, clock, random, LIMITS)
         keys = AccountKeys(database, master, clock, random)
-        services = app.make_services(ground, keys, sealed.Algorithm.AEGIS_256)
+        services = app.make_services(ground, keys, sealed.Algorithm.AEGIS_256X4)
         if not life:
             await services.accounts.add_user(USER, PASSWORD)
         world = World(places, database, app.make_app(services), facts, life=life)

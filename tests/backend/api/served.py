@@ -223,7 +223,7 @@ async def serving(data: Path, limits: Limits, offload: Offload = offload) -> Asy
     store.prepare()
     ground = Ground(database, store, InProcessHub(), offload, clock, random, limits)
     keys = AccountKeys(database, MASTER, clock, random)
-    services = app.make_services(ground, keys, sealed.Algorithm.AEGIS_256)
+    services = app.make_services(ground, keys, sealed.Algorithm.AEGIS_256X4)
     try:
         await services.accounts.add_user(USER, PASSWORD)
         served = Served(services, ground, clock, data, app.make_app(services))

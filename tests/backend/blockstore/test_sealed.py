@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nacl.bindings import crypto_aead_aegis256_decrypt
 
 from backend.blockstore import errors, sealed
 from backend.blockstore.sealed import AccountKey, Algorithm, BlockName
@@ -17,7 +18,10 @@ ALGORITHMS = list(Algorithm)
 
 
 def seal(payload: bytes, algorithm: Algorithm) -> bytes:
-    return b"".join(sealed.seal(payload, NAME, KEY, algorithm, os.urandom))
+    how = sealed.Seal(KEY, algorithm, os.urandom)
+    data = bytearray(how.length(len(payload)))
+    how.seal_into(memoryview(data), payload, NAME)
+    return bytes(data)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -80,10 +84,17 @@ def test_each_block_has_a_key_of_its_own() -> None:
     assert KEY.secret not in secrets
 
 
+def test_aegis_is_the_one_that_others_know() -> None:
+    data = seal(b"payload", Algorithm.AEGIS_256)
+    nonce, body = data[6:38], data[38:]
+    secret = sealed._block_secret(KEY, NAME.packed())
+    assert crypto_aead_aegis256_decrypt(body, data[:38] + NAME.packed(), nonce, secret) == b"payload"
+
+
 def test_secrets_are_not_shown() -> None:
     assert "22" not in repr(KEY)
 
 
 def test_the_algorithm_follows_the_processor() -> None:
-    assert sealed.preferred_algorithm(True) is Algorithm.AEGIS_256
+    assert sealed.preferred_algorithm(True) is Algorithm.AEGIS_256X4
     assert sealed.preferred_algorithm(False) is Algorithm.XCHACHA20_POLY1305
