@@ -152,11 +152,11 @@ def test_a_commit_is_there_when_it_was_acknowledged(disk: SimDisk) -> None:
     async def run() -> list[Any]:
         database = await Database.open(disk.root / "metadata.db", at_once)
         disk.settle()
-        await database.write(lambda connection: connection.execute(text("CREATE TABLE kept (a)")) and None)
+        await database.write(lambda connection: connection.execute(text("CREATE TABLE written (a)")) and None)
         root = disk.crash(nothing_survives)
         database.close()
         after = Database(root / "metadata.db", at_once)
-        rows = await after.read(lambda connection: list(connection.execute(text("SELECT * FROM kept"))))
+        rows = await after.read(lambda connection: list(connection.execute(text("SELECT * FROM written"))))
         after.close()
         return rows
 
