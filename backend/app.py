@@ -48,9 +48,11 @@ from backend.service.changes import Changes
 from backend.service.checks import Checks, Progress, Report
 from backend.service.commits import Commits
 from backend.service.devices import FLUSH_SECONDS, Devices
+from backend.service.garbage import Collected, Garbage
 from backend.service.ground import Ground, Limits
 from backend.service.keys import AccountKeys, MasterKey, WrongMasterKey
 from backend.service.listing import Listing
+from backend.service.pruning import Pruning
 from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
 from backend.service.uploads import Uploads
@@ -76,6 +78,7 @@ COPIED = (
     "no id is handed out twice. Devices that know more than this data send what they have of it."
 )
 LOCK_NAME = "lock"
+FIRST_TIDYING_SECONDS, TIDYING_SECONDS = 60.0, 6 * 3600.0
 
 
 class CannotServe(Exception):
@@ -187,7 +190,7 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
             offload=offload,
             now_ns=time.time_ns,
             random_bytes=os.urandom,
-            limits=Limits(settings.quota, settings.file_limit, settings.pin_hours * 3600),
+            limits=Limits(settings.quota, settings.file_limit, settings.pin_hours * 3600, settings.feed_days * 86400),
         )
         yield make_services(ground, keys, sealed.preferred_algorithm(_has_aes()))
         await database.write(marking.mark, settings.data, path, os.urandom)
@@ -231,6 +234,7 @@ async def restore(settings: Settings, source: Path, report: Progress, *, replace
 
 def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm) -> Services:
     """All services on one ground."""
+    garbage = Garbage(ground)
     return Services(
         database=ground.database,
         lifecycle=Lifecycle(ground.hub),
@@ -244,7 +248,9 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
         changes=Changes(ground),
         blocks=Blocks(ground, keys, algorithm),
         checks=Checks(ground, keys),
-        backups=Backups(ground, keys),
+        backups=Backups(ground, keys, garbage.deleting),
+        garbage=garbage,
+        pruning=Pruning(ground),
     )
 
 
@@ -272,6 +278,7 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
         ):
             tasks.start_soon(control.serve, listener, services)
             tasks.start_soon(_keep_presence, services)
+            tasks.start_soon(_keep_tidy, services)
             say(f"drivefs-server keeps {settings.data} and listens at {settings.url}; SIGTERM or Ctrl-C stops it")
             await _serve_http(settings, address, services)
             await services.devices.flush()
@@ -286,6 +293,22 @@ async def _keep_presence(services: Services) -> None:
         except Exception:
             # Files are served all the same; who is here is said again the next time.
             log.exception("which devices are here could not be written")
+
+
+async def _keep_tidy(services: Services) -> None:
+    """Let go, now and then, of what nobody needs any more."""
+    pause_seconds = FIRST_TIDYING_SECONDS
+    while True:
+        await anyio.sleep(pause_seconds)
+        pause_seconds = TIDYING_SECONDS
+        try:
+            collected, pruned_count = await services.garbage.collect(), await services.pruning.prune()
+        except Exception:
+            # Files are served all the same; what could not be deleted takes room until the next time.
+            log.exception("what nobody needs any more could not be let go of; it is tried again in some hours")
+        else:
+            if collected != Collected() or pruned_count:
+                log.info("let go of what nobody needs any more: %s, %d changes of feeds", collected, pruned_count)
 
 
 async def _serve_http(settings: Settings, address: str, services: Services) -> None:

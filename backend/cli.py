@@ -59,6 +59,8 @@ settings:
     quota         bytes that each account may store                   10G
     file_limit    bytes that one file may have                        10000000000
     pin_hours     how long uploaded blocks wait for their commit      72
+    feed_days     how long a device may be away and then hear only    180
+                  what changed; after more it lists all anew
     max_requests  requests open at once, idle polls among them        16384
     stop_seconds  how long open requests may take to end at a stop    5
 """

@@ -13,7 +13,9 @@ from backend.service.changes import Changes
 from backend.service.checks import Checks
 from backend.service.commits import Commits
 from backend.service.devices import Devices
+from backend.service.garbage import Garbage
 from backend.service.listing import Listing
+from backend.service.pruning import Pruning
 from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
 from backend.service.uploads import Uploads
@@ -47,5 +49,7 @@ class Services:
     commits: Commits
     changes: Changes
     blocks: Blocks
+    garbage: Garbage
+    pruning: Pruning
     checks: Checks
     backups: Backups

@@ -387,7 +387,7 @@ blocks = Table(
     _id("size_bytes"),  # of the plaintext: what counts against the quota
     _id("payload_bytes"),  # as it travels: header and compressed plaintext
     _id("refs"),  # how often runs with refs > 0 name it
-    Column("unreferenced_ns", BigInteger),  # since when refs is 0
+    Column("unreferenced_ns", BigInteger),  # since when refs is 0, or the block is condemned
     Column("verified", Boolean, nullable=False),  # whether the backend has hashed the plaintext itself
     Column("last_read_ns", BigInteger),
     sqlite_with_rowid=False,

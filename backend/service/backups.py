@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 from sqlalchemy import Connection, func, select, update
 
 from backend.blockstore import errors
@@ -42,9 +43,11 @@ Objects = Sequence[tuple[str, int]]
 class Backups:
     """Makes backups of all that is stored."""
 
-    def __init__(self, ground: Ground, keys: AccountKeys) -> None:
+    def __init__(self, ground: Ground, keys: AccountKeys, deleting: anyio.Lock) -> None:
+        """`deleting` is held by whoever deletes objects."""
         self._ground = ground
         self._keys = keys
+        self._deleting = deleting
 
     async def make(self, destination: Path, progress: Progress) -> Report:
         """Make a backup under a name that is free; durable on return, and what the report says of it is so there.
@@ -55,8 +58,9 @@ class Backups:
         partial = destination.with_name(destination.name + PARTIAL)
         try:
             await self._ground.offload(_prepare, destination, partial)
-            await self._ground.database.copy_to(partial / DATABASE_NAME)
-            report = await self._fill(partial, progress)
+            async with self._deleting:
+                await self._ground.database.copy_to(partial / DATABASE_NAME)
+                report = await self._fill(partial, progress)
             await self._ground.offload(_finish, partial, destination)
         except OSError as error:
             raise ProtocolError(

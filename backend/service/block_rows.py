@@ -156,7 +156,7 @@ def places(connection: Connection, account: AccountId, ids: Collection[BlockId])
 
 def pin_present(connection: Connection, pin: Pin, ids: Collection[BlockId]) -> set[BlockId]:
     """Pin those of these blocks that are here, and revive the condemned among them; gives which they are."""
-    _lock_account(connection, pin.account)
+    lock_account(connection, pin.account)
     here = [known for known in known_blocks(connection, pin.account, ids).values() if known.is_here]
     _pin(connection, pin, here)
     return {known.block for known in here}
@@ -170,7 +170,7 @@ def record(connection: Connection, pin: Pin, written: Sequence[StoredBlock], lim
     Raises:
         ProtocolError: `over_quota`: nothing is recorded.
     """
-    _lock_account(connection, pin.account)
+    lock_account(connection, pin.account)
     drop_expired_pins(connection, pin.account, pin.now_ns)
     known = known_blocks(connection, pin.account, [each.place.block for each in written])
     wanted = [each for each in written if _is_wanted(known.get(each.place.block), each)]
@@ -229,7 +229,7 @@ def lost_blocks(connection: Connection, account: AccountId, after: bytes, limit:
 
 def forget_unreadable(connection: Connection, account: AccountId, block: BlockId) -> bool:
     """Forget a block that no revision needs and that cannot be read, and give its bytes back; False: it stays."""
-    _lock_account(connection, account)
+    lock_account(connection, account)
     known = known_blocks(connection, account, [block]).get(block)
     if known is None or known.refs or known.has_copy:
         return False
@@ -272,7 +272,8 @@ def _is_wanted(known: KnownBlock | None, written: StoredBlock) -> bool:
     return known is None or (not known.is_here and written.place.generation >= known.generation)
 
 
-def _lock_account(connection: Connection, account: AccountId) -> None:
+def lock_account(connection: Connection, account: AccountId) -> None:
+    """Hold an account until the transaction ends: whatever changes what is kept of its blocks does."""
     connection.execute(_LOCK, {"account": account})
 
 

@@ -121,6 +121,7 @@ def test_no_request_is_read_before_the_gate_is_open(pipe: tuple[int, int]) -> No
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reader, waiting)
             await trio.testing.wait_all_tasks_blocked()
+            assert not heard
             assert os.read(pipe[0], 1) == b"a"
             gate.is_open.set()
             await trio.testing.wait_all_tasks_blocked()

@@ -1,10 +1,15 @@
 """The feed: what pages hold, where they end, and which cursors it can go on from."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 from sqlalchemy import delete, insert, update
 
 from backend.metadata import schema
+from backend.service import pruning
+from backend.service.ground import Limits
+from backend.service.pruning import Pruning
 from drivefs.protocol import messages
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import CommitId, Incarnation, InodeId, OpNumber, Seq
@@ -184,6 +189,27 @@ async def test_a_cursor_older_than_the_feed_has_expired(drive: Drive, laptop: De
     assert (await known(laptop, kept)).status is FeedStatus.CHANGES
 
 
+@pytest.mark.fault(43)
+async def test_changes_older_than_the_feed_is_long_are_forgotten(
+    drive: Drive, laptop: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cursors that were at what is left go on; older ones expire, and there is no page of half of it."""
+    monkeypatch.setattr(pruning, "BATCH_ROWS", 2)
+    start, cursors = await cursor_of(laptop), []
+    for name in (b"a", b"b", b"c", b"d"):
+        await laptop.send(laptop.create(name), laptop.create(name + b"2"))
+        cursors.append(await cursor_of(laptop))
+        drive.clock.ns += 86400 * 10**9
+    ground = replace(drive.ground, limits=Limits(feed_seconds=2 * 86400 + 1))
+    assert await Pruning(ground).prune() == 5
+    assert await Pruning(ground).prune() == 0
+    assert [(await known(laptop, each)).status for each in (start, cursors[0])] == [FeedStatus.EXPIRED] * 2
+    page = await known(laptop, cursors[1])
+    assert (page.status, page.cursor) == (FeedStatus.CHANGES, cursors[3])
+    assert {name for _, name in dentries(page)} == {b"c", b"c2", b"d", b"d2"}
+    assert await laptop.make(b"e")
+
+
 @pytest.mark.fault(42)
 @pytest.mark.parametrize("lost", ["the first", "one between", "part of one", "the last", "all"])
 async def test_a_feed_that_lacks_changes_is_not_given_as_if_it_were_whole(
@@ -192,7 +218,7 @@ async def test_a_feed_that_lacks_changes_is_not_given_as_if_it_were_whole(
     start = await cursor_of(laptop)
     for name in (b"a", b"b", b"c"):
         await laptop.make(name)
-    await laptop.send(laptop.create(b"d", FILE), laptop.create(b"e", FILE))
+    await laptop.send(laptop.create(b"d"), laptop.create(b"e"))
     head = await cursor_of(laptop)
     assert (await known(laptop, start)).since == start.seq
     c = schema.changes.c

@@ -1,0 +1,204 @@
+"""Collecting blocks that no revision names and no device pins: condemned first, deleted much later, object by object.
+
+Owns the steps from stored to absent (`BlockState`). Each is a compare-and-set under the account's lock, so that a pin,
+which comes under the same lock, wins against it up to the moment at which a block is being deleted; from then on
+`missing` asks for the block, which comes back as a new generation in an object of its own. Invariants: an object is
+deleted only when all the blocks in it are being deleted or have come back elsewhere; an object is deleted before the
+rows that name it, so a crash leaves rows from which the next round goes on; nothing is deleted during a backup.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import anyio
+from sqlalchemy import Connection, delete, select, tuple_, update
+
+from backend.metadata.schema import BlockState, block_copies, blocks, pins
+from backend.service import block_rows
+from backend.service.ground import Ground
+from drivefs.protocol.ids import AccountId, BlockId
+
+CONDEMN_SECONDS = 72 * 3600
+"""How long a block is kept that nothing names, after the last revision or the last pin that did."""
+DELETE_SECONDS = 24 * 3600
+"""How long it can still be had after that."""
+PAGE_BLOCKS = 2000
+
+Objects = dict[str, list[tuple[bytes, int]]]
+"""Names of objects, each with the blocks in it and their generations."""
+
+
+@dataclass(slots=True)
+class Collected:
+    """What one round has done."""
+
+    condemned_count: int = 0
+    deleted_count: int = 0
+    object_count: int = 0
+
+
+class _Due(NamedTuple):
+    account: AccountId
+    block: BlockId
+    state: BlockState
+    generation: int
+
+
+class _Deleting(NamedTuple):
+    """Objects that may go, with the blocks that are deleted with them, by their generations."""
+
+    objects: list[str]
+    blocks: list[tuple[BlockId, int]]
+
+
+class Garbage:
+    """The collector; `deleting` is held while objects are deleted, and by whoever needs them to stay."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self.deleting = anyio.Lock()
+
+    async def collect(self) -> Collected:
+        """Go once through all blocks. Cancellation leaves what the next round takes up.
+
+        Raises:
+            OSError: the store does not delete now; the next round tries again.
+        """
+        collected, after = Collected(), (0, b"")
+        while True:
+            due, end = await self._ground.database.read(_page, after, self._ground.now_ns())
+            for account, those in itertools.groupby(due, key=lambda each: each.account):
+                await self._collect(AccountId(account), list(those), collected)
+            if end is None:
+                return collected
+            after = end
+
+    async def _collect(self, account: AccountId, due: Sequence[_Due], collected: Collected) -> None:
+        write, now_ns = self._ground.database.write, self._ground.now_ns()
+        stored = [each.block for each in due if each.state is BlockState.STORED]
+        if stored:
+            collected.condemned_count += await write(_condemn, account, stored, now_ns)
+        doomed = {each.block for each in due if each.state is not BlockState.STORED}
+        if not doomed:
+            return
+        objects = await self._ground.database.read(_objects_of, account, doomed)
+        async with self.deleting:
+            found = await write(_begin_to_delete, account, objects, now_ns)
+            await self._ground.offload(self._delete, found.objects)
+            await write(_forget, account, found)
+        collected.deleted_count += len(found.blocks)
+        collected.object_count += len(found.objects)
+
+    def _delete(self, objects: Iterable[str]) -> None:
+        for name in objects:
+            self._ground.store.delete(name)
+
+
+def _page(connection: Connection, after: tuple[int, bytes], now_ns: int) -> tuple[list[_Due], tuple[int, bytes] | None]:
+    """Those of the next blocks for which a step may be due, and where the page ends; None: there are no more."""
+    b = blocks.c
+    columns = select(b.account, b.block, b.state, b.generation, b.refs, b.unreferenced_ns)
+    rows = connection.execute(
+        columns.where(tuple_(b.account, b.block) > after).order_by(b.account, b.block).limit(PAGE_BLOCKS)
+    ).all()
+    due = [
+        _Due(AccountId(row.account), BlockId(row.block), BlockState(row.state), row.generation)
+        for row in rows
+        if row.refs == 0 and _is_due(BlockState(row.state), row.unreferenced_ns, now_ns)
+    ]
+    return due, (rows[-1].account, rows[-1].block) if len(rows) == PAGE_BLOCKS else None
+
+
+def _is_due(state: BlockState, since_ns: int | None, now_ns: int) -> bool:
+    seconds = {BlockState.STORED: CONDEMN_SECONDS, BlockState.CONDEMNED: DELETE_SECONDS}.get(state)
+    if seconds is None:
+        return state is BlockState.DELETING
+    return since_ns is not None and since_ns + seconds * 10**9 <= now_ns
+
+
+def _unwanted(connection: Connection, account: AccountId, ids: Iterable[BlockId], now_ns: int) -> dict[BlockId, _Due]:
+    """Those of these blocks that nothing names and nobody pins, and for which the next step is due still."""
+    b, p = blocks.c, pins.c
+    found = {}
+    for some in block_rows.portions(list(ids)):
+        pinned = select(p.block).where(p.account == account, p.block.in_(some), p.expires_ns >= now_ns)
+        columns = select(b.block, b.state, b.generation, b.unreferenced_ns)
+        free = columns.where(b.account == account, b.block.in_(some), b.refs == 0, b.block.not_in(pinned))
+        for block, state, generation, since_ns in connection.execute(free):
+            if _is_due(BlockState(state), since_ns, now_ns):
+                found[BlockId(block)] = _Due(account, BlockId(block), BlockState(state), generation)
+    return found
+
+
+def _condemn(connection: Connection, account: AccountId, ids: Sequence[BlockId], now_ns: int) -> int:
+    block_rows.lock_account(connection, account)
+    block_rows.drop_expired_pins(connection, account, now_ns)
+    unwanted = [each.block for each in _unwanted(connection, account, ids, now_ns).values()]
+    _set_state(connection, account, unwanted, BlockState.CONDEMNED, since_ns=now_ns)
+    return len(unwanted)
+
+
+def _objects_of(connection: Connection, account: AccountId, ids: Iterable[BlockId]) -> Objects:
+    """The objects in which copies of these blocks lie, each with all blocks that lie in it, by generation.
+
+    An object gets no further copies once it is written: what is read here can only become less.
+    """
+    c = block_copies.c
+    objects: set[str] = set()
+    for some in block_rows.portions(list(ids)):
+        objects.update(connection.execute(select(c.object).where(c.account == account, c.block.in_(some))).scalars())
+    found: Objects = {name: [] for name in objects}
+    # Which blocks share an object is in no index: the copies of the account are gone through once.
+    every = select(c.object, c.block, c.generation).where(c.account == account)
+    for name, block, generation in connection.execute(every):
+        if name in found:
+            found[name].append((block, generation))
+    return found
+
+
+def _begin_to_delete(connection: Connection, account: AccountId, objects: Objects, now_ns: int) -> _Deleting:
+    """From here on what lies in these objects is not served, nor revived by a pin."""
+    block_rows.lock_account(connection, account)
+    inside = {BlockId(block) for those in objects.values() for block, _ in those}
+    unwanted = _unwanted(connection, account, inside, now_ns)
+    doomed = {block: due for block, due in unwanted.items() if due.state is not BlockState.STORED}
+    present = block_rows.known_blocks(connection, account, inside)
+
+    def may_go(block: bytes, generation: int) -> bool:
+        known = present.get(BlockId(block))
+        return known is None or block in doomed or known.generation > generation
+
+    found = _Deleting([], [])
+    for name, those in objects.items():
+        if all(may_go(block, generation) for block, generation in those):
+            found.objects.append(name)
+            found.blocks.extend((BlockId(block), n) for block, n in those if block in doomed)
+    _set_state(connection, account, [block for block, _ in found.blocks], BlockState.DELETING)
+    return found
+
+
+def _forget(connection: Connection, account: AccountId, deleted: _Deleting) -> None:
+    """The objects are gone: so are the rows that name them, and the blocks that have not come back meanwhile."""
+    b, c = blocks.c, block_copies.c
+    block_rows.lock_account(connection, account)
+    for block, generation in deleted.blocks:
+        gone = (c.account == account, c.block == block, c.generation == generation, c.object.in_(deleted.objects))
+        connection.execute(delete(block_copies).where(*gone))
+        same = (b.account == account, b.block == block, b.generation == generation, b.state == BlockState.DELETING)
+        connection.execute(delete(blocks).where(*same))
+
+
+def _set_state(
+    connection: Connection,
+    account: AccountId,
+    ids: Sequence[BlockId],
+    state: BlockState,
+    *,
+    since_ns: int | None = None,
+) -> None:
+    values: dict[str, object] = {"state": state} | ({} if since_ns is None else {"unreferenced_ns": since_ns})
+    for some in block_rows.portions(ids):
+        same = (blocks.c.account == account) & blocks.c.block.in_(some)
+        connection.execute(update(blocks).where(same).values(values))
