@@ -305,7 +305,7 @@ WEAKENINGS = (
     Weakening(
         "blocks are forgotten only if they have not come back",
         "backend/service/garbage.py",
-        ", b.state == BlockState.DELETING)",
+        ", b.generation == generation, b.state == BlockState.DELETING)",
         ")",
         "tests/backend/api/test_garbage.py",
     ),
