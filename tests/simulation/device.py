@@ -7,6 +7,7 @@ is under way when the process dies never returns.
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import apsw
 import httpx
@@ -17,6 +18,7 @@ from cache.errors import DiskFull, Poisoned, ReplicaCorrupt
 from cache.findings import Finding
 from cache.workspace import LocalState
 from drivefs.assembly import Assembly, Ground, Options
+from drivefs.control.pins import Pinning
 from drivefs.fs.filesystem import FileSystem
 from drivefs.fs.ownership import Owner
 from drivefs.fuse.attributes import Translation
@@ -31,8 +33,11 @@ from tests.simulation.server import FIRST_NS, account
 from tests.simulation.streams import RandomBytes, Streams
 
 URL = "http://127.0.0.1:1"
-CACHE_BYTES = 2**28
 OWNER = Owner(1000, 1000)
+
+
+async def _unheard(_: Any) -> None:
+    """Nobody waits for the progress of a command."""
 
 
 class Kernel:
@@ -69,6 +74,7 @@ class Device:
         self.name = name
         self.disk = disk
         self.mood = QUIET
+        self.cache_bytes = 2**28
         self.cut = ""
         """The direction in which no message arrives, or `both`; empty: all arrive."""
         self.skew_ns = streams.of(name, "clock").choice([0, 0, 10**9, -(10**9), 86_400 * 10**9, -86_400 * 10**9])
@@ -123,7 +129,8 @@ class Device:
         self.tell_way()
         with self.disk.booted():
             root = self.disk.root
-            self.local = LocalState(root / "state", root / "cache", offload=life.offload, cache_limit_bytes=CACHE_BYTES)
+            places = (root / "state", root / "cache")
+            self.local = LocalState(*places, offload=life.offload, cache_limit_bytes=self.cache_bytes)
         client = httpx.AsyncClient(transport=self._way)
         remote = Remote(URL, account().tokens[self.name], client=client, jitter=self._jitter.random)
         self.drive = Assembly(
@@ -200,6 +207,12 @@ class Device:
             self.life.die()
             await self.life.ended()
         self._close()
+
+    async def pin(self, inode: InodeId) -> None:
+        """What `drivefs pin` asks for, and for what is pinned `drivefs unpin`."""
+        pinning = Pinning(self.local, self.drive.trees, self.drive.prefetcher)
+        change = pinning.unpin if inode in self.local.pins.roots else pinning.pin
+        await change({"inodes": [inode]}, _unheard)
 
     # -- the way to the server ---------------------------------------------------------------------------------------
 

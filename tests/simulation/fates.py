@@ -6,15 +6,18 @@ task and a stream of its own. What is down is started again after a while, at th
 
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 import trio
 
+from drivefs.control.errors import Refused
 from tests.simulation.device import Device
+from tests.simulation.lives import Dead
 from tests.simulation.network import QUIET
 from tests.simulation.oracle import Oracle
 from tests.simulation.profiles import Profile, drawn_mood
-from tests.simulation.programs import Program
+from tests.simulation.programs import REFUSALS, Program
 from tests.simulation.server import ServerProcess
 from tests.simulation.streams import Streams
 
@@ -51,10 +54,13 @@ class Fates:
             (profile.unmounts_seconds, "unmount", partial(self._unmount, device, program)),
             (profile.disk_faults_seconds, "disk", partial(self._spoil, device, program)),
             (profile.rollbacks_seconds, "rollback", partial(self._go_back, device, program)),
+            (profile.pins_seconds, "pin", partial(self._pin, device)),
         ]
         for seconds, name, fault in faults:
             if seconds:
                 working.start_soon(self._befall, seconds, self._streams.of(device.name, "fate", name), fault)
+        if profile.flaps_seconds:
+            working.start_soon(self._flap, device, profile.flaps_seconds, self._streams.of(device.name, "fate", "flap"))
 
     async def _befall(self, seconds: float, chance: random.Random, fault: Fault) -> None:
         while True:
@@ -84,6 +90,29 @@ class Fates:
             device.tell_way()
             if kind == "flapping":
                 await trio.sleep(FLAP_SECONDS)
+
+    async def _flap(self, device: Device, seconds: float, chance: random.Random) -> None:
+        while True:
+            for device.cut in ("", "both"):
+                if device.is_mounted:
+                    device.tell_way()
+                await trio.sleep(chance.expovariate(1 / seconds))
+
+    # -- what people want to have here -------------------------------------------------------------------------------
+
+    async def _pin(self, device: Device, chance: random.Random) -> None:
+        """Somebody pins a file or a directory, or one of those that are pinned no longer."""
+        if not device.is_mounted or device.has_failed:
+            return
+        pinned = sorted(device.local.pins.roots)
+        with suppress(*REFUSALS, Refused, Dead):
+            if pinned and chance.random() < 0.3:
+                inode = chance.choice(pinned)
+            else:
+                tree = await device.calls.tree()
+                inode = tree[chance.choice(sorted(tree))].inode
+            await device.pin(inode)
+            self._note(device.name, "pins", inode)
 
     # -- processes ---------------------------------------------------------------------------------------------------
 

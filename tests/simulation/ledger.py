@@ -20,12 +20,32 @@ class Ledger:
     _volatile: dict[bytes, str] = field(default_factory=dict)
     """Those of them that a power cut of that device may take."""
 
-    def wrote(self, device: str, content: bytes) -> None:
-        """A program was told that a file of a device has this content now."""
+    _before: dict[bytes, set[bytes]] = field(default_factory=dict)
+    """Of each content, those that its writer was shown in its place and wrote over."""
+
+    def wrote(self, device: str, content: bytes, *before: bytes) -> None:
+        """A program that was shown what was `before` was told that a file of a device has this content now."""
         self.known.add(content)
+        self.wrote_over(content, *before)
         if content:
             self._written[content] = device
             self._volatile[content] = device
+
+    def wrote_over(self, content: bytes, *before: bytes) -> None:
+        """Who wrote a content had been shown these in its place."""
+        self._before.setdefault(content, set()).update(before)
+
+    def led_to(self, earlier: bytes, later: bytes) -> bool:
+        """Whether who wrote the later content knew of the earlier one, over however many others."""
+        seen: set[bytes] = set()
+        waiting = [later]
+        while waiting:
+            for before in self._before.get(waiting.pop(), set()) - seen - {b""}:
+                if before == earlier:
+                    return True
+                seen.add(before)
+                waiting.append(before)
+        return False
 
     def gave_up(self, content: bytes) -> None:
         """A program that was shown this content wrote over it, or removed it."""

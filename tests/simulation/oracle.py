@@ -10,10 +10,9 @@ I4  every view is a prefix of the order of commits, plus what waits on that devi
 I5  each op has one effect at most
 I6  seqs are contiguous, and cursors never go back
 I7  each block of each revision is there and verifies
-I9  a conflict copy is made only of what two devices changed without knowing of each other
+I8  what is pinned is never evicted (`pinned_files`)
+I9  a conflict copy is made only of what two devices changed without knowing of each other (`conflict_copies`)
 I10 at rest within a bound of virtual time (`voyage` looks at that)
-
-The number that is lacking, I8, is the block cache's own: what is pinned is not evicted.
 """
 
 import copy
@@ -34,9 +33,11 @@ from drivefs.protocol.messages import CommitReply, CommitRequest
 from drivefs.protocol.model import InodeKind, unpack_blocks
 from tests.backend.service import invariants
 from tests.simulation.calls import Tree as View
+from tests.simulation.conflict_copies import look_for_needless
 from tests.simulation.device import Device
 from tests.simulation.ledger import Ledger
 from tests.simulation.lives import Dead
+from tests.simulation.pinned_files import PinnedFiles
 from tests.simulation.sequence import Refused, Sequence, Tree, shown
 from tests.simulation.server import ServerProcess, account
 
@@ -64,6 +65,8 @@ class Oracle:
         self._attempts: list[_Attempt] = []
         self._acknowledged = 0
         self._cursors: dict[str, int] = {}
+        self._pinned = PinnedFiles()
+        self._has_gone_back = False
 
     def dress(self, server: ServerProcess) -> None:
         """Hear of each batch that a process of the server judges, and of each that it has answered."""
@@ -126,7 +129,10 @@ class Oracle:
         if seq < 0:
             return
         self._cursors[device.name] = seq
-        _compare_replica(device, self.sequence.trees[seq], seq)
+        tree = self.sequence.trees[seq]
+        _compare_replica(device, tree, seq)
+        if evicted := self._pinned.look_for_evicted(device, tree):
+            raise Violated(f"I8: {evicted}")
 
     def lost_power(self, device: Device) -> None:
         """A machine lost power: what it had not synced may be gone, and so may pages of the feed."""
@@ -135,6 +141,7 @@ class Oracle:
 
     def went_back(self, device: Device, kept: set[bytes]) -> None:
         """A machine has only what it had then, and what the server has."""
+        self._has_gone_back = True
         self.ledger.went_back(device.name, kept)
         self._cursors.pop(device.name, None)
 
@@ -157,6 +164,13 @@ class Oracle:
         for device in devices:
             await self._look_at_files(device, views[device.name], contents)
         self._look_for_lost(set(contents.values()), devices)
+        self._look_at_conflicts(contents, is_alone=len(devices) == 1)
+
+    def _look_at_conflicts(self, contents: dict[bytes, bytes], *, is_alone: bool) -> None:
+        # A device that was put back to an older state meets what it has sent itself as if it were another's.
+        needless = look_for_needless(self.sequence, contents, self.ledger, is_alone=is_alone)
+        if needless and not self._has_gone_back:
+            raise Violated(f"I9: {needless}")
 
     async def _look_at_server(self, server: ServerProcess) -> None:
         async def nobody(done: int, total: int) -> None:

@@ -41,6 +41,16 @@ class Profile:
     """A device's disk is full for a while, or a sync fails, or what can be fetched again rots."""
     rollbacks_seconds: float = 0.0
     """A device's disk goes back to an older state."""
+    pins_seconds: float = 0.0
+    """A device pins something, or pins it no longer."""
+    flaps_seconds: float = 0.0
+    """The network is there for so long, and then as long away, again and again."""
+    cache_bytes: int = 2**28
+    """How much the block cache of a device may hold."""
+    look_seconds: float = 0.5
+    """How often it is looked at what has to hold at any time."""
+    rest_seconds: float = 900.0
+    """Within so much virtual time after the last fault all is at rest."""
 
 
 QUIET = Profile()
@@ -68,9 +78,20 @@ PROFILES = {
     "disk": DISK,
     "mixed": MIXED,
     "rollbacks": Profile(rollbacks_seconds=8.0, kills_seconds=20.0),
+    "cache": Profile(
+        pins_seconds=2.0, cache_bytes=150_000, kills_seconds=20.0, disk_faults_seconds=15.0, operations=30
+    ),
+    "alone": replace(MIXED, clients=1, operations=30),
+    "day": Profile(operations=300, pause_seconds=576.0, flaps_seconds=20.0, look_seconds=60.0),
     "long": replace(MIXED, operations=120, clients=3),
 }
-FAULTS = [name for name in Profile.__dataclass_fields__ if name.endswith(("_faults", "_seconds"))]
+ALWAYS = ("pins_seconds", "flaps_seconds", "look_seconds", "rest_seconds")
+"""These are as the profile says, whatever the seed."""
+FAULTS = [
+    name
+    for name in Profile.__dataclass_fields__
+    if name.endswith(("_faults", "_seconds")) and name not in ALWAYS
+]
 
 
 def drawn(profile: Profile, chance: random.Random) -> Profile:

@@ -116,15 +116,18 @@ class Program:
 
     # -- contents ----------------------------------------------------------------------------------------------------
 
-    async def _put(self, held: Held, offset: int, data: bytes) -> None:
-        """Write through a descriptor; what the file has then is what was read before, with the data over it."""
+    async def _put(self, held: Held, offset: int, data: bytes, seen: bytes = b"") -> None:
+        """Write through a descriptor; what the file has then is what was read before, with the data over it.
+
+        `seen` is what the program knows to have been there before that.
+        """
         fs = self._device.calls.fs
         number, inode = held.number, held.inode
         before = bytes(await fs.read(number, 0, 2**30))
         fs.write(number, offset, data)
         expected = before.ljust(offset, b"\0")[:offset] + data + before[offset + len(data) :]
         self._ledger.gave_up(before)
-        self._ledger.wrote(self._device.name, expected)
+        self._ledger.wrote(self._device.name, expected, before, seen)
         if not self._has_name(inode):
             self._ledger.gave_up(expected)
         after = bytes(await fs.read(number, 0, 2**30))
@@ -146,12 +149,12 @@ class Program:
 
     async def write(self) -> None:
         path, data = await self._new_path(NAMES), self._data()
-        await self._seen(path)
+        seen = await self._seen(path)
         self._say(f"write {path} {data[:40]!r} of {len(data)}")
-        await self._put_and_close(await self._open(path, os.O_CREAT | os.O_TRUNC), 0, data)
+        await self._put_and_close(await self._open(path, os.O_CREAT | os.O_TRUNC), 0, data, seen)
 
-    async def _put_and_close(self, held: Held, offset: int, data: bytes) -> None:
-        await self._put(held, offset, data)
+    async def _put_and_close(self, held: Held, offset: int, data: bytes, seen: bytes = b"") -> None:
+        await self._put(held, offset, data, seen)
         if self._chance.random() < 0.3:
             await self._fsync(held)
         self._opened.remove(held)
@@ -172,9 +175,9 @@ class Program:
         files = await self._paths(InodeKind.FILE)
         if files:
             path, data = self._chance.choice(files), self._data()
-            await self._seen(path)
+            seen = await self._seen(path)
             self._say(f"truncate {path} {data[:40]!r}")
-            await self._put_and_close(await self._open(path, os.O_TRUNC), 0, data)
+            await self._put_and_close(await self._open(path, os.O_TRUNC), 0, data, seen)
 
     async def save(self) -> None:
         """As most editors do: a temporary file, renamed over the old one."""
@@ -184,7 +187,7 @@ class Program:
         await self._seen(temporary)
         self._say(f"save {path} {data[:40]!r} of {len(data)}")
         await self._put_and_close(await self._open(temporary, os.O_CREAT | os.O_TRUNC), 0, data)
-        await self._seen(path)
+        self._ledger.wrote_over(data, await self._seen(path))
         await self._device.calls.rename(temporary, path)
 
     async def hold(self) -> None:

@@ -22,6 +22,7 @@ from drivefs.protocol.changes import (
     Store,
     Unlink,
 )
+from drivefs.protocol.conflicts import CONFLICT_XATTR
 from drivefs.protocol.model import InodeKind, InodeState, run_id
 
 Place = tuple[int, bytes]
@@ -40,6 +41,14 @@ class Sort(NamedTuple):
     size: int = 0
     since: int = 0
     """The number under which the content was stored; a later one that the inode was given since means it too."""
+
+
+class Marked(NamedTuple):
+    """An inode that was marked as a conflict copy, and in which commit."""
+
+    seq: int
+    inode: int
+    value: bytes
 
 
 class Refused(AssertionError):
@@ -98,6 +107,9 @@ class Sequence:
         self.trees = {first_seq: Tree(root, {root: Sort(InodeKind.DIRECTORY, 0o755)})}
         self.seq = first_seq
         self.effects: dict[Op, int] = {}
+        self.stored: dict[tuple[int, int], bytes] = {}
+        """The blocks of each revision, by inode and number."""
+        self.marked: list[Marked] = []
         self._runs: dict[bytes, bytes] = {}
         self._revisions: dict[Op, int] = {}
 
@@ -114,6 +126,10 @@ class Sequence:
             self._revisions[op] = result.revision
             if not self._apply(tree, mutation, by, result):
                 raise Refused(f"commit {seq} took {mutation}")
+            if isinstance(mutation, Store):
+                self.stored[mutation.inode, result.revision] = tree.inodes[mutation.inode].blocks
+            elif isinstance(mutation, SetXattr) and mutation.name == CONFLICT_XATTR and mutation.value:
+                self.marked.append(Marked(seq, mutation.inode, mutation.value))
         self.trees[seq], self.seq = tree, seq
 
     @property

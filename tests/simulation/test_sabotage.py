@@ -14,6 +14,12 @@ from backend.metadata import sqlite
 from backend.service import commits
 from backend.service.commit import state
 from cache import barrier, staging
+from cache.block_index import BlockIndex
+from drivefs.fs import contents
+from drivefs.fs.content import Basis
+from drivefs.protocol.changes import Base
+from drivefs.protocol.ids import RevisionNumber
+from drivefs.protocol.model import InodeState
 from drivefs.sync.follower import Follower
 from tests.simulation.profiles import PROFILES, Profile
 from tests.simulation.voyage import sail
@@ -43,6 +49,20 @@ def _forgetful(judge: Any) -> Any:
     return lambda judged, mutations, known: judge(judged, mutations, {})
 
 
+def _oldest(index: BlockIndex, *_: Any) -> list[int]:
+    """Victims, whatever people want to have here."""
+    return [unit for (unit,) in index._database.rows("SELECT unit FROM units ORDER BY unit LIMIT 3")]
+
+
+def _older(basis_of: Any) -> Any:
+    """Takes what a program was shown for the revision before that one."""
+
+    def basis(state: InodeState) -> Basis:
+        return basis_of(state)._replace(base=Base(revision=RevisionNumber(max(0, state.revision - 1))))
+
+    return basis
+
+
 def _without_names(apply: Any) -> Any:
     """A follower that loses a name now and then."""
 
@@ -60,6 +80,8 @@ SABOTAGES = [
     Sabotage("the server's store syncs no names", local, "_sync_directory", _nothing, SERVER_POWER),
     Sabotage("the log is not synced", barrier, "sync_path", _nothing, POWER),
     Sabotage("staging is not synced", staging.PendingSync, "sync", _nothing, POWER),
+    Sabotage("what is pinned is evicted", BlockIndex, "choose_victims", _oldest, PROFILES["cache"]),
+    Sabotage("changes stand on old bases", contents, "_basis_of", _older(contents._basis_of), PROFILES["quiet"]),
     Sabotage("names of a page are lost", Follower, "apply", _without_names(Follower.apply), PROFILES["quiet"]),
 ]
 

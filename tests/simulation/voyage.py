@@ -28,9 +28,7 @@ from tests.simulation.server import NAMES, ServerProcess, account
 from tests.simulation.server_faults import Faults
 from tests.simulation.streams import Streams
 
-REST_SECONDS = 900.0
-"""Within so much virtual time after the last fault all is at rest."""
-LOOK_SECONDS = 0.5
+REST_LOOK_SECONDS = 0.5
 MEMORY = Path("/dev/shm")
 
 
@@ -79,6 +77,8 @@ class Voyage:
             self._devices = [
                 Device(name, disks[name], self._address, streams=self._streams, note=self._note) for name in names
             ]
+            for device in self._devices:
+                device.cache_bytes = profile.cache_bytes
             async with trio.open_nursery() as nursery:
                 await self._sail(nursery)
                 nursery.cancel_scope.cancel()
@@ -131,7 +131,7 @@ class Voyage:
     async def _look(self) -> None:
         """Look at all that has to hold at any time."""
         while True:
-            await trio.sleep(LOOK_SECONDS)
+            await trio.sleep(self._profile.look_seconds)
             await self._oracle.look(self._server, self._devices)
 
     async def _rest(self, programs: list[Program], nursery: trio.Nursery) -> None:
@@ -153,9 +153,9 @@ class Voyage:
                     self._note(device.name, "is mounted again")
                     await device.die(power=False)
                     await device.mount(nursery)
-            if trio.current_time() - began > REST_SECONDS:
+            if trio.current_time() - began > self._profile.rest_seconds:
                 raise Violated(f"I10: {self._unrest()}")
-            await trio.sleep(LOOK_SECONDS)
+            await trio.sleep(REST_LOOK_SECONDS)
         self.outcome.rest_seconds = trio.current_time() - began
 
     async def _is_at_rest(self) -> bool:
