@@ -225,6 +225,11 @@ class Device:
     # -- what is to be asked of it -----------------------------------------------------------------------------------
 
     @property
+    def is_online(self) -> bool:
+        """Whether it can ask the server for what it lacks."""
+        return self.drive.connection.reach.online
+
+    @property
     def has_unsent(self) -> bool:
         """Whether anything is here that the server does not have."""
         journal = self.local.journal

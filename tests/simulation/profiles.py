@@ -88,9 +88,7 @@ PROFILES = {
 ALWAYS = ("pins_seconds", "flaps_seconds", "look_seconds", "rest_seconds")
 """These are as the profile says, whatever the seed."""
 FAULTS = [
-    name
-    for name in Profile.__dataclass_fields__
-    if name.endswith(("_faults", "_seconds")) and name not in ALWAYS
+    name for name in Profile.__dataclass_fields__ if name.endswith(("_faults", "_seconds")) and name not in ALWAYS
 ]
 
 

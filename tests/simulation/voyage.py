@@ -163,7 +163,7 @@ class Voyage:
             raise Violated(f"the server answered 500: {self._address.failures}")
         await self._server.ground.database.read(self._oracle.catch_up)
         head = self._oracle.sequence.seq
-        return all(d.is_mounted and d.seq == head and not d.has_unsent for d in self._devices)
+        return all(d.is_mounted and d.is_online and d.seq == head and not d.has_unsent for d in self._devices)
 
     def _unrest(self) -> str:
         return "; ".join(
