@@ -7,6 +7,7 @@ Order of the end: the kernel lets go, synchronisation stops where it is, what wa
 is closed. Whatever was not sent is in the journal.
 """
 
+import gc
 import logging
 import logging.handlers
 import os
@@ -57,6 +58,8 @@ LOG_FILES = 3
 THREADS = 8
 """More would only wait for each other: there is one disk, and the interpreter lock is held for half of what they do."""
 SWITCH_SECONDS = 0.0005
+YOUNG_OBJECTS = 10_000
+"""So many objects are made between two looks of the garbage collector at what is new."""
 END_SECONDS = 20.0
 FIRST_SESSION_SECONDS = 5.0
 FRESH_SECONDS = 2.0
@@ -76,6 +79,9 @@ def serve(settings: MountSettings, readiness: Readiness) -> None:
     # A hashing or compressing thread that holds the interpreter lock would otherwise keep the event loop, and with it
     # every system call on the mount, waiting for Python's default of 5 ms each time.
     sys.setswitchinterval(SWITCH_SECONDS)
+    # Each look at all that was loaded would take 50 to 100 ms, in which every system call waits.
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
     # What this process writes on the local disk is for its user only; modes on the mount come with each request.
     os.umask(0o077)
     _write_log(settings)
