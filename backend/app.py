@@ -56,6 +56,7 @@ from backend.service.listing import Listing
 from backend.service.pruning import Pruning
 from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
+from backend.service.trash import Trash
 from backend.service.uploads import Uploads
 
 log = logging.getLogger(__name__)
@@ -193,7 +194,13 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
             offload=offload,
             now_ns=time.time_ns,
             random_bytes=os.urandom,
-            limits=Limits(settings.quota, settings.file_limit, settings.pin_hours * 3600, settings.feed_days * 86400),
+            limits=Limits(
+                settings.quota,
+                settings.file_limit,
+                pin_seconds=settings.pin_hours * 3600,
+                feed_seconds=settings.feed_days * 86400,
+                trash_seconds=settings.trash_days * 86400,
+            ),
         )
         yield make_services(ground, keys, sealed.preferred_algorithm(_has_aes()))
         await database.write(marking.mark, settings.data, path, os.urandom)
@@ -247,6 +254,7 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
         sessions=Sessions(ground),
         listing=Listing(ground),
         revisions=Revisions(ground),
+        trash=Trash(ground),
         commits=Commits(ground),
         changes=Changes(ground),
         blocks=Blocks(ground, keys, algorithm),

@@ -61,6 +61,7 @@ settings:
     pin_hours     how long uploaded blocks wait for their commit      72
     feed_days     how long a device may be away and then hear only    180
                   what changed; after more it lists all anew
+    trash_days    how long what was removed can be brought back       30
     max_requests  requests open at once, idle polls among them        16384
     stop_seconds  how long open requests may take to end at a stop    5
 """

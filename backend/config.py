@@ -35,6 +35,7 @@ class Settings:
     file_limit: int = 10 * 10**9
     pin_hours: int = 72
     feed_days: int = 180
+    trash_days: int = 30
     max_requests: int = 16_384
     """Requests, idle polls among them, that may be open at once; more wait to be accepted."""
     stop_seconds: int = 5
@@ -99,10 +100,11 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "file_limit": _size,
     "pin_hours": _positive,
     "feed_days": _positive,
+    "trash_days": _positive,
     "max_requests": _positive,
     "stop_seconds": _positive,
 }
-NUMBERS = {"quota", "file_limit", "pin_hours", "feed_days", "max_requests", "stop_seconds"}
+NUMBERS = {"quota", "file_limit", "pin_hours", "feed_days", "trash_days", "max_requests", "stop_seconds"}
 
 
 def load(data: Path, config: Path | None, environment: Mapping[str, str], flags: Mapping[str, str | None]) -> Settings:

@@ -29,7 +29,7 @@ from cache.workspace import LocalState
 from drivefs import __version__
 from drivefs.assembly import Assembly, Ground, Options
 from drivefs.config import MountSettings
-from drivefs.control import conflicts, handlers, held, history, mounts, pins, server, uploads, watching
+from drivefs.control import conflicts, handlers, held, history, mounts, pins, server, trash, uploads, watching
 from drivefs.control.readiness import Readiness
 from drivefs.fs.filesystem import FileSystem
 from drivefs.fs.ownership import Owner
@@ -298,6 +298,9 @@ class _Mount:
             local=self._local,
             publications=drive.publications,
             connection=drive.connection,
+        ).table()
+        table |= trash.TrashCan(
+            drive.filesystem, parts.invalidation, local=self._local, connection=drive.connection
         ).table()
         table |= parts.pinning.table()
         table |= parts.deciding.table()

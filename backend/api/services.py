@@ -18,6 +18,7 @@ from backend.service.listing import Listing
 from backend.service.pruning import Pruning
 from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
+from backend.service.trash import Trash
 from backend.service.uploads import Uploads
 
 
@@ -46,6 +47,7 @@ class Services:
     sessions: Sessions
     listing: Listing
     revisions: Revisions
+    trash: Trash
     commits: Commits
     changes: Changes
     blocks: Blocks

@@ -119,6 +119,7 @@ class SyncApi:
             routes.REVISIONS: Endpoint(self._revisions),
             routes.KEEP: Endpoint(self._keep),
             routes.MOMENT: Endpoint(self._moment),
+            routes.TRASH: Endpoint(self._trash),
             routes.COMMIT: Endpoint(self._commit),
             routes.MISSING: Endpoint(self._missing),
             routes.LOST: Endpoint(self._lost),
@@ -172,6 +173,9 @@ class SyncApi:
     async def _keep(self, scope: Scope, receive: Receive) -> Empty:
         await self._services.revisions.keep(*await self._asked(scope, receive, history.KeepRequest))
         return Empty()
+
+    async def _trash(self, scope: Scope, receive: Receive) -> history.TrashReply:
+        return await self._services.trash.list(*await self._asked(scope, receive, history.TrashRequest))
 
     async def _moment(self, scope: Scope, receive: Receive) -> history.MomentReply:
         return await self._services.listing.moment(*await self._asked(scope, receive, history.MomentRequest))

@@ -10,13 +10,14 @@ from drivefs.protocol.ground import NowNs, Offload, RandomBytes
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the deployment allows each account that has no limits of its own, and how long pins and feeds live."""
+    """What the deployment allows each account that has no limits of its own, and how long pins, feeds and trash live."""
 
     quota_bytes: int = 10 * 2**30
     file_bytes: int = 10 * 10**9
     pin_seconds: int = 72 * 3600
     feed_seconds: int = 180 * 86400
     """For how long a device may be away and still hear what changed, and not look at all anew."""
+    trash_seconds: int = 30 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)

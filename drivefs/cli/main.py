@@ -26,6 +26,7 @@ from drivefs.cli import (
     status,
     sync,
     systemd_unit,
+    trash,
     umount,
     watch,
 )
@@ -42,6 +43,7 @@ COMMANDS: tuple[Command, ...] = (
     conflicts.COMMAND,
     revisions.COMMAND,
     diff.COMMAND,
+    trash.COMMAND,
     held.COMMAND,
     watch.COMMAND,
     devices.COMMAND,

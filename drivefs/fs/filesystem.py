@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cache.workspace import LocalState
-from drivefs.fs import errors, past_tree, revision_tree, virtual
+from drivefs.fs import errors, past_tree, revision_tree, trash_tree, virtual
 from drivefs.fs.attributes import Attributes, Wanted
 from drivefs.fs.bringing_back import BringingBack
 from drivefs.fs.conflicts import ENTRIES, Conflicts, Entries, mark_of
@@ -35,6 +35,8 @@ from drivefs.fs.reading import Reader
 from drivefs.fs.revision_tree import RevisionTree
 from drivefs.fs.revisions import Revisions
 from drivefs.fs.told import Told
+from drivefs.fs.trash_tree import TrashTree
+from drivefs.fs.undeleting import Undeleting
 from drivefs.fs.view import Name, View
 from drivefs.fs.xattrs import Xattrs
 from drivefs.protocol.changes import Mutation
@@ -88,11 +90,13 @@ class FileSystem:
         self.conflict_entries = Entries(self.conflicts, view, revisions)
         bringing_back = BringingBack(local, view, self._contents, self.quota, now_ns)
         self.history = History(view, past, revisions, bringing_back, services.publisher)
+        self.undeleting = Undeleting(view, mutations, past, services.publisher, now_ns)
         now = RevisionTree(view, self._names, self._directories, past=past, revisions=revisions)
         tree: dict[bytes, virtual.Item] = {name: _text(name, provider) for name, provider in drive.files.items()}
         tree[ENTRIES] = self.conflict_entries.directory
         tree[revision_tree.NAME] = now.directory(drive.root)
         tree[past_tree.NAME] = PastTree(past, revisions, drive.root, now_ns).directory
+        tree[trash_tree.NAME] = TrashTree(past, revisions, now_ns).directory
         self._virtual = virtual.Virtual(virtual.fixed(virtual.NAME, tree), revisions, self._files.open, now_ns())
         self._status_of = drive.status_of
         computed = {

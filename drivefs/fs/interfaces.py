@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from drivefs.protocol.changes import Unlink
-from drivefs.protocol.history import MomentReply, RevisionsReply
+from drivefs.protocol.history import MomentReply, RevisionsReply, TrashReply, TrashRequest
 from drivefs.protocol.ids import BlockId, InodeId, RevisionNumber, Seq, WorkspaceId
 from drivefs.protocol.messages import ListReply
 from drivefs.protocol.model import InodeState
@@ -58,6 +58,10 @@ class Past(Protocol):
 
     async def keep(self, inode: InodeId, revision: RevisionNumber, *, is_kept: bool) -> None:
         """Mark a revision to be kept for good, or take the mark away."""
+        ...
+
+    async def trash(self, request: TrashRequest) -> TrashReply:
+        """One page of what was removed, the latest first."""
         ...
 
     async def moment(self, time_ns: int) -> MomentReply:

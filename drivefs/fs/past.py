@@ -3,18 +3,20 @@
 Owns the deadline and what an error means here: that there is no such thing, or that it cannot be found out now.
 """
 
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from typing import TypeVar
 
 import trio
 
 from drivefs.fs import errors, interfaces
 from drivefs.protocol.errors import Code
-from drivefs.protocol.history import RevisionInfo
+from drivefs.protocol.history import RevisionInfo, TrashEntry, TrashPlace, TrashRequest
 from drivefs.protocol.ids import NO_REVISION, InodeId, RevisionNumber, Seq
 from drivefs.protocol.messages import MAX_PAGE_ENTRIES, Entry
 from drivefs.protocol.model import InodeState
 from drivefs.remote.errors import Refused, RemoteError
+
+PAGE_REMOVED = 500
 
 T = TypeVar("T")
 
@@ -59,6 +61,17 @@ class Past:
         if not reply.seq:
             raise errors.NotFound
         return reply.seq
+
+    async def removed(self, parent: InodeId, name: bytes = b"") -> AsyncGenerator[list[TrashEntry], None]:
+        """What was removed from a directory, or (`NO_INODE`) from all that are there, the latest first, by pages."""
+        after: TrashPlace | None = None
+        while True:
+            request = TrashRequest(parent=parent, name=name, after=after, limit=PAGE_REMOVED)
+            reply = await self._answer(self._source.trash(request))
+            yield reply.entries
+            if not reply.more:
+                return
+            after = reply.entries[-1].place
 
     async def inode(self, inode: InodeId, seq: Seq) -> InodeState:
         """An inode as it was at a seq."""

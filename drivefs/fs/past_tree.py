@@ -5,6 +5,7 @@ never change, so the latest ones are kept.
 """
 
 import os
+from collections.abc import Hashable
 from functools import partial
 
 from drivefs.fs import errors, virtual
@@ -59,10 +60,7 @@ class PastTree:
         if state.kind is InodeKind.DIRECTORY:
             find, names = partial(self._find, seq, state.inode), partial(self._names, seq, state.inode)
             return virtual.Directory(key, find, names, like=state)
-        if state.kind is InodeKind.FILE:
-            which = Which(state.inode, state.revision, in_history=False)
-            return virtual.Revision(key, which, lambda: state, self._revisions, virtual.Known(state.size, state.blocks))
-        return virtual.Other(key, state)
+        return content_of(key, state, self._revisions)
 
     async def _names(self, seq: Seq, directory: InodeId) -> virtual.Children:
         listing = self._listings.pop((seq, directory), None)
@@ -85,3 +83,11 @@ class PastTree:
         else:
             state = listing.get(name)
         return None if state is None else self._item(seq, state)
+
+
+def content_of(key: Hashable, state: InodeState, revisions: Revisions) -> virtual.Item:
+    """Anything but a directory as it was in a state."""
+    if state.kind is not InodeKind.FILE:
+        return virtual.Other(key, state)
+    which = Which(state.inode, state.revision, in_history=False)
+    return virtual.Revision(key, which, lambda: state, revisions, virtual.Known(state.size, state.blocks))

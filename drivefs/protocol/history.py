@@ -1,12 +1,15 @@
-"""Requests and replies about the past: revisions of a file, moments of the drive; as `messages` are.
+"""Requests and replies about the past: revisions of a file, moments of the drive, the trash; as `messages` are.
 
 Owns shapes and their bounds.
 """
 
 from typing import Annotated
 
+from msgspec import Meta
+
 from drivefs.protocol.ids import InodeId, RevisionNumber, Seq
 from drivefs.protocol.messages import BOUND, Count, Message, Page
+from drivefs.protocol.model import InodeState
 
 
 class RevisionInfo(Message, kw_only=True):
@@ -59,3 +62,46 @@ class MomentReply(Message, kw_only=True):
 
     seq: Seq = Seq(0)
     time_ns: int = 0
+
+
+class TrashPlace(Message, kw_only=True):
+    """Where something was, and the commit that removed it."""
+
+    seq: Annotated[Seq, BOUND]
+    parent: Annotated[InodeId, BOUND]
+    name: Annotated[bytes, Meta(min_length=1, max_length=255)]
+
+
+class TrashRequest(Message, kw_only=True):
+    """What was removed and is kept, the latest removals first, `limit` of those behind `after`.
+
+    With `parent`, what was removed from that directory, which may have been removed itself; else what was removed from
+    directories that are there. With `name` too, only what had that name there.
+    """
+
+    parent: Annotated[InodeId, BOUND] = InodeId(0)
+    name: Annotated[bytes, Meta(max_length=255)] = b""
+    after: TrashPlace | None = None
+    limit: Page = 1000
+
+
+class TrashEntry(Message, kw_only=True):
+    """One thing in the trash: its state, where it was, and when, on which device and by whom it was removed.
+
+    `path` is that of the directory, empty for the root, and None where the directory has been removed itself.
+    """
+
+    inode: InodeState
+    place: TrashPlace
+    time_ns: int
+    path: bytes | None = None
+    device: str = ""
+    user: str = ""
+
+
+class TrashReply(Message, kw_only=True):
+    """`more`: there are others behind the last. After `keep_seconds` what was removed goes for good."""
+
+    entries: list[TrashEntry]
+    keep_seconds: int
+    more: bool = False

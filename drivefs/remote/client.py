@@ -146,6 +146,10 @@ class Remote:
         """Mark a revision to be kept for good, or take the mark away."""
         await self._exchange(Exchange(routes.KEEP.format(workspace=workspace), (wire.encode(request),)), QUICK)
 
+    async def trash(self, workspace: WorkspaceId, request: history.TrashRequest) -> history.TrashReply:
+        """One page of what was removed."""
+        return await self._call(routes.TRASH.format(workspace=workspace), request, history.TrashReply)
+
     async def moment(self, workspace: WorkspaceId, request: history.MomentRequest) -> history.MomentReply:
         """Where the drive stood at a time."""
         return await self._call(routes.MOMENT.format(workspace=workspace), request, history.MomentReply)

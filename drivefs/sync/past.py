@@ -38,6 +38,10 @@ class Past:
         request = history.KeepRequest(inode=inode, revision=revision, is_kept=is_kept)
         await self._asked(partial(self._remote.keep, self._workspace, request))
 
+    async def trash(self, request: history.TrashRequest) -> history.TrashReply:
+        """One page of what was removed."""
+        return await self._asked(partial(self._remote.trash, self._workspace, request))
+
     async def moment(self, time_ns: int) -> history.MomentReply:
         """Where the drive stood at a time."""
         return await self._asked(partial(self._remote.moment, self._workspace, history.MomentRequest(time_ns=time_ns)))

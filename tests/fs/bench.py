@@ -22,7 +22,7 @@ from drivefs.fs.snapshots import Snapshot
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.changes import Mutation, Store
 from drivefs.protocol.errors import Code, ProtocolError
-from drivefs.protocol.history import MomentReply, RevisionInfo, RevisionsReply
+from drivefs.protocol.history import MomentReply, RevisionInfo, RevisionsReply, TrashEntry, TrashReply, TrashRequest
 from drivefs.protocol.ids import (
     BlockId,
     CommitId,
@@ -142,6 +142,7 @@ class Past:
         self.moments: list[MomentReply] = []
         self.kept: list[tuple[InodeId, RevisionNumber, bool]] = []
         self.asked: list[str] = []
+        self.removed: list[TrashEntry] = []
 
     async def _asked(self, what: str) -> None:
         self.asked.append(what)
@@ -161,6 +162,11 @@ class Past:
     async def keep(self, inode: InodeId, revision: RevisionNumber, *, is_kept: bool) -> None:
         await self._asked("keep")
         self.kept.append((inode, revision, is_kept))
+
+    async def trash(self, request: TrashRequest) -> TrashReply:
+        await self._asked("trash")
+        found = [each for each in self.removed if each.place.parent == request.parent or not request.parent]
+        return TrashReply(entries=found, keep_seconds=1)
 
     async def moment(self, time_ns: int) -> MomentReply:
         await self._asked("moment")

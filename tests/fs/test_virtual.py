@@ -31,6 +31,7 @@ def test_it_is_not_listed_at_the_root(bench: FsBench) -> None:
         b"conflicts",
         b"revisions",
         b"at",
+        b"trash",
     ]
     bench.fs.release_directory(number)
 

@@ -155,3 +155,46 @@ def test_the_whole_tree_as_it_was_is_there_for_ordinary_tools(
     for nothing in ("1999-01-01", "not a time", "1950-01-01T00:00:00Z"):
         with pytest.raises(FileNotFoundError):
             os.stat(shared_device.mountpoint / ".drivefs/at" / nothing)
+
+
+def trash(device: Device, place: Path) -> list[dict[str, Any]]:
+    """What was removed below a directory."""
+    found: list[dict[str, Any]] = json.loads(device.run("trash", "list", str(device.mountpoint), "--json"))
+    return [each for each in found if Path(each["path"]).is_relative_to(place)]
+
+
+def test_what_was_removed_is_listed_readable_and_comes_back(shared_device: Device, place: Path, tmp_path: Path) -> None:
+    """[trash] [trash-files] [trash-restore]"""
+    tree = place / "tree"
+    (tree / "sub/empty").mkdir(parents=True)
+    note = written(shared_device, tree / "note.txt")
+    write_file(tree / "sub/large", os.urandom(300_000))
+    os.symlink("note.txt", tree / "link")
+    (tree / "sub").chmod(0o750)
+    before, history_before = snapshot(tree), listed(shared_device, note)
+    shutil.copytree(tree, tmp_path / "copy", symlinks=True)
+    shutil.rmtree(tree)
+    (entry,) = trash(shared_device, place)
+    assert (entry["path"], entry["kind"]) == (str(tree), "directory")
+    assert (entry["device"], entry["user"]) == (shared_device.name, "ada")
+    shown = shared_device.mountpoint / ".drivefs/trash/tree"
+    assert subprocess.run(["diff", "-r", "--no-dereference", shown, tmp_path / "copy"], check=False).returncode == 0
+    with pytest.raises(PermissionError):
+        (shown / "note.txt").unlink()
+    told = json.loads(shared_device.run("trash", "restore", str(tree), "--json"))
+    assert told == [{"path": str(tree), "files": 3}]
+    assert snapshot(tree) == before
+    assert listed(shared_device, note) == history_before
+    assert trash(shared_device, place) == []
+    # A name that something else has by now stays with that; what lies deep in a removed tree can come back alone.
+    note.unlink()
+    write_file(note, b"another")
+    shared_device.run("trash", "restore", str(note))
+    assert (note.read_bytes(), (tree / "note (restored).txt").read_bytes()) == (b"another", CONTENTS[2])
+    shutil.rmtree(tree)
+    shared_device.run("trash", "restore", str(tree / "sub/large"))
+    assert os.listdir(tree / "sub") == ["large"]
+    done = shared_device.command("trash", "restore", str(place / "never"))
+    assert (done.returncode, done.stdout) == (ExitCode.FAILED, "")
+    assert "not in the trash" in done.stderr
+    assert shared_device.command("trash", "restore").returncode == ExitCode.USAGE

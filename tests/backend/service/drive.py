@@ -28,6 +28,7 @@ from backend.service.ground import Ground, Limits
 from backend.service.listing import Listing
 from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
+from backend.service.trash import Trash
 from backend.service.workspaces import Home
 from drivefs.protocol import messages
 from drivefs.protocol.changes import (
@@ -114,6 +115,7 @@ class Drive:
     changes: Changes
     sessions: Sessions
     revisions: Revisions
+    trash: Trash
     device_count: int = 0
 
     @property
@@ -375,7 +377,7 @@ async def reopen_drive(path: Path, limits: Limits = LIMITS) -> Drive:
     ground = Ground(database, store, InProcessHub(), offload, clock, random, limits)
     user = UserId(7)
     home = await database.write(find_or_make_home, user, clock(), random)
-    services = (Commits(ground), Listing(ground), Changes(ground), Sessions(ground), Revisions(ground))
+    services = (Commits(ground), Listing(ground), Changes(ground), Sessions(ground), Revisions(ground), Trash(ground))
     return Drive(ground, home, user, clock, *services)
 
 

@@ -1,0 +1,108 @@
+"""The trash: what was removed and is kept for a time, where it was, and who removed it.
+
+Owns the listing. What lies in the trash is a closed dentry that is marked so by the commit that removed it (`writing`);
+bringing it back is an ordinary `restore` of its inode, which takes the mark away. Invariant: a member sees what was
+removed from the workspace, and nothing of others in the same account.
+"""
+
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, select, tuple_
+
+from backend.metadata import schema
+from backend.metadata.schema import Trash as Mark
+from backend.service import history, workspaces
+from backend.service.caller import Caller
+from backend.service.ground import Ground
+from backend.service.workspaces import Access
+from drivefs.protocol.history import TrashEntry, TrashPlace, TrashReply, TrashRequest
+from drivefs.protocol.ids import InodeId, WorkspaceId
+
+MAX_DEPTH = 4096
+"""More directories than any path has."""
+NS_PER_SECOND = 10**9
+
+
+class Trash:
+    """Tells what lies in the trash of all workspaces."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+
+    async def list(self, caller: Caller, workspace: WorkspaceId, request: TrashRequest) -> TrashReply:
+        """One page of what was removed, the latest first.
+
+        Raises:
+            ProtocolError: `not_found`: no such drive.
+        """
+        return await self._ground.database.read(self._list, caller, workspace, request)
+
+    def _list(
+        self, connection: Connection, caller: Caller, workspace: WorkspaceId, request: TrashRequest
+    ) -> TrashReply:
+        access = workspaces.require(connection, caller.user, workspace)
+        keep_seconds = self._ground.limits.trash_seconds
+        oldest_ns = self._ground.now_ns() - keep_seconds * NS_PER_SECOND
+        statement = _held(access, request).where(schema.commits.c.time_ns > oldest_ns)
+        rows = connection.execute(statement.limit(request.limit + 1)).all()
+        page = rows[: request.limit]
+        states = history.inodes_at(connection, access, {row.inode for row in page}, access.head_seq)
+        paths = _Paths(connection, access)
+        entries = [
+            TrashEntry(
+                inode=states[row.inode],
+                place=TrashPlace(seq=row.to_seq, parent=row.parent, name=row.name),
+                time_ns=row.time_ns,
+                path=paths.of(row.parent),
+                device=row.device_name or "",
+                user=row.user_name or "",
+            )
+            for row in page
+        ]
+        return TrashReply(entries=entries, keep_seconds=keep_seconds, more=len(rows) > len(page))
+
+
+def _held(access: Access, request: TrashRequest) -> Select[Any]:
+    v, i, c, d, u = schema.dentry_versions, schema.inodes, schema.commits, schema.devices, schema.users
+    commit = and_(c.c.account == v.c.account, c.c.workspace == access.workspace, c.c.seq == v.c.to_seq)
+    # By way of the directory, so that what another workspace of the account has lost is not seen.
+    directory = and_(i.c.account == v.c.account, i.c.inode == v.c.parent, i.c.workspace == access.workspace)
+    joined = v.join(i, directory).join(c, commit)
+    joined = joined.outerjoin(d, d.c.device == c.c.device).outerjoin(u, u.c.user == c.c.user)
+    names = (d.c.name.label("device_name"), u.c.name.label("user_name"))
+    statement = select(v.c.parent, v.c.name, v.c.inode, v.c.to_seq, c.c.time_ns, *names).select_from(joined)
+    statement = statement.where(v.c.account == access.account, v.c.trash == Mark.HELD)
+    statement = statement.where(v.c.parent == request.parent if request.parent else i.c.nlink > 0)
+    if request.name:
+        statement = statement.where(v.c.name == request.name)
+    key = (v.c.to_seq, v.c.parent, v.c.name)
+    if (after := request.after) is not None:
+        statement = statement.where(tuple_(*key) < (after.seq, after.parent, after.name))
+    return statement.order_by(*(column.desc() for column in key))
+
+
+class _Paths:
+    """The paths of directories, each found out once."""
+
+    def __init__(self, connection: Connection, access: Access) -> None:
+        self._connection = connection
+        self._access = access
+        self._known: dict[InodeId, bytes | None] = {access.root: b""}
+
+    def of(self, directory: InodeId) -> bytes | None:
+        """The path of a directory, from the root on; None: it is in no directory that is there."""
+        climbed: list[tuple[InodeId, bytes]] = []
+        d = schema.dentries.c
+        while directory not in self._known and len(climbed) < MAX_DEPTH:
+            here = (d.account == self._access.account, d.inode == directory)
+            row = self._connection.execute(select(d.parent, d.name).where(*here).limit(1)).one_or_none()
+            if row is None:
+                self._known[directory] = None
+                break
+            climbed.append((directory, row.name))
+            directory = row.parent
+        path = self._known.get(directory)
+        for inode, name in reversed(climbed):
+            path = None if path is None else path + b"/" + name if path else name
+            self._known[inode] = path
+        return path

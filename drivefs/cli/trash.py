@@ -1,0 +1,121 @@
+"""`drivefs trash`: what was removed and is still kept, and bringing it back. The mount does the work."""
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from drivefs.cli import drives, output
+from drivefs.cli.command import Command, add_json, add_profile, run_action
+from drivefs.cli.errors import CommandError
+from drivefs.cli.exit_codes import ExitCode
+from drivefs.protocol.times import iso_time
+
+ANSWER_SECONDS = 330.0
+"""The server may be slow, and what was removed just now is sent first."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = _action(actions, "list", "what was removed and can be brought back, the latest first")
+    listing.add_argument(
+        "mountpoint", nargs="?", metavar="MOUNTPOINT", help="the drive (default: the only one mounted)"
+    )
+    add_profile(listing)
+    listing.set_defaults(action=show)
+    restoring = _action(actions, "restore", "bring back what was at PATH, a directory with all that was in it")
+    restoring.add_argument("path", metavar="PATH", nargs="*", help="where it was; what was removed there last is meant")
+    restoring.add_argument("--id", metavar="ID", help="what the list (--json) calls by this id, instead of a path")
+    restoring.add_argument("--mountpoint", metavar="MOUNTPOINT", help="with --id: the drive (default: the only one)")
+    add_profile(restoring)
+    restoring.set_defaults(action=restore)
+
+
+def _action(actions: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    each: argparse.ArgumentParser = actions.add_parser(
+        name, help=summary, description=summary.capitalize() + ".", allow_abbrev=False
+    )
+    add_json(each)
+    return each
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """List it."""
+    drive = drives.choose(drives.places(), arguments.mountpoint, arguments.profile)
+    found = [fields(drive, each) for each in drive.call("trash", silence_seconds=ANSWER_SECONDS)]
+    if arguments.json:
+        output.print_json(found)
+        return ExitCode.OK
+    if not found:
+        print("the trash is empty")
+    for each in found:
+        is_directory = each["kind"] == "directory"
+        size = "directory" if is_directory else output.in_units(each["size"])
+        print(f"{output.time_in_words(each['time_ns'])}  {size:>9}  {each['device'] or '':<12}  {each['path']}")
+    return ExitCode.OK
+
+
+def fields(drive: drives.Drive, entry: dict[str, Any]) -> dict[str, Any]:
+    """One thing for programs; `path` is where it was."""
+    return {
+        "id": str(entry["id"]),
+        "path": None if entry["path"] is None else os.path.join(drive.mountpoint, os.fsdecode(entry["path"])),
+        "kind": entry["kind"],
+        "size": entry["size"],
+        "time": iso_time(entry["time_ns"]),
+        "device": entry["device"],
+        "user": entry["user"],
+        "time_ns": entry["time_ns"],
+    }
+
+
+def restore(arguments: argparse.Namespace) -> int:
+    """Bring back."""
+    where = drives.places()
+    if bool(arguments.path) == bool(arguments.id):
+        raise CommandError("name what to bring back: its PATH, or --id ID of drivefs trash list", ExitCode.USAGE)
+    if arguments.id:
+        if not arguments.id.isascii() or not arguments.id.isdigit():
+            raise CommandError(f"{arguments.id!r} is no id: drivefs trash list --json has them", ExitCode.USAGE)
+        drive = drives.choose(where, arguments.mountpoint, arguments.profile)
+        asked = [(drive, {"path": b"", "id": int(arguments.id)})]
+    else:
+        named = [drives.containing(where, path) for path in arguments.path]
+        asked = [(drive, {"path": path, "id": 0}) for drive, path in named]
+    done = []
+    for drive, question in asked:
+        told = drive.call("trash_restore", question, _progress, silence_seconds=ANSWER_SECONDS)
+        done.append(_restored(drive, told))
+        if not arguments.json:
+            count = "" if told["files"] == 1 else f" ({output.count_of(told['files'], 'file')})"
+            print(f"{done[-1]['path']} is back{count}")
+    if arguments.json:
+        output.print_json(done)
+    return ExitCode.OK
+
+
+def _progress(told: dict[str, Any]) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{output.count_of(told['files'], 'file')} so far ", end="", file=sys.stderr, flush=True)
+
+
+def _restored(drive: drives.Drive, told: dict[str, Any]) -> dict[str, Any]:
+    path = told["path"] if told["path"] is not None else told["name"]
+    return {"path": os.path.join(drive.mountpoint, os.fsdecode(path)), "files": told["files"]}
+
+
+COMMAND = Command(
+    name="trash",
+    summary="what was removed: list it, and bring it back",
+    description="What is removed on any device keeps its content and its history for 30 days (a setting of the "
+    "server). List it, and bring it back: a file, or a directory with all that was removed together with it, where it "
+    "was. If something else has the name by now, it comes back beside that, as 'NAME (restored)'. .drivefs/trash at "
+    "the root of the drive has what can be brought back as files to be read.",
+    examples="  drivefs trash list\n"
+    "  drivefs trash restore ~/Drive/papers\n"
+    "  drivefs trash restore ~/Drive/papers/one.odt ~/Drive/papers/two.odt\n"
+    "  drivefs trash list --json",
+    add_arguments=add_arguments,
+    run=run_action,
+)

@@ -1,0 +1,163 @@
+"""What a mount answers to `drivefs trash`: what was removed and is kept, and bringing it back.
+
+Owns the shape of the answers, how a path leads to something removed, and the wait for removals that the backend has not
+heard of yet. Bringing back is made of ordinary changes: it reaches the other devices like any other.
+"""
+
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+import trio
+
+from cache.workspace import LocalState
+from drivefs.control.errors import Refused
+from drivefs.control.paths import inode_at, shown
+from drivefs.control.server import Handler, Report
+from drivefs.fs import errors
+from drivefs.fs.filesystem import FileSystem
+from drivefs.fs.view import Name
+from drivefs.protocol.history import TrashEntry
+from drivefs.protocol.ids import NO_INODE, InodeId
+from drivefs.sync.connection import Connection
+from drivefs.sync.contents import Invalidator
+
+SENT_SECONDS = 5.0
+LOOK_SECONDS = 0.02
+
+
+class TrashCan:
+    """The handlers of one mount; the kernel hears of what is changed behind its back."""
+
+    def __init__(
+        self, filesystem: FileSystem, kernel: Invalidator, *, local: LocalState, connection: Connection
+    ) -> None:
+        self._fs = filesystem
+        self._kernel = kernel
+        self._journal = local.journal
+        self._connection = connection
+
+    def table(self) -> dict[str, Handler]:
+        """The commands."""
+        return {"trash": self.show, "trash_restore": self.restore}
+
+    async def show(self, arguments: dict[str, Any], report: Report) -> list[dict[str, Any]]:
+        """What was removed from directories that are there, the latest first."""
+        await self._sent()
+        with _refusing(b"the trash"):
+            return [_fields(each) async for each in self._all(NO_INODE)]
+
+    async def restore(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+        """Bring back what was last removed at `path`, or what has the id `id`, with all that was in it.
+
+        Its directories come back where they were removed too. `path` of the answer is where it is now.
+        """
+        await self._sent()
+        path: bytes = arguments["path"]
+        with _refusing(path):
+            by_id: int = arguments["id"]
+            parent, entries = await (self._by_id(by_id) if by_id else self._way(path))
+            for directory in entries[:-1]:
+                place = await self._free(parent, directory)
+                self._fs.undeleting.bring_back_alone(directory, place)
+                self._tell_kernel(place)
+                parent = directory.inode.inode
+            place = await self._free(parent, entries[-1])
+
+            async def progress(count: int) -> None:
+                await report({"files": count})
+
+            count = await self._fs.undeleting.bring_back(entries[-1], place, progress)
+        self._tell_kernel(place)
+        await self._journal.log_barrier()
+        return {"path": self._fs.conflicts.path(place), "name": place[1], "files": count, "original": path}
+
+    def _tell_kernel(self, place: Name) -> None:
+        self._kernel.entry(*place)
+        self._kernel.inode(place[0], content=False)
+
+    async def _all(self, parent: InodeId, name: bytes = b"") -> Any:
+        async with aclosing(self._fs.history.past.removed(parent, name)) as pages:
+            async for page in pages:
+                for entry in page:
+                    yield entry
+
+    async def _by_id(self, inode: int) -> tuple[InodeId, list[TrashEntry]]:
+        async for entry in self._all(NO_INODE):
+            if entry.inode.inode == inode:
+                return await inode_at(self._fs, entry.path or b""), [entry]
+        raise errors.NotFound
+
+    async def _way(self, path: bytes) -> tuple[InodeId, list[TrashEntry]]:
+        """The last directory that is there on the way to something removed, and what was removed from there on."""
+        names = list(filter(None, path.split(b"/")))
+        if not names:
+            raise errors.NotFound
+        parent, removed = self._fs.root, list[TrashEntry]()
+        for name in names[:-1]:
+            state = None if removed else await self._fs.lookup(parent, name)
+            if state is None:
+                removed.append(await self._latest(parent, name))
+                parent = removed[-1].inode.inode
+            else:
+                parent = state.inode
+        removed.append(await self._latest(parent, names[-1]))
+        return removed[0].place.parent, removed
+
+    async def _latest(self, parent: InodeId, name: bytes) -> TrashEntry:
+        async for entry in self._all(parent, name):
+            found: TrashEntry = entry
+            return found
+        raise errors.NotFound
+
+    async def _free(self, parent: InodeId, entry: TrashEntry) -> Name:
+        """The name that something gets again; its removal elsewhere is waited for where it is not known here yet."""
+        place = (parent, entry.place.name)
+        with trio.move_on_after(SENT_SECONDS):
+            while True:
+                try:
+                    await self._fs.lookup(*place)
+                except errors.NotFound:
+                    break
+                if self._fs.leads_to(*place) != entry.inode.inode:
+                    break
+                await trio.sleep(LOOK_SECONDS)
+        return self._fs.undeleting.free_name(place)
+
+    async def _sent(self) -> None:
+        """Wait a moment for what was removed just now to be known to the backend."""
+        with trio.move_on_after(SENT_SECONDS):
+            while self._connection.reach.online:
+                if not self._journal.pending_count:
+                    return
+                await trio.sleep(LOOK_SECONDS)
+
+
+def _fields(entry: TrashEntry) -> dict[str, Any]:
+    path = None if entry.path is None else b"/".join(filter(None, (entry.path, entry.place.name)))
+    return {
+        "id": entry.inode.inode,
+        "path": path,
+        "kind": entry.inode.kind.name.lower(),
+        "size": entry.inode.size,
+        "time_ns": entry.time_ns,
+        "device": entry.device or None,
+        "user": entry.user or None,
+    }
+
+
+@contextmanager
+def _refusing(path: bytes) -> Iterator[None]:
+    """Say what the errors of the file system mean here."""
+    what = shown(path)
+    try:
+        yield
+    except errors.NotFound as error:
+        raise Refused(
+            "not_found", f"{what} is not in the trash, or was removed too long ago. drivefs trash list shows what is"
+        ) from error
+    except errors.Unavailable as error:
+        raise Refused("unavailable", f"the server, which has the trash, cannot be asked now: {error}") from error
+    except errors.FileSystemError as error:
+        kind = type(error).__name__
+        raise Refused("failed", f"{what} was not brought back: {kind} ({error.errno}) {error}".rstrip()) from error
