@@ -10,7 +10,7 @@ from drivefs.protocol.ground import NowNs, Offload, RandomBytes
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the deployment allows each account that has no limits of its own, and how long pins, feeds and trash live."""
+    """What the deployment allows each account that has no limits of its own, and how long what may go is kept."""
 
     quota_bytes: int = 10 * 2**30
     file_bytes: int = 10 * 10**9
