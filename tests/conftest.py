@@ -31,6 +31,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--crash-rounds", type=int, default=3, metavar="N", help="kill -9 of the crash loop (default: 3)")
     group.addoption("--crash-seed", type=int, default=1, metavar="S", help="seed of the crash loop (default: 1)")
     group.addoption("--hostile-requests", default="600", metavar="N[-M]", help="hostile requests (default: 600)")
+    group.addoption(
+        "--any-calls", type=int, default=0, metavar="N", help="long runs beside ext4 (default: 8 short ones)"
+    )
     group.addoption("--long", action="store_true", help="also run the tests of several devices that take minutes")
 
 

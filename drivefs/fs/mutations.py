@@ -2,7 +2,8 @@
 
 Owns the coalescing done at the moment of a change: attribute changes merge into an unsent one of the same inode, or
 into its unsent creation, when nothing about the inode was appended after that; what was created and removed again
-before it was sent leaves nothing. Everything else is the planner's.
+before it was sent leaves nothing; the steps of a save by exchange, or by moving the old file aside, are what they are
+meant as. Everything else is the planner's.
 
 Invariant: only the last mutation about an inode is ever changed, and only one that was not sent.
 """
@@ -12,12 +13,12 @@ from itertools import islice
 
 import msgspec
 
-from cache.effects import subjects
+from cache.effects import entries, subjects
 from cache.journal import Journal, RowState
 from cache.overlay import MISSING
 from drivefs.fs.interfaces import Deletions
 from drivefs.fs.view import View
-from drivefs.protocol.changes import Create, Mutation, SetAttributes, SetXattr, Unlink
+from drivefs.protocol.changes import Create, Exchange, Mutation, Rename, SetAttributes, SetXattr, Unlink
 from drivefs.protocol.ids import NO_INODE, InodeId, OpNumber
 from drivefs.protocol.model import InodeKind, InodeState
 
@@ -41,6 +42,8 @@ class Mutations:
         self.deletions: Deletions | None = None
         self._transient: dict[InodeId, None] = {}
         """Inodes made under a name of which nothing else is known, and that still have this one name only."""
+        self._aside: dict[InodeId, OpNumber] = {}
+        """Inodes that were moved to such a name in the same directory, and the mutations that did it."""
 
     def admit(self) -> None:
         """Refuse a change that there is no room for, before anything is accepted.
@@ -70,6 +73,7 @@ class Mutations:
         """Inodes have new ids: nothing that comes now merges into what came before."""
         self._recent.clear()
         self._transient.clear()
+        self._aside.clear()
 
     def removed(self, change: Unlink, *, is_directory: bool) -> None:
         """A removal is in the journal; called when its transaction is over."""
@@ -84,9 +88,15 @@ class Mutations:
     def _forget_recent(self) -> None:
         self._recent.clear()
 
-    def storing(self, inode: InodeId) -> None:
-        """A store of an inode is in the journal: nothing that comes now may merge into what came before it."""
+    def storing(self, inode: InodeId, *, is_first: bool) -> None:
+        """A store of an inode goes into the journal: nothing that comes now may merge into what came before it.
+
+        A file's first one is sent with its creation, ahead of what was set in between, and carries the time itself.
+        """
         self._recent.pop(inode, None)
+        for row in self._journal.touching(inode) if is_first else ():
+            if isinstance(row.mutation, SetAttributes) and row.mutation.mtime_ns is not None:
+                self._journal.replace_unsent(msgspec.structs.replace(row.mutation, mtime_ns=None))
 
     def next_op(self) -> OpNumber:
         """A number for a mutation."""
@@ -124,6 +134,42 @@ class Mutations:
             self._journal.remove(row.n)
         return True
 
+    def moved(self, change: Rename, *, is_aside: bool) -> None:
+        """A name was moved; `is_aside`: within its directory, to one of which nothing else is known."""
+        self.named_otherwise(change.inode)
+        self._aside.pop(change.inode, None)
+        if is_aside and not change.replaced:
+            self._aside[change.inode] = change.n
+            if len(self._aside) > MAX_TRANSIENT:
+                self._aside = dict(islice(self._aside.items(), MAX_TRANSIENT // 2, None))
+
+    def end_save(self, change: Unlink) -> Rename | Unlink | None:
+        """Take a removal together with the unsent move before it, if a program saved a file by the two.
+
+        What was exchanged with a new file was replaced by it; what was moved aside for one was removed. As one
+        mutation, with the number of the move, it is made on the content that was replaced: what another device has
+        written to it meanwhile is noticed. None: the removal is a change of its own.
+        """
+        last = self._journal.touching(change.inode)[-1:]
+        if not last or last[0].state is not RowState.PENDING:
+            return None
+        merged = self._without_step(last[0].mutation, change)
+        return merged if merged is not None and self._journal.replace_unsent(merged) else None
+
+    def _without_step(self, move: Mutation, change: Unlink) -> Rename | Unlink | None:
+        place = (change.parent, change.name)
+        if isinstance(move, Exchange):
+            if InodeKind.DIRECTORY in {self._view.inode(inode).kind for inode in subjects(move)}:
+                return None
+            return _as_rename(move, change) if place in entries(move) else None
+        if not isinstance(move, Rename) or self._aside.get(change.inode) != move.n:
+            return None
+        if self._view.inode(change.inode).kind is InodeKind.DIRECTORY:
+            return None
+        if not self._view.named(move.parent, move.name) or self._view.replica.dentry(*place) not in (None, MISSING):
+            return None
+        return msgspec.structs.replace(change, n=move.n, name=move.name)
+
     def set_attributes(self, change: SetAttributes) -> OpNumber:
         """Append a change of attributes, or merge it into the last mutation about its inode."""
         last = self._recent.get(change.inode)
@@ -142,6 +188,24 @@ class Mutations:
 def _is_own_affair(mutation: Mutation) -> bool:
     """Whether a mutation concerns nothing but one inode and its first name."""
     return isinstance(mutation, Create | SetAttributes | SetXattr)
+
+
+def _as_rename(exchange: Exchange, removal: Unlink) -> Rename:
+    """An exchange of which one side is removed: the other one takes its name."""
+    moved, old, new = exchange.inode, (exchange.parent, exchange.name), (exchange.other_parent, exchange.other_name)
+    if removal.inode == exchange.inode:
+        moved, old, new = exchange.other, new, old
+    return Rename(
+        n=exchange.n,
+        time_ns=removal.time_ns,
+        parent=old[0],
+        name=old[1],
+        new_parent=new[0],
+        new_name=new[1],
+        inode=moved,
+        replaced=removal.inode,
+        base=removal.base,
+    )
 
 
 def _merged(last: Mutation, change: SetAttributes) -> Mutation | None:

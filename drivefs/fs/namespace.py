@@ -266,17 +266,32 @@ class Namespace:
                 base=base_of(state),
             )
             has_vanished = self._mutations.vanish(state, parent, name)
+            saved = None if has_vanished else self._mutations.end_save(change)
             if has_vanished:
                 self._mutations.tell(change)
                 self._show_vanished(state, change)
+            elif saved is not None:
+                self._mutations.tell(change)
+                self._show_saved(state, change, saved)
             else:
                 self._mutations.append(change)
                 self._view.put_name(parent, name, NO_INODE, change.n)
                 self._drop_name(state, change)
                 self._touch_directory(parent, change, subdirectories=-1 if is_directory else 0)
-        if not has_vanished:
+        if not has_vanished and saved is None:
             self._mutations.removed(change, is_directory=is_directory)
         self._publisher.changed()
+
+    def _show_saved(self, state: InodeState, change: Unlink, saved: Rename | Unlink) -> None:
+        """The removal belongs to the mutation that replaced a file; what was aside never had that name."""
+        if isinstance(saved, Rename):
+            self._view.put_name(change.parent, change.name, NO_INODE, saved.n)
+        else:
+            self._view.drop_name(change.parent, change.name)
+        self._drop_name(state, saved)
+        directory = self._view.draft_of(change.parent)
+        directory.mtime_ns = directory.ctime_ns = change.time_ns
+        self._view.put_inode(directory)
 
     def _show_vanished(self, state: InodeState, change: Unlink) -> None:
         """Nobody else ever hears of this inode: the databases have nothing of it, only what uses it here goes on.
@@ -352,6 +367,7 @@ class Namespace:
         return True
 
     def _move(self, source: Name, target: Name, moved: InodeState, replaced: InodeState | None) -> None:
+        is_aside = source[0] == target[0] and self._view.is_unknown(*target)
         with self._view.change():
             self._mutations.taking(*target, replaced.inode if replaced else NO_INODE)
             change = Rename(
@@ -378,7 +394,7 @@ class Namespace:
             else:
                 self._touch_directory(source[0], change, subdirectories=-leaves)
                 self._touch_directory(target[0], change, subdirectories=leaves - ends)
-        self._mutations.named_otherwise(moved.inode)
+        self._mutations.moved(change, is_aside=is_aside)
         self._view.seen_in(target[0], moved)
         self._publisher.changed()
 

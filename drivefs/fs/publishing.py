@@ -116,6 +116,7 @@ class Publishing:
     def storing(self, snapshot: Snapshot, op: OpNumber, blocks: bytes) -> bool:
         """Note, in the caller's transaction, that `op` is the `Store` of this snapshot, with the packed list `blocks`.
 
+        The snapshot gets the file's mtime as it is now: one that was set meanwhile stands before `op` in the journal.
         False if the inode has lost its last name, or the snapshot its meaning, in the meantime: append nothing then.
         """
         inode = snapshot.inode
@@ -128,8 +129,10 @@ class Publishing:
         content = self._contents.load(inode)
         if content.frozen != snapshot.record:
             self._contents.reload(content)
+        if content.last_record <= snapshot.record:
+            snapshot.mtime_ns = state.mtime_ns
         self._stored[inode] = blocks
-        self._mutations.storing(inode)
+        self._mutations.storing(inode, is_first=not state.revision)
         return True
 
     def frozen(self, inode: InodeId) -> tuple[Snapshot, bytes] | None:

@@ -183,6 +183,10 @@ class View:
         """Whether the overlay has nothing about a name, not even that it went."""
         return self._overlay.dentry(parent, name) is MISSING
 
+    def is_unknown(self, parent: InodeId, name: bytes) -> bool:
+        """Whether neither database has anything about a name."""
+        return self.is_untouched(parent, name) and self.replica.dentry(parent, name) in (None, MISSING)
+
     def has_own_names(self, directory: InodeId) -> bool:
         """Whether the overlay has anything about names in a directory."""
         return bool(self._overlay.children(directory))
@@ -308,6 +312,11 @@ class View:
         self._overlay.put_dentry(parent, name, inode, op)
         self.show_name(parent, name, inode)
         shrink(self._names, MAX_NAMES)
+
+    def drop_name(self, parent: InodeId, name: bytes) -> None:
+        """A name that own changes gave was never given, and leads to nothing; only inside `change()`."""
+        self._overlay.drop_dentry(parent, name)
+        self.show_name(parent, name, NO_INODE)
 
     def forget(self, inodes: Iterable[InodeId], names: Iterable[Name]) -> dict[InodeId, InodeState]:
         """Drop what is cached of these: the databases have something newer. Gives the states that were dropped."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Set
 
 import trio
 
-from cache.effects import entries, outcome
+from cache.effects import entries, outcome, subjects
 from cache.journal import Journal, JournalRow, RowState
 from drivefs.protocol.changes import FINAL, Base, Mutation, OpResult, Status, Store
 from drivefs.protocol.ids import Epoch, InodeId, OpNumber, RevisionNumber
@@ -180,10 +180,11 @@ class Committer:
         """Let go of what moves nothing; what gave the name before gives it again."""
         with self._journal.transaction():
             for row in idle:
-                earlier = [each for each in self._journal.touching(row.mutation.inode) if each.n < row.n]
-                given = [(*entry, each.n) for each in earlier for entry in outcome(each.mutation)]
+                about = filter(None, subjects(row.mutation))
+                earlier = [each for inode in about for each in self._journal.touching(inode) if each.n < row.n]
+                given = sorted((each.n, *entry) for each in earlier for entry in outcome(each.mutation))
                 self._journal.remove(row.n)
-                for parent, name, inode, op in given:
+                for op, parent, name, inode in given:
                     if (parent, name) in entries(row.mutation):
                         self._journal.overlay.put_dentry(parent, name, inode, op)
 

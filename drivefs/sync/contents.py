@@ -46,8 +46,9 @@ class Contents(Protocol):
     def storing(self, snapshot: Any, op: OpNumber, blocks: bytes) -> bool:
         """Note, in the caller's journal transaction, that `op` is the `Store` of what `snapshot` gave.
 
-        `blocks` is the packed block list of the whole content. False if the inode has lost its last name, or the
-        snapshot its meaning, in the meantime: append nothing then.
+        `blocks` is the packed block list of the whole content. The snapshot gets the time that was set of the file
+        since it was frozen, if it was not written since. False if the inode has lost its last name, or the snapshot
+        its meaning, in the meantime: append nothing then.
         """
         ...
 

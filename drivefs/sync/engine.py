@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import trio
 
-from cache.errors import Corrupt, DiskFull
+from cache.errors import Corrupt, DiskFull, OutOfIds
 from cache.workspace import LocalState
 from drivefs.protocol.changes import OpResult, Store
 from drivefs.protocol.ids import InodeId, OpNumber
@@ -256,7 +256,12 @@ class Engine:
         """Commit one batch; whether there was one to go."""
         session = self._parts.session
         async with session.undisturbed:
-            reply = await self._parts.committer.commit_next(session.epoch, urgent=urgent)
+            try:
+                reply = await self._parts.committer.commit_next(session.epoch, urgent=urgent)
+            except OutOfIds:
+                # A conflict copy needs one; nothing was changed, and it is tried again once there are more.
+                await session.refill_ids()
+                return True
         if reply is None:
             return False
         self._settled.set()

@@ -184,8 +184,13 @@ class Publisher:
         base_runs = [] if snapshot.is_over_past else cut_runs(list(snapshot.base_blocks))
         known = {run_id(run) for run in base_runs}
         ids = [run_id(run) for run in runs]
+        op = self._journal.next_op()
+        self.damaged.pop(snapshot.inode, None)
+        if not self._contents.storing(snapshot, op, pack_blocks(blocks)):
+            self._publications.arrived(snapshot.inode)
+            return NO_OP
         store = Store(
-            n=self._journal.next_op(),
+            n=op,
             time_ns=snapshot.ctime_ns,
             inode=snapshot.inode,
             base=snapshot.base,
@@ -194,12 +199,8 @@ class Publisher:
             new_runs=_unknown(runs, ids, known),
             mtime_ns=snapshot.mtime_ns,
         )
-        self.damaged.pop(snapshot.inode, None)
-        if self._contents.storing(snapshot, store.n, pack_blocks(blocks)):
-            self._journal.append(store)
-            return store.n
-        self._publications.arrived(snapshot.inode)
-        return NO_OP
+        self._journal.append(store)
+        return op
 
     async def resend(self, store: Store, result: OpResult) -> bool:
         """Send blocks again that the backend has lost since they were stored; False: their content is not here.

@@ -17,10 +17,8 @@ def places(mutation: Mutation) -> set[Place]:
 
 
 def moves_nothing(mutation: Mutation) -> bool:
-    """Whether a rename is to the name that it is from: the two directories in question were found to be one."""
-    if not isinstance(mutation, Rename):
-        return False
-    return (mutation.parent, mutation.name) == (mutation.new_parent, mutation.new_name)
+    """Whether a rename, or an exchange, is between a name and itself: two directories were found to be one."""
+    return isinstance(mutation, Rename | Exchange) and len(places(mutation)) == 1
 
 
 def target(mutation: Mutation) -> Place | None:

@@ -45,6 +45,21 @@ def test_a_store_says_the_mtime_that_was_set_last(bench: FsBench) -> None:
     assert snapshot.mtime_ns == 12345
 
 
+@pytest.mark.parametrize("is_written", [False, True])
+def test_time_that_is_set_while_the_content_is_sent_is_that_of_its_store(bench: FsBench, is_written: bool) -> None:
+    inode = bench.file(b"file", b"content")
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    before = snapshot.mtime_ns
+    bench.fs.set_attributes(inode, Wanted(mtime_ns=12345))
+    if is_written:
+        number = bench.open_file(inode)
+        bench.fs.write(number, 0, b"more")
+        bench.fs.release(number)
+    assert bench.store(snapshot) is not None
+    assert snapshot.mtime_ns == (before if is_written else 12345)
+
+
 def test_nothing_is_published_of_a_file_without_changes(bench: FsBench) -> None:
     inode = bench.file(b"empty")
     assert bench.freeze(inode) is None

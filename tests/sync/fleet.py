@@ -419,7 +419,12 @@ class Fleet:
                 break
         trees = [await device.tree() for device in self.devices]
         for device, tree in zip(self.devices, trees, strict=True):
-            assert tree == trees[0], f"{device.name} differs"
+            different = {
+                p: (trees[0].get(p, "-"), tree.get(p, "-"))
+                for p in tree.keys() | trees[0].keys()
+                if trees[0].get(p, 0) != tree.get(p, 0)
+            }
+            assert not different, f"{device.name} differs: {different}"
         return trees[0]
 
 

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
+from drivefs.fs.attributes import Wanted
 from tests.sync.fleet import Device, sailing
+from tests.sync.line import IN_THE_BACKGROUND
 
 pytestmark = pytest.mark.anyio
 
@@ -91,3 +94,34 @@ async def test_directory_removed_elsewhere_shows_what_was_put_into_it_here(tmp_p
         assert await second.tree() == {"e": None, "e/new": b"new"}
         tree = await fleet.settle()
         assert sorted(content for content in tree.values() if content) == [b"new"]
+
+
+async def test_time_that_is_set_while_the_content_is_on_its_way_is_what_all_show(tmp_path: Path) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.write("a", b"old")
+        await fleet.settle()
+        await first.write("a", b"new")
+        first.line.has_gates = True
+
+        async def publish() -> None:
+            IN_THE_BACKGROUND.set(True)
+            await first.publish()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(publish)
+            await wait_all_tasks_blocked()
+            first.fs.set_attributes((await first.known("a")).inode, Wanted(mtime_ns=7))
+            first.line.has_gates = False
+            first.line.let_pass(0)
+        await fleet.settle()
+        assert [(await device.known("a")).mtime_ns for device in (first, second)] == [7, 7]
+
+
+async def test_time_that_was_set_before_a_new_file_was_written_stays_in_the_past(tmp_path: Path) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.write("a", b"one")
+        first.fs.set_attributes((await first.known("a")).inode, Wanted(mtime_ns=7))
+        await first.edit("a", b"two")
+        written_ns = (await first.known("a")).mtime_ns
+        await fleet.settle()
+        assert [(await device.known("a")).mtime_ns for device in (first, second)] == [written_ns] * 2

@@ -59,6 +59,28 @@ def save(path: str, content: bytes) -> Change:
     return lambda device: device.save(path, content)
 
 
+def save_by_exchange(path: str, content: bytes) -> Change:
+    async def make(device: Device) -> None:
+        await device.write("new", content)
+        await device.exchange("new", path)
+        await device.unlink("new")
+
+    return make
+
+
+def save_aside(path: str, content: bytes) -> Change:
+    async def make(device: Device) -> None:
+        await device.rename(path, f"{path}~")
+        await device.write(path, content)
+        await device.unlink(f"{path}~")
+
+    return make
+
+
+def exchange(one: str, other: str) -> Change:
+    return lambda device: device.exchange(one, other)
+
+
 def unlink(path: str) -> Change:
     return lambda device: device.unlink(path)
 
@@ -97,6 +119,42 @@ async def test_edit_against_edit_keeps_the_first_under_the_name_and_the_later_be
         assert (mark.of, mark.name, mark.device) == ((await met.first.known("a.txt")).inode, b"a.txt", "second")
         assert mark.base_revision > 0
         assert await met.first.mark("a.txt") is None
+
+
+@pytest.mark.parametrize("one", [edit, save])
+@pytest.mark.parametrize("other", [save_by_exchange, save_aside])
+@pytest.mark.parametrize("is_swapped", [False, True])
+async def test_save_in_several_steps_against_an_edit_is_a_conflict_by_the_name(
+    tmp_path: Path,
+    one: Callable[[str, bytes], Change],
+    other: Callable[[str, bytes], Change],
+    is_swapped: bool,
+) -> None:
+    first, second = (other, one) if is_swapped else (one, other)
+    before = write("a.txt", b"old")
+    async with meeting(tmp_path, before, first("a.txt", b"one"), second("a.txt", b"two")) as met:
+        assert met.tree == {"a.txt": b"one", f"a{COPY}.txt": b"two"}
+        mark = await met.first.mark(f"a{COPY}.txt")
+        assert mark is not None
+        assert mark.name == b"a.txt"
+
+
+@pytest.mark.parametrize("way", [save_by_exchange, save_aside])
+async def test_saves_in_several_steps_leave_one_file_with_its_history(
+    tmp_path: Path, way: Callable[[str, bytes], Change]
+) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.write("a", b"old")
+        await first.mkdir("d")
+        await fleet.settle()
+        lineage = (await second.known("a")).lineage
+        for content in (b"one", b"two", b"three"):
+            await way("a", content)(first)
+        assert await first.tree() == {"a": b"three", "d": None}
+        await first.restart(keeps_cache=True)
+        assert await first.tree() == {"a": b"three", "d": None}
+        assert await fleet.settle() == {"a": b"three", "d": None}
+        assert (await second.known("a")).lineage == lineage
 
 
 @pytest.mark.parametrize("first", [edit, save, write])
@@ -204,6 +262,18 @@ async def test_file_moved_between_two_directories_that_turn_out_to_be_one_stays_
     second = all_of(mkdir("y"), rename("z/b", "y/b"))
     async with meeting(tmp_path, before, rename("z", "y"), second) as met:
         assert met.tree == {"y": None, "y/b": b"x"}
+        assert not met.second.committer.given_up
+
+
+@pytest.mark.parametrize("content", [b"x", b"y"])
+async def test_files_exchanged_between_two_directories_that_turn_out_to_be_one_are_both_there(
+    tmp_path: Path, content: bytes
+) -> None:
+    before = all_of(mkdir("z"), write("z/b", b"x"))
+    second = all_of(mkdir("y"), write("y/b", content), exchange("z/b", "y/b"))
+    async with meeting(tmp_path, before, rename("z", "y"), second) as met:
+        other = {} if content == b"x" else {f"y/b{COPY}": b"y"}
+        assert met.tree == {"y": None, "y/b": b"x"} | other
         assert not met.second.committer.given_up
 
 

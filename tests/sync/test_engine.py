@@ -7,17 +7,24 @@ import pytest
 import trio
 import trio.testing
 
+from cache.errors import OutOfIds
 from drivefs.protocol.ids import InodeId, OpNumber
+from drivefs.remote.errors import Offline
 from drivefs.sync.connection import Connection
 from drivefs.sync.engine import POLL_PAUSE_SECONDS, Engine
 from drivefs.sync.follower import POLL_SECONDS, Polled
 from drivefs.sync.publications import Publications
+from drivefs.sync.signal import Signal
 
 JITTER = 0.25
 NOTHING_NEW = Polled(has_moved=False, retry_seconds=0.0)
 
 
 async def nothing() -> None:
+    pass
+
+
+async def nothing_for(_seconds: float) -> None:
     pass
 
 
@@ -145,6 +152,33 @@ def test_without_a_server_nobody_waits_for_what_happened_during_a_standstill() -
     engine = followed.engine()
     trio.run(engine.catch_up)
     assert not followed.asked
+
+
+def test_ids_that_ran_out_are_asked_for_and_the_mount_goes_on() -> None:
+    followed, happened = Followed(), []
+    engine = followed.engine()
+
+    async def commit_next(epoch: int, *, urgent: bool) -> None:
+        if "asked for" not in happened:
+            raise OutOfIds
+        happened.append("committed")
+
+    async def refill_ids() -> None:
+        happened.append("refused" if not happened else "asked for")
+        if happened == ["refused"]:
+            raise Offline("not yet")
+
+    engine._parts.session = SimpleNamespace(undisturbed=trio.Lock(), epoch=1, refill_ids=refill_ids)
+    engine._parts.publications.journal_changed = Signal()
+    engine._parts.publications.lull, engine._parts.publications.give_way = nothing_for, nothing
+    engine._parts.committer.commit_next = commit_next
+
+    async def main() -> None:
+        with trio.move_on_after(300.0):
+            await engine.run()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert happened[:3] == ["refused", "asked for", "committed"]
 
 
 def test_whoever_waits_for_a_content_waits_for_it_under_its_new_id() -> None:
