@@ -10,7 +10,17 @@ from tests.simulation.profiles import PROFILES, sized
 from tests.simulation.voyage import sail
 
 SEEDS_TOGETHER = 5
-PARTS = {"quiet": 2, "network": 6, "crashes": 6, "server": 5, "disk": 3, "mixed": 8, "rollbacks": 3}
+PARTS = {
+    "quiet": 2,
+    "network": 6,
+    "crashes": 6,
+    "server": 5,
+    "disk": 3,
+    "mixed": 8,
+    "rollbacks": 3,
+    "cache": 3,
+    "alone": 2,
+}
 """How many times so many seeds are run of each profile."""
 
 
