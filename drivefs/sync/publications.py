@@ -36,6 +36,7 @@ MOST_TAKEN_ALONG = 100
 """So many mutations at most go before what goes ahead, because it may have come from them."""
 BURST_SECONDS = 0.3
 """A burst counts as going on for so long after its last change."""
+COMPANY_SECONDS = 5.0
 LONGEST_WAY_SECONDS = 0.4
 """So long at most, after it was made, what goes ahead of a burst keeps the background from beginning anything else."""
 LOOK_SECONDS = 0.005
@@ -60,7 +61,7 @@ class Publications:
         """Mutations to be committed ahead of a burst; `settled` takes them out."""
         self.urgent_changed = Signal()
         self._urgent_offered = Signal()
-        self._own_way_until = -math.inf
+        self._own_way_until = self._last_beside = -math.inf
         self._due: dict[InodeId, float] = {}
         self._again: dict[InodeId, float] = {}
         self._on_their_way: set[InodeId] = set()
@@ -84,6 +85,8 @@ class Publications:
         if not self._lanes.is_urgent(self._process, now):
             self._last_of_burst = now
             return False
+        if now < self._last_of_burst + BURST_SECONDS:
+            self._last_beside = now
         self._last_urgent = now
         return True
 
@@ -264,6 +267,11 @@ class Publications:
     def has_burst(self) -> bool:
         """Whether some process makes many changes, or did so just now."""
         return trio.current_time() < self._last_of_burst + BURST_SECONDS
+
+    @property
+    def has_company(self) -> bool:
+        """Whether something that goes ahead of a burst was made beside one lately: more of it may come."""
+        return trio.current_time() < self._last_beside + COMPANY_SECONDS
 
     async def wait_urgent(self, longest_seconds: float) -> None:
         """Wait until something urgent is offered or falls due, at most so long; cancellation changes nothing."""

@@ -10,6 +10,7 @@ from drivefs.protocol.ids import InodeId, OpNumber
 from drivefs.sync.lanes import PROCESS_CHANGES
 from drivefs.sync.publications import (
     BURST_LULL_SECONDS,
+    COMPANY_SECONDS,
     FIRST_LULL_SECONDS,
     LONGEST_LULL_SECONDS,
     LONGEST_WAY_SECONDS,
@@ -399,5 +400,23 @@ def test_what_is_urgent_is_due_sooner_and_committed_when_nothing_came_for_a_mome
         waiting.changed()
         await waiting.urgent_lull()
         assert trio.current_time() - before == pytest.approx(URGENT_SECONDS)
+
+    run(main)
+
+
+def test_who_saves_beside_a_burst_is_noticed_and_the_first_changes_of_a_burst_are_not() -> None:
+    async def main() -> None:
+        waiting = Publications()
+        waiting.acting(1)
+        for _ in range(2 * PROCESS_CHANGES):
+            waiting.changed()
+        assert waiting.has_burst
+        assert not waiting.has_company
+        waiting.acting(2)
+        waiting.closed(ONE)
+        assert waiting.has_company
+        await trio.sleep(COMPANY_SECONDS)
+        waiting.closed(ONE)
+        assert not waiting.has_company
 
     run(main)
