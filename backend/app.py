@@ -37,6 +37,8 @@ from backend.api.services import Lifecycle, Services
 from backend.api.sync import SyncApi
 from backend.blockstore import sealed
 from backend.blockstore.local import LocalStore
+from backend.blockstore.replicated import ReplicatedStore
+from backend.blockstore.store import ObjectStore
 from backend.config import Settings
 from backend.metadata.errors import MetadataError
 from backend.metadata.sqlite import Database
@@ -58,6 +60,7 @@ from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
 from backend.service.trash import Trash
 from backend.service.uploads import Uploads
+from drivefs.protocol.ground import Offload
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +85,7 @@ COPIED = (
     "no id is handed out twice. Devices that know more than this data send what they have of it."
 )
 LOCK_NAME = "lock"
+OWED_SECONDS = 30.0
 FIRST_TIDYING_SECONDS, TIDYING_SECONDS = 60.0, 6 * 3600.0
 
 
@@ -182,8 +186,7 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
     try:
         keys = AccountKeys(database, master, time.time_ns, os.urandom)
         await keys.verify_master()
-        store = LocalStore(settings.data / BLOCKS_NAME)
-        await offload(store.prepare)
+        store = await _open_store(settings, offload)
         await database.write(block_rows.establish_store, "local")
         if await database.write(marking.renew_if_copied, settings.data, path, os.urandom):
             log.warning("%s", COPIED)
@@ -206,6 +209,21 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
         await database.write(marking.mark, settings.data, path, os.urandom)
     finally:
         database.close()
+
+
+async def _open_store(settings: Settings, offload: Offload) -> ObjectStore:
+    own = LocalStore(settings.data / BLOCKS_NAME)
+    await offload(own.prepare)
+    if settings.mirror is None:
+        return own
+    mirror = LocalStore(settings.mirror / BLOCKS_NAME)
+    try:
+        await offload(mirror.prepare)
+    except OSError as error:
+        if settings.mirror_required:
+            raise CannotServe(f"The mirror {settings.mirror} cannot be written: {error.strerror}.") from error
+        log.warning("the mirror %s cannot be written (%s); blocks are copied when it can", settings.mirror, error)
+    return ReplicatedStore(own, mirror, needs_both=settings.mirror_required)
 
 
 async def restore(settings: Settings, source: Path, report: Progress, *, replaces: bool) -> tuple[Report, Path | None]:
@@ -246,6 +264,7 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
     """All services on one ground."""
     garbage = Garbage(ground)
     return Services(
+        ground=ground,
         database=ground.database,
         lifecycle=Lifecycle(ground.hub),
         accounts=Accounts(ground),
@@ -293,6 +312,8 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
             tasks.start_soon(control.serve, listener, services)
             tasks.start_soon(_keep_presence, services)
             tasks.start_soon(_keep_tidy, services)
+            if isinstance(services.ground.store, ReplicatedStore):
+                tasks.start_soon(_keep_whole, services, services.ground.store)
             say(f"drivefs-server keeps {settings.data} and listens at {settings.url}; SIGTERM or Ctrl-C stops it")
             await _serve_http(settings, address, services)
             await services.devices.flush()
@@ -307,6 +328,20 @@ async def _keep_presence(services: Services) -> None:
         except Exception:
             # Files are served all the same; who is here is said again the next time.
             log.exception("which devices are here could not be written")
+
+
+async def _keep_whole(services: Services, store: ReplicatedStore) -> None:
+    """Copy what one place of the blocks lacks, as soon as it is there again."""
+    while True:
+        if store.is_owed:
+            try:
+                async with services.garbage.deleting:
+                    count = await services.ground.offload(store.copy_owed)
+            except Exception as error:
+                log.debug("blocks are owed to one of their two places still: %s", error)
+            else:
+                log.info("both places of the blocks have them all; %d objects were copied", count)
+        await anyio.sleep(OWED_SECONDS)
 
 
 async def _keep_tidy(services: Services) -> None:

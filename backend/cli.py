@@ -62,6 +62,10 @@ settings:
     feed_days     how long a device may be away and then hear only    180
                   what changed; after more it lists all anew
     trash_days    how long what was removed can be brought back       30
+    mirror        a directory on another disk or machine that has     none
+                  each block too: it is read where the data directory's copy is missing, and the other way round
+    mirror_required  whether uploads wait while one of the two is     yes
+                  not there; with no, the other takes them alone, and the rest is copied when it is back
     max_requests  requests open at once, idle polls among them        16384
     stop_seconds  how long open requests may take to end at a stop    5
 """

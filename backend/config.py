@@ -36,6 +36,9 @@ class Settings:
     pin_hours: int = 72
     feed_days: int = 180
     trash_days: int = 30
+    mirror: Path | None = None
+    mirror_required: bool = True
+    """Whether uploads wait while one of the two places of blocks is not there."""
     max_requests: int = 16_384
     """Requests, idle polls among them, that may be open at once; more wait to be accepted."""
     stop_seconds: int = 5
@@ -91,6 +94,15 @@ def _positive(value: str | int) -> int:
     return int(value)
 
 
+def _switch(value: str | bool) -> bool:
+    if isinstance(value, bool):
+        return value
+    try:
+        return {"yes": True, "true": True, "no": False, "false": False}[value.lower()]
+    except KeyError:
+        raise ValueError("write yes or no") from None
+
+
 PARSERS: dict[str, Callable[[Any], Any]] = {
     "listen": _listen,
     "tls_cert": _path,
@@ -100,10 +112,13 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "file_limit": _size,
     "pin_hours": _positive,
     "feed_days": _positive,
+    "mirror": _path,
+    "mirror_required": _switch,
     "trash_days": _positive,
     "max_requests": _positive,
     "stop_seconds": _positive,
 }
+SWITCHES = {"mirror_required"}
 NUMBERS = {"quota", "file_limit", "pin_hours", "feed_days", "trash_days", "max_requests", "stop_seconds"}
 
 
@@ -146,7 +161,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def _parsed(source: str, name: str, value: Any) -> Any:
     if name not in PARSERS:
         raise ConfigError(f"{source} sets {name!r}, which is no setting. There are: {', '.join(sorted(PARSERS))}.")
-    if not isinstance(value, str) and not (name in NUMBERS and isinstance(value, int)):
+    is_right_kind = isinstance(value, bool) if name in SWITCHES else name in NUMBERS and isinstance(value, int)
+    if not isinstance(value, str) and not is_right_kind:
         raise ConfigError(f"{source} sets {name} to {value!r}: that is not of the right kind.")
     try:
         return PARSERS[name](value)
@@ -160,6 +176,10 @@ def _check(settings: Settings) -> None:
     for path in (settings.tls_cert, settings.tls_key):
         if path is not None and not os.access(path, os.R_OK):
             raise ConfigError(f"The TLS file {path} cannot be read.")
+    if settings.mirror is not None and not settings.mirror.is_dir():
+        raise ConfigError(
+            f"The mirror {settings.mirror} is not there. Mount or make it first: in its place another would be filled."
+        )
     if settings.master_key_path.resolve().is_relative_to(settings.data.resolve()):
         raise ConfigError(
             f"The master key {settings.master_key_path} lies inside the data directory: whoever copies that would have "

@@ -14,6 +14,7 @@ from backend.service.checks import Checks
 from backend.service.commits import Commits
 from backend.service.devices import Devices
 from backend.service.garbage import Garbage
+from backend.service.ground import Ground
 from backend.service.listing import Listing
 from backend.service.pruning import Pruning
 from backend.service.revisions import Revisions
@@ -39,6 +40,7 @@ class Lifecycle:
 class Services:
     """Made once by the composition root."""
 
+    ground: Ground
     database: Database
     lifecycle: Lifecycle
     accounts: Accounts

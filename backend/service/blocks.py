@@ -8,6 +8,7 @@ memory, however many it carries.
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
@@ -197,7 +198,8 @@ class Blocks:
             raise unavailable(error) from error
         finally:
             for name in unneeded:
-                await self._ground.offload(self._ground.store.delete, name)
+                with suppress(OSError):  # it takes room until the next check with repair
+                    await self._ground.offload(self._ground.store.delete, name)
 
     def _sealer(self, account: AccountId, key: sealed.AccountKey) -> Sealer:
         # Objects of one request share a directory, and with it the sync that makes their names durable.

@@ -5,6 +5,7 @@ object costs a sync. Knows no rows. Invariant: what is sealed here has been veri
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,10 +34,22 @@ class Sealer:
         """Verify blocks, and seal and write those that are not here yet; durable once the store has settled.
 
         Raises:
-            ProtocolError: `block_invalid`.
+            ProtocolError: `block_invalid`; as with the following, nothing is left in the store.
             OSError: the store cannot.
         """
         written: list[StoredBlock] = []
+        try:
+            self._write(frames, known, written)
+        except BaseException:
+            for name in {each.place.object for each in written}:
+                with suppress(OSError):
+                    self.store.delete(name)
+            raise
+        return written
+
+    def _write(
+        self, frames: Iterable[codec.Frame], known: dict[BlockId, KnownBlock], written: list[StoredBlock]
+    ) -> None:
         shared = self._new_name()
         parts: list[bytearray] = []
         shared_bytes = 0
@@ -59,7 +72,6 @@ class Sealer:
             written.append(StoredBlock(place, size_bytes, len(payload)))
         if parts:
             self.store.put(shared, parts)
-        return written
 
     def _new_name(self) -> str:
         return f"{self.directory}/{self.seal.random_bytes(OBJECT_NAME_BYTES).hex()}"

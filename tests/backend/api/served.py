@@ -15,6 +15,7 @@ from backend import app
 from backend.api.services import Services
 from backend.blockstore import sealed
 from backend.blockstore.local import LocalStore
+from backend.blockstore.store import ObjectStore
 from backend.metadata.sqlite import Database
 from backend.notify.hub import InProcessHub
 from backend.service.ground import Ground, Limits
@@ -215,12 +216,15 @@ def framed(*plaintexts: bytes, compression: codec.Compression = codec.Compressio
 
 
 @asynccontextmanager
-async def serving(data: Path, limits: Limits, offload: Offload = offload) -> AsyncIterator[Served]:
-    """A server with one user, whose one device is logged in; the directory exists."""
+async def serving(
+    data: Path, limits: Limits, offload: Offload = offload, store: ObjectStore | None = None
+) -> AsyncIterator[Served]:
+    """A server with one user, whose one device is logged in; the directory exists. `store`: not one in there."""
     clock, random = Clock(), Random()
     database = await Database.open(data / "metadata.db", offload)
-    store = LocalStore(data / "blocks")
-    store.prepare()
+    if store is None:
+        store = LocalStore(data / "blocks")
+        store.prepare()
     ground = Ground(database, store, InProcessHub(), offload, clock, random, limits)
     keys = AccountKeys(database, MASTER, clock, random)
     services = app.make_services(ground, keys, sealed.Algorithm.AEGIS_256X4)

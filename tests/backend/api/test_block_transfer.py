@@ -74,6 +74,16 @@ async def test_a_poisoned_block_is_refused_and_not_kept(served: Served) -> None:
     assert served.objects() == []
 
 
+@pytest.mark.parametrize("size", [100, LARGE])
+async def test_what_comes_with_a_poisoned_block_takes_no_room_unless_it_is_counted(served: Served, size: int) -> None:
+    """Else the store could be filled past any quota."""
+    good = noise(5, size)
+    poisoned = b"".join(codec.frame(codec.block_id(b"what it says"), codec.encode_payload(b"what it is")))
+    assert (await served.post(routes.PUT_BLOCKS, framed(good) + poisoned)).problem() == "block_invalid"
+    is_counted = (await served.usage()).pinned_bytes == size
+    assert len(served.objects()) == is_counted
+
+
 @pytest.mark.fault(47)
 async def test_a_body_that_ends_within_a_block_is_refused_and_what_came_whole_is_kept(served: Served) -> None:
     first, second = noise(1, codec.MAX_BLOCK_BYTES), noise(2, LARGE)

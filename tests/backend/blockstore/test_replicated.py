@@ -1,0 +1,177 @@
+"""Two stores as one: what was acknowledged is in both, or in one and owed; what was refused is in neither."""
+
+import errno
+import os
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from backend.blockstore import errors
+from backend.blockstore.local import LocalStore
+from backend.blockstore.replicated import ReplicatedStore
+from backend.service.ground import Limits
+from drivefs.protocol import blocks as codec
+from tests.backend.api.served import Drive, Served, serving
+from tests.backend.api.test_garbage import a_drive
+
+FILE = os.urandom(300_000)
+
+
+class Region(LocalStore):
+    """A store in a place that may be out of reach."""
+
+    is_down = False
+    settles = True
+
+    def _answer(self) -> None:
+        if self.is_down:
+            raise OSError(errno.EHOSTUNREACH, "No route to host")
+
+    def put(self, name: str, parts: Iterable[bytes | bytearray]) -> None:
+        self._answer()
+        super().put(name, parts)
+
+    def settle(self, names: Iterable[str]) -> None:
+        self._answer()
+        if not self.settles:
+            raise OSError(errno.EIO, "Input/output error")
+        super().settle(names)
+
+    def get(self, name: str, offset: int, length: int) -> bytes:
+        self._answer()
+        return super().get(name, offset, length)
+
+    def delete(self, name: str) -> None:
+        self._answer()
+        super().delete(name)
+
+    def names(self) -> set[str]:
+        return {each.name for each in self.objects()}
+
+
+class World:
+    """Two regions and the store over them."""
+
+    def __init__(self, place: Path, *, needs_both: bool) -> None:
+        self.regions = Region(place / "first/blocks"), Region(place / "second/blocks")
+        for region in self.regions:
+            region.prepare()
+        self.store = ReplicatedStore(*self.regions, needs_both=needs_both)
+        self.store.copy_owed()
+
+
+@pytest.fixture(params=[0, 1], ids=["the first is down", "the second is down"])
+def down(request: pytest.FixtureRequest) -> int:
+    number: int = request.param
+    return number
+
+
+def put(store: ReplicatedStore, name: str, data: bytes = FILE) -> None:
+    store.put_filled(name, len(data), lambda memory: memory.__setitem__(slice(None), data))
+    store.settle([name])
+
+
+def test_both_have_all_and_either_gives_it(tmp_path: Path, down: int) -> None:
+    world = World(tmp_path, needs_both=True)
+    put(world.store, "a/one")
+    assert world.regions[0].names() == world.regions[1].names() == {"a/one"}
+    assert len(list(world.store.objects())) == 1
+    world.regions[down].is_down = True
+    assert world.store.get("a/one", 5, 10) == FILE[5:15]
+    with pytest.raises(OSError, match="No route"):
+        world.store.get("a/none", 0, 1)
+    with pytest.raises(OSError, match="No route"):
+        world.store.delete("a/one")
+    world.regions[down].is_down = False
+    with pytest.raises(errors.ObjectMissing):
+        world.store.get("a/none", 0, 1)
+    world.store.delete("a/one")
+    assert not world.regions[0].names() | world.regions[1].names()
+
+
+@pytest.mark.fault(51)
+@pytest.mark.parametrize("when", ["put", "settle"])
+def test_where_both_are_needed_a_refusal_leaves_nothing(tmp_path: Path, down: int, when: str) -> None:
+    world = World(tmp_path, needs_both=True)
+    region = world.regions[down]
+    region.is_down, region.settles = when == "put", when != "settle"
+    with pytest.raises(OSError, match=r"No route|Input/output"):
+        put(world.store, "a/one")
+    region.is_down, region.settles = False, True
+    assert not world.regions[0].names() | world.regions[1].names()
+    put(world.store, "a/one")
+
+
+@pytest.mark.fault(51)
+@pytest.mark.parametrize("when", ["put", "settle"])
+def test_where_one_is_enough_the_other_gets_it_later(tmp_path: Path, down: int, when: str) -> None:
+    world = World(tmp_path, needs_both=False)
+    region = world.regions[down]
+    region.is_down, region.settles = when == "put", when != "settle"
+    put(world.store, "a/one")
+    assert world.store.is_owed
+    assert world.regions[1 - down].names() == {"a/one"}
+    if when == "put":
+        with pytest.raises(OSError, match="No route"):
+            world.store.copy_owed()
+        assert world.store.is_owed
+    region.is_down, region.settles = False, True
+    assert world.store.copy_owed() == (when == "put")
+    assert not world.store.is_owed
+    assert region.get("a/one", 0, len(FILE)) == FILE
+
+
+@pytest.mark.fault(51)
+def test_what_only_one_has_and_cannot_keep_is_refused(tmp_path: Path, down: int) -> None:
+    """The one was down for the bytes, the other for what makes them durable: nobody has it for sure."""
+    world = World(tmp_path, needs_both=False)
+    world.regions[down].is_down = True
+    world.store.put("a/one", [FILE])
+    world.regions[down].is_down, world.regions[1 - down].settles = False, False
+    with pytest.raises(OSError, match="Input/output"):
+        world.store.settle(["a/one"])
+    assert not world.regions[0].names() | world.regions[1].names()
+
+
+@asynccontextmanager
+async def served_from(world: World, place: Path) -> AsyncIterator[tuple[Served, Drive]]:
+    async with serving(place, Limits(), store=world.store) as served:
+        yield served, await a_drive(served)
+
+
+async def quiet(_done: int, _total: int) -> None:
+    pass
+
+
+@pytest.mark.fault(51)
+@pytest.mark.anyio
+@pytest.mark.parametrize("needs_both", [True, False])
+async def test_while_a_region_is_down_its_blocks_are_read_and_nothing_is_half_acknowledged(
+    tmp_path: Path, down: int, needs_both: bool
+) -> None:
+    world = World(tmp_path, needs_both=needs_both)
+    async with served_from(world, tmp_path) as (served, drive):
+        await drive.store_file(10, b"before", b"before")
+        world.regions[down].is_down = True
+        block = codec.block_id(b"before")
+        assert codec.decode_payload((await served.get(block))[0].payload or b"", block) == b"before"
+        reply = await served.put(FILE)
+        if needs_both:
+            assert reply.problem() == "unavailable"
+            assert await served.missing(codec.block_id(FILE)) == [codec.block_id(FILE)]
+            assert (await served.usage()).pinned_bytes == 0
+            world.regions[down].is_down = False
+        await drive.store_file(20, b"after", FILE)
+        world.regions[down].is_down = False
+        world.store.copy_owed()
+        assert world.regions[0].names() == world.regions[1].names()
+        for name in world.regions[1 - down].names():
+            world.regions[1 - down].delete(name)
+        assert (await served.services.checks.check(quiet)).is_sound
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "trio"
