@@ -351,13 +351,15 @@ async def _keep_tidy(services: Services) -> None:
         await anyio.sleep(pause_seconds)
         pause_seconds = TIDYING_SECONDS
         try:
+            expired_count = await services.trash.expire()
             collected, pruned_count = await services.garbage.collect(), await services.pruning.prune()
         except Exception:
             # Files are served all the same; what could not be deleted takes room until the next time.
             log.exception("what nobody needs any more could not be let go of; it is tried again in some hours")
         else:
-            if collected != Collected() or pruned_count:
-                log.info("let go of what nobody needs any more: %s, %d changes of feeds", collected, pruned_count)
+            if collected != Collected() or pruned_count or expired_count:
+                done = (collected, pruned_count, expired_count)
+                log.info("let go of what nobody needs any more: %s, %d changes of feeds, %d in the trash", *done)
 
 
 async def _serve_http(settings: Settings, address: str, services: Services) -> None:

@@ -120,6 +120,7 @@ class SyncApi:
             routes.KEEP: Endpoint(self._keep),
             routes.MOMENT: Endpoint(self._moment),
             routes.TRASH: Endpoint(self._trash),
+            routes.EMPTY_TRASH: Endpoint(self._empty_trash),
             routes.COMMIT: Endpoint(self._commit),
             routes.MISSING: Endpoint(self._missing),
             routes.LOST: Endpoint(self._lost),
@@ -176,6 +177,9 @@ class SyncApi:
 
     async def _trash(self, scope: Scope, receive: Receive) -> history.TrashReply:
         return await self._services.trash.list(*await self._asked(scope, receive, history.TrashRequest))
+
+    async def _empty_trash(self, scope: Scope, receive: Receive) -> history.EmptyTrashReply:
+        return await self._services.trash.empty(*await self._asked(scope, receive, history.EmptyTrashRequest))
 
     async def _moment(self, scope: Scope, receive: Receive) -> history.MomentReply:
         return await self._services.listing.moment(*await self._asked(scope, receive, history.MomentRequest))

@@ -325,6 +325,9 @@ xattr_versions = Table(
 
 # -- content --
 
+_FORKED = text("parent_lineage IS NOT NULL")
+"""Of the index that finds what forked from a history: most never do."""
+
 lineages = Table(
     "lineages",
     metadata,
@@ -334,6 +337,7 @@ lineages = Table(
     _id("inode"),  # which inode continues it now
     Column("parent_lineage", BigInteger),  # where it forked off: the history before is there,
     Column("parent_number", BigInteger),  # up to this revision
+    Index("lineages_by_parent", "account", "parent_lineage", sqlite_where=_FORKED, postgresql_where=_FORKED),
 )
 
 revisions = Table(

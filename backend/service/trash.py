@@ -1,26 +1,40 @@
 """The trash: what was removed and is kept for a time, where it was, and who removed it.
 
-Owns the listing. What lies in the trash is a closed dentry that is marked so by the commit that removed it (`writing`);
-bringing it back is an ordinary `restore` of its inode, which takes the mark away. Invariant: a member sees what was
-removed from the workspace, and nothing of others in the same account.
+Owns the listing, and emptying it: what becomes of the contents then is `releasing`'s. What lies in the trash is a
+closed dentry that is marked so by the commit that removed it (`writing`); bringing it back is an ordinary `restore` of
+its inode, which takes the mark away. Invariant: a member sees what was removed from the workspace, and nothing of
+others in the same account; only who may write there empties it.
 """
 
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, select, tuple_
+from sqlalchemy import Connection, Select, and_, bindparam, select, tuple_, update
 
 from backend.metadata import schema
 from backend.metadata.schema import Trash as Mark
-from backend.service import history, workspaces
+from backend.service import block_rows, history, workspaces
 from backend.service.caller import Caller
 from backend.service.ground import Ground
+from backend.service.releasing import Releasing
+from backend.service.revisions import MARKERS
+from backend.service.rows import FILE
 from backend.service.workspaces import Access
-from drivefs.protocol.history import TrashEntry, TrashPlace, TrashReply, TrashRequest
-from drivefs.protocol.ids import InodeId, WorkspaceId
+from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.history import (
+    EmptyTrashReply,
+    EmptyTrashRequest,
+    TrashEntry,
+    TrashPlace,
+    TrashReply,
+    TrashRequest,
+)
+from drivefs.protocol.ids import AccountId, InodeId, Seq, WorkspaceId
 
 MAX_DEPTH = 4096
 """More directories than any path has."""
 NS_PER_SECOND = 10**9
+BATCH_ENTRIES = 200
+"""So much goes in one transaction: others wait for it."""
 
 
 class Trash:
@@ -36,6 +50,51 @@ class Trash:
             ProtocolError: `not_found`: no such drive.
         """
         return await self._ground.database.read(self._list, caller, workspace, request)
+
+    async def empty(self, caller: Caller, workspace: WorkspaceId, request: EmptyTrashRequest) -> EmptyTrashReply:
+        """Let a part of what was removed up to a commit go for good; durable on return.
+
+        Raises:
+            ProtocolError: `not_found`; `forbidden`: this user may not write there.
+        """
+        count = await self._ground.database.write(self._empty, caller, workspace, request.until)
+        return EmptyTrashReply(count=count, more=count == BATCH_ENTRIES)
+
+    async def expire(self) -> int:
+        """Let go of what was removed too long ago, in all workspaces; gives how much. Cancellation leaves the rest."""
+        database, total = self._ground.database, 0
+        for access in await database.read(_all_workspaces):
+            until = await database.read(self._expired_until, *access)
+            while count := await database.write(self._let_go, *access, until):
+                total += count
+        return total
+
+    def _expired_until(self, connection: Connection, account: AccountId, workspace: WorkspaceId) -> Seq:
+        c = schema.commits.c
+        before = self._ground.now_ns() - self._ground.limits.trash_seconds * NS_PER_SECOND
+        here = (c.account == account, c.workspace == workspace, c.time_ns <= before)
+        newest = select(c.seq).where(*here).order_by(c.time_ns.desc()).limit(1)
+        return Seq(connection.execute(newest).scalar_one_or_none() or 0)
+
+    def _empty(self, connection: Connection, caller: Caller, workspace: WorkspaceId, until: Seq) -> int:
+        access = workspaces.require(connection, caller.user, workspace, lock=True)
+        if access.role not in MARKERS:
+            raise ProtocolError(Code.FORBIDDEN, "This drive is shared with you to be read: its trash stays.")
+        return self._let_go(connection, access.account, workspace, until)
+
+    def _let_go(self, connection: Connection, account: AccountId, workspace: WorkspaceId, until: Seq) -> int:
+        v, i = schema.dentry_versions, schema.inodes
+        own = and_(i.c.account == v.c.account, i.c.inode == v.c.inode, i.c.workspace == workspace)
+        held = (v.c.account == account, v.c.trash == Mark.HELD, v.c.to_seq <= until)
+        columns = select(v.c.parent, v.c.to_seq, v.c.name, v.c.inode, i.c.kind).select_from(v.join(i, own))
+        found = connection.execute(columns.where(*held).order_by(v.c.to_seq).limit(BATCH_ENTRIES)).all()
+        if found:
+            block_rows.lock_account(connection, account)
+            keys = [{"key": account, "within": row.parent, "seq": row.to_seq, "called": row.name} for row in found]
+            connection.execute(_LEAVE, keys)
+            files = {row.inode for row in found if row.kind == FILE}
+            Releasing(connection, account, self._ground.now_ns()).release(files)
+        return len(found)
 
     def _list(
         self, connection: Connection, caller: Caller, workspace: WorkspaceId, request: TrashRequest
@@ -106,3 +165,21 @@ class _Paths:
             path = None if path is None else path + b"/" + name if path else name
             self._known[inode] = path
         return path
+
+
+def _all_workspaces(connection: Connection) -> list[tuple[AccountId, WorkspaceId]]:
+    w = schema.workspaces.c
+    return [(row.account, row.workspace) for row in connection.execute(select(w.account, w.workspace))]
+
+
+_v = schema.dentry_versions.c
+_LEAVE = (
+    update(schema.dentry_versions)
+    .where(
+        _v.account == bindparam("key"),
+        _v.parent == bindparam("within"),
+        _v.to_seq == bindparam("seq"),
+        _v.name == bindparam("called"),
+    )
+    .values(trash=Mark.LEFT)
+)

@@ -24,6 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_profile(listing)
     listing.set_defaults(action=show)
+    emptying = _action(actions, "empty", "let all that is in the trash go for good, with its history")
+    emptying.add_argument(
+        "mountpoint", nargs="?", metavar="MOUNTPOINT", help="the drive (default: the only one mounted)"
+    )
+    emptying.add_argument("--yes", action="store_true", help="do not ask")
+    add_profile(emptying)
+    emptying.set_defaults(action=empty)
     restoring = _action(actions, "restore", "bring back what was at PATH, a directory with all that was in it")
     restoring.add_argument("path", metavar="PATH", nargs="*", help="where it was; what was removed there last is meant")
     restoring.add_argument("--id", metavar="ID", help="what the list (--json) calls by this id, instead of a path")
@@ -95,6 +102,40 @@ def restore(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def empty(arguments: argparse.Namespace) -> int:
+    """Let all of it go."""
+    drive = drives.choose(drives.places(), arguments.mountpoint, arguments.profile)
+    found = drive.call("trash", silence_seconds=ANSWER_SECONDS)
+    count = 0
+    if found:
+        _confirm(len(found), arguments.yes)
+        # What is removed from now on stays: nobody has seen it listed.
+        until = max(each["seq"] for each in found)
+        count = drive.call("trash_empty", {"until": until}, silence_seconds=ANSWER_SECONDS)["count"]
+    if arguments.json:
+        output.print_json({"count": count})
+    else:
+        print(f"files and directories that are gone for good now: {count:,}")
+    return ExitCode.OK
+
+
+def _confirm(count: int, is_sure: bool) -> None:
+    if is_sure:
+        return
+    if not sys.stdin.isatty():
+        raise CommandError("standard input is no terminal to ask at: use --yes. Nothing was changed", ExitCode.USAGE)
+    things = "1 thing" if count == 1 else f"{count:,} things"
+    print(
+        f"{things} and all that was in them, with all earlier contents, will be gone for good, on all devices.\n"
+        "Empty the trash? [y/N] ",
+        end="",
+        file=sys.stderr,
+        flush=True,
+    )
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise CommandError("the trash stays as it is")
+
+
 def _progress(told: dict[str, Any]) -> None:
     if sys.stderr.isatty():
         print(f"\r{output.count_of(told['files'], 'file')} so far ", end="", file=sys.stderr, flush=True)
@@ -115,7 +156,8 @@ COMMAND = Command(
     examples="  drivefs trash list\n"
     "  drivefs trash restore ~/Drive/papers\n"
     "  drivefs trash restore ~/Drive/papers/one.odt ~/Drive/papers/two.odt\n"
-    "  drivefs trash list --json",
+    "  drivefs trash list --json\n"
+    "  drivefs trash empty",
     add_arguments=add_arguments,
     run=run_action,
 )

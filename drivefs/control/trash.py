@@ -18,7 +18,7 @@ from drivefs.fs import errors
 from drivefs.fs.filesystem import FileSystem
 from drivefs.fs.view import Name
 from drivefs.protocol.history import TrashEntry
-from drivefs.protocol.ids import NO_INODE, InodeId
+from drivefs.protocol.ids import NO_INODE, InodeId, Seq
 from drivefs.sync.connection import Connection
 from drivefs.sync.contents import Invalidator
 
@@ -39,13 +39,23 @@ class TrashCan:
 
     def table(self) -> dict[str, Handler]:
         """The commands."""
-        return {"trash": self.show, "trash_restore": self.restore}
+        return {"trash": self.show, "trash_restore": self.restore, "trash_empty": self.empty}
 
     async def show(self, arguments: dict[str, Any], report: Report) -> list[dict[str, Any]]:
         """What was removed from directories that are there, the latest first."""
         await self._sent()
         with _refusing(b"the trash"):
             return [_fields(each) async for each in self._all(NO_INODE)]
+
+    async def empty(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+        """Let all that was removed up to the commit `until` go for good; `count` is how much that was."""
+        count = 0
+        with _refusing(b"the trash"):
+            async with aclosing(self._fs.history.past.empty_trash(Seq(arguments["until"]))) as parts:
+                async for part in parts:
+                    count += part
+                    await report({"count": count})
+        return {"count": count}
 
     async def restore(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         """Bring back what was last removed at `path`, or what has the id `id`, with all that was in it.
@@ -140,6 +150,7 @@ def _fields(entry: TrashEntry) -> dict[str, Any]:
         "path": path,
         "kind": entry.inode.kind.name.lower(),
         "size": entry.inode.size,
+        "seq": entry.place.seq,
         "time_ns": entry.time_ns,
         "device": entry.device or None,
         "user": entry.user or None,
@@ -156,6 +167,8 @@ def _refusing(path: bytes) -> Iterator[None]:
         raise Refused(
             "not_found", f"{what} is not in the trash, or was removed too long ago. drivefs trash list shows what is"
         ) from error
+    except errors.NotPermitted as error:
+        raise Refused("forbidden", f"the server refuses this: {error}") from error
     except errors.Unavailable as error:
         raise Refused("unavailable", f"the server, which has the trash, cannot be asked now: {error}") from error
     except errors.FileSystemError as error:

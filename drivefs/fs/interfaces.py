@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from drivefs.protocol.changes import Unlink
-from drivefs.protocol.history import MomentReply, RevisionsReply, TrashReply, TrashRequest
+from drivefs.protocol.history import EmptyTrashReply, MomentReply, RevisionsReply, TrashReply, TrashRequest
 from drivefs.protocol.ids import BlockId, InodeId, RevisionNumber, Seq, WorkspaceId
 from drivefs.protocol.messages import ListReply
 from drivefs.protocol.model import InodeState
@@ -62,6 +62,10 @@ class Past(Protocol):
 
     async def trash(self, request: TrashRequest) -> TrashReply:
         """One page of what was removed, the latest first."""
+        ...
+
+    async def empty_trash(self, until: Seq) -> EmptyTrashReply:
+        """Let a part of what was removed up to a seq go for good."""
         ...
 
     async def moment(self, time_ns: int) -> MomentReply:

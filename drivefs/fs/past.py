@@ -73,6 +73,14 @@ class Past:
                 return
             after = reply.entries[-1].place
 
+    async def empty_trash(self, until: Seq) -> AsyncGenerator[int, None]:
+        """Let what was removed up to a seq go for good, part by part: how much each of them was."""
+        while True:
+            reply = await self._answer(self._source.empty_trash(until))
+            yield reply.count
+            if not reply.more:
+                return
+
     async def inode(self, inode: InodeId, seq: Seq) -> InodeState:
         """An inode as it was at a seq."""
         state = await self._answer(self._source.inode(inode, seq))

@@ -105,3 +105,16 @@ class TrashReply(Message, kw_only=True):
     entries: list[TrashEntry]
     keep_seconds: int
     more: bool = False
+
+
+class EmptyTrashRequest(Message, kw_only=True):
+    """Let what was removed up to a commit go for good, a part of it at a time."""
+
+    until: Annotated[Seq, BOUND]
+
+
+class EmptyTrashReply(Message, kw_only=True):
+    """How many files and directories went; `more`: ask again."""
+
+    count: int
+    more: bool = False

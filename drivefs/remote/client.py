@@ -150,6 +150,10 @@ class Remote:
         """One page of what was removed."""
         return await self._call(routes.TRASH.format(workspace=workspace), request, history.TrashReply)
 
+    async def empty_trash(self, workspace: WorkspaceId, request: history.EmptyTrashRequest) -> history.EmptyTrashReply:
+        """Let a part of what was removed go for good."""
+        return await self._call(routes.EMPTY_TRASH.format(workspace=workspace), request, history.EmptyTrashReply)
+
     async def moment(self, workspace: WorkspaceId, request: history.MomentRequest) -> history.MomentReply:
         """Where the drive stood at a time."""
         return await self._call(routes.MOMENT.format(workspace=workspace), request, history.MomentReply)

@@ -42,6 +42,11 @@ class Past:
         """One page of what was removed."""
         return await self._asked(partial(self._remote.trash, self._workspace, request))
 
+    async def empty_trash(self, until: Seq) -> history.EmptyTrashReply:
+        """Let a part of what was removed up to a seq go for good."""
+        request = history.EmptyTrashRequest(until=until)
+        return await self._asked(partial(self._remote.empty_trash, self._workspace, request))
+
     async def moment(self, time_ns: int) -> history.MomentReply:
         """Where the drive stood at a time."""
         return await self._asked(partial(self._remote.moment, self._workspace, history.MomentRequest(time_ns=time_ns)))

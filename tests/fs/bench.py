@@ -22,7 +22,15 @@ from drivefs.fs.snapshots import Snapshot
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.changes import Mutation, Store
 from drivefs.protocol.errors import Code, ProtocolError
-from drivefs.protocol.history import MomentReply, RevisionInfo, RevisionsReply, TrashEntry, TrashReply, TrashRequest
+from drivefs.protocol.history import (
+    EmptyTrashReply,
+    MomentReply,
+    RevisionInfo,
+    RevisionsReply,
+    TrashEntry,
+    TrashReply,
+    TrashRequest,
+)
 from drivefs.protocol.ids import (
     BlockId,
     CommitId,
@@ -167,6 +175,10 @@ class Past:
         await self._asked("trash")
         found = [each for each in self.removed if each.place.parent == request.parent or not request.parent]
         return TrashReply(entries=found, keep_seconds=1)
+
+    async def empty_trash(self, until: Seq) -> EmptyTrashReply:
+        await self._asked("empty_trash")
+        return EmptyTrashReply(count=0)
 
     async def moment(self, time_ns: int) -> MomentReply:
         await self._asked("moment")

@@ -164,7 +164,7 @@ def trash(device: Device, place: Path) -> list[dict[str, Any]]:
 
 
 def test_what_was_removed_is_listed_readable_and_comes_back(shared_device: Device, place: Path, tmp_path: Path) -> None:
-    """[trash] [trash-files] [trash-restore]"""
+    """[trash] [trash-files] [trash-restore] [trash-empty]"""
     tree = place / "tree"
     (tree / "sub/empty").mkdir(parents=True)
     note = written(shared_device, tree / "note.txt")
@@ -194,6 +194,12 @@ def test_what_was_removed_is_listed_readable_and_comes_back(shared_device: Devic
     shutil.rmtree(tree)
     shared_device.run("trash", "restore", str(tree / "sub/large"))
     assert os.listdir(tree / "sub") == ["large"]
+    assert shared_device.command("trash", "empty", str(shared_device.mountpoint)).returncode == ExitCode.USAGE
+    assert trash(shared_device, place)
+    told = json.loads(shared_device.run("trash", "empty", str(shared_device.mountpoint), "--yes", "--json"))
+    assert told["count"] > 0
+    assert json.loads(shared_device.run("trash", "list", str(shared_device.mountpoint), "--json")) == []
+    assert (tree / "sub/large").stat().st_size == 300_000
     done = shared_device.command("trash", "restore", str(place / "never"))
     assert (done.returncode, done.stdout) == (ExitCode.FAILED, "")
     assert "not in the trash" in done.stderr

@@ -104,6 +104,7 @@ class Hostile:
             (routes.REVISIONS, lambda: history.RevisionsRequest(inode=inode, limit=10)),
             (routes.KEEP, lambda: history.KeepRequest(inode=inode, revision=1)),  # type: ignore[arg-type]
             (routes.TRASH, lambda: history.TrashRequest(limit=10)),
+            (routes.EMPTY_TRASH, lambda: history.EmptyTrashRequest(until=1)),  # type: ignore[arg-type]
             (routes.MOMENT, lambda: history.MomentRequest(time_ns=2**60)),
             *[(routes.COMMIT, self._commit)] * 5,
             (routes.MISSING, lambda: messages.MissingRequest(blocks=known.blocks[:5])),

@@ -3,12 +3,19 @@
 from collections.abc import Sequence
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from backend.metadata import schema
 from drivefs.protocol.errors import Code, ProtocolError
-from drivefs.protocol.history import TrashEntry, TrashRequest
-from drivefs.protocol.ids import NO_INODE, InodeId
+from drivefs.protocol.history import (
+    EmptyTrashRequest,
+    KeepRequest,
+    RevisionInfo,
+    RevisionsRequest,
+    TrashEntry,
+    TrashRequest,
+)
+from drivefs.protocol.ids import NO_INODE, InodeId, RevisionNumber, Seq
 from drivefs.protocol.model import InodeKind
 from tests.backend.service.drive import SECOND, Device, Drive
 
@@ -98,3 +105,101 @@ async def test_strangers_and_other_workspaces_have_a_trash_of_their_own(drive: D
     await drive.execute(apart.values(workspace=drive.workspace + 1))
     assert await listed(laptop) == []
     await drive.execute(apart.values(workspace=drive.workspace))
+
+
+async def empty(device: Device, until: int = 2**62) -> int:
+    total = 0
+    while True:
+        request = EmptyTrashRequest(until=Seq(until))
+        reply = await device.drive.trash.empty(device.caller, device.drive.workspace, request)
+        total += reply.count
+        if not reply.more:
+            return total
+
+
+async def test_emptying_gives_room_and_leaves_all_that_somebody_can_come_back_to(drive: Drive, laptop: Device) -> None:
+    gone = await laptop.save(b"gone", b"only here", b"shared")
+    await laptop.write(gone, b"before", base=1)
+    stays = await laptop.save(b"stays", b"shared")
+    await laptop.write(stays, b"stays too", base=1)
+    await laptop.send(laptop.unlink(gone, b"gone", base=2))
+    late = await laptop.save(b"late", b"later")
+    until = await laptop.head()
+    await laptop.send(laptop.unlink(late, b"late", base=1))
+    full = (await drive.account()).stored_bytes
+    assert await empty(laptop, until) == 1
+    account = await drive.account()
+    assert full - account.stored_bytes == len(b"only here" + b"before")
+    assert names(await listed(laptop)) == [b"late"]
+    assert [each.size for each in await revisions(laptop, stays)] == [6, 9]
+    assert (await laptop.content(late, 1)).size == 5
+    with pytest.raises(ProtocolError) as refused:
+        await laptop.content(gone, 1)
+    assert refused.value.code is Code.NOT_FOUND
+    assert await empty(laptop) == 1
+    assert await empty(laptop) == 0
+
+
+async def revisions(device: Device, inode: InodeId) -> list[RevisionInfo]:
+    request = RevisionsRequest(inode=inode)
+    return (await device.drive.revisions.list(device.caller, device.drive.workspace, request)).revisions
+
+
+async def test_a_history_of_saves_by_rename_goes_as_a_whole(drive: Drive, laptop: Device) -> None:
+    inode = await laptop.save(b"doc", b"first")
+    for number in range(1, 4):
+        other = await laptop.save(b"tmp", b"content %d" % number)
+        await laptop.send(laptop.rename(other, b"tmp", b"doc", replaced=inode, base=number))
+        inode = other
+    await laptop.send(laptop.unlink(inode, b"doc", base=4))
+    await empty(laptop)
+    assert await drive.fetch(select(schema.revisions.c.number)) == []
+    assert (await drive.account()).stored_bytes == 0
+
+
+async def test_what_a_living_file_forked_from_stays(drive: Drive, laptop: Device) -> None:
+    old = await laptop.save(b"doc", b"one")
+    await laptop.write(old, b"two!", base=1)
+    await laptop.send(laptop.link(old, b"other"))
+    new = await laptop.save(b"tmp", b"three")
+    await laptop.send(laptop.rename(new, b"tmp", b"doc", replaced=old))
+    await laptop.send(laptop.unlink(new, b"doc", base=3))
+    await empty(laptop)
+    assert [each.size for each in await revisions(laptop, old)] == [3, 4]
+    assert (await laptop.content(old, 1, history=True)).size == 3
+
+
+async def test_what_is_kept_or_goes_on_under_another_inode_stays(drive: Drive, laptop: Device) -> None:
+    kept = await laptop.save(b"kept", b"1")
+    await laptop.write(kept, b"22", base=1)
+    mark = KeepRequest(inode=kept, revision=RevisionNumber(1))
+    await drive.revisions.keep(laptop.caller, drive.workspace, mark)
+    again = await laptop.save(b"again", b"333")
+    await laptop.send(laptop.unlink(kept, b"kept", base=2), laptop.unlink(again, b"again", base=1))
+    heir = await laptop.save(b"again", b"4444")
+    await empty(laptop)
+    assert [each.size for each in await revisions(laptop, kept)] == [1]
+    assert [each.size for each in await revisions(laptop, heir)] == [3, 4]
+
+
+async def test_an_edit_of_what_went_for_good_is_not_lost_and_not_refused_with_an_error(
+    drive: Drive, laptop: Device, phone: Device
+) -> None:
+    file = await laptop.save(b"doc", b"one")
+    await laptop.send(laptop.unlink(file, b"doc", base=1))
+    await empty(laptop)
+    blocks = await drive.upload(phone, b"edited offline")
+    assert await phone.say(phone.store(file, blocks, 1)) == "conflict absent"
+    assert await phone.say(phone.restore(file, b"doc")) == "ok"
+    assert await phone.say(phone.store(file, blocks, 1)) == "conflict changed"
+    assert await phone.say(phone.store(file, blocks, 0)) == "ok"
+
+
+async def test_what_expired_goes_by_itself(drive: Drive, laptop: Device) -> None:
+    for name in (b"early", b"late"):
+        file = await laptop.save(name, name)
+        await laptop.send(laptop.unlink(file, name, base=1))
+        drive.clock.ns += 20 * DAY
+    assert await drive.trash.expire() == 1
+    assert names(await listed(laptop)) == [b"late"]
+    assert (await drive.account()).stored_bytes == len(b"late")

@@ -1,0 +1,192 @@
+"""Letting go of the histories of files that are gone for good: their revisions, and what only those refer to.
+
+Owns which revisions nobody can come back to, and the reference counts on the way down to blocks; blocks without
+references are the collector's (`garbage`). All functions run inside a transaction of the caller's, who holds the locks
+of workspace and account. Invariants: a history that a file with a name, or one in the trash, goes on with or has forked
+from stays whole, and so does what is marked to be kept; counts and the account's figures are exact afterwards.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, bindparam, delete, select, update
+
+from backend.metadata.queries import is_asked, select_in
+from backend.metadata.schema import (
+    Trash,
+    accounts,
+    blocks,
+    dentry_versions,
+    inodes,
+    kept,
+    lineages,
+    pins,
+    revisions,
+    runs,
+)
+from backend.service.commit.contents import split_runs
+from drivefs.protocol.ids import AccountId, BlockId, InodeId, LineageId, RunId
+from drivefs.protocol.model import BlockRef, unpack_blocks
+
+
+class _Revision(NamedTuple):
+    lineage: LineageId
+    number: int
+    inode: InodeId
+    runs: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Releasing:
+    """Lets go for one account; `now_ns` is when."""
+
+    connection: Connection
+    account: AccountId
+    now_ns: int
+
+    def release(self, gone: Collection[InodeId]) -> None:
+        """Let go of the histories of these files, which have no name and are not in the trash any more."""
+        found = self._revisions_of(gone)
+        # Files that were replaced by renaming have revisions of their own beside those in the history of the name.
+        earlier = {each.inode for each in found} - set(gone)
+        found |= self._revisions_of(self._nameless(earlier))
+        free = self._free({each.lineage for each in found})
+        going = [each for each in found if each.lineage in free]
+        going = self._without_kept(going)
+        self._drop_revisions(going)
+        self._empty(going)
+        self._drop_runs(Counter(run for each in going for run in split_runs(each.runs)))
+
+    def _revisions_of(self, files: Collection[InodeId]) -> set[_Revision]:
+        """All revisions of the histories that these go on with, and those that they made elsewhere."""
+        bound = {"account": self.account}
+        lines = {lineage for (lineage,) in select_in(self.connection, _LINEAGES_OF, files, **bound) if lineage}
+        by_inode = {_Revision(*row) for row in select_in(self.connection, _BY_INODE, files, **bound)}
+        return by_inode | {_Revision(*row) for row in select_in(self.connection, _BY_LINEAGE, lines, **bound)}
+
+    def _nameless(self, files: Collection[InodeId]) -> set[InodeId]:
+        """Those that have no name and are not in the trash."""
+        bound = {"account": self.account}
+        named = {inode for (inode,) in select_in(self.connection, _NAMED, files, **bound)}
+        held = {inode for (inode,) in select_in(self.connection, _IN_TRASH, files, **bound)}
+        return set(files) - named - held
+
+    def _free(self, lines: Collection[LineageId]) -> set[LineageId]:
+        """Those histories that nothing goes on with, and from which no other goes on."""
+        bound = {"account": self.account}
+        holders = {line: InodeId(line) for line in lines}
+        holders.update((line, inode) for line, inode in select_in(self.connection, _HOLDERS, lines, **bound))
+        gone = self._nameless(set(holders.values()))
+        forked = {line for (line,) in select_in(self.connection, _FORKED, lines, **bound)}
+        return {line for line, holder in holders.items() if holder in gone} - forked
+
+    def _without_kept(self, found: Iterable[_Revision]) -> list[_Revision]:
+        found = list(found)
+        bound = {"account": self.account}
+        marked = {tuple(row) for row in select_in(self.connection, _KEPT, {each.lineage for each in found}, **bound)}
+        return [each for each in found if (each.lineage, each.number) not in marked]
+
+    def _drop_revisions(self, going: Iterable[_Revision]) -> None:
+        rows = [{"key": self.account, "of": each.lineage, "which": each.number} for each in going]
+        if rows:
+            self.connection.execute(_DROP_REVISION, rows)
+
+    def _empty(self, going: Iterable[_Revision]) -> None:
+        """Files whose content is gone say so."""
+        rows = [{"key": self.account, "of": each.inode, "line": each.lineage, "which": each.number} for each in going]
+        if rows:
+            self.connection.execute(_EMPTY, rows)
+
+    def _drop_runs(self, less: Counter[RunId]) -> None:
+        less_blocks: Counter[BlockRef] = Counter()
+        rows, dropped = [], []
+        for run, packed, refs in select_in(self.connection, _RUNS, less, account=self.account):
+            left = refs - less[run]
+            rows.append({"key": self.account, "of": run, "left": left})
+            if not left:
+                dropped.append({"key": self.account, "of": run})
+                less_blocks.update(unpack_blocks(packed))
+        if rows:
+            self.connection.execute(_COUNT_RUN, rows)
+        if dropped:
+            self.connection.execute(_DROP_RUN, dropped)
+        self._count_blocks(less_blocks)
+
+    def _count_blocks(self, less: Counter[BlockRef]) -> None:
+        sizes = {ref.block: ref.size_bytes for ref in less}
+        counts: Counter[BlockId] = Counter()
+        for ref, count in less.items():
+            counts[ref.block] += count
+        bound = {"account": self.account}
+        rows: list[dict[str, Any]] = []
+        freed: set[BlockId] = set()
+        for block, refs in select_in(self.connection, _BLOCKS, counts, **bound):
+            left = refs - counts[block]
+            if not left:
+                freed.add(block)
+            rows.append({"key": self.account, "of": block, "left": left, "since": None if left else self.now_ns})
+        if rows:
+            self.connection.execute(_COUNT_BLOCK, rows)
+        pinned = {block for (block,) in select_in(self.connection, _PINNED, freed, **bound)}
+        figures = {
+            "key": self.account,
+            "less": sum(sizes[block] for block in freed),
+            "more": sum(sizes[block] for block in pinned),
+        }
+        self.connection.execute(_FIGURES, figures)
+
+
+def _own(table: Any) -> Any:
+    return table.c.account == bindparam("account")
+
+
+_COLUMNS = (revisions.c.lineage, revisions.c.number, revisions.c.inode, revisions.c.runs)
+_BY_INODE = select(*_COLUMNS).where(_own(revisions), is_asked(revisions.c.inode))
+_BY_LINEAGE = select(*_COLUMNS).where(_own(revisions), is_asked(revisions.c.lineage))
+_LINEAGES_OF = select(inodes.c.lineage).where(_own(inodes), is_asked(inodes.c.inode))
+_NAMED = select(inodes.c.inode).where(_own(inodes), is_asked(inodes.c.inode), inodes.c.nlink > 0)
+_IN_TRASH = select(dentry_versions.c.inode).where(
+    _own(dentry_versions), is_asked(dentry_versions.c.inode), dentry_versions.c.trash == Trash.HELD
+)
+_HOLDERS = select(lineages.c.lineage, lineages.c.inode).where(_own(lineages), is_asked(lineages.c.lineage))
+_FORKED = select(lineages.c.parent_lineage).where(
+    _own(lineages), is_asked(lineages.c.parent_lineage), lineages.c.parent_lineage.is_not(None)
+)
+_KEPT = select(kept.c.lineage, kept.c.number).where(_own(kept), is_asked(kept.c.lineage))
+_RUNS = select(runs.c.run, runs.c.packed, runs.c.refs).where(_own(runs), is_asked(runs.c.run))
+_BLOCKS = select(blocks.c.block, blocks.c.refs).where(_own(blocks), is_asked(blocks.c.block))
+_PINNED = select(pins.c.block).where(_own(pins), is_asked(pins.c.block))
+_DROP_REVISION = delete(revisions).where(
+    revisions.c.account == bindparam("key"),
+    revisions.c.lineage == bindparam("of"),
+    revisions.c.number == bindparam("which"),
+)
+_EMPTY = (
+    update(inodes)
+    .where(
+        inodes.c.account == bindparam("key"),
+        inodes.c.inode == bindparam("of"),
+        inodes.c.lineage == bindparam("line"),
+        inodes.c.revision == bindparam("which"),
+    )
+    .values(revision=0, content_since=0, size=0, blocks=b"")
+)
+_COUNT_RUN = (
+    update(runs).where(runs.c.account == bindparam("key"), runs.c.run == bindparam("of")).values(refs=bindparam("left"))
+)
+_DROP_RUN = delete(runs).where(runs.c.account == bindparam("key"), runs.c.run == bindparam("of"))
+_COUNT_BLOCK = (
+    update(blocks)
+    .where(blocks.c.account == bindparam("key"), blocks.c.block == bindparam("of"))
+    .values(refs=bindparam("left"), unreferenced_ns=bindparam("since"))
+)
+_FIGURES = (
+    update(accounts)
+    .where(accounts.c.account == bindparam("key"))
+    .values(
+        stored_bytes=accounts.c.stored_bytes - bindparam("less"),
+        pinned_bytes=accounts.c.pinned_bytes + bindparam("more"),
+    )
+)
