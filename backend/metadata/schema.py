@@ -360,10 +360,9 @@ revisions = Table(
     sqlite_with_rowid=False,
 )
 
-kept = Table(
+kept = Table(  # revisions that somebody wants never to be let go
     "kept",
     metadata,
-    # Revisions that somebody wants never to be let go.
     _key("account"),
     _key("lineage"),
     _key("number"),
