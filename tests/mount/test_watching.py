@@ -266,7 +266,8 @@ def test_entr_runs_a_program_when_a_file_changes_elsewhere(
     write_file(watched.work / "source", b"one\n")
     wait_until("the source is there", (watched.view / "source").exists)
     (tmp_path / "files").write_text(f"{watched.view}/source\n")
-    running = start("sh", "-c", f"exec entr -n cat /_ < {tmp_path}/files")
+    # Without -a, entr lets go of what changes while the program that it runs has not ended.
+    running = start("sh", "-c", f"exec entr -an cat /_ < {tmp_path}/files")
     running.wait_for("one")
     for content in ("two", "three"):
         write_file(watched.work / "source", content.encode() + b"\n")
