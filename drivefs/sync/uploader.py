@@ -4,9 +4,10 @@ Owns cutting, hashing, compressing and sending; it knows nothing of mutations. I
 system (`Snapshot`) and of the network (`BlockSink`). Invariant: what `Uploader` returns as stored is a complete block
 list of the snapshot, every block of which the backend has acknowledged or had already.
 
-Memory is bounded by `WINDOW_BYTES` and `PARALLEL_WINDOWS`, whatever the size of the file.
+Memory is bounded by `LARGE_WINDOW_BYTES` and `PARALLEL_WINDOWS`, whatever the size of the file.
 """
 
+import mmap
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,11 @@ from drivefs.protocol.model import BlockRef
 from drivefs.sync import recut
 
 WINDOW_BYTES = 8 * 2**20
-PARALLEL_WINDOWS = 3
+"""How much is cut, asked for and sent at once. What is on its way when a connection breaks is sent again."""
+LARGE_WINDOW_BYTES = 16 * 2**20
+QUICK_BYTES_PER_SECOND = 32 * 2**20
+"""The same when the last request went so fast: each costs both sides milliseconds, whatever it carries."""
+PARALLEL_WINDOWS = 2
 SMALL_BYTES = codec.MIN_BLOCK_BYTES
 """Content up to this size is one block, and travels together with that of other files."""
 
@@ -98,20 +103,23 @@ class _Stretch:
     """Plaintexts of blocks that follow each other, and the memory in which they lie."""
 
     plaintexts: list[memoryview]
-    memory: bytearray
+    memory: mmap.mmap
 
 
 class _Memory:
-    """Memory for windows, used again and again: having it made anew for each takes longer than filling it."""
+    """Memory for windows, used again and again: having it made anew for each takes longer than filling it.
+
+    Mapped, so that the system has it back when the content is stored.
+    """
 
     def __init__(self) -> None:
-        self._free: list[bytearray] = []
+        self._free: list[mmap.mmap] = []
 
-    def take(self) -> bytearray:
+    def take(self) -> mmap.mmap:
         """Memory for one window; what is in it is of no meaning."""
-        return self._free.pop() if self._free else bytearray(WINDOW_BYTES)
+        return self._free.pop() if self._free else mmap.mmap(-1, LARGE_WINDOW_BYTES)
 
-    def give_back(self, memory: bytearray) -> None:
+    def give_back(self, memory: mmap.mmap) -> None:
         """Nobody refers to it any more."""
         self._free.append(memory)
 
@@ -136,6 +144,7 @@ class Uploader:
         self._keeper = keeper
         self._offload = offload
         self._workspace = workspace
+        self._window_bytes = WINDOW_BYTES
         self.traffic = Traffic()
 
     async def store_small(
@@ -232,7 +241,7 @@ class Uploader:
         position = start
         while position < snapshot.size:
             reach = max(base.cut_until(position), position + codec.MAX_BLOCK_BYTES)
-            reach = min(reach, position + WINDOW_BYTES, snapshot.size)
+            reach = min(reach, position + self._window_bytes, snapshot.size)
             whole = memory.take()
             window = memoryview(whole)[: reach - position]
             await snapshot.read_into(position, window)
@@ -263,7 +272,7 @@ class Uploader:
         total, batch = 0, list[tuple[BlockId, codec.Parts]]()
         for block, payload in zip(missing, payloads, strict=True):
             size_bytes = sum(map(len, payload))
-            if batch and total + size_bytes > WINDOW_BYTES:
+            if batch and total + size_bytes > self._window_bytes:
                 await turn()
                 await self._put(batch)
                 total, batch = 0, []
@@ -282,8 +291,13 @@ class Uploader:
         await self._put([(block, payloads[0])])
 
     async def _put(self, batch: list[tuple[BlockId, codec.Parts]]) -> None:
+        began = trio.current_time()
         await self._sink.put_blocks(self._workspace, batch)
-        self.traffic.sent_bytes += sum(len(part) for _, payload in batch for part in payload)
+        sent_bytes = sum(len(part) for _, payload in batch for part in payload)
+        if sent_bytes >= WINDOW_BYTES // 2:
+            is_quick = sent_bytes >= QUICK_BYTES_PER_SECOND * (trio.current_time() - began)
+            self._window_bytes = LARGE_WINDOW_BYTES if is_quick else WINDOW_BYTES
+        self.traffic.sent_bytes += sent_bytes
 
 
 @contextmanager

@@ -1,19 +1,22 @@
 """Contents become blocks that the backend holds, and of changed contents only the changed blocks travel."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any
 
 import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.ids import BlockId, InodeId, WorkspaceId
 from drivefs.protocol.model import BlockRef
 from drivefs.remote import errors
-from drivefs.sync.uploader import SMALL_BYTES, Uploader
+from drivefs.sync.uploader import LARGE_WINDOW_BYTES, SMALL_BYTES, WINDOW_BYTES, Uploader
 
 MIB = 2**20
 INODE = InodeId(5)
@@ -117,7 +120,28 @@ def test_content_of_any_size_comes_back_from_its_blocks(size: int) -> None:
     data = random.Random(size).randbytes(size)
     refs = stored(backend, Frozen(data))
     assert backend.content(refs) == data
-    assert backend.largest_request_bytes <= 8 * MIB + 64
+    assert backend.largest_request_bytes <= LARGE_WINDOW_BYTES + 64
+
+
+@pytest.mark.parametrize(("seconds", "most_bytes"), [(0.1, LARGE_WINDOW_BYTES), (2.0, WINDOW_BYTES)])
+def test_a_quick_server_is_sent_more_at_once(seconds: float, most_bytes: int) -> None:
+    class Far(Backend):
+        async def put_blocks(self, workspace: WorkspaceId, payloads: list[tuple[BlockId, codec.Parts]]) -> None:
+            await trio.sleep(seconds)
+            await super().put_blocks(workspace, payloads)
+
+    async def at_once(work: Callable[..., Any], /, *args: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return work(*args)
+
+    backend, content = Far(), Frozen(random.Random(4).randbytes(60 * MIB))
+
+    async def main() -> list[BlockRef]:
+        return await Uploader(backend, backend, at_once, WorkspaceId(1)).store_large(content, lambda done: None)
+
+    refs = trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert backend.content(refs) == content.data
+    assert most_bytes - 4 * MIB < backend.largest_request_bytes <= most_bytes + 64
 
 
 def test_the_cache_copies_only_what_it_cannot_take_over() -> None:
