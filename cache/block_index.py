@@ -8,6 +8,7 @@ queue that victims are taken from.
 
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -99,11 +100,10 @@ class BlockIndex:
         self._visits: Counter[int] = Counter()
         self.was_closed_in_order = self.fact("clean") == 1
         self._set_fact("clean", 0)
-        self.used_bytes = self._number("SELECT coalesce(sum(size_bytes), 0) FROM units")
+        self._may_lack_files = False
+        self._count()
         self._next_unit = self._number("SELECT coalesce(max(unit), 0) + 1 FROM units")
         self._next_turn = self._number("SELECT coalesce(max(turn), 0) + 1 FROM units")
-        self._probation_bytes = self._number("SELECT coalesce(sum(size_bytes), 0) FROM units WHERE queue = 0")
-        self.protected_bytes = self._number("SELECT coalesce(sum(size_bytes), 0) FROM units WHERE queue = 2")
         self._next_file = self._number("SELECT coalesce(max(file), 0) + 1 FROM units")
 
     def _see_to_format(self) -> None:
@@ -115,10 +115,29 @@ class BlockIndex:
         if not found:
             create_tables(self._database, SCHEMA, FORMAT)
 
+    def _count(self) -> None:
+        self.used_bytes = self._number("SELECT coalesce(sum(size_bytes), 0) FROM units")
+        self._probation_bytes = self._number("SELECT coalesce(sum(size_bytes), 0) FROM units WHERE queue = 0")
+        self.protected_bytes = self._number("SELECT coalesce(sum(size_bytes), 0) FROM units WHERE queue = 2")
+
+    def goes_on(self, error: errors.CacheError) -> bool:
+        """Whether the index is still of use: only the disk was full, and nothing in it was changed.
+
+        Files may lie about now that it does not know: the next opening looks for itself.
+        """
+        if isinstance(error, errors.DiskFull):
+            with suppress(errors.CacheError):
+                self._may_lack_files = True
+                self._visits.clear()
+                self._places.clear()
+                self._count()
+                return True
+        return False
+
     def close(self) -> None:
-        """Remember the marks, say that all is in order, and close."""
+        """Remember the marks, say that all is in order if it is, and close."""
         self._remember_visits()
-        self._set_fact("clean", 1)
+        self._set_fact("clean", int(not self._may_lack_files))
         self._database.close()
 
     def abandon(self) -> None:

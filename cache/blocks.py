@@ -84,10 +84,11 @@ class BlockCache:
         try:
             yield
         except errors.CacheError as error:
-            self.problem = str(error)
-            if self._index is not None:
-                self._index.abandon()
-            self._index = None
+            if self._index is None or not self._index.goes_on(error):
+                self.problem = str(error)
+                if self._index is not None:
+                    self._index.abandon()
+                self._index = None
 
     @property
     def used_bytes(self) -> int:
@@ -299,10 +300,9 @@ class BlockCache:
         """Take units out of the index, for `_release` to remove; gives how many bytes that will free."""
         if wanted_bytes <= 0 or self._index is None:
             return 0
-        victims: list[int] = []
         with self._bypass_on_failure():
-            victims = self._index.choose_victims(wanted_bytes, self.limit_bytes, self._pins)
-        return self._drop(victims)
+            return self._drop(self._index.choose_victims(wanted_bytes, self.limit_bytes, self._pins))
+        return 0
 
     def _drop(self, units: Sequence[int]) -> int:
         freed = 0
@@ -447,7 +447,7 @@ class BlockCache:
             return False
         with self._bypass_on_failure():
             index.add(tiled(index, number, stretches, allocated))
-        return self.problem == ""
+        return self.contains(stretches[0][2])
 
     # Housekeeping
 

@@ -12,6 +12,8 @@ import trio
 
 from cache import block_files
 from cache.blocks import FLOOR_BYTES, SMALL_BYTES
+from cache.database import Database
+from cache.errors import DiskFull
 from tests.cache.block_bench import MIB, Bench, content, disk_bytes
 
 
@@ -378,6 +380,36 @@ def test_a_cache_that_cannot_be_written_is_bypassed(bench: Bench) -> None:
         assert not await cache.put(block, plaintext)
         assert await cache.read(block, 0, 10) is None
         assert cache.used_bytes == 0
+
+    trio.run(scenario)
+
+
+@pytest.mark.fault(13)
+def test_what_is_here_stays_while_the_disk_is_full(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        cache = bench.open()
+        first, second = content(1, MIB), content(2, 1000)
+        await cache.put(*first)
+        assert cache.protect([first[0]]) == {first[0]}
+
+        def full(database: Database) -> None:
+            database._roll_back()
+            raise DiskFull("no room")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Database, "commit", full)
+            assert not await cache.put(*second)
+            assert cache.protect([first[0]]) == set()
+            assert await cache.shrink(MIB) == 0
+            assert await cache.read(first[0], 5, 10) == first[1][5:15]
+        assert (cache.problem, cache.used_bytes, cache.protected_bytes) == ("", MIB, MIB)
+        assert await cache.put(*second)
+        bench.close()
+        cache = bench.open()
+        assert await cache.get(first[0]) == first[1]
+        assert await cache.get(second[0]) == second[1]
+        # Its place in the segment was taken by the first attempt as well.
+        assert cache.used_bytes == MIB + 2000
 
     trio.run(scenario)
 

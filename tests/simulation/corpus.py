@@ -25,6 +25,8 @@ CORPUS = (
     Case(name="a-block-that-was-not-to-be-seen-was-lost", seed=1, profile="server"),
     # A disk was put back to an earlier moment of the same mount, and ids were given out that the feed had brought.
     Case(name="ids-of-a-mount-that-was-rolled-back", seed=9, profile="rollbacks"),
-    # The same, and the check of the other device found a state in its overlay that no change needed.
+    # The disk was full for a while, and the whole block cache counted as empty from then on, with what was pinned.
+    Case(name="a-full-disk-made-the-cache-forget", seed=20005, profile="cache"),
+    # The disk was put back too, and the check of the other device found a state in its overlay that no change needed.
     Case(name="an-overlay-that-nothing-needed", seed=2, profile="rollbacks"),
 )

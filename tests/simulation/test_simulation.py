@@ -44,6 +44,13 @@ def test_what_once_went_wrong_does_not_again(case: Case) -> None:
     assert not outcome.failure, "\n".join([*outcome.log, outcome.failure])
 
 
+@pytest.mark.long
+def test_a_day_with_a_network_that_comes_and_goes_ends_in_rest() -> None:
+    outcome = sail(1, PROFILES["day"])
+    assert not outcome.failure, "\n".join([*outcome.log, outcome.failure])
+    assert outcome.virtual_seconds > 20 * 3600
+
+
 def test_one_seed_makes_the_same_steps_each_time() -> None:
     first, second = (sail(3, PROFILES["mixed"]) for _ in range(2))
     assert first.log == second.log
