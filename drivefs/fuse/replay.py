@@ -64,6 +64,7 @@ class Replay:
         self._filled = trio.Event()
         self._watched: frozenset[InodeId] = frozenset()
         self._next_scan = 0.0
+        self._lost_by = ""
         self.wants = True
         """False once it is known that it does not work here."""
 
@@ -81,7 +82,10 @@ class Replay:
                 try:
                     await self._replay_all()
                 except Lost as error:
-                    log.warning("programs that watch the drive miss events: the process that replays them: %s", error)
+                    # Where it cannot even be started it will not be a moment later: that is said once.
+                    say = log.debug if str(error) == self._lost_by else log.warning
+                    say("programs that watch the drive miss events: the process that replays them: %s", error)
+                    self._lost_by = str(error)
                     await self._end()
                     await trio.sleep(LOST_SECONDS)
                     self._filled.set()
