@@ -134,9 +134,11 @@ def _held(access: Access, request: TrashRequest) -> Select[Any]:
     statement = statement.where(v.c.parent == request.parent if request.parent else i.c.nlink > 0)
     if request.name:
         statement = statement.where(v.c.name == request.name)
-    key = (v.c.to_seq, v.c.parent, v.c.name)
+    # Of one directory in the order of the table's own key, of all in that of the index: nothing is sorted.
+    key = (v.c.to_seq, v.c.name) if request.parent else (v.c.to_seq, v.c.parent, v.c.name)
     if (after := request.after) is not None:
-        statement = statement.where(tuple_(*key) < (after.seq, after.parent, after.name))
+        place = (after.seq, after.name) if request.parent else (after.seq, after.parent, after.name)
+        statement = statement.where(tuple_(*key) < place)
     return statement.order_by(*(column.desc() for column in key))
 
 
