@@ -12,7 +12,7 @@ from drivefs.protocol.ids import InodeId
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS aliases (
-    inode INTEGER PRIMARY KEY,  -- an inode that this device made, and nobody else knows
+    inode INTEGER PRIMARY KEY,  -- an inode that this device made and nobody else knows, or that was removed elsewhere
     target INTEGER NOT NULL     -- the inode that it is
 )
 """
@@ -49,6 +49,11 @@ class Aliases:
     def inode(self, inode: InodeId) -> InodeId:
         """What an id means."""
         return self._targets.get(inode, inode)
+
+    def drop(self, inode: InodeId) -> None:
+        """From now on an inode is itself again; the caller has seen to what is queued."""
+        self._database.write("DELETE FROM aliases WHERE inode = ?", (inode,))
+        self._targets.pop(inode, None)
 
     def reread(self) -> None:
         """After a rollback."""

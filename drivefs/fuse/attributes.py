@@ -77,6 +77,13 @@ class Translation:
         self._others.setdefault(into, []).extend(numbers)
         self._cached.pop(inode, None)
 
+    def part(self, inode: InodeId) -> None:
+        """An inode that was merged is itself again, by the number that is its id if the other one has that."""
+        numbers = self._others.get(self._inodes.get(inode, inode), [])
+        if inode in numbers:
+            numbers.remove(inode)
+            del self._inodes[inode]
+
     def numbers(self, inode: InodeId) -> list[int]:
         """All numbers by which the kernel may know an inode."""
         return [self.number(inode), *self._others.get(inode, ())] if self._others else [self.number(inode)]

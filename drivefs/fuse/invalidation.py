@@ -105,6 +105,10 @@ class Invalidation:
         else:
             self._translation.merge(inode, into)
 
+    def parted(self, inode: InodeId) -> None:
+        """An inode that was found to be another one, and merged, is itself again."""
+        self._translation.part(inode)
+
     def _put(self, inode: InodeId, notification: Notification) -> None:
         self._queues[inode % WORKERS].put(notification)
 

@@ -153,6 +153,10 @@ class Invalidator(Protocol):
         """
         ...
 
+    def parted(self, inode: InodeId) -> None:
+        """An inode that was found to be another one, and merged, is itself again."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:

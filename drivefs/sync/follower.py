@@ -34,6 +34,8 @@ MOST_GAPS = 1
 """How often in a row a page that does not fit is asked for again."""
 LET_GO_MUTATIONS = 32
 LET_GO_PAUSE_SECONDS = 0.005
+MAX_TOLD_NAMES = 10_000
+"""So many names of a directory that is itself again the kernel is told of: it may have others under them."""
 
 
 @dataclass(slots=True)
@@ -140,8 +142,29 @@ class Follower:
         difference = self._compare(page)
         before = self._announcer.before(difference.names)
         self.coming(page)
+        parted = self._part(page)
         self._local.replica.apply_page(page)
         self._tell(difference, before)
+        for directory, name in parted:
+            self._invalidator.entry(directory, name)
+
+    def _part(self, page: FeedPage) -> list[tuple[InodeId, bytes]]:
+        """A directory that was found to be another one here, and that somebody brings back, is itself again.
+
+        What is queued goes on being meant for the other one. Gives the names that it seemed to have.
+        """
+        journal, found = self._local.journal, list[tuple[InodeId, bytes]]()
+        for state in page.inodes:
+            into = journal.aliases.inode(state.inode)
+            if into == state.inode or not state.nlink:
+                continue
+            with journal.transaction():
+                journal.rename_queued(state.inode, into)
+                journal.aliases.drop(state.inode)
+            self._invalidator.parted(state.inode)
+            theirs = self._local.replica.names_after(into, b"", MAX_TOLD_NAMES)
+            found += [(state.inode, name) for name, _ in [*theirs, *journal.overlay.children(into)]]
+        return found
 
     async def let_go(self) -> None:
         """Drop from the overlay what the replica has durably taken over; cancellation leaves the rest for later.

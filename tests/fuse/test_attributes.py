@@ -64,3 +64,14 @@ def test_what_is_kept_is_bounded() -> None:
 def test_a_missing_name_is_one_the_kernel_may_remember() -> None:
     absent = translation().absent
     assert (absent.st_ino, absent.entry_timeout) == (0, attributes.CACHED_SECONDS)
+
+
+def test_an_inode_that_was_merged_can_be_itself_again() -> None:
+    both, one, other = translation(), InodeId(7), InodeId(8)
+    both.merge(one, other)
+    assert (both.inode(7), both.numbers(other)) == (other, [8, 7])
+    both.part(one)
+    assert (both.inode(7), both.number(one), both.numbers(other)) == (one, 7, [8])
+    both.take_over(one, other)
+    both.part(one)
+    assert (both.inode(7), both.inode(8)) == (other, one)

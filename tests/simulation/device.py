@@ -64,6 +64,9 @@ class Kernel:
         else:
             self.translation.merge(inode, into)
 
+    def parted(self, inode: InodeId) -> None:
+        self.translation.part(inode)
+
 
 class Device:
     """See the module; `note` hears what belongs to the trace."""

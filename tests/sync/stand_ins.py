@@ -23,6 +23,9 @@ class Kernel:
     def merged(self, inode: InodeId, into: InodeId, *, is_new: bool) -> None:
         self.aliases[inode] = into
 
+    def parted(self, inode: InodeId) -> None:
+        pass
+
     def meant(self, inode: InodeId) -> InodeId:
         while inode in self.aliases:
             inode = self.aliases[inode]

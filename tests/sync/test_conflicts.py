@@ -377,3 +377,27 @@ async def test_what_is_removed_before_it_was_sent_stays_removed_where_another_de
         second.fs._view.begin_again(second.root)
         assert await second.tree() == {}
         assert await fleet.settle() == {"f": b"theirs"}
+
+
+async def test_directory_that_was_found_to_be_another_one_is_itself_again_when_it_is_brought_back(
+    tmp_path: Path,
+) -> None:
+    async with sailing(tmp_path, "first", "second", "third") as (fleet, (first, second, third)):
+        await first.mkdir("d")
+        await fleet.settle()
+        await first.rmdir("d")
+        await first.mkdir("d")
+        await first.write("d/new", b"new")
+        await first.sync()
+        await second.write("d/a", b"a")
+        await second.sync()
+        await second.write("d/later", b"later")
+        await first.pull()
+        await first.rename("d", "e")
+        await first.sync()
+        await third.write("d/b", b"b")
+        await third.sync()
+        expected = {"d": None, "d/b": b"b", "e": None, "e/new": b"new", "e/a": b"a", "e/later": b"later"}
+        await second.pull()
+        assert await second.tree() == expected
+        assert await fleet.settle() == expected

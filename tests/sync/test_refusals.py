@@ -41,6 +41,9 @@ class Kernel:
     def merged(self, inode: InodeId, into: InodeId, *, is_new: bool) -> None:
         self.aliases[inode] = into
 
+    def parted(self, inode: InodeId) -> None:
+        pass
+
 
 class Remote:
     """Knows no inode but those in `states`."""
