@@ -111,6 +111,15 @@ def delete_tree(device: Device) -> None:
     assert "held" in ended.stderr
 
 
+def held_of(first: Device, second: Device) -> int:
+    """How many files are held, and still there for others. On a machine that is so slow that the removal is no burst
+    for a while, what went until then may be let go before there is anything to ask about."""
+    files = int(first.status()["held"]["files"])
+    assert FILES - FILES // 10 <= files <= FILES
+    soon("the rest stays", lambda: len(names(second.mountpoint / "tree")) == files)
+    return files
+
+
 def test_a_mass_deletion_is_held_and_asked_about(first: Device, second: Device) -> None:
     """[deletion-held]"""
     delete_tree(first)
@@ -133,7 +142,8 @@ def test_a_mass_deletion_is_held_and_asked_about(first: Device, second: Device) 
 def test_released_it_reaches_other_devices(first: Device, second: Device) -> None:
     """[deletion-held]"""
     delete_tree(first)
-    assert str(FILES) in first.run("held", "release").replace(",", "")
+    files = held_of(first, second)
+    assert str(files) in first.run("held", "release").replace(",", "")
     first.sync()
     soon("the tree is gone", lambda: not (second.mountpoint / "tree").exists())
     assert first.status()["held"] is None
@@ -178,15 +188,14 @@ def test_it_stays_held_over_umount_and_kill(first: Device, second: Device) -> No
     assert first.process.wait(30) == 0
     first.ended()
     first.mount(*mount_options())
-    assert first.status()["held"]["files"] == FILES
+    files = held_of(first, second)
     first.kill()
     first.clear()
     first.mount(*mount_options())
-    assert first.status()["held"]["files"] == FILES
+    assert held_of(first, second) == files
     assert synced(first).returncode == ExitCode.HELD
-    assert len(names(second.mountpoint / "tree")) == FILES
     first.run("held", "restore")
-    assert len(names(first.mountpoint / "tree")) == FILES
+    assert len(names(first.mountpoint / "tree")) == files
     first.sync()
 
 

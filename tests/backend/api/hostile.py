@@ -18,7 +18,8 @@ from drivefs.protocol import changes, history, messages, routes, wire
 from drivefs.protocol.ids import BlockId, Epoch, InodeId, OpNumber, RevisionNumber, WorkspaceId
 from drivefs.protocol.model import BlockRef, InodeKind, cut_runs, run_id
 
-MOST_MEMBERS = 500_000
+MOST_BYTES = 8 * 2**20
+"""Of one node: longer than any message may be, and not so long that making it is what takes the memory."""
 EXTREMES = [0, -1, 1, 2**31, 2**32 - 1, 2**63 - 1, -(2**63), 2**64 - 1]
 SCALARS = [
     None,
@@ -184,7 +185,8 @@ class Hostile:
         chance = self._chance
         if isinstance(node, list | bytes | str) and chance.random() < 0.5:
             count = chance.choice([0, 2, 100, 5000])
-            return node * count if len(node) * count < MOST_MEMBERS else node[:-1]
+            size_bytes = len(msgspec.msgpack.encode(node)) * count
+            return node * count if size_bytes < MOST_BYTES else node[:-1]
         nested: Any = []
         for _ in range(chance.choice([10, 500])):
             nested = [nested] if chance.random() < 0.5 else {"a": nested}

@@ -141,6 +141,7 @@ async def test_what_comes_back_while_it_is_deleted_is_kept(
             await later(served, DELETE_SECONDS)
     else:
         await later(served, DELETE_SECONDS)
+    assert await served.missing(codec.block_id(LARGE)) == [], "it was acknowledged"
     await drive.store_file(10, b"file", LARGE)
     await served.services.garbage.collect()
     assert await later(served, 10 * CONDEMN_SECONDS) == NOTHING
