@@ -70,7 +70,7 @@ class Outcome:
     made: list[OpNumber] = field(default_factory=list)
     """What was made in place of it."""
     contents: set[InodeId] = field(default_factory=set)
-    """Files whose unpublished content may go on its way now."""
+    """Files whose unpublished content, if there is any, may go on its way now: no store of theirs is in its way."""
 
 
 class Amends:
@@ -299,6 +299,7 @@ class Amends:
                 continue
             if each.n == store:
                 self._journal.remove(each.n)
+                self._outcome.contents.add(inode)
                 continue
             fixed = renamed(each.mutation, {inode: into})
             if isinstance(fixed, Unlink | Rename) and planner.replaced(fixed) == into:

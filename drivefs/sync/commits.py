@@ -264,6 +264,7 @@ class Committer:
             self._replace_base(store.inode, Base(revision_op=store.n), store.base)
         self._deferred.pop(store.n, None)
         self._publications.settled([store.n])
+        self._publications.arrived(store.inode)
         if state is not None and state.nlink:
             name = names[0][1].decode(errors="backslashreplace") if names else f"inode {store.inode}"
             note = (

@@ -270,6 +270,8 @@ class GivingUp:
             self._drop_all(inode, rows)
         self._refused.pop(inode, None)
         self._publications.dropped(inode)
+        if any(isinstance(row.mutation, Store) for row in rows):
+            self._publications.arrived(inode)
 
     def _drop_refused(self, inode: InodeId, rows: list[JournalRow]) -> None:
         """Of an inode that the backend has, only what was refused goes; what else waits may still be taken."""

@@ -64,7 +64,8 @@ class Publications:
         self._own_way_until = self._last_beside = -math.inf
         self._due: dict[InodeId, float] = {}
         self._again: dict[InodeId, float] = {}
-        self._on_their_way: set[InodeId] = set()
+        self.on_their_way: set[InodeId] = set()
+        """Those that were taken; `arrived` or `returned` takes them out."""
         self._taken_ahead: set[InodeId] = set()
         """Those that were taken as urgent ones; some of them may not be on their way any more."""
         self._set_aside: set[InodeId] = set()
@@ -183,8 +184,8 @@ class Publications:
             if old in self._set_aside:
                 self._set_aside.remove(old)
                 self._set_aside.add(new)
-            if old in self._on_their_way:
-                self._on_their_way.discard(old)
+            if old in self.on_their_way:
+                self.on_their_way.discard(old)
                 waits.append(now)
             if waits:
                 self._offer(new, min(waits))
@@ -198,7 +199,7 @@ class Publications:
         self._order.dropped(inode)
 
     def _offer(self, inode: InodeId, due: float) -> None:
-        waiting = self._again if inode in self._on_their_way else self._due
+        waiting = self._again if inode in self.on_their_way else self._due
         waiting[inode] = due
         self._offered.raise_()
 
@@ -214,9 +215,9 @@ class Publications:
             due = [inode for inode, moment in self._due.items() if moment <= now][:limit]
         for inode in due:
             del self._due[inode]
-            self._on_their_way.add(inode)
+            self.on_their_way.add(inode)
         if urgent:
-            self._taken_ahead = self._taken_ahead & self._on_their_way | set(due)
+            self._taken_ahead = self._taken_ahead & self.on_their_way | set(due)
         return due
 
     def behind(self, inode: InodeId) -> None:
@@ -230,8 +231,8 @@ class Publications:
         """
         now = trio.current_time()
         self._set_aside.discard(inode)
-        if inode in self._on_their_way:
-            self._on_their_way.discard(inode)
+        if inode in self.on_their_way:
+            self.on_their_way.discard(inode)
         else:
             self._again[inode] = now
         self._published_at.pop(inode, None)
@@ -243,7 +244,7 @@ class Publications:
 
     def returned(self, inode: InodeId, delay_seconds: float) -> None:
         """The publication of an inode did not work out: offer it again later."""
-        self._on_their_way.discard(inode)
+        self.on_their_way.discard(inode)
         self._again.pop(inode, None)
         self._offer(inode, trio.current_time() + delay_seconds)
 
@@ -254,7 +255,7 @@ class Publications:
 
     def is_on_its_way(self, inode: InodeId) -> bool:
         """Whether the content of the inode is due or being published, rather than still being written or set aside."""
-        return (inode in self._on_their_way or inode in self._due) and inode not in self._set_aside
+        return (inode in self.on_their_way or inode in self._due) and inode not in self._set_aside
 
     async def wait(self, longest_seconds: float) -> None:
         """Wait until something is offered or falls due, at most so long; cancellation changes nothing."""
@@ -301,7 +302,7 @@ class Publications:
     def _is_urgent_on_its_way(self) -> bool:
         soon = trio.current_time() + QUIET_SECONDS
         return bool(self.urgent_ops) or any(
-            inode in self._taken_ahead & self._on_their_way or self._due.get(inode, math.inf) <= soon
+            inode in self._taken_ahead & self.on_their_way or self._due.get(inode, math.inf) <= soon
             for inode in self._urgent_inodes
         )
 

@@ -425,6 +425,9 @@ class Fleet:
                 if trees[0].get(p, 0) != tree.get(p, 0)
             }
             assert not different, f"{device.name} differs: {different}"
+            # Whoever waits for what was written would wait for ever, and what is written next would never be sent.
+            await device.publish()
+            assert not device.publications.on_their_way, f"{device.name} has nothing left, and awaits it"
         return trees[0]
 
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.sync.fleet import Device, Fleet, sailing
 
@@ -178,6 +179,28 @@ async def test_files_made_on_both_sides_get_two_names(tmp_path: Path) -> None:
 async def test_same_file_made_on_both_sides_is_one(tmp_path: Path) -> None:
     async with meeting(tmp_path, nothing, write("a.txt", b"same"), write("a.txt", b"same")) as met:
         assert met.tree == {"a.txt": b"same"}
+
+
+async def test_who_waits_for_a_file_that_turns_out_to_be_there_waits_no_longer(tmp_path: Path) -> None:
+    names = [f"both/{number}" for number in range(40)]
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        for device in (first, second):
+            await device.mkdir("both")
+            for name in names:
+                await device.write(name, b"same")
+        await first.sync()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(published_all_along, second)
+            await second.sync()
+            nursery.cancel_scope.cancel()
+        # Which sees to it that nothing is on its way.
+        assert (await fleet.settle()).keys() == {"both", *names}
+
+
+async def published_all_along(device: Device) -> None:
+    while True:
+        await device.publish()
+        await trio.lowlevel.checkpoint()
 
 
 async def test_same_file_made_by_rename_on_both_sides_is_one(tmp_path: Path) -> None:
