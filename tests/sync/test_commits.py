@@ -266,13 +266,21 @@ def test_store_whose_content_is_nowhere_gives_way_and_people_are_told(world: Wor
     row = world.journal.get(store)
     assert row is not None
     assert isinstance(row.mutation, Store)
+    lost = row.mutation
     world.journal.drafts.drop_draft(inode)
-    world.committer.lacks(row.mutation)
+
+    async def lack() -> None:
+        world.publications.forced([inode])
+        assert world.publications.take_due(1) == [inode]
+        world.committer.lacks(lost)
+        assert not world.publications.is_on_its_way(inode)
+
+    trio.run(lack)
     assert world.journal.get(store) is None
     (waiting,) = world.journal.unsettled(9)
     assert isinstance(waiting.mutation, Store)
     assert (waiting.n, waiting.mutation.base) == (later, Base())
-    world.committer.lacks(row.mutation)
+    trio.run(lack)
     (note,) = world.committer.given_up
     assert "a.txt" in note
     assert "Write it again" in note
