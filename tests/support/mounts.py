@@ -165,6 +165,7 @@ class Watchdog:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._watched: set[int] = set()
+        self._is_resting = True
         self._reading, self._writing = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
@@ -174,26 +175,28 @@ class Watchdog:
 
     def watch(self, process: int) -> None:
         self._watched.add(process)
-        self.restart()
+        self._order()
 
     def unwatch(self, process: int) -> None:
         self._watched.discard(process)
-        self.restart()
+        self._order()
 
     def restart(self) -> None:
-        """Something went on: give it all its seconds again."""
-        self._order(self._seconds)
+        """A test begins: it has all the seconds."""
+        self._is_resting = False
+        self._order()
 
     def rest(self) -> None:
         """No test uses a mount now: those that stay wait for the next one, however long others take."""
-        self._order(None)
+        self._is_resting = True
+        self._order()
 
     def close(self) -> None:
         os.close(self._writing)
         os.waitpid(self._pid, 0)
 
-    def _order(self, seconds: float | None) -> None:
-        order = {"processes": sorted(self._watched), "seconds": seconds}
+    def _order(self) -> None:
+        order = {"processes": sorted(self._watched), "seconds": None if self._is_resting else self._seconds}
         os.write(self._writing, json.dumps(order).encode() + b"\n")
 
 

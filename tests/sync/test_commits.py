@@ -280,7 +280,7 @@ def test_store_whose_content_is_nowhere_gives_way_and_people_are_told(world: Wor
     (waiting,) = world.journal.unsettled(9)
     assert isinstance(waiting.mutation, Store)
     assert (waiting.n, waiting.mutation.base) == (later, Base())
-    trio.run(lack)
+    world.committer.lacks(lost)
     (note,) = world.committer.given_up
     assert "a.txt" in note
     assert "Write it again" in note
