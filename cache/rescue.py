@@ -21,6 +21,9 @@ from cache.errors import Unusable
 from cache.findings import Finding, Severity
 from cache.wal import HEADER_BYTES, Damage, Log
 
+_PAGE_SIZES = frozenset(2**power for power in range(9, 16))
+"""That SQLite knows, but for the largest, which is written as 1."""
+
 
 def rescue_log(path: Path, lost_and_found: Path) -> list[Finding]:
     """Look for rot in the log of the database at `path`, which nobody has open, and save what can be saved.
@@ -124,7 +127,9 @@ def find_damage(path: Path) -> Damage | None:
 def _page_bytes(path: Path) -> int:
     with path.open("rb") as file:
         header = file.read(18)
-    return int.from_bytes(header[16:18], "big") or PAGE_BYTES
+    found = int.from_bytes(header[16:18], "big")
+    # The first page may be damaged where the log has a whole one: then SQLite does not look at this.
+    return found if found in _PAGE_SIZES else PAGE_BYTES
 
 
 def _accepted_frames(path: Path) -> int:
