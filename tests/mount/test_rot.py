@@ -178,7 +178,7 @@ def test_a_journal_that_rotted_is_kept_aside_and_told_of(
     state = profile(device, "XDG_STATE_HOME")
     damaged = state / which
     with damaged.open("r+b") as file:
-        file.seek(damaged.stat().st_size // 2 if which == "journal.db" else 120_000)
+        file.seek(damaged.read_bytes().index(b"20" * 200) + 100 if which == "journal.db" else 120_000)
         file.write(b"rot" * 20)
     before = damaged.read_bytes()
     assert device.command("check").returncode != 0
