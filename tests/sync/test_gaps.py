@@ -16,7 +16,7 @@ def skip_in_answers(device: Device, answer_count: int) -> None:
     """Let the next pages leave out what comes first, as answers to another cursor would."""
     ask = device.remote.changes
 
-    async def changes(request: ChangesRequest) -> ChangesReply:
+    async def changes(request: ChangesRequest, *, is_anew: bool = False) -> ChangesReply:
         nonlocal answer_count
         if answer_count:
             answer_count -= 1
