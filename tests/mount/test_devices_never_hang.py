@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -98,8 +98,10 @@ def storm(root: Path, chance: random.Random, seconds: float) -> None:
     while time.monotonic() < end:
         for number in range(60):
             path = root / f"package{number % 6}/module{number % 11}/file{number}.txt"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(chance.randbytes(3000))
+            # The other device removes some of these directories, at any moment.
+            with suppress(FileNotFoundError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(chance.randbytes(3000))
         victim = root / f"package{chance.randrange(6)}"
         os.rename(victim, root / "aside")
         if chance.random() < 0.5:
