@@ -15,7 +15,7 @@ import trio
 from cache.journal import RowState
 from cache.workspace import LocalState
 from drivefs.control.errors import Refused
-from drivefs.control.paths import inode_at, shown
+from drivefs.control.paths import inode_at, past_refusals, shown
 from drivefs.control.server import Handler, Report
 from drivefs.fs import errors
 from drivefs.fs.filesystem import FileSystem
@@ -178,25 +178,20 @@ def _size(blocks: Counter[BlockRef]) -> int:
 def _refusing(path: bytes, number: int | None = None) -> Iterator[None]:
     """Say what the errors of the file system mean here."""
     what = shown(path)
-    try:
-        yield
-    except errors.NotFound as error:
-        missing = what if number is None else f"revision {number} of {what}"
-        raise Refused(
-            "not_found", f"there is no {missing}, or it is not kept any more. drivefs revisions lists those there are"
-        ) from error
-    except errors.IsDirectory as error:
-        raise Refused(
-            "directory",
-            f"{what} is a directory, and only files have revisions. As it was at a time, it is in .drivefs/at/TIME "
-            "at the root of the drive",
-        ) from error
-    except errors.Invalid as error:
-        raise Refused("kind", f"{what} is no regular file, and only files have revisions") from error
-    except errors.NotPermitted as error:
-        raise Refused("forbidden", f"the server refuses this: {error}") from error
-    except errors.Unavailable as error:
-        raise Refused("unavailable", f"the server, which has the history, cannot be asked now: {error}") from error
-    except errors.FileSystemError as error:
-        kind = type(error).__name__
-        raise Refused("failed", f"{what} stays as it was: {kind} ({error.errno}) {error}".rstrip()) from error
+    with past_refusals("history", f"{what} stays as it was"):
+        try:
+            yield
+        except errors.NotFound as error:
+            missing = what if number is None else f"revision {number} of {what}"
+            raise Refused(
+                "not_found",
+                f"there is no {missing}, or it is not kept any more. drivefs revisions lists those there are",
+            ) from error
+        except errors.IsDirectory as error:
+            raise Refused(
+                "directory",
+                f"{what} is a directory, and only files have revisions. As it was at a time, it is in .drivefs/at/TIME "
+                "at the root of the drive",
+            ) from error
+        except errors.Invalid as error:
+            raise Refused("kind", f"{what} is no regular file, and only files have revisions") from error

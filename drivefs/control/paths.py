@@ -3,6 +3,9 @@
 Owns the way from a path, relative to the drive's root, to an inode, and the refusals on it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from drivefs.control.errors import Refused
 from drivefs.fs import errors
 from drivefs.fs.filesystem import FileSystem
@@ -32,3 +35,23 @@ async def inode_at(filesystem: FileSystem, path: bytes) -> InodeId:
 def shown(path: bytes) -> str:
     """A path for people."""
     return path.decode(errors="replace") or "the drive itself"
+
+
+@contextmanager
+def past_refusals(holding: str, outcome: str) -> Iterator[None]:
+    """Say what errors mean to whoever asks for something of the past.
+
+    `holding` is what the server has and could not be asked for, `outcome` what became of the request.
+
+    Raises:
+        Refused: `forbidden`, `unavailable` or `failed`.
+    """
+    try:
+        yield
+    except errors.NotPermitted as error:
+        raise Refused("forbidden", f"the server refuses this: {error}") from error
+    except errors.Unavailable as error:
+        raise Refused("unavailable", f"the server, which has the {holding}, cannot be asked now: {error}") from error
+    except errors.FileSystemError as error:
+        kind = type(error).__name__
+        raise Refused("failed", f"{outcome}: {kind} ({error.errno}) {error}".rstrip()) from error

@@ -12,7 +12,7 @@ import trio
 
 from cache.workspace import LocalState
 from drivefs.control.errors import Refused
-from drivefs.control.paths import inode_at, shown
+from drivefs.control.paths import inode_at, past_refusals, shown
 from drivefs.control.server import Handler, Report
 from drivefs.fs import errors
 from drivefs.fs.filesystem import FileSystem
@@ -161,16 +161,11 @@ def _fields(entry: TrashEntry) -> dict[str, Any]:
 def _refusing(path: bytes) -> Iterator[None]:
     """Say what the errors of the file system mean here."""
     what = shown(path)
-    try:
-        yield
-    except errors.NotFound as error:
-        raise Refused(
-            "not_found", f"{what} is not in the trash, or was removed too long ago. drivefs trash list shows what is"
-        ) from error
-    except errors.NotPermitted as error:
-        raise Refused("forbidden", f"the server refuses this: {error}") from error
-    except errors.Unavailable as error:
-        raise Refused("unavailable", f"the server, which has the trash, cannot be asked now: {error}") from error
-    except errors.FileSystemError as error:
-        kind = type(error).__name__
-        raise Refused("failed", f"{what} was not brought back: {kind} ({error.errno}) {error}".rstrip()) from error
+    with past_refusals("trash", f"{what} was not brought back"):
+        try:
+            yield
+        except errors.NotFound as error:
+            raise Refused(
+                "not_found",
+                f"{what} is not in the trash, or was removed too long ago. drivefs trash list shows what is",
+            ) from error
