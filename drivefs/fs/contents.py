@@ -70,6 +70,7 @@ class Contents:
         """Removed files whose unpublished content went with the last name: there is nothing left to read."""
         self._followed: list[tuple[InodeId, InodeId]] = []
         view.keep_while(self._open.__contains__)
+        view.came_back = lambda before: self.forget(before.inode, before)
         self._drop_left_over()
 
     def _drop_left_over(self) -> None:

@@ -69,6 +69,8 @@ class View:
         self.touched: list[InodeId | Name] = []
         self.undone: Callable[[], object] = lambda: None
         """Called when a transaction failed, for whoever remembers what was in it."""
+        self.came_back: Callable[[InodeState], object] = lambda before: None
+        """Hears of an inode that had lost its last name here and has one again: it may have another content."""
 
     def keep_while(self, used: Callable[[InodeId], bool]) -> None:
         """Keep what is known of an inode without a name as long as `used` says so."""
@@ -113,6 +115,7 @@ class View:
             return state
         with self.change():
             self.put_inode(theirs)
+        self.came_back(state)
         return theirs
 
     def has_their_name(self, inode: InodeId) -> bool:

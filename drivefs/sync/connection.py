@@ -4,6 +4,7 @@ Owns the state "online or offline" and the retry rhythm; what is to be done on g
 waits for the network here but those who ask to. Invariant: `since_ns` is when the present state began.
 """
 
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from cache.errors import DiskFull
 from drivefs.protocol.errors import Code
 from drivefs.protocol.ground import NowNs
 from drivefs.remote import errors
+
+log = logging.getLogger(__name__)
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 15.0
@@ -127,6 +130,13 @@ class Connection:
             self._set_offline(error)
             self._lost.set()
 
+    def end(self, error: BaseException) -> None:
+        """The local disk has failed: no session is opened any more. Whoever needs the backend alone may still try."""
+        log.error("synchronising has ended: %s", error)
+        self._online = trio.Event()
+        self._set_offline(error)
+        self.tried.set()
+
     def begin_again(self) -> None:
         """What is known of the backend holds no longer: whether it can be reached is to be found out anew."""
         self.tried = trio.Event()
@@ -168,7 +178,7 @@ class Connection:
             if attempt_count is not None and self._attempt_count > attempt_count:
                 return
 
-    def _set_offline(self, error: errors.RemoteError | DiskFull) -> None:
+    def _set_offline(self, error: BaseException) -> None:
         """Not online, for lack of the backend or of room here: then whoever needs the backend alone may still try."""
         since = self._now_ns() if self.reach.online else self.reach.since_ns
         self.reach = ReachState(online=False, since_ns=since, reason=str(error))

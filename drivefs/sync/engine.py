@@ -1,8 +1,9 @@
 """Runs synchronisation: the tasks, when each works, and how they wait for each other.
 
 Owns the nursery of all background work on the network; what each task does is in `publisher`, `commits` and
-`follower`. Every task waits out an offline time and a full disk, and goes on where it was. Invariant: a task that fails
-with anything but a `RemoteError` or `DiskFull` ends the mount: that is a defect, and the journal has everything.
+`follower`. Every task waits out an offline time and a full disk, and goes on where it was. When the local disk fails,
+nothing is sent or heard any more, and what is here goes on being shown. Invariant: a task that fails with anything but
+a `RemoteError`, `DiskFull` or `Poisoned` ends the mount: that is a defect, and the journal has everything.
 """
 
 import logging
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from cache.errors import Corrupt, DiskFull, OutOfIds
+from cache.errors import Corrupt, DiskFull, OutOfIds, Poisoned
 from cache.workspace import LocalState
 from drivefs.protocol.changes import OpResult, Store
 from drivefs.protocol.ids import InodeId, OpNumber
@@ -107,6 +108,17 @@ class Engine:
 
     async def run(self) -> None:
         """Synchronise until cancelled; cancellation loses nothing, the journal has it all."""
+        try:
+            await self._synchronise()
+        except* Poisoned as failed:
+            # Ending the mount would take away what can still be read; the next one looks at what the disk really has.
+            error: BaseException = failed
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            self.connection.end(error)
+        await trio.sleep_forever()
+
+    async def _synchronise(self) -> None:
         self._offer_drafts()
         self._parts.giving_up.look()
         self._covered.raise_()

@@ -59,6 +59,7 @@ def test_a_failed_sync_is_told_to_whoever_waits_and_nothing_is_taken_until_a_res
     (device.home / "machine/fsync fails").touch()
     assert refusal(root / "synced", b"synced" * 20_000) == errno.EIO
     (device.home / "machine/fsync fails").unlink()
+    wait_until("it says why it sends nothing", lambda: "Check the disk" in device.status()["reason"])
     # The disk may have dropped what it was to write, and now says that all is well: it is not believed.
     assert refusal(root / "later", b"later") is not None
     with pytest.raises(OSError, match=r"Input/output|Read-only"):

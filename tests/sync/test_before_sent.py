@@ -1,5 +1,6 @@
 """What a device shows while own changes wait, and what others may see of them: in the middle, not only in the end."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,29 @@ async def test_time_that_was_set_before_a_new_file_was_written_stays_in_the_past
         written_ns = (await first.known("a")).mtime_ns
         await fleet.settle()
         assert [(await device.known("a")).mtime_ns for device in (first, second)] == [written_ns] * 2
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_what_was_replaced_here_and_came_back_from_elsewhere_has_the_content_that_it_has_there(
+    tmp_path: Path, *, is_open: bool
+) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        first.fs.contents.await_forgetting()
+        await first.write("a", b"old")
+        await fleet.settle()
+        number = await first.open_file("a", os.O_RDONLY)
+        assert await first.fs.read(number, 0, 9) == b"old"
+        if not is_open:
+            first.fs.release(number)
+        await second.write("a", b"two")
+        await first.save("a", b"one")
+        await first.push()
+        await second.sync()
+        # The replica has it, and the overlay has not let go of what replaced it yet.
+        await first.follower.poll(0.0)
+        expected = {"a": b"one", "a (conflicted copy, second, 2026-11-22)": b"two"}
+        assert await first.tree() == expected
+        if is_open:
+            assert await first.fs.read(number, 0, 9) == b"two"
+            first.fs.release(number)
+        assert await fleet.settle() == expected

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from cache.errors import OutOfIds
+from cache.errors import OutOfIds, Poisoned
 from drivefs.protocol.ids import InodeId, OpNumber
 from drivefs.remote.errors import Offline
 from drivefs.sync.connection import Connection
@@ -152,6 +152,33 @@ def test_without_a_server_nobody_waits_for_what_happened_during_a_standstill() -
     engine = followed.engine()
     trio.run(engine.catch_up)
     assert not followed.asked
+
+
+@pytest.mark.fault(12)
+def test_a_disk_that_fails_ends_synchronising_and_not_the_mount() -> None:
+    followed = Followed()
+    engine, seen = followed.engine(), []
+
+    async def log_barrier() -> None:
+        raise Poisoned("check the disk")
+
+    async def main() -> None:
+        with trio.move_on_after(300.0):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(engine.run)
+                await trio.sleep(10.0)
+                assert engine.connection.reach.online
+                engine._parts.local.journal.is_log_dirty = True
+                engine._parts.local.journal.log_barrier = log_barrier
+                await trio.sleep(10.0)
+                seen.append((engine.connection.reach.online, engine.connection.reach.reason))
+                # What can be had without the disk is tried.
+                await engine.connection.reachable()
+                followed.asked.clear()
+        seen.append(followed.asked)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert seen == [(False, "check the disk"), []]
 
 
 def test_ids_that_ran_out_are_asked_for_and_the_mount_goes_on() -> None:
