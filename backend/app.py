@@ -58,6 +58,7 @@ from backend.service.listing import Listing
 from backend.service.pruning import Pruning
 from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
+from backend.service.snapshots import Snapshots
 from backend.service.trash import Trash
 from backend.service.uploads import Uploads
 from drivefs.protocol.ground import Offload
@@ -273,6 +274,7 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
         sessions=Sessions(ground),
         listing=Listing(ground),
         revisions=Revisions(ground),
+        snapshots=Snapshots(ground),
         trash=Trash(ground),
         commits=Commits(ground),
         changes=Changes(ground),

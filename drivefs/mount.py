@@ -29,7 +29,19 @@ from cache.workspace import LocalState
 from drivefs import __version__
 from drivefs.assembly import Assembly, Ground, Options
 from drivefs.config import MountSettings
-from drivefs.control import conflicts, handlers, held, history, mounts, pins, server, trash, uploads, watching
+from drivefs.control import (
+    conflicts,
+    handlers,
+    held,
+    history,
+    mounts,
+    pins,
+    server,
+    snapshots,
+    trash,
+    uploads,
+    watching,
+)
 from drivefs.control.readiness import Readiness
 from drivefs.fs.filesystem import FileSystem
 from drivefs.fs.ownership import Owner
@@ -302,6 +314,7 @@ class _Mount:
         table |= trash.TrashCan(
             drive.filesystem, parts.invalidation, local=self._local, connection=drive.connection
         ).table()
+        table |= snapshots.Naming(drive.filesystem.history.past, drive.engine, self._local).table()
         table |= parts.pinning.table()
         table |= parts.deciding.table()
         nursery.start_soon(server.serve, server.listen(self._settings.places.runtime), table, nursery)

@@ -19,6 +19,7 @@ from backend.service.listing import Listing
 from backend.service.pruning import Pruning
 from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
+from backend.service.snapshots import Snapshots
 from backend.service.trash import Trash
 from backend.service.uploads import Uploads
 
@@ -49,6 +50,7 @@ class Services:
     sessions: Sessions
     listing: Listing
     revisions: Revisions
+    snapshots: Snapshots
     trash: Trash
     commits: Commits
     changes: Changes

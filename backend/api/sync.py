@@ -119,6 +119,9 @@ class SyncApi:
             routes.REVISIONS: Endpoint(self._revisions),
             routes.KEEP: Endpoint(self._keep),
             routes.MOMENT: Endpoint(self._moment),
+            routes.SNAPSHOTS: Endpoint(self._snapshots),
+            routes.CREATE_SNAPSHOT: Endpoint(self._create_snapshot),
+            routes.DELETE_SNAPSHOT: Endpoint(self._delete_snapshot),
             routes.TRASH: Endpoint(self._trash),
             routes.EMPTY_TRASH: Endpoint(self._empty_trash),
             routes.COMMIT: Endpoint(self._commit),
@@ -183,6 +186,18 @@ class SyncApi:
 
     async def _moment(self, scope: Scope, receive: Receive) -> history.MomentReply:
         return await self._services.listing.moment(*await self._asked(scope, receive, history.MomentRequest))
+
+    async def _snapshots(self, scope: Scope, receive: Receive) -> history.SnapshotsReply:
+        caller = await requests.caller(scope, self._services)
+        return await self._services.snapshots.list(caller, requests.workspace(scope))
+
+    async def _create_snapshot(self, scope: Scope, receive: Receive) -> history.SnapshotInfo:
+        asked = await self._asked(scope, receive, history.CreateSnapshotRequest)
+        return await self._services.snapshots.create(*asked)
+
+    async def _delete_snapshot(self, scope: Scope, receive: Receive) -> Empty:
+        await self._services.snapshots.delete(*await self._asked(scope, receive, history.DeleteSnapshotRequest))
+        return Empty()
 
     async def _commit(self, scope: Scope, receive: Receive) -> messages.CommitReply:
         caller = await requests.caller(scope, self._services)

@@ -329,6 +329,19 @@ kept = Table(  # revisions that somebody wants never to be let go
     sqlite_with_rowid=False,
 )
 
+snapshots = Table(  # moments of a workspace that have a name; what they show is not let go
+    "snapshots",
+    metadata,
+    _key("account"),
+    _key("workspace"),
+    Column("name", Text, primary_key=True),
+    _id("seq"),
+    _id("time_ns"),  # of that commit
+    _id("user"),
+    _id("device"),
+    _id("created_ns"),
+)
+
 runs = Table(
     "runs",
     metadata,

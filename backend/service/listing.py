@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, selec
 
 from backend.metadata import schema
 from backend.metadata.queries import is_asked, select_in
-from backend.service import history, revisions, workspaces
+from backend.service import history, revisions, snapshots, workspaces
 from backend.service.caller import Caller
 from backend.service.commit.contents import split_runs
 from backend.service.ground import Ground
@@ -72,10 +72,10 @@ class Listing:
         return await self._ground.database.read(_count, caller, workspace)
 
     async def moment(self, caller: Caller, workspace: WorkspaceId, request: MomentRequest) -> MomentReply:
-        """Which commit was the newest at a time.
+        """Which commit was the newest at a time, or is meant by the name of a snapshot.
 
         Raises:
-            ProtocolError: `not_found`: no such drive, or what it was then is not kept any more.
+            ProtocolError: `not_found`: no such drive or snapshot, or what it was then is not kept any more.
         """
         return await self._ground.database.read(_moment, caller, workspace, request)
 
@@ -143,10 +143,10 @@ def _count(connection: Connection, caller: Caller, workspace: WorkspaceId) -> Co
 
 def _moment(connection: Connection, caller: Caller, workspace: WorkspaceId, request: MomentRequest) -> MomentReply:
     access = workspaces.require(connection, caller.user, workspace)
-    c = schema.commits.c
-    here = (c.account == access.account, c.workspace == access.workspace, c.seq >= access.first_seq)
-    newest = select(c.seq, c.time_ns).where(*here, c.time_ns <= request.time_ns).order_by(c.time_ns.desc()).limit(1)
-    found = connection.execute(newest).one_or_none()
+    if request.snapshot:
+        seq, time_ns = snapshots.moment(connection, access, request.snapshot)
+        return MomentReply(seq=history.readable_seq(access, seq), time_ns=time_ns)
+    found = workspaces.newest_at(connection, access, request.time_ns)
     if found is None:
         return MomentReply()
     return MomentReply(seq=history.readable_seq(access, found.seq), time_ns=found.time_ns)

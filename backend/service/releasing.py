@@ -3,7 +3,8 @@
 Owns which revisions nobody can come back to, and the reference counts on the way down to blocks; blocks without
 references are the collector's (`garbage`). All functions run inside a transaction of the caller's, who holds the locks
 of workspace and account. Invariants: a history that a file with a name, or one in the trash, goes on with or has forked
-from stays whole, and so does what is marked to be kept; counts and the account's figures are exact afterwards.
+from stays whole, and so does what is marked to be kept or shown by a snapshot; counts and the account's figures are
+exact afterwards.
 """
 
 from collections import Counter
@@ -26,6 +27,7 @@ from backend.metadata.schema import (
     revisions,
     runs,
 )
+from backend.service import snapshots
 from backend.service.commit.contents import split_runs
 from drivefs.protocol.ids import AccountId, BlockId, InodeId, LineageId, RunId
 from drivefs.protocol.model import BlockRef, unpack_blocks
@@ -86,7 +88,12 @@ class Releasing:
         found = list(found)
         bound = {"account": self.account}
         marked = {tuple(row) for row in select_in(self.connection, _KEPT, {each.lineage for each in found}, **bound)}
-        return [each for each in found if (each.lineage, each.number) not in marked]
+        shown = snapshots.needed(self.connection, self.account, {each.inode for each in found})
+        return [
+            each
+            for each in found
+            if (each.lineage, each.number) not in marked and (each.inode, each.number) not in shown
+        ]
 
     def _drop_revisions(self, going: Iterable[_Revision]) -> None:
         rows = [{"key": self.account, "of": each.lineage, "which": each.number} for each in going]

@@ -7,7 +7,7 @@ least one commit, its birth, so its head always has a commit id.
 
 import stat
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, and_, bindparam, func, insert, select
 
@@ -65,6 +65,13 @@ class Stamp:
     """What marks a commit beside its seq: a random id, and its time."""
 
     commit_id: CommitId
+    time_ns: int
+
+
+class Moment(NamedTuple):
+    """A commit, and when it was made."""
+
+    seq: Seq
     time_ns: int
 
 
@@ -178,3 +185,11 @@ def stamp_at(connection: Connection, access: Access, seq: Seq) -> Stamp:
     values = {"account": access.account, "workspace": access.workspace, "seq": seq}
     row = connection.execute(_STAMP, values).one()
     return Stamp(CommitId(row.commit_id), row.time_ns)
+
+
+def newest_at(connection: Connection, access: Access, time_ns: int) -> Moment | None:
+    """The newest commit at or before a time that a member may see; None: there was no drive yet."""
+    here = (_c.account == access.account, _c.workspace == access.workspace, _c.seq >= access.first_seq)
+    newest = select(_c.seq, _c.time_ns).where(*here, _c.time_ns <= time_ns).order_by(_c.time_ns.desc()).limit(1)
+    row = connection.execute(newest).one_or_none()
+    return None if row is None else Moment(*row)

@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from drivefs.protocol.changes import Unlink
-from drivefs.protocol.history import EmptyTrashReply, MomentReply, RevisionsReply, TrashReply, TrashRequest
+from drivefs.protocol.history import (
+    EmptyTrashReply,
+    MomentReply,
+    MomentRequest,
+    RevisionsReply,
+    SnapshotInfo,
+    SnapshotsReply,
+    TrashReply,
+    TrashRequest,
+)
 from drivefs.protocol.ids import BlockId, InodeId, RevisionNumber, Seq, WorkspaceId
 from drivefs.protocol.messages import ListReply
 from drivefs.protocol.model import InodeState
@@ -68,8 +77,20 @@ class Past(Protocol):
         """Let a part of what was removed up to a seq go for good."""
         ...
 
-    async def moment(self, time_ns: int) -> MomentReply:
-        """Where the drive stood at a time."""
+    async def moment(self, request: MomentRequest) -> MomentReply:
+        """Where the drive stood at a time, or at a snapshot."""
+        ...
+
+    async def snapshots(self) -> SnapshotsReply:
+        """All moments that have a name."""
+        ...
+
+    async def create_snapshot(self, name: str, time_ns: int) -> SnapshotInfo:
+        """Name where the drive stood at a time; 0: where it stands now."""
+        ...
+
+    async def delete_snapshot(self, name: str) -> None:
+        """Take a name away."""
         ...
 
     async def inode(self, inode: InodeId, seq: Seq) -> InodeState | None:

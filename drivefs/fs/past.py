@@ -3,20 +3,37 @@
 Owns the deadline and what an error means here: that there is no such thing, or that it cannot be found out now.
 """
 
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from typing import TypeVar
 
 import trio
 
 from drivefs.fs import errors, interfaces
 from drivefs.protocol.errors import Code
-from drivefs.protocol.history import RevisionInfo, TrashEntry, TrashPlace, TrashRequest
+from drivefs.protocol.history import (
+    MomentReply,
+    MomentRequest,
+    RevisionInfo,
+    SnapshotInfo,
+    TrashEntry,
+    TrashPlace,
+    TrashRequest,
+)
 from drivefs.protocol.ids import NO_REVISION, InodeId, RevisionNumber, Seq
 from drivefs.protocol.messages import MAX_PAGE_ENTRIES, Entry
 from drivefs.protocol.model import InodeState
 from drivefs.remote.errors import Refused, RemoteError
 
 PAGE_REMOVED = 500
+Refusals = Mapping[str, type[errors.FileSystemError]]
+"""What the server refuses for good, and says why in a sentence."""
+_COMMON: Refusals = {Code.NOT_FOUND: errors.NotFound, Code.FORBIDDEN: errors.NotPermitted}
+_OF_NAMES: Refusals = {
+    **_COMMON,
+    Code.CONFLICT: errors.Exists,
+    Code.MALFORMED: errors.Invalid,
+    Code.TOO_LARGE: errors.NoSpace,
+}
 
 T = TypeVar("T")
 
@@ -55,12 +72,35 @@ class Past:
         """Mark a revision to be kept for good, or take the mark away."""
         await self._answer(self._source.keep(inode, number, is_kept=is_kept))
 
-    async def seq_at(self, time_ns: int) -> Seq:
+    async def at(self, time_ns: int) -> MomentReply:
         """The newest commit at or before a time."""
-        reply = await self._answer(self._source.moment(time_ns))
+        return await self._moment(MomentRequest(time_ns=time_ns))
+
+    async def at_snapshot(self, name: str) -> MomentReply:
+        """The commit that the name of a snapshot means."""
+        return await self._moment(MomentRequest(snapshot=name))
+
+    async def _moment(self, request: MomentRequest) -> MomentReply:
+        reply = await self._answer(self._source.moment(request))
         if not reply.seq:
             raise errors.NotFound
-        return reply.seq
+        return reply
+
+    async def snapshots(self) -> list[SnapshotInfo]:
+        """All moments that have a name, in their order."""
+        return (await self._answer(self._source.snapshots())).snapshots
+
+    async def create_snapshot(self, name: str, time_ns: int) -> SnapshotInfo:
+        """Name where the drive stood at a time; 0: where it stands now.
+
+        Raises:
+            Exists, Invalid, NoSpace: the name is taken, or cannot be one, or there are too many; the message says it.
+        """
+        return await self._answer(self._source.create_snapshot(name, time_ns), _OF_NAMES)
+
+    async def delete_snapshot(self, name: str) -> None:
+        """Take a name away."""
+        await self._answer(self._source.delete_snapshot(name))
 
     async def removed(self, parent: InodeId, name: bytes = b"") -> AsyncGenerator[list[TrashEntry], None]:
         """What was removed from a directory, or (`NO_INODE`) from all that are there, the latest first, by pages."""
@@ -107,15 +147,13 @@ class Past:
             raise errors.NotFound
         return first[0].inode
 
-    async def _answer(self, call: Awaitable[T]) -> T:
+    async def _answer(self, call: Awaitable[T], refusals: Refusals = _COMMON) -> T:
         try:
             with trio.fail_after(self._deadline_seconds):
                 return await call
         except Refused as error:
-            if error.code is Code.NOT_FOUND:
-                raise errors.NotFound(str(error)) from error
-            if error.code is Code.FORBIDDEN:
-                raise errors.NotPermitted(str(error)) from error
+            if (kind := refusals.get(error.code)) is not None:
+                raise kind(str(error)) from error
             raise errors.Unavailable(f"the past of the drive is not on this device: {error}") from error
         except (RemoteError, trio.TooSlowError) as error:
             raise errors.Unavailable(f"the past of the drive is not on this device: {error}") from error

@@ -1,16 +1,16 @@
-"""The directory `.drivefs/at`: under each time, the whole tree as it was then, read-only.
+"""The directory `.drivefs/at`: under each time or snapshot, the whole tree as it was then, read-only.
 
-Owns how a time becomes a commit and a commit a tree. Only what somebody looks at is asked for; listings of the past
-never change, so the latest ones are kept.
+Owns how a time or a name becomes a commit and a commit a tree. Only what somebody looks at is asked for; listings of
+the past never change, so the latest ones are kept.
 """
 
-import os
 from collections.abc import Hashable
 from functools import partial
 
 from drivefs.fs import errors, virtual
 from drivefs.fs.past import Past
 from drivefs.fs.revisions import Revisions, Which
+from drivefs.fs.view import shrink
 from drivefs.protocol.ground import NowNs
 from drivefs.protocol.ids import InodeId, Seq
 from drivefs.protocol.model import InodeKind, InodeState
@@ -33,27 +33,46 @@ class PastTree:
         self._root = root
         self._now_ns = now_ns
         self._moments: dict[int, Seq] = {}
+        self._roots: dict[Seq, InodeState] = {}
         self._listings: dict[tuple[Seq, InodeId], dict[bytes, InodeState]] = {}
         self._kept_entries = 0
         # Names of files in directories that others may not look into would show here: it is for the owner alone.
-        self.directory = virtual.Directory(NAME, self._at, self._nothing, mode=0o500)
+        self.directory = virtual.Directory(NAME, self._find_moment, self._snapshots, mode=0o500)
 
-    async def _nothing(self) -> virtual.Children:
-        """There are too many moments to list them."""
-        return []
+    async def _snapshots(self) -> virtual.Children:
+        """Only the moments that have a name: there are too many others."""
+        found = await self._past.snapshots()
+        return [(each.name.encode(), await self._root_at(each.seq)) for each in found]
 
-    async def _at(self, name: bytes) -> virtual.Item | None:
-        time_ns = parse_time(os.fsdecode(name))
-        if time_ns is None:
+    async def _find_moment(self, name: bytes) -> virtual.Item | None:
+        try:
+            return await self._root_at(await self.seq_of(name.decode()))
+        except UnicodeDecodeError:
             return None
+
+    async def seq_of(self, moment: str) -> Seq:
+        """The commit that a time, or the name of a snapshot, means.
+
+        Raises:
+            NotFound, Unavailable.
+        """
+        time_ns = parse_time(moment)
+        if time_ns is None:
+            return (await self._past.at_snapshot(moment)).seq
         seq = self._moments.get(time_ns)
         if seq is None:
-            seq = await self._past.seq_at(time_ns)
+            seq = (await self._past.at(time_ns)).seq
             if time_ns < self._now_ns() - SETTLED_NS:
                 self._moments[time_ns] = seq
-                if len(self._moments) > MAX_MOMENTS:
-                    del self._moments[next(iter(self._moments))]
-        return self._item(seq, await self._past.inode(self._root, seq))
+                shrink(self._moments, MAX_MOMENTS)
+        return seq
+
+    async def _root_at(self, seq: Seq) -> virtual.Item:
+        state = self._roots.get(seq)
+        if state is None:
+            state = self._roots[seq] = await self._past.inode(self._root, seq)
+            shrink(self._roots, MAX_MOMENTS)
+        return self._item(seq, state)
 
     def _item(self, seq: Seq, state: InodeState) -> virtual.Item:
         key = (NAME, seq, state.inode)

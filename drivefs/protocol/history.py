@@ -11,6 +11,9 @@ from drivefs.protocol.ids import InodeId, RevisionNumber, Seq
 from drivefs.protocol.messages import BOUND, Count, Message, Page
 from drivefs.protocol.model import InodeState
 
+MAX_SNAPSHOTS = 1000
+SnapshotName = Annotated[str, Meta(min_length=1, max_length=255)]
+
 
 class RevisionInfo(Message, kw_only=True):
     """One content that a file had under its name.
@@ -52,9 +55,10 @@ class KeepRequest(Message, kw_only=True):
 
 
 class MomentRequest(Message, kw_only=True):
-    """Where the drive stood at a time."""
+    """Where the drive stood at a time, or at the snapshot of that name."""
 
-    time_ns: Count
+    time_ns: Count = 0
+    snapshot: Annotated[str, Meta(max_length=255)] = ""
 
 
 class MomentReply(Message, kw_only=True):
@@ -62,6 +66,36 @@ class MomentReply(Message, kw_only=True):
 
     seq: Seq = Seq(0)
     time_ns: int = 0
+
+
+class SnapshotInfo(Message, kw_only=True):
+    """A moment that has a name: the commit and its time, and when, on which device and by whom it was named."""
+
+    name: str
+    seq: Seq
+    time_ns: int
+    created_ns: int
+    device: str = ""
+    user: str = ""
+
+
+class SnapshotsReply(Message, kw_only=True):
+    """All of a workspace, in the order of their moments."""
+
+    snapshots: list[SnapshotInfo]
+
+
+class CreateSnapshotRequest(Message, kw_only=True):
+    """Name where the drive stood at a time; 0: where it stands now."""
+
+    name: SnapshotName
+    time_ns: Count = 0
+
+
+class DeleteSnapshotRequest(Message, kw_only=True):
+    """Take a name away."""
+
+    name: SnapshotName
 
 
 class TrashPlace(Message, kw_only=True):

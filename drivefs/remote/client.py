@@ -158,6 +158,22 @@ class Remote:
         """Where the drive stood at a time."""
         return await self._call(routes.MOMENT.format(workspace=workspace), request, history.MomentReply)
 
+    async def snapshots(self, workspace: WorkspaceId) -> history.SnapshotsReply:
+        """All named moments."""
+        exchange = Exchange(routes.SNAPSHOTS.format(workspace=workspace))
+        return self._decode(await self._exchange(exchange, QUICK), history.SnapshotsReply)
+
+    async def create_snapshot(
+        self, workspace: WorkspaceId, request: history.CreateSnapshotRequest
+    ) -> history.SnapshotInfo:
+        """Give a moment a name; made again after a lost answer, it says that the name is taken."""
+        return await self._call(routes.CREATE_SNAPSHOT.format(workspace=workspace), request, history.SnapshotInfo, ONCE)
+
+    async def delete_snapshot(self, workspace: WorkspaceId, request: history.DeleteSnapshotRequest) -> None:
+        """Take a name away."""
+        exchange = Exchange(routes.DELETE_SNAPSHOT.format(workspace=workspace), (wire.encode(request),))
+        await self._exchange(exchange, ONCE)
+
     async def commit(self, workspace: WorkspaceId, request: messages.CommitRequest) -> messages.CommitReply:
         """Offer mutations; one answer for each, whatever became of it."""
         path = routes.COMMIT.format(workspace=workspace)

@@ -47,9 +47,23 @@ class Past:
         request = history.EmptyTrashRequest(until=until)
         return await self._asked(partial(self._remote.empty_trash, self._workspace, request))
 
-    async def moment(self, time_ns: int) -> history.MomentReply:
-        """Where the drive stood at a time."""
-        return await self._asked(partial(self._remote.moment, self._workspace, history.MomentRequest(time_ns=time_ns)))
+    async def moment(self, request: history.MomentRequest) -> history.MomentReply:
+        """Where the drive stood at a time, or at a snapshot."""
+        return await self._asked(partial(self._remote.moment, self._workspace, request))
+
+    async def snapshots(self) -> history.SnapshotsReply:
+        """All named moments."""
+        return await self._asked(partial(self._remote.snapshots, self._workspace))
+
+    async def create_snapshot(self, name: str, time_ns: int) -> history.SnapshotInfo:
+        """Name where the drive stood at a time; 0: where it stands now."""
+        request = history.CreateSnapshotRequest(name=name, time_ns=time_ns)
+        return await self._asked(partial(self._remote.create_snapshot, self._workspace, request))
+
+    async def delete_snapshot(self, name: str) -> None:
+        """Take a name away."""
+        request = history.DeleteSnapshotRequest(name=name)
+        await self._asked(partial(self._remote.delete_snapshot, self._workspace, request))
 
     async def inode(self, inode: InodeId, seq: Seq) -> InodeState | None:
         """An inode as it was at a seq."""

@@ -25,8 +25,11 @@ from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.history import (
     EmptyTrashReply,
     MomentReply,
+    MomentRequest,
     RevisionInfo,
     RevisionsReply,
+    SnapshotInfo,
+    SnapshotsReply,
     TrashEntry,
     TrashReply,
     TrashRequest,
@@ -148,6 +151,7 @@ class Past:
         self.history: dict[InodeId, list[RevisionInfo]] = {}
         self.trees: dict[Seq, dict[InodeId, ListReply]] = {}
         self.moments: list[MomentReply] = []
+        self.named: list[SnapshotInfo] = []
         self.kept: list[tuple[InodeId, RevisionNumber, bool]] = []
         self.asked: list[str] = []
         self.removed: list[TrashEntry] = []
@@ -180,9 +184,28 @@ class Past:
         await self._asked("empty_trash")
         return EmptyTrashReply(count=0)
 
-    async def moment(self, time_ns: int) -> MomentReply:
+    async def moment(self, request: MomentRequest) -> MomentReply:
         await self._asked("moment")
-        return max((each for each in self.moments if each.time_ns <= time_ns), key=lambda each: each.seq)
+        if request.snapshot:
+            found = [each for each in self.named if each.name == request.snapshot]
+            if not found:
+                raise Refused(ProtocolError(Code.NOT_FOUND, "no such snapshot"))
+            return MomentReply(seq=found[0].seq, time_ns=found[0].time_ns)
+        return max((each for each in self.moments if each.time_ns <= request.time_ns), key=lambda each: each.seq)
+
+    async def snapshots(self) -> SnapshotsReply:
+        await self._asked("snapshots")
+        return SnapshotsReply(snapshots=self.named)
+
+    async def create_snapshot(self, name: str, time_ns: int) -> SnapshotInfo:
+        await self._asked("create_snapshot")
+        moment = await self.moment(MomentRequest(time_ns=time_ns or 2**62))
+        self.named.append(SnapshotInfo(name=name, seq=moment.seq, time_ns=moment.time_ns, created_ns=1))
+        return self.named[-1]
+
+    async def delete_snapshot(self, name: str) -> None:
+        await self._asked("delete_snapshot")
+        self.named = [each for each in self.named if each.name != name]
 
     async def inode(self, inode: InodeId, seq: Seq) -> InodeState | None:
         await self._asked("inode")

@@ -170,5 +170,5 @@ async def test_data_of_the_first_schema_is_kept_and_can_be_used_with_this_one(tm
     access = await database.read(workspaces.find, UserId(7), WorkspaceId(10))
     assert access is not None
     assert access.upload_stamp == 0
-    assert [name for name in beside(tmp_path) if "before" in name] == ["m.db.before-0007"]
+    assert len([name for name in beside(tmp_path) if "before" in name]) == 1
     database.close()

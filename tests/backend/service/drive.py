@@ -28,6 +28,7 @@ from backend.service.ground import Ground, Limits
 from backend.service.listing import Listing
 from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
+from backend.service.snapshots import Snapshots
 from backend.service.trash import Trash
 from backend.service.workspaces import Home
 from drivefs.protocol import messages
@@ -116,6 +117,7 @@ class Drive:
     sessions: Sessions
     revisions: Revisions
     trash: Trash
+    snapshots: Snapshots
     device_count: int = 0
 
     @property
@@ -378,7 +380,7 @@ async def reopen_drive(path: Path, limits: Limits = LIMITS) -> Drive:
     user = UserId(7)
     home = await database.write(find_or_make_home, user, clock(), random)
     services = (Commits(ground), Listing(ground), Changes(ground), Sessions(ground), Revisions(ground), Trash(ground))
-    return Drive(ground, home, user, clock, *services)
+    return Drive(ground, home, user, clock, *services, Snapshots(ground))
 
 
 def find_or_make_home(connection: Connection, user: UserId, now_ns: int, random: Random) -> Home:

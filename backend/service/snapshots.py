@@ -1,0 +1,185 @@
+"""Snapshots: moments of a workspace that have a name, and which revisions they keep.
+
+Owns the names and the rule of what a snapshot needs: each content that a file with a name had then. Nothing is copied
+for one; whoever lets revisions go asks here first. Invariants: a name means one moment until it is deleted, and is no
+time; only who may write to a workspace makes or deletes its snapshots.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
+
+from backend.metadata import schema
+from backend.metadata.queries import is_asked, select_in
+from backend.service import history, workspaces
+from backend.service.caller import Caller
+from backend.service.ground import Ground
+from backend.service.revisions import MARKERS
+from backend.service.workspaces import Access
+from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.history import (
+    MAX_SNAPSHOTS,
+    CreateSnapshotRequest,
+    DeleteSnapshotRequest,
+    SnapshotInfo,
+    SnapshotsReply,
+)
+from drivefs.protocol.ids import MAX_ID, AccountId, InodeId, RevisionNumber, Seq, WorkspaceId
+from drivefs.protocol.names import is_valid_name
+from drivefs.protocol.times import parse_time
+
+
+class Snapshots:
+    """The named moments of all workspaces."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+
+    async def list(self, caller: Caller, workspace: WorkspaceId) -> SnapshotsReply:
+        """All snapshots of a workspace, in the order of their moments.
+
+        Raises:
+            ProtocolError: `not_found`: no such drive.
+        """
+        return await self._ground.database.read(_list, caller, workspace)
+
+    async def create(self, caller: Caller, workspace: WorkspaceId, request: CreateSnapshotRequest) -> SnapshotInfo:
+        """Give a moment a name; durable on return.
+
+        Raises:
+            ProtocolError: `conflict`: the name is taken; `malformed`: it cannot be one; `forbidden`; `not_found`:
+                there was no drive then; `too_large`: there are too many.
+        """
+        return await self._ground.database.write(self._create, caller, workspace, request)
+
+    async def delete(self, caller: Caller, workspace: WorkspaceId, request: DeleteSnapshotRequest) -> None:
+        """Take a name away; what it kept goes when its time comes.
+
+        Raises:
+            ProtocolError: `not_found`; `forbidden`.
+        """
+        await self._ground.database.write(_delete, caller, workspace, request.name)
+
+    def _create(
+        self, connection: Connection, caller: Caller, workspace: WorkspaceId, request: CreateSnapshotRequest
+    ) -> SnapshotInfo:
+        access = _writable(connection, caller, workspace)
+        _check_name(request.name)
+        s = schema.snapshots.c
+        here = (s.account == access.account, s.workspace == workspace)
+        count = connection.execute(select(func.count()).where(*here)).scalar_one()
+        if count >= MAX_SNAPSHOTS:
+            raise ProtocolError(
+                Code.TOO_LARGE, f"The drive has {count} snapshots, and no more are kept. Delete some. Nothing was made."
+            )
+        if find(connection, access, request.name) is not None:
+            raise ProtocolError(
+                Code.CONFLICT, f"There is a snapshot called {request.name!r} already. It is as it was: choose another."
+            )
+        # Not by the clock: it may have been set back, and commits never go back.
+        moment = workspaces.newest_at(connection, access, request.time_ns or MAX_ID)
+        if moment is None:
+            raise ProtocolError(Code.NOT_FOUND, "There was no drive yet at that time. Nothing was made.")
+        history.readable_seq(access, moment.seq)
+        row = {"name": request.name, "seq": moment.seq, "time_ns": moment.time_ns, "created_ns": self._ground.now_ns()}
+        by = {"user": caller.user, "device": caller.device}
+        connection.execute(insert(schema.snapshots), {"account": access.account, "workspace": workspace, **row, **by})
+        return next(each for each in _all(connection, access) if each.name == request.name)
+
+
+def _check_name(name: str) -> None:
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        encoded = b""
+    if not is_valid_name(encoded) or not name.isprintable() or parse_time(name) is not None:
+        raise ProtocolError(
+            Code.MALFORMED,
+            "That cannot be the name of a snapshot: it has to be printable, without a slash, of at most 255 bytes, and "
+            "not a time. Nothing was made.",
+        )
+
+
+def _writable(connection: Connection, caller: Caller, workspace: WorkspaceId) -> Access:
+    access = workspaces.require(connection, caller.user, workspace, lock=True)
+    if access.role not in MARKERS:
+        raise ProtocolError(Code.FORBIDDEN, "This drive is shared with you to be read: its snapshots stay as they are.")
+    return access
+
+
+def _list(connection: Connection, caller: Caller, workspace: WorkspaceId) -> SnapshotsReply:
+    return SnapshotsReply(snapshots=_all(connection, workspaces.require(connection, caller.user, workspace)))
+
+
+def _all(connection: Connection, access: Access) -> list[SnapshotInfo]:
+    s, d, u = schema.snapshots, schema.devices, schema.users
+    names = (d.c.name.label("device_name"), u.c.name.label("user_name"))
+    columns = select(s.c.name, s.c.seq, s.c.time_ns, s.c.created_ns, *names)
+    joined = columns.select_from(s.outerjoin(d, d.c.device == s.c.device).outerjoin(u, u.c.user == s.c.user))
+    here = joined.where(s.c.account == access.account, s.c.workspace == access.workspace, s.c.seq >= access.first_seq)
+    return [
+        SnapshotInfo(
+            name=row.name,
+            seq=row.seq,
+            time_ns=row.time_ns,
+            created_ns=row.created_ns,
+            device=row.device_name or "",
+            user=row.user_name or "",
+        )
+        for row in connection.execute(here.order_by(s.c.seq, s.c.name))
+    ]
+
+
+def _delete(connection: Connection, caller: Caller, workspace: WorkspaceId, name: str) -> None:
+    access, s = _writable(connection, caller, workspace), schema.snapshots.c
+    same = (s.account == access.account, s.workspace == workspace, s.name == name)
+    if not connection.execute(delete(schema.snapshots).where(*same)).rowcount:
+        raise _no_such(name)
+
+
+def find(connection: Connection, access: Access, name: str) -> Any:
+    """The moment of that name (`seq`, `time_ns`); None: there is none."""
+    s = schema.snapshots.c
+    same = (s.account == access.account, s.workspace == access.workspace, s.name == name, s.seq >= access.first_seq)
+    return connection.execute(select(s.seq, s.time_ns).where(*same)).one_or_none()
+
+
+def moment(connection: Connection, access: Access, name: str) -> tuple[Seq, int]:
+    """The commit and the time that a name means.
+
+    Raises:
+        ProtocolError: `not_found`.
+    """
+    found = find(connection, access, name)
+    if found is None:
+        raise _no_such(name)
+    return found.seq, found.time_ns
+
+
+def _no_such(name: str) -> ProtocolError:
+    return ProtocolError(Code.NOT_FOUND, f"There is no snapshot called {name!r}.")
+
+
+def needed(
+    connection: Connection, account: AccountId, files: Collection[InodeId]
+) -> set[tuple[InodeId, RevisionNumber]]:
+    """The contents of these files that snapshots show, each by the number that the file itself gave it then."""
+    if connection.execute(_ANY, {"account": account}).first() is None:
+        return set()
+    found: set[tuple[InodeId, RevisionNumber]] = set()
+    for statement in _NEEDED:
+        found.update((inode, number) for inode, number in select_in(connection, statement, files, account=account))
+    return found
+
+
+def _needed(table: Any) -> Any:
+    s = schema.snapshots
+    same = and_(s.c.account == table.c.account, s.c.workspace == table.c.workspace, s.c.seq >= table.c.from_seq)
+    shown = (table.c.account == bindparam("account"), is_asked(table.c.inode), table.c.nlink > 0)
+    statement = select(table.c.inode, table.c.revision).distinct().select_from(table.join(s, same)).where(*shown)
+    return statement.where(s.c.seq < table.c.to_seq) if "to_seq" in table.c else statement
+
+
+_ANY = select(schema.snapshots.c.seq).where(schema.snapshots.c.account == bindparam("account")).limit(1)
+_NEEDED = [_needed(table) for table in (schema.inodes, schema.inode_versions)]
