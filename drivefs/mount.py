@@ -36,6 +36,7 @@ from drivefs.control import (
     history,
     mounts,
     pins,
+    rewinding,
     server,
     snapshots,
     trash,
@@ -315,6 +316,9 @@ class _Mount:
             drive.filesystem, parts.invalidation, local=self._local, connection=drive.connection
         ).table()
         table |= snapshots.Naming(drive.filesystem.history.past, drive.engine, self._local).table()
+        table |= rewinding.TakingBack(
+            drive.filesystem, parts.invalidation, local=self._local, engine=drive.engine
+        ).table()
         table |= parts.pinning.table()
         table |= parts.deciding.table()
         nursery.start_soon(server.serve, server.listen(self._settings.places.runtime), table, nursery)

@@ -69,7 +69,7 @@ class TrashCan:
             parent, entries = await (self._by_id(by_id) if by_id else self._way(path))
             for directory in entries[:-1]:
                 place = await self._free(parent, directory)
-                self._fs.undeleting.bring_back_alone(directory, place)
+                self._fs.undeleting.bring_back_alone(directory.inode, place)
                 self._tell_kernel(place)
                 parent = directory.inode.inode
             place = await self._free(parent, entries[-1])

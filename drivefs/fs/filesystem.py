@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cache.workspace import LocalState
-from drivefs.fs import errors, past_tree, revision_tree, trash_tree, virtual
+from drivefs.fs import errors, past_tree, revision_tree, rewinding, trash_tree, virtual
 from drivefs.fs.attributes import Attributes, Wanted
 from drivefs.fs.bringing_back import BringingBack
 from drivefs.fs.conflicts import ENTRIES, Conflicts, Entries, mark_of
@@ -34,6 +34,7 @@ from drivefs.fs.quota import Quota
 from drivefs.fs.reading import Reader
 from drivefs.fs.revision_tree import RevisionTree
 from drivefs.fs.revisions import Revisions
+from drivefs.fs.rewinding import Rewinding
 from drivefs.fs.told import Told
 from drivefs.fs.trash_tree import TrashTree
 from drivefs.fs.undeleting import Undeleting
@@ -95,7 +96,8 @@ class FileSystem:
         tree: dict[bytes, virtual.Item] = {name: _text(name, provider) for name, provider in drive.files.items()}
         tree[ENTRIES] = self.conflict_entries.directory
         tree[revision_tree.NAME] = now.directory(drive.root)
-        tree[past_tree.NAME] = PastTree(past, revisions, drive.root, now_ns).directory
+        self.past_tree = PastTree(past, revisions, drive.root, now_ns)
+        tree[past_tree.NAME] = self.past_tree.directory
         tree[trash_tree.NAME] = TrashTree(past, revisions, now_ns).directory
         self._virtual = virtual.Virtual(virtual.fixed(virtual.NAME, tree), revisions, self._files.open, now_ns())
         self._status_of = drive.status_of
@@ -106,6 +108,21 @@ class FileSystem:
             b"user.drivefs.pinned": drive.pinned,
         }
         self._xattrs = Xattrs(view, mutations, now_ns, computed)
+        self.rewinding = self._rewinding(past)
+
+    def _rewinding(self, past: Past) -> Rewinding:
+        parts = rewinding.Parts(
+            names=self._names,
+            directories=self._directories,
+            attributes=self._attributes,
+            xattrs=self._xattrs,
+            history=self.history,
+            undeleting=self.undeleting,
+            past=past,
+            owner=self.owner,
+            names_of=self.names_of,
+        )
+        return Rewinding(parts)
 
     # -- names -------------------------------------------------------------------------------------------------------
 

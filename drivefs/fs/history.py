@@ -13,7 +13,7 @@ from drivefs.fs.revisions import Revisions, Which
 from drivefs.fs.view import View
 from drivefs.protocol.history import RevisionInfo
 from drivefs.protocol.ids import InodeId, RevisionNumber
-from drivefs.protocol.model import BlockRef, InodeKind
+from drivefs.protocol.model import BlockRef, InodeKind, unpack_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,10 @@ class History:
         self._check_file(inode)
         await self.past.revision(inode, number)
         return (await self.revisions.content(Which(inode, number))).refs or []
+
+    async def blocks_then(self, inode: InodeId, number: RevisionNumber) -> list[BlockRef]:
+        """The blocks of what an inode itself held under a number; asked of the backend, which may have let it go."""
+        return unpack_blocks(await self.past.blocks(inode, number))
 
     def is_changed(self, inode: InodeId) -> bool:
         """Whether a file has changes that are no revision yet."""

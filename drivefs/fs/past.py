@@ -68,6 +68,10 @@ class Past:
             raise errors.NotFound
         return reply.revisions[0]
 
+    async def blocks(self, inode: InodeId, number: RevisionNumber) -> bytes:
+        """The packed block list of a content, by the number that the inode itself gave it, if it is kept still."""
+        return await self._answer(self._source.content(inode, number, in_history=False))
+
     async def keep(self, inode: InodeId, number: RevisionNumber, *, is_kept: bool) -> None:
         """Mark a revision to be kept for good, or take the mark away."""
         await self._answer(self._source.keep(inode, number, is_kept=is_kept))

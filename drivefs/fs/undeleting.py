@@ -53,14 +53,14 @@ class Undeleting:
             number += 1
         return parent, name
 
-    def bring_back_alone(self, entry: TrashEntry, place: Name) -> None:
+    def bring_back_alone(self, removed: InodeState, place: Name) -> None:
         """Give one thing the free name of a place again; what was in a directory stays in the trash.
 
         Raises:
             NotFound, NotDirectory: the directory of the place is not there; ReadOnly, cache.errors.DiskFull.
         """
         self._view.directory(place[0])
-        self._restore(place[0], [(place[1], entry.inode)])
+        self._restore(place[0], [(place[1], removed)])
 
     async def bring_back(self, entry: TrashEntry, place: Name, progress: Callable[[int], Awaitable[None]]) -> int:
         """The same with all that was removed together with a directory; gives how many files are back.
@@ -70,7 +70,7 @@ class Undeleting:
         Raises:
             As `bring_back_alone`, and what `Past` raises.
         """
-        self.bring_back_alone(entry, place)
+        self.bring_back_alone(entry.inode, place)
         count = int(entry.inode.kind is not InodeKind.DIRECTORY)
         waiting = [entry] if not count else []
         while waiting:

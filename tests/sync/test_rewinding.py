@@ -1,0 +1,222 @@
+"""Taking a folder back to what it was, between devices and the real server: every kind of change, and back again."""
+
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from drivefs.fs.attributes import Wanted
+from drivefs.fs.rewinding import Rewound
+from drivefs.protocol.ids import MAX_ID, Seq
+from drivefs.protocol.model import InodeKind
+from tests.sync.fleet import Device, Fleet, sailing
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "trio"
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+    async with sailing(tmp_path, "first", "second") as (fleet, _):
+        yield fleet
+
+
+async def now(device: Device) -> Seq:
+    await device.sync()
+    return (await device.fs.history.past.at(MAX_ID)).seq
+
+
+async def rewind(device: Device, path: str, seq: Seq) -> Rewound:
+    """As the command does, of what is there now or was there then."""
+
+    async def progress(done: Rewound) -> None:
+        pass
+
+    parent, _, name = path.rpartition("/")
+    directory = (await device.known(parent)).inode
+    then = await device.fs.history.past.inode(device.root, seq)
+    for each in filter(None, path.encode().split(b"/")):
+        then = await device.fs.history.past.entry(then.inode, each, seq)
+    return await device.fs.rewinding.rewind((directory, name.encode()), then, seq, device.kernel, progress)
+
+
+async def attributes(device: Device) -> dict[str, object]:
+    """What everything looks like beside its content."""
+    return {
+        path: (state.mode, state.mtime_ns, dict(state.xattrs))
+        for path in await device.tree()
+        for state in [await device.known(path)]
+    }
+
+
+async def furnish(device: Device) -> None:
+    for path in ("top", "top/sub", "top/sub/deep", "top/empty", "beside"):
+        await device.mkdir(path)
+    for path in ("top/same", "top/edited", "top/saved", "top/removed", "top/moved", "top/sub/deep/inner", "beside/x"):
+        await device.write(path, path.encode())
+    await device.symlink(b"same", "top/link")
+    await device.link("top/same", "top/sub/also")
+    state = await device.known("top/same")
+    device.fs.set_attributes(state.inode, Wanted(mode=0o640, mtime_ns=12345))
+    device.fs.set_xattr(state.inode, b"user.colour", b"red")
+
+
+async def spoil(device: Device) -> None:
+    await device.edit("top/edited", b"EDITED")
+    await device.save("top/saved", b"saved anew")
+    await device.unlink("top/removed")
+    await device.mkdir("top/new")
+    await device.rename("top/moved", "top/new/moved on")
+    await device.rename("top/sub/deep", "top/deep elsewhere")
+    await device.edit("top/deep elsewhere/inner", b"!")
+    await device.unlink("top/link")
+    await device.symlink(b"other", "top/link")
+    await device.rmdir("top/empty")
+    await device.write("top/empty", b"a file where a directory was")
+    await device.unlink("top/sub/also")
+    await device.write("top/new/young", b"young")
+    await device.write("beside/x", b"not concerned")
+    state = await device.known("top/same")
+    device.fs.set_attributes(state.inode, Wanted(mode=0o600))
+    device.fs.set_xattr(state.inode, b"user.colour", b"blue")
+
+
+async def test_a_folder_is_what_it_was_and_that_can_be_taken_back(fleet: Fleet) -> None:
+    first, second = fleet.devices
+    await furnish(first)
+    before = await fleet.settle()
+    looks, seq, inodes = await attributes(first), await now(first), {p: (await first.known(p)).inode for p in before}
+    await spoil(second)
+    spoiled = await fleet.settle()
+    spoiled_looks, spoiled_seq = await attributes(second), await now(second)
+    done = await rewind(first, "top", seq)
+    assert (done.lost, done.busy) == ([], [])
+    expected = {**before, "beside/x": b"not concerned"}
+    assert await first.tree() == expected
+    assert await fleet.settle() == expected
+    shown = await attributes(second)
+    assert {p: shown[p] for p in shown if p.startswith("top")} == {p: looks[p] for p in looks if p.startswith("top")}
+    # What was moved, changed in place or removed is the inode that it was, with its history.
+    for path in ("top/moved", "top/sub/deep", "top/edited", "top/removed", "top/empty", "top/sub/deep/inner"):
+        assert (await second.known(path)).inode == inodes[path], path
+    assert (await second.known("top/sub/also")).inode == inodes["top/same"]
+    saved = await second.known("top/saved")
+    assert [each.size for each in await second.fs.history.of(saved.inode)] == [9, 10, 9]
+    assert (await rewind(first, "top", seq)).total == 0
+    await rewind(second, "top", spoiled_seq)
+    assert await fleet.settle() == spoiled
+    shown = await attributes(first)
+    assert {p: shown[p] for p in shown if p.startswith("top")} == {
+        p: spoiled_looks[p] for p in spoiled_looks if p.startswith("top")
+    }
+
+
+async def test_a_single_file_and_what_is_gone(fleet: Fleet) -> None:
+    first, second = fleet.devices
+    await furnish(first)
+    before, seq = await fleet.settle(), await now(first)
+    await second.save("top/saved", b"x")
+    await second.remove_tree("top/sub")
+    await fleet.settle()
+    assert (await rewind(first, "top/saved", seq)).changed == 1
+    assert (await rewind(first, "top/sub", seq)).restored == 2
+    assert await fleet.settle() == before
+
+
+async def test_directories_that_changed_places(fleet: Fleet) -> None:
+    first, _ = fleet.devices
+    for path in ("top", "top/a", "top/a/b", "top/a/b/c"):
+        await first.mkdir(path)
+    await first.write("top/a/b/c/doc", b"1")
+    before, seq = await fleet.settle(), await now(first)
+    await first.rename("top/a/b/c", "top/c")
+    await first.rename("top/a/b", "top/c/b")
+    await first.rename("top/a", "top/c/b/a")
+    await fleet.settle()
+    await rewind(first, "top", seq)
+    assert await fleet.settle() == before
+
+
+async def test_what_is_not_kept_any_more_is_told_and_nothing_else_is_lost(fleet: Fleet) -> None:
+    first, second = fleet.devices
+    await furnish(first)
+    before, seq = await fleet.settle(), await now(first)
+    await second.unlink("top/removed")
+    await second.edit("top/edited", b"EDITED")
+    await fleet.settle()
+    async for _ in first.fs.history.past.empty_trash(Seq(2**62)):
+        pass
+    done = await rewind(first, "top", seq)
+    assert done.lost == [b"removed"]
+    del before["top/removed"]
+    assert await fleet.settle() == before
+
+
+async def test_a_crash_in_the_middle_leaves_what_another_rewinding_ends(fleet: Fleet) -> None:
+    first, _ = fleet.devices
+    await furnish(first)
+    before, seq = await fleet.settle(), await now(first)
+    await spoil(first)
+    await fleet.settle()
+
+    class Stopped(Exception):
+        pass
+
+    async def progress(done: Rewound) -> None:
+        if done.total == 4:
+            raise Stopped
+
+    top = await first.known("top")
+    then = await first.fs.history.past.inode(top.inode, seq)
+    with pytest.raises(Stopped):
+        await first.fs.rewinding.rewind((first.root, b"top"), then, seq, first.kernel, progress)
+    await first.restart(keeps_cache=True)
+    await first.sync()
+    await rewind(first, "top", seq)
+    assert await fleet.settle() == {**before, "beside/x": b"not concerned"}
+
+
+@pytest.mark.parametrize("seed", [8, 20, 23, 40])
+async def test_any_history_can_be_taken_back(fleet: Fleet, seed: int) -> None:
+    """Random changes; then each of the states that there were, in any order."""
+    device, draw = fleet.devices[0], random.Random(seed)
+    await device.mkdir("top")
+    states: list[tuple[Seq, dict[str, object]]] = []
+    for step in range(30):
+        tree = [path for path in await device.tree() if path.startswith("top")]
+        directories = [p for p in tree if (await device.known(p)).kind is InodeKind.DIRECTORY]
+        files = [p for p in tree if p not in directories]
+        new = f"{draw.choice(directories)}/{draw.choice('abc')}"
+        old = draw.choice(files or ["top"])
+        try:
+            match draw.randrange(7):
+                case 0:
+                    await device.mkdir(new)
+                case 1 | 2:
+                    await device.write(new, b"%d" % step)
+                case 3 if files:
+                    await device.save(old, b"saved %d" % step)
+                case 4 if files:
+                    await device.unlink(old)
+                case 5 if files:
+                    await device.link(old, new)
+                case 6 if len(tree) > 1:
+                    moved = draw.choice(tree[1:])
+                    if not new.startswith(moved):
+                        await device.rename(moved, new)
+        except Exception as error:
+            if type(error).__module__ != "drivefs.fs.errors":
+                raise
+        if step % 6 == 5:
+            states.append((await now(device), await device.tree()))
+    for seq, tree in draw.sample(states, len(states)):
+        await rewind(device, "top", seq)
+        assert await device.tree() == tree
+        await device.sync()
+        assert await device.tree() == tree
+    assert await fleet.settle() == tree
