@@ -58,6 +58,7 @@ from backend.service.listing import Listing
 from backend.service.pruning import Pruning
 from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
+from backend.service.shares import Shares
 from backend.service.snapshots import Snapshots
 from backend.service.trash import Trash
 from backend.service.uploads import Uploads
@@ -272,6 +273,7 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
         devices=Devices(ground),
         uploads=Uploads(ground),
         sessions=Sessions(ground),
+        shares=Shares(ground),
         listing=Listing(ground),
         revisions=Revisions(ground),
         snapshots=Snapshots(ground),

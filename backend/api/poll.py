@@ -47,7 +47,7 @@ class ChangesPoll:
         self, caller: Caller, request: messages.ChangesRequest, receive: Receive
     ) -> messages.ChangesReply:
         lifecycle = self._services.lifecycle
-        topics = [hub.of_workspace(each.workspace) for each in request.cursors] + [hub.of_device(caller.device)]
+        topics = [*await self._services.changes.topics(caller, request), hub.of_device(caller.device)]
         here = self._services.devices.polling(caller, request.pending)
         with here, lifecycle.hub.listen(topics) as listener, anyio.move_on_after(request.wait_seconds) as waiting:
             while not lifecycle.stopping.is_set():

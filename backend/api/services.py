@@ -19,6 +19,7 @@ from backend.service.listing import Listing
 from backend.service.pruning import Pruning
 from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
+from backend.service.shares import Shares
 from backend.service.snapshots import Snapshots
 from backend.service.trash import Trash
 from backend.service.uploads import Uploads
@@ -48,6 +49,7 @@ class Services:
     devices: Devices
     uploads: Uploads
     sessions: Sessions
+    shares: Shares
     listing: Listing
     revisions: Revisions
     snapshots: Snapshots

@@ -4,53 +4,27 @@ Owns the way from a request to a service call and back; no rules. Each route is 
 bodies can be streamed both ways. The long poll is `poll`'s.
 """
 
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 import anyio
-import msgspec
-from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from backend.api import poll, problems, requests
+from backend.api.endpoints import Empty, Endpoint
 from backend.api.services import Services
+from backend.api.sharing import SharingApi
 from backend.service.caller import Caller
 from backend.service.intake import Disconnected
 from drivefs.protocol import blocks as codec
-from drivefs.protocol import history, messages, routes, wire
+from drivefs.protocol import history, messages, routes
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ids import WorkspaceId
 
 MAX_LOGIN_BYTES = 16 * 2**10
 
 M = TypeVar("M")
-Handle = Callable[[Scope, Receive], Awaitable[Any]]
-
-
-class Empty(msgspec.Struct):
-    """A reply that says no more than that it was done."""
-
-
-class Endpoint:
-    """One route: `handle` gives the reply's message; what it raises becomes a `Problem`."""
-
-    def __init__(self, handle: Handle) -> None:
-        self._handle = handle
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        try:
-            reply = await self._handle(scope, receive)
-            response = Response(wire.encode(reply), media_type=routes.MSGPACK)
-        except ProtocolError as error:
-            response = problems.response(error)
-        except Disconnected:
-            return
-        except Exception as error:
-            response = problems.unexpected(error)
-        await response(scope, receive, send)
 
 
 class BlockDownload:
@@ -111,6 +85,7 @@ class SyncApi:
             routes.PRESENCE: Endpoint(self._presence),
             routes.DEVICES: Endpoint(self._devices),
             routes.REVOKE: Endpoint(self._revoke),
+            **SharingApi(self._services).endpoints(),
             routes.LIST: Endpoint(self._list),
             routes.LIST_MANY: Endpoint(self._list_many),
             routes.INODES: Endpoint(self._inodes),

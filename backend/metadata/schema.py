@@ -179,6 +179,26 @@ members = Table(
     Column("state", Text, nullable=False),  # MemberState
 )
 
+followed = Table(  # commits of shares, taken into the order of a member's own drive
+    "followed",
+    metadata,
+    _key("account"),  # with workspace: the member's own drive
+    _key("workspace"),
+    _key("share"),  # the workspace that is followed
+    _key("seq"),  # the commit of the own drive by which
+    _id("share_seq"),  # this commit of the share was taken in
+    sqlite_with_rowid=False,
+)
+
+share_blocks = Table(  # blocks that a content of a share has, or had: what its members may ask for and name
+    "share_blocks",
+    metadata,
+    _key("account"),
+    _key("workspace"),
+    _bytes_key("block"),
+    sqlite_with_rowid=False,
+)
+
 # -- the tree, now and before --
 
 

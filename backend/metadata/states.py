@@ -42,6 +42,8 @@ class MemberState(enum.StrEnum):
 
     INVITED = "invited"
     ACTIVE = "active"
+    ENDED = "ended"
+    """It was active: what the user's devices still send is refused by role, and not as if nothing were there."""
 
 
 class Trash(enum.IntEnum):

@@ -209,6 +209,16 @@ def _mark(connection: Connection, account: AccountId, place: CopyPlace, state: C
     connection.execute(update(block_copies).where(same).values(state=state))
 
 
+def proven_blocks(
+    connection: Connection, account: AccountId, device: DeviceId, asked: Collection[BlockId]
+) -> set[BlockId]:
+    """Those of these blocks that a device has sent itself, and pins."""
+    rows = (
+        row for some in portions(list(asked)) for row in connection.execute(_PINS, {"account": account, "asked": some})
+    )
+    return {BlockId(row.block) for row in rows if row.device == device and row.proven}
+
+
 def lost_blocks(connection: Connection, account: AccountId, after: bytes, limit: int) -> list[BlockId]:
     """Blocks that revisions need and of which no copy can be read, in order."""
     copy = block_copies.alias()

@@ -16,12 +16,13 @@ from sqlalchemy import Connection
 
 from backend.blockstore import errors, sealed
 from backend.metadata.schema import Role
-from backend.service import block_rows, sealing, workspaces
+from backend.service import batches, block_rows, sealing, workspaces
 from backend.service.caller import Caller
 from backend.service.ground import Ground
 from backend.service.intake import MAX_WRITES_AT_ONCE, Disconnected, Intake, unavailable
 from backend.service.keys import AccountKeys
 from backend.service.sealing import Sealer
+from backend.service.workspaces import Access
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import AccountId, BlockId, WorkspaceId
@@ -214,44 +215,50 @@ class Blocks:
         return block_rows.Pin(account, caller.device, now_ns, expires_ns, is_proven)
 
     def _room(self, connection: Connection, caller: Caller, workspace: WorkspaceId) -> tuple[AccountId, int]:
-        account = _own_account(connection, caller, workspace)
+        account = _writable(connection, caller, workspace).account
         return account, block_rows.room_bytes(connection, account, self._ground.limits)
 
 
-def _own_account(connection: Connection, caller: Caller, workspace: WorkspaceId) -> AccountId:
-    """The account whose blocks a request is about.
-
-    What others than the owner may ask and fetch is bound to the workspace; until blocks are counted per workspace, only
-    the owner may.
-    """
+def _writable(connection: Connection, caller: Caller, workspace: WorkspaceId) -> Access:
+    """The workspace that contents are sent to."""
     access = workspaces.require(connection, caller.user, workspace)
-    if access.role is not Role.OWNER:
-        raise ProtocolError(Code.FORBIDDEN, "Only the owner of this drive can move its contents.")
-    return access.account
+    if access.role not in workspaces.WRITERS:
+        raise ProtocolError(Code.FORBIDDEN, "This is shared with you to be read: nothing can be stored there.")
+    return access
 
 
 def _look_up(
     connection: Connection, caller: Caller, workspace: WorkspaceId, wanted: Sequence[BlockId]
 ) -> tuple[AccountId, set[BlockId]]:
-    account = _own_account(connection, caller, workspace)
-    known = block_rows.known_blocks(connection, account, set(wanted))
-    return account, {block for block, each in known.items() if each.is_here}
+    """What need not be sent. Others than the owner are told of what they may see or have sent themselves, only."""
+    access = _writable(connection, caller, workspace)
+    known = block_rows.known_blocks(connection, access.account, set(wanted))
+    here = {block for block, each in known.items() if each.is_here}
+    if access.role is not Role.OWNER:
+        proven = block_rows.proven_blocks(connection, access.account, caller.device, here)
+        here = proven | batches.admitted(connection, access, here - proven)
+    return access.account, here
 
 
 def _lost(connection: Connection, caller: Caller, workspace: WorkspaceId, after: bytes) -> list[BlockId]:
-    account = _own_account(connection, caller, workspace)
-    return block_rows.lost_blocks(connection, account, after, MAX_LOST + 1)
+    access = workspaces.require(connection, caller.user, workspace)
+    if access.role is not Role.OWNER:
+        raise ProtocolError(Code.FORBIDDEN, "Only its owner is asked for what a drive has lost.")
+    return block_rows.lost_blocks(connection, access.account, after, MAX_LOST + 1)
 
 
 def _locate(connection: Connection, caller: Caller, workspace: WorkspaceId, wanted: Sequence[BlockId]) -> Located:
-    account = _own_account(connection, caller, workspace)
-    places = block_rows.places(connection, account, set(wanted))
+    access = workspaces.require(connection, caller.user, workspace)
+    seen = set(wanted)
+    if access.role is not Role.OWNER:
+        seen = batches.admitted(connection, access, seen)
+    places = block_rows.places(connection, access.account, seen)
     fitting = 0
     for count, block in enumerate(wanted):
         fitting += places[block].length if block in places else 0
         if fitting > MAX_TRANSFER_BYTES:
-            return Located(account, wanted[:count], places)
-    return Located(account, wanted, places)
+            return Located(access.account, wanted[:count], places)
+    return Located(access.account, wanted, places)
 
 
 def _portions(located: Located) -> list[list[BlockId]]:

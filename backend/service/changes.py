@@ -13,13 +13,14 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, select
 
 from backend.metadata import schema
-from backend.service import cursors, history, ids, uploads, workspaces
+from backend.notify import hub
+from backend.service import cursors, following, ids, sight, uploads, workspaces
 from backend.service.caller import Caller
 from backend.service.devices import refuse_revoked
 from backend.service.ground import Ground
 from backend.service.rows import Place
-from backend.service.workspaces import Access
-from drivefs.protocol.ids import NO_INODE, Incarnation, InodeId, Seq
+from backend.service.workspaces import SHARE, Access
+from drivefs.protocol.ids import NO_INODE, Incarnation, InodeId, Seq, WorkspaceId
 from drivefs.protocol.messages import (
     ChangesReply,
     ChangesRequest,
@@ -51,24 +52,45 @@ class Changes:
         reply = ChangesReply(pages=[])
         for followed in request.cursors:
             # One short transaction for each: a device may follow many.
-            page, sent = await self._ground.database.read(self._news, caller, followed, request.limit)
+            page, sent = await self._news_of(caller, followed, request.limit)
             if page is not None:
                 reply.pages.append(page)
             if sent is not None:
                 reply.uploads.append(sent)
         return reply
 
+    async def _news_of(
+        self, caller: Caller, followed: WorkspaceCursor, limit: int
+    ) -> tuple[FeedPage | None, WorkspaceUploads | None]:
+        database = self._ground.database
+        page, sent, is_behind = await database.read(self._news, caller, followed, limit)
+        if is_behind and page is None:
+            await database.write(self._follow, caller, followed.workspace)
+            page, sent, _ = await database.read(self._news, caller, followed, limit)
+        return page, sent
+
+    def _follow(self, connection: Connection, caller: Caller, workspace: WorkspaceId) -> None:
+        access = workspaces.require(connection, caller.user, workspace, lock=True)
+        following.follow(connection, self._ground, access)
+
+    async def topics(self, caller: Caller, request: ChangesRequest) -> list[hub.Topic]:
+        """What may bring news: the commits of all workspaces that are asked for, and of the shares in them."""
+        asked = {each.workspace for each in request.cursors}
+        seen = await self._ground.database.read(workspaces.visible, caller.user)
+        return [hub.of_workspace(each.workspace) for each in seen if each.kind == SHARE or each.workspace in asked]
+
     def _news(
         self, connection: Connection, caller: Caller, followed: WorkspaceCursor, limit: int
-    ) -> tuple[FeedPage | None, WorkspaceUploads | None]:
+    ) -> tuple[FeedPage | None, WorkspaceUploads | None, bool]:
         refuse_revoked(connection, caller.device)
         incarnation = ids.incarnation(connection)
         access = workspaces.find(connection, caller.user, followed.workspace)
         if access is None:
             start = Cursor(incarnation=incarnation, seq=Seq(0))
-            return FeedPage(workspace=followed.workspace, status=FeedStatus.GONE, cursor=start), None
+            return FeedPage(workspace=followed.workspace, status=FeedStatus.GONE, cursor=start), None, False
         sent = uploads.news(connection, access, caller, followed.uploads, self._ground.now_ns())
-        return _page(connection, access, incarnation, followed, limit), sent
+        page = _page(connection, access, incarnation, followed, limit)
+        return page, sent, following.is_behind(connection, access)
 
 
 def _page(
@@ -79,8 +101,12 @@ def _page(
     is_here = msgspec.structs.replace(cursor, incarnation=incarnation)
     if found.status is FeedStatus.CHANGES and cursor.seq < access.head_seq:
         rows = _whole_commits(connection, access, cursor.seq, limit)
-        if _are_contiguous(rows, max(cursor.seq + 1, access.first_seq)):
-            return _changes(connection, access, is_here, rows)
+        told = following.expanded(connection, access, rows)
+        if told is not None and _are_contiguous(rows, max(cursor.seq + 1, access.first_seq)):
+            page = _changes(connection, access, is_here, told, Seq(rows[-1].seq))
+            if any(row.kind in following.ABOUT_SHARES for row in rows):
+                page.shares = workspaces.shares_of(connection, access)
+            return page
         log.error(
             "the feed of workspace %d lacks changes behind commit %d: its devices look at the whole drive anew."
             " No file is lost by it; drivefs-server check tells what else is wrong",
@@ -107,13 +133,13 @@ def _are_contiguous(rows: Sequence[Any], first: int) -> bool:
     return bool(rows)
 
 
-def _changes(connection: Connection, access: Access, cursor: Cursor, rows: Sequence[Any]) -> FeedPage:
-    end = Seq(rows[-1].seq)
-    inodes = {inode for row in rows for inode in (row.inode, row.parent, row.other_inode, row.other_parent) if inode}
-    named = [(row.parent, row.name) for row in rows] + [(row.other_parent, row.other_name) for row in rows]
+def _changes(connection: Connection, access: Access, cursor: Cursor, told: Sequence[Any], end: Seq) -> FeedPage:
+    inodes = {inode for row in told for inode in (row.inode, row.parent, row.other_inode, row.other_parent) if inode}
+    named = [(row.parent, row.name) for row in told] + [(row.other_parent, row.other_name) for row in told]
     places = dict.fromkeys(Place(parent, name) for parent, name in named if parent)
-    states = history.inodes_at(connection, access, inodes, end)
-    names = history.names_at(connection, access, places, end)
+    seen = sight.look(connection, access, end)
+    states = seen.inodes(inodes)
+    names = seen.names(places)
     return FeedPage(
         workspace=access.workspace,
         status=FeedStatus.CHANGES,
@@ -121,7 +147,7 @@ def _changes(connection: Connection, access: Access, cursor: Cursor, rows: Seque
         since=cursor.seq,
         inodes=list(states.values()),
         dentries=[_dentry(place, *names.get(place, (NO_INODE, end))) for place in places],
-        made=[row.inode for row in rows if row.kind == "create" and _is_directory(states.get(row.inode))],
+        made=[row.inode for row in told if row.kind == "create" and _is_directory(states.get(row.inode))],
         more=end < access.head_seq,
     )
 

@@ -1,44 +1,24 @@
 """Commits: a batch of mutations becomes one step of its workspace's history, or part of it does, or nothing.
 
-Owns the transaction: what is locked, in which order things are asked, and who is woken after it. How mutations are
-judged is `commit`. Invariants: one transaction, and one seq if anything is applied; seqs of a workspace are contiguous
-and their times strictly increase; the answer to an op is stored in the transaction that applies it.
+Owns the turns, what a request must be like, and who is woken after it; what becomes of a batch is `batches`. Invariant:
+one transaction for each request.
 """
 
 from weakref import WeakValueDictionary
 
 import anyio
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection
 
-from backend.metadata import schema
-from backend.metadata.schema import Role
 from backend.notify import hub
 from backend.service import cursors, ids, sessions, workspaces
+from backend.service.batches import Batch
 from backend.service.caller import Caller
-from backend.service.commit import validity, wants
-from backend.service.commit.batch import Standing, judge
-from backend.service.commit.contents import Account
-from backend.service.commit.gone import Gone
-from backend.service.commit.loading import Loader
-from backend.service.commit.state import Author
-from backend.service.commit.writing import Writer
+from backend.service.commit import validity
 from backend.service.ground import Ground
-from backend.service.workspaces import Access, Stamp
+from backend.service.workspaces import Access
 from drivefs.protocol.errors import Code, ProtocolError
-from drivefs.protocol.ids import (
-    COMMIT_ID_BYTES,
-    MAX_ID,
-    AccountId,
-    CommitId,
-    Incarnation,
-    LineageId,
-    OpNumber,
-    Seq,
-    WorkspaceId,
-)
+from drivefs.protocol.ids import MAX_ID, Incarnation, WorkspaceId
 from drivefs.protocol.messages import MAX_BATCH_BLOCKS, CommitReply, CommitRequest, Cursor, FeedStatus, Usage
-
-WRITERS = frozenset({Role.OWNER, Role.EDITOR})
 
 
 class Commits:
@@ -61,53 +41,24 @@ class Commits:
         turn = self._turns.setdefault(workspace, anyio.Lock())
         async with turn:
             with anyio.CancelScope(shield=True):
-                reply, is_applied = await self._ground.database.write(self._commit, caller, workspace, request)
-                if is_applied:
-                    self._ground.hub.wake(hub.of_workspace(workspace))
+                reply, changed = await self._ground.database.write(self._commit, caller, workspace, request)
+                self._ground.hub.wake(*map(hub.of_workspace, changed))
         return reply
 
     def _commit(
         self, connection: Connection, caller: Caller, workspace: WorkspaceId, request: CommitRequest
-    ) -> tuple[CommitReply, bool]:
+    ) -> tuple[CommitReply, list[WorkspaceId]]:
         access = workspaces.require(connection, caller.user, workspace, lock=True)
+        if access.kind == workspaces.SHARE:
+            raise ProtocolError(Code.FORBIDDEN, "What is in a share is changed by way of the drive that it hangs in.")
         sessions.require_epoch(connection, caller, request.epoch)
         incarnation = ids.incarnation(connection)
         _require_history(connection, access, incarnation, request.seen)
-        last = workspaces.stamp_at(connection, access, access.head_seq)
-        stamp = self._next_stamp(last)
-        author = Author(
-            workspace=workspace,
-            user=caller.user,
-            device=caller.device,
-            epoch=request.epoch,
-            may_write=access.role in WRITERS,
-            seq=Seq(access.head_seq + 1),
-        )
-        loader = Loader(connection, access.account, author, stamp.time_ns)
-        wanted = wants.collect(request.mutations)
-        figures = _figures(connection, access.account, self._ground)
-        state = loader.load(wanted, figures, self._new_lineage)
-        before = loader.standing()
-        known = before or Standing()
-        standing = Standing(OpNumber(max(request.watermark, known.watermark)), max(request.sent, known.sent))
-        state.watermark = standing.watermark
-        verdict = judge(state, request.mutations, loader.results(wanted.ops))
-        writer = Writer(connection, access.account, state)
-        head = Cursor(incarnation=incarnation, seq=access.head_seq, commit=last.commit_id)
-        if verdict.changes:
-            writer.write_commit(verdict, stamp)
-            head = Cursor(incarnation=incarnation, seq=author.seq, commit=stamp.commit_id)
-        writer.write_results(verdict, standing, before)
-        Gone(connection, access.account, workspace).tell(request.mutations, verdict.results)
-        usage = Usage(stored_bytes=figures.stored_bytes, pinned_bytes=figures.pinned_bytes)
-        return CommitReply(results=verdict.results, head=head, usage=usage), bool(verdict.changes)
-
-    def _next_stamp(self, last: Stamp) -> Stamp:
-        commit_id = CommitId(self._ground.random_bytes(COMMIT_ID_BYTES))
-        return Stamp(commit_id, max(self._ground.now_ns(), last.time_ns + 1))
-
-    def _new_lineage(self) -> LineageId:
-        return LineageId(ids.random_id(self._ground.random_bytes))
+        batch = Batch(connection, self._ground, caller, access, request)
+        batch.judge()
+        usage = Usage(stored_bytes=batch.figures.stored_bytes, pinned_bytes=batch.figures.pinned_bytes)
+        head = workspaces.head_cursor(connection, batch.home, incarnation)
+        return CommitReply(results=batch.results, head=head, usage=usage), batch.changed
 
 
 def _check_request(request: CommitRequest) -> None:
@@ -132,23 +83,4 @@ def _require_history(connection: Connection, access: Access, incarnation: Incarn
         Code.DIVERGED,
         "The server was put back to an older state than this device knows. Nothing was changed, and what the device "
         "has is kept; it looks at the drive anew before it sends more.",
-    )
-
-
-_a = schema.accounts.c
-_FIGURES = (
-    select(_a.stored_bytes, _a.pinned_bytes, _a.quota_bytes, _a.file_bytes)
-    .where(_a.account == bindparam("account"))
-    .with_for_update()
-)
-
-
-def _figures(connection: Connection, account: AccountId, ground: Ground) -> Account:
-    row = connection.execute(_FIGURES, {"account": account}).one()
-    limits = ground.limits
-    return Account(
-        stored_bytes=row.stored_bytes,
-        pinned_bytes=row.pinned_bytes,
-        quota_bytes=limits.quota_bytes if row.quota_bytes is None else row.quota_bytes,
-        file_bytes=limits.file_bytes if row.file_bytes is None else row.file_bytes,
     )

@@ -7,12 +7,12 @@ have no end. All functions run inside a read transaction of the caller's, so tha
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, Table, bindparam, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, select
 
 from backend.metadata import schema
 from backend.metadata.queries import are_asked, is_asked, select_in, select_in_pairs
 from backend.service.rows import INODE_COLUMNS, InodeRow, Place, inode_state
-from backend.service.workspaces import Access
+from backend.service.workspaces import HOME, Access
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import InodeId, Seq
 from drivefs.protocol.model import InodeState
@@ -26,8 +26,13 @@ def _valid(table: Table, *columns: str) -> Select[Any]:
     return statement.where(c.to_seq > bindparam("seq")) if "to_seq" in c else statement
 
 
-def _inodes(table: Table) -> Select[Any]:
-    own = table.c.workspace == bindparam("workspace")
+def _inodes(table: Table, *, before_shared: bool = False) -> Select[Any]:
+    own: ColumnElement[bool] = table.c.workspace == bindparam("workspace")
+    if before_shared:
+        # What was shared later was part of the drive then, and its rows say so by their times only.
+        w = schema.workspaces.c
+        later = select(w.workspace).where(w.account == bindparam("account"), w.first_seq > bindparam("seq"))
+        own |= table.c.workspace.in_(later)
     return _valid(table, *INODE_COLUMNS).where(own, is_asked(table.c.inode))
 
 
@@ -43,8 +48,8 @@ def _children_of_many(table: Table) -> Select[Any]:
     return statement.order_by(c.parent, c.name).limit(bindparam("most"))
 
 
-_INODES = _inodes(schema.inodes)
-_PAST_INODES = _inodes(schema.inode_versions)
+_INODES = [_inodes(table) for table in (schema.inodes, schema.inode_versions)]
+_INODES_OF_HOME = [_inodes(table, before_shared=True) for table in (schema.inodes, schema.inode_versions)]
 _XATTRS = [
     _valid(table, "inode", "name", "value").where(is_asked(table.c.inode))
     for table in (schema.xattrs, schema.xattr_versions)
@@ -77,13 +82,22 @@ def readable_seq(access: Access, as_of: Seq) -> Seq:
 
 def inodes_at(connection: Connection, access: Access, ids: Collection[InodeId], seq: Seq) -> dict[InodeId, InodeState]:
     """The states of these inodes; those that the workspace did not have are left out."""
-    found = {row[0]: InodeRow(*row) for row in _inode_rows(connection, access, _INODES, ids, seq)}
-    if len(found) < len(ids):
-        rest = [inode for inode in ids if inode not in found]
-        rows = _inode_rows(connection, access, _PAST_INODES, rest, seq)
-        found.update((row[0], InodeRow(*row)) for row in rows)
+    found = inode_rows_at(connection, access, ids, seq)
     xattrs = _xattrs_at(connection, access, found.keys(), seq)
     return {inode: inode_state(row, xattrs.get(inode, {})) for inode, row in found.items()}
+
+
+def inode_rows_at(
+    connection: Connection, access: Access, ids: Collection[InodeId], seq: Seq
+) -> dict[InodeId, InodeRow]:
+    """The rows of these inodes; those that the workspace did not have are left out."""
+    found: dict[InodeId, InodeRow] = {}
+    for statement in _INODES_OF_HOME if access.kind == HOME and seq < access.head_seq else _INODES:
+        rest = [inode for inode in ids if inode not in found]
+        if rest:
+            rows = _inode_rows(connection, access, statement, rest, seq)
+            found.update((row[0], InodeRow(*row)) for row in rows)
+    return found
 
 
 def _inode_rows(

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, selec
 
 from backend.metadata import schema
 from backend.metadata.queries import is_asked, select_in
-from backend.service import history, revisions, snapshots, workspaces
+from backend.service import history, revisions, sight, snapshots, workspaces
 from backend.service.caller import Caller
 from backend.service.commit.contents import split_runs
 from backend.service.ground import Ground
@@ -92,13 +92,14 @@ def _list_directory(connection: Connection, caller: Caller, workspace: Workspace
     access = workspaces.require(connection, caller.user, workspace)
     seq = history.readable_seq(access, request.as_of)
     after = Place(request.directory, request.after)
-    children = history.children_at(connection, access, after, request.limit + 1, seq)
+    seen = sight.look(connection, access, seq)
+    children = seen.children(after, request.limit + 1)
     page = children[: request.limit]
-    states = history.inodes_at(connection, access, {request.directory, *(inode for _, inode in page)}, seq)
+    states = seen.inodes({request.directory, *(inode for _, inode in page)})
     directory = states.get(request.directory)
     if directory is None or directory.kind is not InodeKind.DIRECTORY or not directory.nlink:
         raise ProtocolError(Code.NOT_FOUND, "There is no such directory in this drive.")
-    entries = [Entry(name=name, inode=states[inode]) for name, inode in page]
+    entries = [Entry(name=name, inode=states[inode]) for name, inode in page if inode in states]
     return ListReply(directory=directory, entries=entries, seq=seq, more=len(children) > len(page))
 
 
@@ -107,9 +108,10 @@ def _list_many(
 ) -> ListManyReply:
     access = workspaces.require(connection, caller.user, workspace)
     seq = history.readable_seq(access, request.as_of)
-    states = history.inodes_at(connection, access, set(request.directories), seq)
+    seen = sight.look(connection, access, seq)
+    states = seen.inodes(set(request.directories))
     directories = [each for each in sorted(states) if states[each].kind is InodeKind.DIRECTORY and states[each].nlink]
-    children = history.children_of_many_at(connection, access, directories, request.limit + 1, seq)
+    children = seen.children_of_many(directories, request.limit + 1)
     is_cut = len(children) > request.limit
     # What lies before the last child is whole; the directory of the last child may go on.
     answered = [each for each in directories if not is_cut or each <= children[-1].parent]
@@ -118,9 +120,9 @@ def _list_many(
         if last != children[0].parent:
             answered.pop()
             children = [child for child in children if child.parent != last]
-    found = history.inodes_at(connection, access, {child.inode for child in children}, seq)
+    found = seen.inodes({child.inode for child in children})
     entries: dict[InodeId, list[Entry]] = {each: [] for each in answered}
-    for child in children:
+    for child in (each for each in children if each.inode in found):
         entries[child.parent].append(Entry(name=child.name, inode=found[child.inode]))
     listings = [ListReply(directory=states[each], entries=named, seq=seq) for each, named in entries.items()]
     if is_cut and last == listings[-1].directory.inode:
@@ -131,7 +133,7 @@ def _list_many(
 def _inodes(connection: Connection, caller: Caller, workspace: WorkspaceId, request: InodesRequest) -> InodesReply:
     access = workspaces.require(connection, caller.user, workspace)
     seq = history.readable_seq(access, request.as_of)
-    states = history.inodes_at(connection, access, set(request.inodes), seq)
+    states = sight.look(connection, access, seq).inodes(set(request.inodes))
     return InodesReply(inodes=list(states.values()))
 
 
@@ -153,7 +155,7 @@ def _moment(connection: Connection, caller: Caller, workspace: WorkspaceId, requ
 
 
 def _content(connection: Connection, caller: Caller, workspace: WorkspaceId, request: ContentRequest) -> ContentReply:
-    access = workspaces.require(connection, caller.user, workspace)
+    access = sight.home_of(connection, caller, workspace, request.inode)
     found = _revision(connection, access, request)
     if found is None:
         raise ProtocolError(Code.NOT_FOUND, "This revision of the file is not kept any more, or never was.")
@@ -167,7 +169,7 @@ def _revision(connection: Connection, access: workspaces.Access, request: Conten
 
     In a history that it has left, a number that it had there means the same as ever.
     """
-    bound = {"account": access.account, "workspace": access.workspace, "inode": request.inode}
+    bound = {**revisions.seen_by(connection, access, request.inode), "inode": request.inode}
     if request.history:
         found = revisions.find(connection, access, request.inode, request.revision)
         if found is not None:
@@ -182,14 +184,13 @@ def _revision(connection: Connection, access: workspaces.Access, request: Conten
 def _revisions(inode: ColumnElement[bool]) -> Select[Any]:
     # A revision that a fork copied stands in two lineages, with the same runs.
     r = schema.revisions.c
-    here = (r.account == bindparam("account"), r.number == bindparam("number"), r.workspace == bindparam("workspace"))
+    here = (r.account == bindparam("account"), r.number == bindparam("number"), revisions.are_seen())
     return select(r.size, r.runs).where(*here, inode).limit(1)
 
 
 def _left_lineages() -> Select[Any]:
     c = schema.inode_versions.c
-    here = (c.account == bindparam("account"), c.workspace == bindparam("workspace"))
-    return select(c.lineage).where(*here, c.inode == bindparam("inode"))
+    return select(c.lineage).where(c.account == bindparam("account"), c.inode == bindparam("inode"))
 
 
 _OWN = _revisions(schema.revisions.c.inode == bindparam("inode"))

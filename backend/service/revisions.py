@@ -8,21 +8,21 @@ workspace only, and only who may write there marks any.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, bindparam, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, Integer, Select, and_, bindparam, delete, insert, or_, select
 
 from backend.metadata import schema
 from backend.metadata.schema import Role
-from backend.service import workspaces
+from backend.service import history, sight
 from backend.service.caller import Caller
 from backend.service.ground import Ground
-from backend.service.workspaces import Access
+from backend.service.workspaces import SHARE, WRITERS, Access
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.history import KeepRequest, RevisionInfo, RevisionsReply, RevisionsRequest
 from drivefs.protocol.ids import MAX_ID, InodeId, LineageId, RevisionNumber, WorkspaceId
 
 MAX_FORKS = 1000
 """More lineages than any history goes through."""
-MARKERS = frozenset({Role.OWNER, Role.EDITOR})
+MARKERS = WRITERS
 
 
 class Stretch(NamedTuple):
@@ -55,7 +55,7 @@ class Revisions:
         await self._ground.database.write(self._keep, caller, workspace, request)
 
     def _keep(self, connection: Connection, caller: Caller, workspace: WorkspaceId, request: KeepRequest) -> None:
-        access = workspaces.require(connection, caller.user, workspace)
+        access = sight.home_of(connection, caller, workspace, request.inode)
         if access.role not in MARKERS:
             raise ProtocolError(Code.FORBIDDEN, "This drive is shared with you to be read: nothing was marked.")
         k = schema.kept
@@ -70,6 +70,29 @@ class Revisions:
 
 def _no_such_revision(number: int) -> ProtocolError:
     return ProtocolError(Code.NOT_FOUND, f"Revision {number} of the file is not kept any more, or never was.")
+
+
+def are_seen() -> ColumnElement[bool]:
+    """That a revision is one that a member sees; with the parameters that `seen_by` gives."""
+    r = schema.revisions.c
+    at_sharing = and_(r.lineage == bindparam("shared_lineage"), r.number == bindparam("shared_number"))
+    is_all = bindparam("is_all", type_=Integer) == 1
+    return or_(r.workspace == bindparam("workspace"), is_all, at_sharing)
+
+
+def seen_by(connection: Connection, access: Access, inode: InodeId) -> dict[str, int]:
+    """The parameters of `are_seen`, of the revisions of one inode of a workspace.
+
+    The owner of a share sees what its files were before; other members what they have been since, and at that moment.
+    """
+    bound = {"account": access.account, "workspace": access.workspace, "is_all": 0}
+    if access.kind == SHARE and access.role is Role.OWNER:
+        bound["is_all"] = 1
+    elif access.kind == SHARE:
+        row = history.inode_rows_at(connection, access, [inode], access.first_seq).get(inode)
+        if row is not None:
+            return {**bound, "shared_lineage": row.lineage, "shared_number": row.revision}
+    return {**bound, "shared_lineage": 0, "shared_number": 0}
 
 
 def _stretches(connection: Connection, access: Access, inode: InodeId) -> list[Stretch]:
@@ -88,7 +111,7 @@ def _stretches(connection: Connection, access: Access, inode: InodeId) -> list[S
 
 def find(connection: Connection, access: Access, inode: InodeId, number: RevisionNumber) -> Any:
     """The revision of that number in the history that an inode goes on with: size, runs and lineage; None: none is."""
-    bound = {"account": access.account, "workspace": access.workspace, "number": number}
+    bound = {**seen_by(connection, access, inode), "number": number}
     for lineage, last in _stretches(connection, access, inode):
         if number <= last:
             found = connection.execute(_FOUND, {**bound, "lineage": lineage}).one_or_none()
@@ -98,7 +121,7 @@ def find(connection: Connection, access: Access, inode: InodeId, number: Revisio
 
 
 def _list(connection: Connection, caller: Caller, workspace: WorkspaceId, request: RevisionsRequest) -> RevisionsReply:
-    access = workspaces.require(connection, caller.user, workspace)
+    access = sight.home_of(connection, caller, workspace, request.inode)
     stretches = _stretches(connection, access, request.inode)
     if not stretches:
         raise ProtocolError(Code.NOT_FOUND, "There is no such file in this drive.")
@@ -115,7 +138,7 @@ def _page(
     connection: Connection, access: Access, stretch: Stretch, request: RevisionsRequest
 ) -> Sequence[RevisionInfo]:
     r = schema.revisions.c
-    here = (r.account == access.account, r.workspace == access.workspace, r.lineage == stretch.lineage)
+    here = (r.account == access.account, are_seen(), r.lineage == stretch.lineage)
     wanted = (r.number > request.after, r.number <= stretch.last)
     statement = _ROWS.where(*here, *wanted).order_by(r.number).limit(request.limit + 1)
     return [
@@ -128,7 +151,7 @@ def _page(
             user=row.user_name or "",
             is_kept=row.kept_ns is not None,
         )
-        for row in connection.execute(statement)
+        for row in connection.execute(statement, seen_by(connection, access, request.inode))
     ]
 
 
@@ -154,7 +177,7 @@ _ORIGIN = select(_l.parent_lineage, _l.parent_number).where(
 )
 _FOUND = select(_r.size, _r.runs, _r.lineage).where(
     _r.account == bindparam("account"),
-    _r.workspace == bindparam("workspace"),
+    are_seen(),
     _r.lineage == bindparam("lineage"),
     _r.number == bindparam("number"),
 )

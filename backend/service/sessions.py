@@ -62,6 +62,7 @@ class Sessions:
         connection.execute(update(d).where(d.c.device == caller.device).values(values))
         incarnation = ids.incarnation(connection)
         usage, limits = self._figures(connection, caller)
+        seen = workspaces.visible(connection, caller.user)
         return SessionReply(
             epoch=epoch,
             incarnation=incarnation,
@@ -78,8 +79,9 @@ class Sessions:
                     role=access.role,
                     head=workspaces.head_cursor(connection, access, incarnation),
                 )
-                for access in workspaces.visible(connection, caller.user)
+                for access in seen
             ],
+            shares=[share for access in seen for share in workspaces.shares_of(connection, access)],
             limits=limits,
             usage=usage,
         )

@@ -6,10 +6,11 @@ least one commit, its birth, so its head always has a commit id.
 """
 
 import stat
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, func, insert, select
+from sqlalchemy import Connection, Select, and_, bindparam, func, insert, select
 
 from backend.metadata import schema
 from backend.metadata.schema import MemberState, Role
@@ -26,10 +27,16 @@ from drivefs.protocol.ids import (
     UserId,
     WorkspaceId,
 )
-from drivefs.protocol.messages import Cursor
+from drivefs.protocol.messages import Cursor, Share
 
 ROOT_MODE = 0o755
+HOME, SHARE = "home", "share"
+"""Kinds of workspaces: a user's own drive, and a folder of one that others may be members of."""
 FIRST_SEQ = Seq(1)
+
+
+WRITERS = frozenset({Role.OWNER, Role.EDITOR})
+"""Who may change a workspace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,8 @@ class Access:
     feed_floor: Seq
     history_floor: Seq
     upload_stamp: int
+    user: UserId
+    """The member who looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +95,7 @@ def create_home(connection: Connection, user: UserId, *, now_ns: int, random_byt
         insert(schema.accounts), {"account": account, "owner": user, "stored_bytes": 0, "pinned_bytes": 0}
     )
     seqs = {"first_seq": FIRST_SEQ, "head_seq": FIRST_SEQ, "feed_floor": 0, "history_floor": FIRST_SEQ}
-    connection.execute(insert(schema.workspaces), {**owned, **seqs, "kind": "home", "root": root, "id_scheme": "plain"})
+    connection.execute(insert(schema.workspaces), {**owned, **seqs, "kind": HOME, "root": root, "id_scheme": "plain"})
     connection.execute(insert(schema.members), {**owned, "user": user, "role": Role.OWNER, "state": MemberState.ACTIVE})
     connection.execute(insert(schema.user_workspaces), {"user": user, "workspace": workspace, "account": account})
     connection.execute(insert(schema.inodes), {"account": account, **_root_inode(workspace, root, now_ns)})
@@ -113,7 +122,8 @@ def _root_inode(workspace: WorkspaceId, root: InodeId, now_ns: int) -> dict[str,
     }
 
 
-def _accesses() -> Select[Any]:
+def accesses(state: MemberState = MemberState.ACTIVE) -> Select[Any]:
+    """The columns of an `Access`, of all workspaces that the user of parameter `user` is a member of."""
     w, m, u = schema.workspaces, schema.members, schema.user_workspaces
     same = and_(w.c.account == u.c.account, w.c.workspace == u.c.workspace)
     member = and_(m.c.account == w.c.account, m.c.workspace == w.c.workspace, m.c.user == u.c.user)
@@ -121,17 +131,25 @@ def _accesses() -> Select[Any]:
     sent = schema.device_uploads
     sent_here = and_(sent.c.account == w.c.account, sent.c.workspace == w.c.workspace)
     stamp = select(func.coalesce(func.max(sent.c.stamp), 0)).where(sent_here).scalar_subquery()
-    columns = select(w.c.account, w.c.workspace, w.c.kind, w.c.root, m.c.role, *seqs, stamp)
+    columns = select(w.c.account, w.c.workspace, w.c.kind, w.c.root, m.c.role, *seqs, stamp, m.c.user)
     joined = columns.select_from(u.join(w, same).join(m, member))
-    return joined.where(u.c.user == bindparam("user"), m.c.state == MemberState.ACTIVE)
+    return joined.where(u.c.user == bindparam("user"), m.c.state == state)
 
 
 # Made once: every request looks its workspace up, and making the statement took longer than executing it.
-_VISIBLE = _accesses().order_by(schema.workspaces.c.workspace)
-_ONE = _accesses().where(schema.workspaces.c.workspace == bindparam("workspace"))
+_VISIBLE = accesses().order_by(schema.workspaces.c.workspace)
+_ONE = accesses().where(schema.workspaces.c.workspace == bindparam("workspace"))
+_INVITED = accesses(MemberState.INVITED).where(schema.workspaces.c.workspace == bindparam("workspace"))
+_OWN_DRIVE = accesses().where(schema.workspaces.c.kind == HOME)
 _LOCK = (
     select(schema.workspaces.c.workspace)
     .where(schema.workspaces.c.workspace == bindparam("workspace"))
+    .with_for_update()
+)
+_w = schema.workspaces.c
+_HEAD = (
+    select(_w.head_seq)
+    .where(_w.account == bindparam("account"), _w.workspace == bindparam("workspace"))
     .with_for_update()
 )
 _c = schema.commits.c
@@ -140,20 +158,41 @@ _STAMP = select(_c.commit_id, _c.time_ns).where(
 )
 
 
-def _access(row: Row[Any]) -> Access:
+def access_of(row: Sequence[Any]) -> Access:
+    """An access of the columns of `accesses`."""
     account, workspace, kind, root, role, *seqs = tuple(row)
     return Access(account, workspace, kind, root, Role(role), *seqs)
 
 
 def visible(connection: Connection, user: UserId) -> list[Access]:
     """All workspaces that a user is a member of."""
-    return [_access(row) for row in connection.execute(_VISIBLE, {"user": user})]
+    return [access_of(row) for row in connection.execute(_VISIBLE, {"user": user})]
 
 
 def find(connection: Connection, user: UserId, workspace: WorkspaceId) -> Access | None:
     """One workspace as a user sees it; None if there is none, or not for this user."""
     row = connection.execute(_ONE, {"user": user, "workspace": workspace}).one_or_none()
-    return _access(row) if row is not None else None
+    return access_of(row) if row is not None else None
+
+
+def find_invited(connection: Connection, user: UserId, workspace: WorkspaceId) -> Access | None:
+    """The same where the user is invited too; such an access is good for telling of the workspace, and no more."""
+    row = connection.execute(_INVITED, {"user": user, "workspace": workspace}).one_or_none()
+    return access_of(row) if row is not None else find(connection, user, workspace)
+
+
+def own_drive(connection: Connection, user: UserId, *, lock: bool = False) -> Access:
+    """A user's own drive; with `lock` its row is held until the transaction ends."""
+    own = access_of(connection.execute(_OWN_DRIVE, {"user": user}).one())
+    return require(connection, user, own.workspace, lock=True) if lock else own
+
+
+def shares_of(connection: Connection, access: Access) -> list[Share]:
+    """The shares that hang in a user's own drive; none in another workspace."""
+    if access.kind != HOME:
+        return []
+    seen = (each for each in visible(connection, access.user) if each.kind == SHARE)
+    return [Share(workspace=each.workspace, root=each.root, role=each.role) for each in seen]
 
 
 def require(connection: Connection, user: UserId, workspace: WorkspaceId, *, lock: bool = False) -> Access:
@@ -170,6 +209,16 @@ def require(connection: Connection, user: UserId, workspace: WorkspaceId, *, loc
     return access
 
 
+def at_head(access: Access, seq: Seq) -> Access:
+    """The same workspace with a newer commit."""
+    return replace(access, head_seq=seq)
+
+
+def lock_head(connection: Connection, account: AccountId, workspace: WorkspaceId) -> Seq:
+    """Hold a workspace until the transaction ends; gives its newest commit."""
+    return Seq(connection.execute(_HEAD, {"account": account, "workspace": workspace}).scalar_one())
+
+
 def head_cursor(connection: Connection, access: Access, incarnation: Incarnation) -> Cursor:
     """Where the workspace stands."""
     return cursor_at(connection, access, incarnation, access.head_seq)
@@ -182,8 +231,12 @@ def cursor_at(connection: Connection, access: Access, incarnation: Incarnation, 
 
 def stamp_at(connection: Connection, access: Access, seq: Seq) -> Stamp:
     """The id and time of a commit that the workspace has."""
-    values = {"account": access.account, "workspace": access.workspace, "seq": seq}
-    row = connection.execute(_STAMP, values).one()
+    return stamp(connection, access.account, access.workspace, seq)
+
+
+def stamp(connection: Connection, account: AccountId, workspace: WorkspaceId, seq: Seq) -> Stamp:
+    """The same of a workspace of which no more is known."""
+    row = connection.execute(_STAMP, {"account": account, "workspace": workspace, "seq": seq}).one()
     return Stamp(CommitId(row.commit_id), row.time_ns)
 
 

@@ -100,6 +100,14 @@ class WorkspaceInfo(Message, kw_only=True):
     head: Cursor
 
 
+class Share(Message, kw_only=True):
+    """A folder or file of a drive that is a workspace of its own: its root, and what this user may do in it."""
+
+    workspace: WorkspaceId
+    root: InodeId
+    role: str
+
+
 class Limits(Message, kw_only=True):
     """What the deployment allows this account."""
 
@@ -141,6 +149,7 @@ class SessionReply(Message, kw_only=True):
     device: DeviceId
     device_name: str
     workspaces: list[WorkspaceInfo]
+    shares: list[Share] = []
     limits: Limits
     usage: Usage
 
@@ -425,6 +434,8 @@ class FeedPage(Message, kw_only=True):
     made: list[InodeId] = []
     """Directories that were made since the cursor sent: the feed brings all their names."""
     more: bool = False
+    shares: list[Share] | None = None
+    """The shares that hang in the drive now, where that may have changed since the cursor sent."""
     shared: Seq = Seq(0)
     """With `diverged`: the last commit that this history and the device's surely have in common; 0: not known."""
 

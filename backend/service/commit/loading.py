@@ -19,7 +19,7 @@ from backend.service.commit.batch import Standing, StoredResult
 from backend.service.commit.contents import Account, Contents, KnownBlock, KnownRun, split_runs
 from backend.service.commit.lineages import LineageRow, Lineages, Past
 from backend.service.commit.state import Author, State, XattrRow
-from backend.service.commit.tree import Tree
+from backend.service.commit.tree import Link, Tree, is_link
 from backend.service.commit.wants import Wants
 from backend.service.rows import (
     DENTRY_COLUMNS,
@@ -122,11 +122,14 @@ class Loader:
         pasts = self._pasts(wants.new_files)
         inodes = self._inodes(wants.inodes | {past.inode for past in pasts.values()})
         own = {inode: row for inode, row in inodes.items() if row.workspace == self.author.workspace}
+        names = self._names(place for place in wants.places if place.parent in own)
+        shared = self._shared(names.values())
         tree = Tree(
-            loaded_inodes=own,
-            loaded_names=self._names(place for place in wants.places if place.parent in own),
+            loaded_inodes={**own, **shared},
+            loaded_names=names,
             child_counts=self._child_counts(wanted.removed_directories(wants, own)),
             parents=self._ancestors(wants.parents & own.keys()) if wanted.moves_directories(wants, own) else {},
+            links={row.inode: Link(row.target_account, row.target_workspace) for row in names.values() if is_link(row)},
         )
         with_content = wants.with_content | {past.inode for past in pasts.values()}
         current = self._current_revisions(own[inode] for inode in with_content if inode in own)
@@ -145,7 +148,7 @@ class Loader:
             lineages=Lineages(contents, self._lineages(histories), new_lineage, self.author.seq),
             loaded_xattrs=self._xattrs(wants.with_xattrs & own.keys()),
             ranges=self._ranges() if wants.creates else frozenset(),
-            foreign_ids=frozenset(inodes.keys() - own.keys()),
+            foreign_ids=frozenset(inodes.keys() - own.keys() - shared.keys()),
             pasts=pasts,
         )
 
@@ -176,6 +179,15 @@ class Loader:
 
     def _inodes(self, ids: set[InodeId]) -> dict[InodeId, InodeRow]:
         return {row[0]: InodeRow(*row) for row in self._select_in(_INODES, ids)}
+
+    def _shared(self, names: Iterable[DentryRow]) -> dict[InodeId, InodeRow]:
+        """The roots of the shares to which these names lead: names may be moved, the roots are not changed here."""
+        links = [row for row in names if is_link(row)]
+        found: dict[InodeId, InodeRow] = {}
+        for row in links:
+            asked = select_in(self.connection, _INODES, [row.inode], account=row.target_account)
+            found.update((each[0], InodeRow(*each)) for each in asked)
+        return found
 
     def _names(self, places: Iterable[Place]) -> dict[Place, DentryRow]:
         return {Place(row[0], row[1]): DentryRow(*row) for row in self._select_in_pairs(_NAMES, list(places))}

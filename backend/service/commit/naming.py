@@ -176,6 +176,8 @@ def _bound(state: State, place: Place, inode: InodeId) -> InodeRow:
 
 def _may_go(state: State, row: InodeRow, base: changes.Base) -> bool:
     """Whether losing this name loses nothing that the device had not seen."""
+    if row.workspace != state.author.workspace:
+        raise refusals.rejected(refusals.SHARE)
     if row.kind == DIRECTORY:
         if state.tree.child_count(row.inode):
             raise refusals.conflict(refusals.NOT_EMPTY)

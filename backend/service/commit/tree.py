@@ -8,9 +8,26 @@ plus its subdirectories, or 0.
 
 import copy
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from backend.service.rows import DIRECTORY, DentryRow, InodeRow, Place
 from drivefs.protocol.ids import NO_INODE, InodeId
+
+
+class Link(NamedTuple):
+    """Where what hangs in a drive as a share is kept."""
+
+    account: int | None
+    workspace: int | None
+
+
+NOWHERE = Link(None, None)
+"""Of a name that leads to an inode of its own workspace."""
+
+
+def is_link(row: DentryRow) -> bool:
+    """Whether a name leads into another workspace."""
+    return row.target_workspace is not None
 
 
 @dataclass(slots=True)
@@ -24,6 +41,8 @@ class Tree:
     loaded_names: dict[Place, DentryRow]
     child_counts: dict[InodeId, int]
     parents: dict[InodeId, InodeId]
+    links: dict[InodeId, Link] = field(default_factory=dict)
+    """Roots of shares to which names of the batch lead; they are among the inodes, and never written."""
     inodes: dict[InodeId, InodeRow] = field(init=False)
     edited: dict[InodeId, InodeRow] = field(init=False, default_factory=dict)
     names: dict[Place, InodeId] = field(init=False, default_factory=dict)

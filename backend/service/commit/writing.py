@@ -14,9 +14,10 @@ from sqlalchemy import Connection, Delete, Executable, Insert, Table, Update, bi
 
 from backend.metadata import schema
 from backend.metadata.schema import Trash
-from backend.service.commit.batch import ChangeRow, Standing, Verdict
+from backend.service.commit.batch import ChangeRow, Standing, StoredResult, Verdict
 from backend.service.commit.lineages import LineageRow
-from backend.service.commit.state import State
+from backend.service.commit.state import Author, State
+from backend.service.commit.tree import NOWHERE
 from backend.service.rows import DentryRow, InodeRow, Place
 from backend.service.workspaces import Stamp
 from drivefs.protocol.ids import NO_INODE, AccountId, InodeId, LineageId
@@ -50,40 +51,13 @@ class Writer:
         self._insert(schema.changes, [{**scope, "n": n, **dict(zip(columns, row, strict=True))} for n, row in numbered])
         self._update(schema.workspaces, ("workspace",), [{"workspace": author.workspace, "head_seq": author.seq}])
 
-    def write_results(self, verdict: Verdict, standing: Standing, before: Standing | None) -> None:
-        """Keep the final answers, and forget those that the device has had; `before` is None for a first commit."""
-        author = self.state.author
-        scope = {
-            "account": self.account,
-            "workspace": author.workspace,
-            "device": author.device,
-            "epoch": author.epoch,
-        }
-        rows = [
-            {
-                **scope,
-                "n": result.n,
-                "hash": hashed,
-                "status": result.status.value,
-                "reason": result.reason,
-                "seq": result.seq,
-                "revision": result.revision,
-            }
-            for hashed, result in verdict.new_results
-        ]
-        self._insert(schema.op_results, rows)
-        if before is None:
-            self._insert(schema.device_epochs, [{**scope, **standing._asdict()}])
-        elif standing != before:
-            self._update(schema.device_epochs, ("workspace", "device", "epoch"), [{**scope, **standing._asdict()}])
-            if standing.watermark > before.watermark:
-                self.connection.execute(_SETTLED, {**scope, "watermark": standing.watermark})
-
     def _inodes(self) -> None:
         tree, seq = self.state.tree, self.state.author.seq
         new: list[InodeRow] = []
         changed: list[InodeRow] = []
         for inode, row in tree.edited.items():
+            if row.workspace != self.state.author.workspace:
+                continue  # the root of a share, of which only the name is written here
             row.from_seq = seq
             (changed if inode in tree.loaded_inodes else new).append(row)
         before = [tree.loaded_inodes[row.inode] for row in changed]
@@ -104,7 +78,7 @@ class Writer:
             if before is not None:
                 closed.append(before)
             if inode != NO_INODE:
-                row = DentryRow(place.parent, place.name, inode, None, None, seq)
+                row = DentryRow(place.parent, place.name, inode, *tree.links.get(inode, NOWHERE), seq)
                 (added if before is None else moved).append(asdict(row))
         gone = [row for row in closed if not tree.names[Place(row.parent, row.name)]]
         own = {"account": self.account}
@@ -200,6 +174,47 @@ class Writer:
         bound = [{**own, **{f"key_{name}": row[name] for name in key}, **values} for row, values in rows]
         if bound:
             self.connection.execute(statement, bound)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Keeps the final answers to a device, with the drive that it commits to."""
+
+    connection: Connection
+    account: AccountId
+    author: Author
+
+    def write(self, results: Sequence[StoredResult], standing: Standing, before: Standing | None) -> None:
+        """Keep these, and forget those that the device has had; `before` is None for a first commit."""
+        author = self.author
+        scope = {
+            "account": self.account,
+            "workspace": author.workspace,
+            "device": author.device,
+            "epoch": author.epoch,
+        }
+        rows = [
+            {
+                **scope,
+                "n": result.n,
+                "hash": hashed,
+                "status": result.status.value,
+                "reason": result.reason,
+                "seq": result.seq,
+                "revision": result.revision,
+            }
+            for hashed, result in results
+        ]
+        if rows:
+            self.connection.execute(_inserting(schema.op_results), rows)
+        if before is None:
+            self.connection.execute(_inserting(schema.device_epochs), {**scope, **standing._asdict()})
+        elif standing != before:
+            key = ("account", "workspace", "device", "epoch")
+            bound = {**{f"key_{name}": scope[name] for name in key}, **standing._asdict()}
+            self.connection.execute(_updating(schema.device_epochs, key[1:]), bound)
+            if standing.watermark > before.watermark:
+                self.connection.execute(_SETTLED, {**scope, "watermark": standing.watermark})
 
 
 # Each made once: that took longer than executing it.

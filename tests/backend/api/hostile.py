@@ -14,7 +14,7 @@ import msgspec
 import zstandard
 
 from drivefs.protocol import blocks as codec
-from drivefs.protocol import changes, history, messages, routes, wire
+from drivefs.protocol import changes, history, messages, routes, sharing, wire
 from drivefs.protocol.ids import BlockId, Epoch, InodeId, OpNumber, RevisionNumber, WorkspaceId
 from drivefs.protocol.model import BlockRef, InodeKind, cut_runs, run_id
 
@@ -112,6 +112,14 @@ class Hostile:
             (routes.LOST, lambda: messages.LostRequest(after=b"\0" * 32)),
             *[(routes.PUT_BLOCKS, lambda: None)] * 3,
             (routes.GET_BLOCKS, lambda: messages.BlocksRequest(blocks=known.blocks[:5])),
+            (routes.SNAPSHOTS, lambda: None),
+            (routes.CREATE_SNAPSHOT, lambda: history.CreateSnapshotRequest(name="before")),
+            (routes.DELETE_SNAPSHOT, lambda: history.DeleteSnapshotRequest(name="before")),
+            (routes.SHARES, lambda: None),
+            (routes.SHARE, lambda: sharing.ShareRequest(inode=inode, user="mallory", role="editor")),
+            (routes.UNSHARE, lambda: sharing.UnshareRequest(share=known.workspace, user="mallory")),
+            (routes.INVITATIONS, lambda: None),
+            (routes.ANSWER, lambda: sharing.AnswerRequest(share=known.workspace, accept=True)),
             (routes.LOGIN, lambda: messages.LoginRequest(user="mallory", password="guess", device="d")),
             (routes.USAGE, lambda: None),
             (routes.DEVICES, lambda: None),

@@ -1,0 +1,49 @@
+"""The part of the sync API that is about shares.
+
+Owns the way from a request to a service call and back; no rules.
+"""
+
+from starlette.types import Receive, Scope
+
+from backend.api import requests
+from backend.api.endpoints import Empty, Endpoint
+from backend.api.services import Services
+from drivefs.protocol import routes, sharing
+
+
+class SharingApi:
+    """Binds routes to the service."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def endpoints(self) -> dict[str, Endpoint]:
+        """All routes about shares."""
+        return {
+            routes.SHARES: Endpoint(self._list),
+            routes.SHARE: Endpoint(self._share),
+            routes.UNSHARE: Endpoint(self._unshare),
+            routes.INVITATIONS: Endpoint(self._invitations),
+            routes.ANSWER: Endpoint(self._answer),
+        }
+
+    async def _list(self, scope: Scope, receive: Receive) -> sharing.SharesReply:
+        return await self._services.shares.known(await requests.caller(scope, self._services))
+
+    async def _share(self, scope: Scope, receive: Receive) -> sharing.ShareInfo:
+        caller = await requests.caller(scope, self._services)
+        request = await requests.message(scope, receive, sharing.ShareRequest)
+        return await self._services.shares.share(caller, request)
+
+    async def _unshare(self, scope: Scope, receive: Receive) -> Empty:
+        caller = await requests.caller(scope, self._services)
+        await self._services.shares.unshare(caller, await requests.message(scope, receive, sharing.UnshareRequest))
+        return Empty()
+
+    async def _invitations(self, scope: Scope, receive: Receive) -> sharing.InvitationsReply:
+        return await self._services.shares.invitations(await requests.caller(scope, self._services))
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Empty:
+        caller = await requests.caller(scope, self._services)
+        await self._services.shares.answer(caller, await requests.message(scope, receive, sharing.AnswerRequest))
+        return Empty()

@@ -1,0 +1,194 @@
+"""How a folder becomes a share: a workspace of its own, at its old place, with its inodes as they are.
+
+Owns the steps. What its members may fetch is noted before (`admit`), in portions that others need not wait for; then
+one transaction moves all inodes at once (`convert`): the column that says in which workspace an inode is, and nothing
+else. Invariants: all that is below the folder goes with it, what lies in its trash too, and nothing that is not; a seq
+of the drive from before says what it said; the share's first commit has the number of the drive's that made it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, insert, select, text, update
+
+from backend.metadata import schema
+from backend.metadata.queries import is_asked, select_in
+from backend.metadata.schema import MemberState, Role
+from backend.service import batches, following, hanging, workspaces
+from backend.service.caller import Caller
+from backend.service.commit.batch import ChangeRow
+from backend.service.commit.contents import split_runs
+from backend.service.ground import Ground
+from backend.service.hanging import Target
+from backend.service.rows import DIRECTORY, Place
+from backend.service.workspaces import SHARE, Access
+from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.ids import COMMIT_ID_BYTES, AccountId, BlockId, InodeId, RunId, Seq, WorkspaceId
+from drivefs.protocol.model import unpack_blocks
+
+PORTION = 2000
+"""So many blocks are noted in one transaction."""
+
+TREE = """WITH RECURSIVE tree(inode) AS (
+    SELECT CAST(:root AS BIGINT)
+    UNION SELECT d.inode FROM tree JOIN dentries d ON d.account = :account AND d.parent = tree.inode
+    UNION SELECT v.inode FROM tree JOIN dentry_versions v
+        ON v.account = :account AND v.parent = tree.inode AND v.trash = 1
+)"""
+"""All that is below a directory, or was removed from there and lies in the trash."""
+
+_IN_TREE = text(
+    TREE + " SELECT i.inode, i.kind, i.nlink, i.blocks, i.lineage, i.revision, i.workspace, i.from_seq"
+    " FROM tree JOIN inodes i ON i.account = :account AND i.inode = tree.inode"
+)
+_MOVE = text(
+    TREE + " UPDATE inodes SET workspace = :share WHERE account = :account AND workspace = :workspace"
+    " AND inode IN (SELECT inode FROM tree)"
+)
+_r, _n, _d = schema.revisions.c, schema.runs.c, schema.dentries.c
+_REVISION = select(_r.runs).where(
+    _r.account == bindparam("account"), _r.lineage == bindparam("lineage"), _r.number == bindparam("number")
+)
+_RUNS = select(_n.packed).where(_n.account == bindparam("account"), is_asked(_n.run))
+_NAMES = select(_d.inode, _d.parent).where(_d.account == bindparam("account"), is_asked(_d.inode))
+_PLACE = select(_d.parent, _d.name, _d.from_seq).where(
+    _d.account == bindparam("account"), _d.inode == bindparam("inode")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A folder that can be shared: as of which commit it was looked at, and the blocks that it had then."""
+
+    account: AccountId
+    root: InodeId
+    seq: Seq
+    blocks: list[BlockId]
+
+
+def plan(connection: Connection, caller: Caller, inode: InodeId) -> Plan | None:
+    """See that a folder of the caller's drive can be shared; None: it is a share already.
+
+    Raises:
+        ProtocolError: `not_found`, `conflict`.
+    """
+    home = workspaces.own_drive(connection, caller.user)
+    if any(each.kind == SHARE and each.root == inode for each in workspaces.visible(connection, caller.user)):
+        return None
+    rows = _look(connection, home, inode)
+    return Plan(home.account, inode, home.head_seq, sorted(_blocks(connection, home.account, rows)))
+
+
+async def admit(ground: Ground, share: WorkspaceId, planned: Plan) -> None:
+    """Note what members may fetch. Cancellation leaves rows of a share that does not exist, which do no harm."""
+    for start in range(0, len(planned.blocks), PORTION):
+        some = set(planned.blocks[start : start + PORTION])
+        await ground.database.write(batches.admit_blocks, planned.account, share, some)
+
+
+def convert(connection: Connection, ground: Ground, home: Access, planned: Plan, share: WorkspaceId) -> None:
+    """Make a workspace of what was planned, as it is now; the drive is locked by the caller.
+
+    Raises:
+        ProtocolError: `not_found`, `conflict`: it cannot be shared any more.
+    """
+    rows = _look(connection, home, planned.root)
+    newer = [row for row in rows if row.from_seq > planned.seq]
+    batches.admit_blocks(connection, home.account, share, _blocks(connection, home.account, newer))
+    bound = {"account": home.account, "root": planned.root, "share": share, "workspace": home.workspace}
+    connection.execute(_MOVE, bound)
+    seq = Seq(home.head_seq + 1)
+    place = _link(connection, home, planned.root, share, seq)
+    made = _make(connection, ground, home, Target(home.account, share, planned.root), seq)
+    change = ChangeRow(following.LINK, planned.root, place.parent, place.name)
+    following.begin(connection, following.tell(connection, ground, home, [change]), made)
+
+
+def _look(connection: Connection, home: Access, inode: InodeId) -> list[Any]:
+    """All that would go with a folder.
+
+    Raises:
+        ProtocolError: it is no folder of this drive, or cannot be shared.
+    """
+    root = hanging.inode_row(connection, home.account, inode)
+    if root is None or not root.nlink or root.workspace != home.workspace:
+        other = root is not None and root.nlink and root.workspace != home.workspace
+        if other:
+            raise ProtocolError(Code.CONFLICT, "It lies in a folder that is shared: share that one with more people.")
+        raise ProtocolError(Code.NOT_FOUND, "There is no such folder in your own drive.")
+    if inode == home.root:
+        raise ProtocolError(Code.CONFLICT, "A whole drive cannot be shared: share the folders in it.")
+    if root.kind != DIRECTORY:
+        raise ProtocolError(Code.CONFLICT, "Only folders can be shared.")
+    rows = list(connection.execute(_IN_TREE, {"account": home.account, "root": inode}))
+    inside = {row.inode for row in rows}
+    if any(row.workspace != home.workspace for row in rows) or _has_links(connection, home, inside):
+        raise ProtocolError(Code.CONFLICT, "A share hangs in it: move that out of the folder first.")
+    _refuse_names_outside(connection, home, rows)
+    return rows
+
+
+def _has_links(connection: Connection, home: Access, inodes: set[InodeId]) -> bool:
+    links = select(_d.parent).where(_d.account == home.account, _d.target_workspace.is_not(None))
+    return any(parent in inodes for (parent,) in connection.execute(links))
+
+
+def _refuse_names_outside(connection: Connection, home: Access, rows: list[Any]) -> None:
+    inside = {row.inode for row in rows}
+    named_twice = [row.inode for row in rows if row.kind != DIRECTORY and row.nlink > 1]
+    names = select_in(connection, _NAMES, named_twice, account=home.account)
+    outside = {inode for inode, parent in names if parent not in inside}
+    if outside:
+        raise ProtocolError(
+            Code.CONFLICT,
+            f"{len(outside)} of its files have another name (a hard link) outside of the folder, and what is shared "
+            "cannot. Remove those names, or copy the files; nothing was changed.",
+        )
+
+
+def _blocks(connection: Connection, account: AccountId, rows: list[Any]) -> set[BlockId]:
+    found = {ref.block for row in rows if row.blocks for ref in unpack_blocks(row.blocks)}
+    for row in rows:
+        if row.blocks is None:
+            found.update(ref.block for packed in _packed(connection, account, row) for ref in unpack_blocks(packed))
+    return found
+
+
+def _packed(connection: Connection, account: AccountId, row: Any) -> Iterator[bytes]:
+    bound = {"account": account, "lineage": row.lineage, "number": row.revision}
+    named: set[RunId] = set(split_runs(connection.execute(_REVISION, bound).scalar_one()))
+    yield from (packed for (packed,) in select_in(connection, _RUNS, named, account=account))
+
+
+def _link(connection: Connection, home: Access, root: InodeId, share: WorkspaceId, seq: Seq) -> Place:
+    """Let the folder's name lead into the share."""
+    row = connection.execute(_PLACE, {"account": home.account, "inode": root}).one()
+    before = {"account": home.account, "parent": row.parent, "name": row.name, "inode": root, "from_seq": row.from_seq}
+    closed = {**before, "to_seq": seq, "trash": schema.Trash.NONE, "lineage": 0, "last_number": 0}
+    connection.execute(insert(schema.dentry_versions), closed)
+    same = (_d.account == home.account, _d.parent == row.parent, _d.name == row.name)
+    values = {"target_account": home.account, "target_workspace": share, "from_seq": seq}
+    connection.execute(update(schema.dentries).where(*same).values(values))
+    return Place(row.parent, row.name)
+
+
+def _make(connection: Connection, ground: Ground, home: Access, target: Target, seq: Seq) -> Access:
+    """The rows of the workspace itself."""
+    own = {"account": target.account, "workspace": target.share}
+    seqs = {"first_seq": seq, "head_seq": seq, "feed_floor": seq, "history_floor": seq}
+    connection.execute(
+        insert(schema.workspaces), {**own, **seqs, "kind": SHARE, "root": target.root, "id_scheme": "plain"}
+    )
+    connection.execute(
+        insert(schema.members), {**own, "user": home.user, "role": Role.OWNER, "state": MemberState.ACTIVE}
+    )
+    connection.execute(insert(schema.user_workspaces), {**own, "user": home.user})
+    last_ns = workspaces.stamp_at(connection, home, home.head_seq).time_ns
+    by = {"user": home.user, "device": 0, "commit_id": ground.random_bytes(COMMIT_ID_BYTES)}
+    connection.execute(insert(schema.commits), {**own, **by, "seq": seq, "time_ns": max(ground.now_ns(), last_ns + 1)})
+    change = {**own, "seq": seq, "n": 0, "kind": "create", "inode": target.root}
+    connection.execute(insert(schema.changes), change)
+    made = workspaces.find(connection, home.user, target.share)
+    assert made is not None, "it was made just now"
+    return made

@@ -1,0 +1,213 @@
+"""Shares: who sees what of them, in which order, and what becomes of changes of those who may not change anything."""
+
+from pathlib import Path
+
+import pytest
+
+from backend.service.shares import Shares
+from drivefs.protocol import sharing
+from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.ids import InodeId, WorkspaceId
+from drivefs.protocol.model import InodeKind
+from tests.backend.service.sharing import Neighbours, content_of, neighbours
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "trio"
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> Neighbours:
+    return await neighbours(tmp_path)
+
+
+async def test_an_invitation_shows_nothing_until_it_is_accepted(pair: Neighbours) -> None:
+    folder, file = await pair.tree()
+    request = sharing.ShareRequest(inode=folder, user="bert", role="viewer")
+    info = await pair.shares.share(pair.anna.caller, request)
+    assert [(each.user, each.role, each.is_invited) for each in info.members] == [("bert", "viewer", True)]
+    (invitation,) = (await pair.shares.invitations(pair.bert.caller)).invitations
+    assert (invitation.name, invitation.owner, invitation.role) == (b"folder", "someone", "viewer")
+    assert await pair.bert.names() == {}
+    assert await pair.bert.state(file) is None
+    assert (await pair.shares.known(pair.bert.caller)).shares == []
+    with pytest.raises(ProtocolError) as refused:
+        await pair.anna.drive.listing.count(pair.bert.caller, info.share)
+    assert refused.value.code is Code.NOT_FOUND
+    await pair.shares.answer(pair.bert.caller, sharing.AnswerRequest(share=info.share, accept=True))
+    assert await pair.bert.names() == {b"folder": folder}
+    assert await pair.bert.names(folder) == {b"file": file}
+    assert (await pair.shares.invitations(pair.bert.caller)).invitations == []
+
+
+async def test_inodes_names_and_the_past_stay_for_the_owner(pair: Neighbours) -> None:
+    folder, file = await pair.tree()
+    await pair.anna.write(file, b"second", base=1)
+    before = await pair.anna.head()
+    await pair.share(folder)
+    assert await pair.anna.names() == {b"folder": folder}
+    assert await pair.anna.names(folder) == {b"file": file}
+    assert await pair.anna.names(folder, as_of=before) == {b"file": file}
+    assert (await pair.anna.content(file, 1, history=True)).size == len(b"content")
+    assert await pair.anna.names(folder, as_of=3) == {b"file": file}
+    with pytest.raises(ProtocolError):
+        await pair.bert.content(file, 1, history=True)
+    assert (await pair.bert.content(file, 2, history=True)).size == len(b"second")
+
+
+async def test_both_sides_hear_of_each_others_changes_in_the_order_of_their_own_drive(pair: Neighbours) -> None:
+    folder, file = await pair.tree()
+    await pair.share(folder)
+    mine = await pair.bert.make(b"of my own")
+    assert await pair.write_in_share(pair.bert, file, b"bert's", base=1) == "ok"
+    theirs = await pair.anna.save(b"anna's", b"new", parent=folder)
+    pages = await pair.pages(pair.bert)
+    assert [page.since for page in pages] == [1, *(page.cursor.seq for page in pages[:-1])]
+    named = {each.name: each.inode for page in pages for each in page.dentries}
+    assert named == {b"folder": folder, b"of my own": mine, b"anna's": theirs}
+    shown = {state.inode: state for page in pages for state in page.inodes}
+    assert shown[file].revision == 2
+    assert shown[theirs].size == 3
+    assert await content_of(pair.anna, file) == await content_of(pair.bert, file)
+    revisions = {state.inode: state.revision for page in await pair.pages(pair.anna) for state in page.inodes}
+    assert revisions[file] == 2
+
+
+async def test_a_page_tells_which_shares_hang_in_the_drive(pair: Neighbours) -> None:
+    folder, _ = await pair.tree()
+    share = await pair.share(folder, "viewer")
+    (told,) = (await pair.pages(pair.bert))[-1].shares or []
+    assert (told.workspace, told.root, told.role) == (share, folder, "viewer")
+    head = (await pair.pages(pair.bert))[-1].cursor.seq
+    request = sharing.ShareRequest(inode=folder, user="bert", role="editor")
+    await pair.shares.share(pair.anna.caller, request)
+    (page,) = await pair.pages(pair.bert, head)
+    assert [each.role for each in page.shares or []] == ["editor"]
+    await pair.end(share)
+    (page,) = await pair.pages(pair.bert, page.cursor.seq)
+    assert page.shares == []
+    assert [(each.name, each.inode) for each in page.dentries] == [(b"folder", 0)]
+
+
+async def test_a_viewer_changes_nothing_and_is_told_why(pair: Neighbours) -> None:
+    folder, file = await pair.tree()
+    await pair.share(folder, "viewer")
+    assert await pair.write_in_share(pair.bert, file, b"bert's", base=1) == "rejected role"
+    assert await pair.bert.say(pair.bert.create(b"new", folder)) == "rejected role"
+    assert await pair.bert.say(pair.bert.unlink(file, b"file", folder, base=1)) == "rejected role"
+    assert await pair.bert.say(pair.bert.rename(folder, b"folder", b"mine")) == "ok"
+    assert await pair.bert.names() == {b"mine": folder}
+    assert await pair.anna.names() == {b"folder": folder}
+
+
+async def test_what_comes_after_a_revocation_is_refused_by_role_and_nothing_is_seen(pair: Neighbours) -> None:
+    folder, file = await pair.tree()
+    share = await pair.share(folder)
+    late = pair.bert.create(b"late", folder)
+    before = (await pair.pages(pair.bert))[-1].cursor.seq
+    await pair.end(share)
+    assert await pair.bert.say(late) == "rejected role"
+    assert await pair.bert.names() == {}
+    assert await pair.bert.state(file) is None
+    assert await pair.bert.state(file, as_of=before) is None
+    assert await pair.bert.names(as_of=before) == {}
+    await pair.anna.make(b"later", folder)
+    assert all(state.inode != file for page in await pair.pages(pair.bert) for state in page.inodes)
+    with pytest.raises(ProtocolError):
+        await pair.bert.content(file, 1)
+
+
+async def test_an_answer_that_was_lost_is_given_again_whatever_was_shared_since(pair: Neighbours) -> None:
+    folder, _ = await pair.tree()
+    before, after = pair.anna.create(b"before", folder), pair.anna.create(b"after", folder)
+    (first,) = await pair.anna.send(before)
+    share = await pair.share(folder)
+    assert await pair.anna.send(before) == [first]
+    (second,) = await pair.anna.send(after)
+    assert await pair.anna.send(before, after) == [first, second]
+    own = pair.bert.create(b"bert's", folder)
+    (third,) = await pair.bert.send(own)
+    await pair.end(share)
+    assert await pair.bert.send(own) == [third]
+
+
+async def test_a_batch_may_change_the_drive_and_the_share(pair: Neighbours) -> None:
+    folder, file = await pair.tree()
+    await pair.share(folder)
+    anna = pair.anna
+    directory = anna.directory(b"in share", folder)
+    here = anna.create(b"here")
+    inside = anna.create(b"inside", directory.inode, after=[directory, here])
+    across = anna.rename(file, b"file", b"out", parent=folder)
+    results = await anna.send(directory, here, inside, across, anna.link(file, b"linked"))
+    assert [(each.status.value, each.reason) for each in results] == [
+        ("ok", ""), ("ok", ""), ("ok", ""), ("rejected", "workspace"), ("rejected", "workspace"),
+    ]  # fmt: skip
+    await pair.pages(pair.bert)
+    assert await pair.bert.names(directory.inode) == {b"inside": inside.inode}
+    assert set(await anna.names()) == {b"folder", b"here"}
+
+
+async def test_the_name_of_a_share_cannot_be_removed_as_a_directory_is(pair: Neighbours) -> None:
+    folder = await pair.anna.make(b"empty", kind=InodeKind.DIRECTORY)
+    await pair.share(folder)
+    for device in (pair.anna, pair.bert):
+        assert await device.say(device.unlink(folder, b"empty")) == "rejected share"
+    other = await pair.bert.make(b"other", kind=InodeKind.DIRECTORY)
+    assert await pair.bert.say(pair.bert.rename(other, b"other", b"empty", folder)) == "rejected share"
+    inner = await pair.bert.make(b"inner", kind=InodeKind.DIRECTORY)
+    assert await pair.bert.say(pair.bert.rename(folder, b"empty", b"moved", new_parent=inner)) == "ok"
+    assert await pair.bert.names(inner) == {b"moved": folder}
+
+
+async def test_leaving_takes_the_share_out_of_one_drive_only(pair: Neighbours) -> None:
+    folder, _ = await pair.tree()
+    share = await pair.share(folder)
+    leave = sharing.AnswerRequest(share=share)
+    await pair.shares.answer(pair.bert.caller, leave)
+    assert await pair.bert.names() == {}
+    assert await pair.anna.names() == {b"folder": folder}
+    assert (await pair.shares.known(pair.bert.caller)).shares == []
+    (info,) = (await pair.shares.known(pair.anna.caller)).shares
+    assert (info.path, info.members) == (b"folder", ())
+    await pair.anna.make(b"meanwhile", folder)
+    assert await pair.share(folder) == share
+    assert set(await pair.bert.names(folder)) == {b"file", b"meanwhile"}
+
+
+async def refused(shares: Shares, pair: Neighbours, inode: InodeId, user: str = "bert") -> Code:
+    with pytest.raises(ProtocolError) as error:
+        await shares.share(pair.anna.caller, sharing.ShareRequest(inode=inode, user=user, role="viewer"))
+    return error.value.code
+
+
+async def test_what_cannot_be_shared_is_refused_and_changes_nothing(pair: Neighbours) -> None:
+    folder, file = await pair.tree()
+    inner = await pair.anna.make(b"inner", folder, InodeKind.DIRECTORY)
+    assert await refused(pair.shares, pair, pair.anna.drive.root) is Code.CONFLICT
+    assert await refused(pair.shares, pair, InodeId(12345)) is Code.NOT_FOUND
+    assert await refused(pair.shares, pair, folder, "someone") is Code.CONFLICT
+    assert await refused(pair.shares, pair, folder, "nobody") is Code.NOT_FOUND
+    assert await pair.anna.say(pair.anna.link(file, b"outside")) == "ok"
+    assert await refused(pair.shares, pair, folder) is Code.CONFLICT
+    await pair.share(inner)
+    assert await refused(pair.shares, pair, folder) is Code.CONFLICT
+    assert await pair.bert.names() == {b"inner": inner}
+
+
+async def test_no_id_of_a_share_is_good_for_a_stranger(pair: Neighbours) -> None:
+    folder, file = await pair.tree()
+    request = sharing.ShareRequest(inode=folder, user="bert", role="editor")
+    share = (await pair.shares.share(pair.anna.caller, request)).share
+    for wanted in (share, pair.anna.drive.workspace, WorkspaceId(5)):
+        with pytest.raises(ProtocolError) as error:
+            await pair.anna.drive.listing.count(pair.bert.caller, wanted)
+        assert error.value.code is Code.NOT_FOUND
+    assert await pair.bert.say(pair.bert.create(b"x", folder)) == "conflict no_parent"
+    assert await pair.bert.say(pair.bert.set_attributes(file, mode=0)) == "conflict absent"
+    await pair.shares.answer(pair.bert.caller, sharing.AnswerRequest(share=share))
+    with pytest.raises(ProtocolError):
+        await pair.shares.answer(pair.bert.caller, sharing.AnswerRequest(share=share, accept=True))
