@@ -201,8 +201,9 @@ class JournalCheck:
                 continue
             for parent, name in entries(mutation):
                 row = self._database.row("SELECT op FROM dentries WHERE parent = ? AND name = ?", (parent, name))
-                if row is None and state == 2:
-                    continue  # what was refused behind it has left this name to the replica, which has both
+                if row is None and state in (1, 2):
+                    # What was refused behind it, or has overtaken it, has left this name to the replica.
+                    continue
                 if row is None or row[0] < n:
                     self._found.broken(f"The overlay does not show the entry {name!r} of {parent} that {n} changed")
                 elif row[0] == n and (parent, name, self._target(parent, name)) not in outcome(mutation):

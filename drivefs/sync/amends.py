@@ -65,8 +65,8 @@ class Outcome:
 
     copies: list[tuple[InodeId, Place]] = field(default_factory=list)
     """Conflict copies, and where they are."""
-    given_up: list[tuple[Place | None, str]] = field(default_factory=list)
-    """Changes that were given up: where, and why."""
+    given_up: list[tuple[InodeId, Place | None, str]] = field(default_factory=list)
+    """Changes that were given up: of what, where, and why."""
     made: list[OpNumber] = field(default_factory=list)
     """What was made in place of it."""
     contents: set[InodeId] = field(default_factory=set)
@@ -133,7 +133,8 @@ class Amends:
                 self._give_fresh_id(row.mutation)
             case Drop() if action.why:
                 places = entries(row.mutation)
-                self._outcome.given_up.append((Place(*places[-1]) if places else None, action.why))
+                place = Place(*places[-1]) if places else None
+                self._outcome.given_up.append((row.mutation.inode, place, action.why))
 
     # -- making again ------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from drivefs.sync.announcer import Announcer, Before
 from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
 from drivefs.sync.happenings import NameChange
+from drivefs.sync.overtaken import Overtaken
 from drivefs.sync.presence import Presence
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class Follower:
         """Hears of each page before it is applied."""
         self.presence: Presence | None = None
         """Hears what others are sending, and says what is pending; None: nobody wants to know."""
+        self._overtaken = Overtaken(ends.local)
         self._gap_count = 0
         ends.local.journal.uncovered = self.uncovered
 
@@ -143,7 +145,11 @@ class Follower:
         before = self._announcer.before(difference.names)
         self.coming(page)
         parted = self._part(page)
+        moved = self._overtaken.moved_by(page)
         self._local.replica.apply_page(page)
+        if moved:
+            given_way = self._overtaken.give_way(moved, page.cursor.seq)
+            difference.names += self._uncovered(Forgotten([], given_way, False)).names
         self._tell(difference, before)
         for directory, name in parted:
             self._invalidator.entry(directory, name)

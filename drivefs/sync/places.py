@@ -4,6 +4,7 @@ Owns nothing: it asks the overlay and the replica, and knows what they know. Inv
 directory of which nothing is known here has no way.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from cache.overlay import MISSING
@@ -53,31 +54,36 @@ class Places:
         """The way from the root to a directory, or None if it is not known here."""
         return self.ways().to(directory)
 
+    def path_of(self, place: tuple[InodeId, bytes]) -> bytes:
+        """What people are told that a name is: its path, or that at the backend where own changes took the way away."""
+        parent, name = place
+        way = self.way_to(parent)
+        if way is None:
+            way = Ways(self._local.replica.names_of, self._root).to(parent)
+        return name if way is None else path_of(way, name)
+
     def called(self, inode: InodeId) -> bytes:
         """What people are told that an inode is: its path as far as it is known here."""
         names = self.names_of(inode)
-        if not names:
-            return b"inode %d" % inode
-        way = self.way_to(names[0][0])
-        return names[0][1] if way is None else path_of(way, names[0][1])
+        return self.path_of(names[0]) if names else b"inode %d" % inode
 
     def ways(self) -> "Ways":
         """Ways of the tree as it is now, for one moment: what was found out is remembered."""
-        return Ways(self, self._root)
+        return Ways(self.names_of, self._root)
 
 
 class Ways:
     """Ways to many directories, each part found out once."""
 
-    def __init__(self, places: Places, root: InodeId) -> None:
-        self._places = places
+    def __init__(self, names_of: Callable[[InodeId], list[tuple[InodeId, bytes]]], root: InodeId) -> None:
+        self._names_of = names_of
         self._known: dict[InodeId, Way | None] = {root: ()}
 
     def to(self, directory: InodeId) -> Way | None:
         """The way from the root to a directory, or None if it is not known here."""
         climbed: list[Step] = []
         while directory not in self._known:
-            names = self._places.names_of(directory)
+            names = self._names_of(directory)
             if not names or len(climbed) > MAX_DEPTH:
                 self._known[directory] = None
                 break

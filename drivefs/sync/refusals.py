@@ -26,7 +26,6 @@ from drivefs.sync.contents import Contents
 from drivefs.sync.ends import Ends
 from drivefs.sync.events import Event, Events, Kind, Origin
 from drivefs.sync.lister import Lister
-from drivefs.sync.places import path_of
 from drivefs.sync.resolver import Action, FreshId, Make, Merge, Place, Refusal, Stay, resolve
 from drivefs.sync.sides import LocalSide, RemoteSide, Unknown
 
@@ -250,14 +249,16 @@ class Refusals:
             path = self._path(place)
             log.info("%r is a conflict copy: another device changed the same file first", path)
             self._events.publish(Event(kind=Kind.CONFLICT, path=path, origin=Origin.HERE, inode=copy))
-        for given_up, why in outcome.given_up:
+        for inode, given_up, why in outcome.given_up:
             text = self._path(given_up).decode(errors="backslashreplace") if given_up is not None else "a file"
-            self.notes.append(f"a change made here to {text} was given up: {why}")
+            now = [self._path(Place(*name)) for name in self._amends.places.names_of(inode)[:1]]
+            if now and given_up is not None and now[0] != self._path(given_up):
+                why += f"; it is {now[0].decode(errors='backslashreplace')!r} now"
+            self.notes.append(f"a change made here to {text!r} was given up: {why}")
             log.warning("a change made here to %r was given up: %s", text, why)
 
     def _path(self, place: Place) -> bytes:
-        way = self._amends.places.way_to(place.parent)
-        return place.name if way is None else path_of(way, place.name)
+        return self._amends.places.path_of(place)
 
 
 def inodes_of(mutation: Mutation, actions: Iterable[Action]) -> set[InodeId]:

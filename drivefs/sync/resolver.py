@@ -203,7 +203,7 @@ def resolve(refusal: Refusal, local: Local, remote: Remote) -> list[Action]:
         case Rename():
             return _rename(mutation, refusal, local, remote)
         case Unlink():
-            return _unlink(mutation, refusal, remote)
+            return _unlink(mutation, refusal, local, remote)
         case Exchange():
             return _exchange(mutation, refusal, local, remote)
         case SetAttributes() | SetXattr():
@@ -375,15 +375,18 @@ def _renamed(inode: InodeId, old: Place, new: Place, because: Mutation) -> Renam
     )
 
 
-def _unlink(unlink: Unlink, refusal: Refusal, remote: Remote) -> list[Action]:
-    theirs = remote.inode(unlink.inode)
-    if theirs is None or remote.at(Place(unlink.parent, unlink.name)) != unlink.inode:
-        return [Drop()]
+def _unlink(unlink: Unlink, refusal: Refusal, local: Local, remote: Remote) -> list[Action]:
+    place, theirs = Place(unlink.parent, unlink.name), remote.inode(unlink.inode)
+    # Where something own has the name since, taking it away was a step of saving: that it came to nothing is no news.
+    is_told = not local.at(place)
+    at = remote.at(place)
+    if theirs is None or at != unlink.inode:
+        return [Drop("it was removed here, but replaced elsewhere" if at and is_told else "")]
     if refusal.reason == NOT_EMPTY:
-        return [Drop("it was removed here, but something was put into it elsewhere")]
+        return [Drop("it was removed here, but something was put into it elsewhere" if is_told else "")]
     if theirs.kind is not InodeKind.FILE or theirs.revision == refusal.base:
         return [Make(unlink)]
-    return [Drop("it was removed here, but changed elsewhere")]
+    return [Drop("it was removed here, but changed elsewhere" if is_told else "")]
 
 
 def _exchange(exchange: Exchange, refusal: Refusal, local: Local, remote: Remote) -> list[Action]:

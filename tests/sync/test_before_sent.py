@@ -1,6 +1,8 @@
 """What a device shows while own changes wait, and what others may see of them: in the middle, not only in the end."""
 
 import os
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from drivefs.fs.attributes import Wanted
+from drivefs.remote.errors import Offline
 from tests.sync.fleet import Device, sailing
 from tests.sync.line import IN_THE_BACKGROUND
 
@@ -151,4 +154,89 @@ async def test_what_was_replaced_here_and_came_back_from_elsewhere_has_the_conte
         if is_open:
             assert await first.fs.read(number, 0, 9) == b"two"
             first.fs.release(number)
+        assert await fleet.settle() == expected
+
+
+async def nothing_sent(device: Device) -> None:
+    pass
+
+
+async def sent_without_an_answer(device: Device) -> None:
+    device.line.drops_replies = 1
+    with suppress(Offline):
+        await device.push()
+
+
+@pytest.mark.parametrize("send", [nothing_sent, sent_without_an_answer])
+@pytest.mark.parametrize("steps", [("d e", "e g"), ("d e",)])
+async def test_directory_that_another_device_moved_first_is_under_one_name_only(
+    tmp_path: Path, send: Callable[[Device], Awaitable[None]], steps: tuple[str, ...]
+) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.mkdir("d")
+        await first.write("d/in", b"in")
+        await fleet.settle()
+        await first.rename("d", "f")
+        await first.sync()
+        for step in steps:
+            await second.rename(*step.split())
+        await send(second)
+        await second.pull()
+        expected = {"f": None, "f/in": b"in"}
+        assert await second.tree() == expected
+        await second.restart(keeps_cache=True)
+        assert await second.tree() == expected
+        assert await fleet.settle() == expected
+        assert any("moved elsewhere first" in note for note in second.committer.given_up)
+
+
+async def test_directory_that_another_device_moves_on_is_under_one_name_only(tmp_path: Path) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.mkdir("d")
+        await fleet.settle()
+        await second.rename("d", "e")
+        await second.push()
+        await first.pull()
+        await first.rename("e", "f")
+        await first.sync()
+        # The overlay has not let go of the name that was committed in between.
+        await second.follower.poll(0.0)
+        assert await second.tree() == {"f": None}
+        assert await fleet.settle() == {"f": None}
+        assert not second.committer.given_up
+
+
+@pytest.mark.parametrize("send", [nothing_sent, sent_without_an_answer])
+async def test_directories_that_were_moved_into_each_other_stay_in_reach(
+    tmp_path: Path, send: Callable[[Device], Awaitable[None]]
+) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        for name in ("a", "b"):
+            await first.mkdir(name)
+            await first.write(f"{name}/in", b"in")
+        await fleet.settle()
+        await first.rename("a", "b/a")
+        await first.sync()
+        await second.mkdir("a/c")
+        await second.rename("b", "a/c/b")
+        await send(second)
+        await second.pull()
+        expected = {"b": None, "b/in": b"in", "b/a": None, "b/a/in": b"in", "b/a/c": None}
+        assert await second.tree() == expected
+        assert await fleet.settle() == expected
+        assert len(second.committer.given_up) == 1
+
+
+async def test_exchange_of_a_directory_that_another_device_moved_first_is_not_shown(tmp_path: Path) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        for name in ("a", "b"):
+            await first.mkdir(name)
+            await first.write(f"{name}/{name}", b"in")
+        await fleet.settle()
+        await first.rename("a", "c")
+        await first.sync()
+        await second.exchange("a", "b")
+        await second.pull()
+        expected = {"b": None, "b/b": b"in", "c": None, "c/a": b"in"}
+        assert await second.tree() == expected
         assert await fleet.settle() == expected

@@ -285,10 +285,11 @@ class TestCreate:
 
 
 class TestUnlink:
-    def test_changed_file_stays(self) -> None:
-        (found,) = decide(UNLINK, "changed", Device(), there((state(MINE, revision=4), A)))
-        assert isinstance(found, Drop)
-        assert found.why
+    def test_changed_or_replaced_file_stays_and_is_told(self) -> None:
+        for remote in (there((state(MINE, revision=4), A)), there((state(THEIRS), A))):
+            (found,) = decide(UNLINK, "changed", Device(), remote)
+            assert isinstance(found, Drop)
+            assert found.why
 
     def test_directory_that_has_something_in_it_stays(self) -> None:
         (found,) = decide(UNLINK, "not_empty", Device(), there((state(MINE, DIRECTORY), A)))
@@ -296,8 +297,12 @@ class TestUnlink:
         assert found.why
 
     def test_what_is_gone_or_elsewhere_needs_no_removal(self) -> None:
-        for remote in (there(), there((state(MINE), B)), there((state(THEIRS), A))):
+        for remote in (there(), there((state(MINE), B))):
             assert decide(UNLINK, "absent", Device(), remote) == [Drop()]
+
+    def test_what_was_replaced_here_was_removed_for_that_only(self) -> None:
+        for remote in (there((state(MINE, revision=4), A)), there((state(THEIRS), A))):
+            assert decide(UNLINK, "changed", here(state(OTHER), A), remote) == [Drop()]
 
     def test_what_is_as_it_was_is_removed(self) -> None:
         for kind in (FILE, DIRECTORY, SYMLINK):
