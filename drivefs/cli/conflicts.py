@@ -7,6 +7,7 @@ from typing import Any
 
 from drivefs.cli import differences, drives, output
 from drivefs.cli.command import Command, add_json, add_profile
+from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
 
 SETTLED = {
@@ -63,6 +64,7 @@ def show(arguments: argparse.Namespace) -> int:
         print("no conflicts")
     else:
         print("\n".join(line for each in found for line in lines(each)))
+        print("to compare them: drivefs conflicts diff PATH; to settle one: keep-mine, keep-theirs or keep-both PATH")
     return ExitCode.OK
 
 
@@ -70,7 +72,22 @@ def lines(conflict: dict[str, Any]) -> list[str]:
     """One conflict for people."""
     kept = f"{conflict['original']} kept the name" if conflict["original"] else "what kept the name is gone"
     made = f"{conflict['device']}, {output.time_in_words(conflict['time_ns'])}"
-    return [conflict["path"] or conflict["name"], f"  made by {made}; {kept}"]
+    sides = ["mine", *["theirs"] * bool(conflict["original"]), *["base"] * bool(conflict["base_revision"])]
+    return [
+        conflict["path"] or conflict["name"],
+        f"  made by {made}; {kept}",
+        f"  to merge by hand: {conflict['entry']} has {', '.join(sides)}",
+    ]
+
+
+def names(conflict: dict[str, Any]) -> dict[str, str]:
+    """What people are told that the sides are."""
+    kept = conflict["original"] or conflict["original_name"]
+    return {
+        "mine": f"{conflict['path'] or conflict['name']} (mine, made by {conflict['device']})",
+        "theirs": f"{kept} (theirs, what kept the name)",
+        "base": f"{kept} (base, revision {conflict['base_revision']}, which both were made of)",
+    }
 
 
 def compare(arguments: argparse.Namespace) -> int:
@@ -78,9 +95,19 @@ def compare(arguments: argparse.Namespace) -> int:
     drive, path = drives.containing(drives.places(), arguments.path)
     conflict = _absolute(drive, drive.call("conflict", {"path": path}))
     entry = Path(conflict["entry"])
-    # Only a common revision can be compared with, and only what still is there.
+    if arguments.base and not conflict["base_revision"]:
+        raise CommandError(
+            "the two have no common base: each was made anew under this name. Compare them without --base"
+        )
     pairs = [("base", "theirs"), ("base", "mine")] if arguments.base else [("theirs", "mine")]
-    texts = [differences.sentence_or_lines(entry / old, entry / new) for old, new in pairs]
+    called = names(conflict)
+    try:
+        texts = [differences.sentence_or_lines(entry / a, entry / b, called[a], called[b]) for a, b in pairs]
+    except OSError as error:
+        raise CommandError(
+            f"{error.filename} cannot be read now ({error.strerror}): what is not on this device comes from the "
+            "server. Try again when it can be reached (drivefs status)"
+        ) from error
     if arguments.json:
         output.print_json({**conflict, "diff": "".join(texts)})
     else:

@@ -11,13 +11,14 @@ COMPARED_BYTES = 4 * 2**20
 """Longer files are only said to differ: comparing their lines would take minutes."""
 
 
-def sentence_or_lines(old: Path, new: Path) -> str:
+def sentence_or_lines(old: Path, new: Path, old_name: str, new_name: str) -> str:
     """How two files differ, line by line or in one sentence."""
-    found = lines(old, new, str(old), str(new))
-    if found is not None:
-        return found
-    sizes = [f"{each} ({_size_in_words(each)})" for each in (old, new)]
-    return f"{sizes[0]} and {sizes[1]} cannot be compared line by line\n"
+    found = lines(old, new, old_name, new_name)
+    if found is None:
+        return (
+            f"{old_name}: {_size_in_words(old)}\n{new_name}: {_size_in_words(new)}\nno text to compare line by line\n"
+        )
+    return found or f"{old_name}\n{new_name}\nthe two are equal\n"
 
 
 def lines(old: Path, new: Path, old_name: str, new_name: str) -> str | None:

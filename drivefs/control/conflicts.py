@@ -111,6 +111,10 @@ class Settling:
                     "the file that kept the name has several names (hard links), and the copy can take one only. "
                     "Write the copy's content into it (cp COPY ORIGINAL), then settle with keep-theirs",
                 )
+        elif (directory := self._fs.known(mark.parent)) is None or not directory.nlink:
+            raise Refused(
+                "gone", "the directory in which it was is gone: move the copy by hand, or settle with keep-both"
+            )
         await self._fs.rename(conflict.place, target or (mark.parent, mark.name))
         if mark_of(self._fs.inode(conflict.copy.inode)) is not None:
             self._fs.settle(conflict.copy.inode)

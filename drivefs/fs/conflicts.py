@@ -167,6 +167,8 @@ class Entries:
         copy = conflict.copy.inode
         if copy not in self._names:
             name = conflict.place[1]
+            if name in self._copies and self._conflicts.of(self._copies[name]) is None:
+                del self._names[self._copies.pop(name)]
             if name in self._copies:
                 number = b" %d" % copy
                 name = name[: MAX_NAME_BYTES - len(number)] + number

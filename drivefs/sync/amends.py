@@ -67,6 +67,8 @@ class Outcome:
     """Conflict copies, and where they are."""
     given_up: list[tuple[InodeId, Place | None, str]] = field(default_factory=list)
     """Changes that were given up: of what, where, and why."""
+    aside: list[tuple[Place, Place]] = field(default_factory=list)
+    """Names that something other than a file took, and what is called instead that was to have them here."""
     made: list[OpNumber] = field(default_factory=list)
     """What was made in place of it."""
     contents: set[InodeId] = field(default_factory=set)
@@ -159,6 +161,8 @@ class Amends:
             if action.of:
                 self._mark(made.inode, old, action.of, action.base)
                 self._outcome.copies.append((made.inode, new))
+            elif self._leads_to(new) == made.inode:
+                self._outcome.aside.append((old, new))
 
     def _append(self, change: Mutation) -> Mutation:
         """Put a change behind what was made last, and show what it does to names."""

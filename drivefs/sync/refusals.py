@@ -249,16 +249,24 @@ class Refusals:
             path = self._path(place)
             log.info("%r is a conflict copy: another device changed the same file first", path)
             self._events.publish(Event(kind=Kind.CONFLICT, path=path, origin=Origin.HERE, inode=copy))
+        for taken, place in outcome.aside:
+            first = f"another device took the name {self._text(taken)} first"
+            self._note(f"{first}: what was to have it here is {self._text(place)}")
         for inode, given_up, why in outcome.given_up:
-            text = self._path(given_up).decode(errors="backslashreplace") if given_up is not None else "a file"
-            now = [self._path(Place(*name)) for name in self._amends.places.names_of(inode)[:1]]
-            if now and given_up is not None and now[0] != self._path(given_up):
-                why += f"; it is {now[0].decode(errors='backslashreplace')!r} now"
-            self.notes.append(f"a change made here to {text!r} was given up: {why}")
-            log.warning("a change made here to %r was given up: %s", text, why)
+            text = self._text(given_up) if given_up is not None else "a file"
+            now = [self._text(Place(*name)) for name in self._amends.places.names_of(inode)[:1]]
+            where = f"; it is {now[0]} now" if now and now[0] != text else ""
+            self._note(f"a change made here to {text} was given up: {why}{where}")
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        log.warning("%s", text)
 
     def _path(self, place: Place) -> bytes:
         return self._amends.places.path_of(place)
+
+    def _text(self, place: Place) -> str:
+        return repr(self._path(place).decode(errors="backslashreplace"))
 
 
 def inodes_of(mutation: Mutation, actions: Iterable[Action]) -> set[InodeId]:

@@ -139,7 +139,9 @@ def test_every_device_lists_the_copy(conflicts: list[Conflict]) -> None:
         status = each.device.status()
         assert status["conflicts"] == 1
         assert any("drivefs conflicts list" in notice for notice in status["attention"])
-    assert str(third.note) in third.device.run("conflicts", "list", str(third.device.mountpoint))
+    told = third.device.run("conflicts", "list", str(third.device.mountpoint))
+    assert str(third.note) in told
+    assert f"{third.listed()[0]['entry']} has mine, theirs, base" in told
 
 
 def test_the_three_sides_merge_by_hand(conflicts: list[Conflict]) -> None:
@@ -171,6 +173,7 @@ def test_diff_shows_what_differs(conflicts: list[Conflict]) -> None:
         assert {"-ONE", "+one", "-five", "+FIVE"} < set(shown.splitlines())
         # The file that kept the name will do, while there is one copy only.
         assert device.run("conflicts", "diff", note) == shown
+        assert f"--- {note} (theirs, what kept the name)" in shown
         from_base = json.loads(device.run("conflicts", "diff", "--base", "--json", note))["diff"]
         assert {"-one", "+ONE", "-five", "+FIVE"} < set(from_base.splitlines())
     refused = conflicts[0].device.command("conflicts", "diff", str(conflicts[0].place))

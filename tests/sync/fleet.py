@@ -352,18 +352,19 @@ class Device:
             self.fs.release_directory(number)
 
     async def tree(self) -> dict[str, object]:
-        """All paths: content of files, targets of links, None for directories."""
+        """All paths: content of files, targets of links, None for directories, each of which has one name."""
         found: dict[str, object] = {}
-        await self._walk(self.root, "", found)
+        await self._walk(self.root, "", found, {})
         return found
 
-    async def _walk(self, directory: InodeId, prefix: str, found: dict[str, object]) -> None:
+    async def _walk(self, directory: InodeId, prefix: str, found: dict[str, object], paths: dict[InodeId, str]) -> None:
         for name, state in await self.entries(directory):
             path = prefix + name.decode(errors="surrogateescape")
             if state.kind is InodeKind.DIRECTORY:
                 found[path] = None
-                assert path.count("/") < 20, f"a directory is below itself: {path}"
-                await self._walk(state.inode, path + "/", found)
+                assert state.inode not in paths, f"a directory is twice there: {paths[state.inode]}, {path}"
+                paths[state.inode] = path
+                await self._walk(state.inode, path + "/", found, paths)
             else:
                 found[path] = await self.content(state.inode) if state.kind is InodeKind.FILE else state.target
 

@@ -135,7 +135,7 @@ class Row:
     one_first: Tree
     other_first: Tree
     told: tuple[str, ...] = ()
-    """Which of the two, when it is the later one, is given up and its owner told."""
+    """Which of the two, when it is the later one, is given up or has to do with another name, and its owner told."""
 
 
 def edits(one: Callable[[bytes], Change], other: Callable[[bytes], Change]) -> Row:
@@ -190,6 +190,7 @@ TABLE = {
         SUB,
         {"sub": b"1", f"sub{COPY}": None, f"sub{COPY}/in": b"in"},
         {"sub": None, "sub/in": b"in", f"sub{COPY}": b"1"},
+        told=EITHER,
     ),
     "made directories": alike(
         nothing,
