@@ -5,6 +5,7 @@ Owns the promises about revisions and past times in SEMANTICS.md.
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import time
@@ -81,7 +82,7 @@ def test_each_content_is_a_revision_that_can_be_listed_read_and_compared(shared_
 def test_other_contents_are_compared_by_blocks(shared_device: Device, place: Path) -> None:
     """[revision-diff]"""
     picture = place / "picture.raw"
-    content = os.urandom(3 * 2**20)
+    content = random.Random(1).randbytes(3 * 2**20)  # several blocks
     write_file(picture, content)
     shared_device.sync()
     with picture.open("r+b") as file:
@@ -171,6 +172,7 @@ def test_what_was_removed_is_listed_readable_and_comes_back(shared_device: Devic
     write_file(tree / "sub/large", os.urandom(300_000))
     os.symlink("note.txt", tree / "link")
     (tree / "sub").chmod(0o750)
+    shared_device.sync()  # what never left the device is nowhere once it is removed
     before, history_before = snapshot(tree), listed(shared_device, note)
     shutil.copytree(tree, tmp_path / "copy", symlinks=True)
     shutil.rmtree(tree)
