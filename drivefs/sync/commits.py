@@ -35,7 +35,6 @@ BURST_BATCH_MUTATIONS = 300
 COMPANY_BATCH_MUTATIONS = 100
 """The same while somebody saves files beside it: they wait less, and the whole takes a little longer."""
 
-PAUSE_SECONDS = 30.0
 KEPT_NOTES = 20
 NO_CONTENT = "content"
 """The reason of a store whose content is nowhere any more."""
@@ -97,8 +96,8 @@ class Committer:
 
     async def _settle_refusals(self) -> bool:
         is_done = await self._refusals.settle()
-        until = trio.current_time() + PAUSE_SECONDS
-        self._deferred.update((n, (until, Status.BLOCKED)) for n in self._refusals.pausing)
+        now = trio.current_time()
+        self._deferred.update((n, (now + pause, Status.BLOCKED)) for n, pause in self._refusals.pausing.items())
         self._refusals.pausing.clear()
         return is_done
 

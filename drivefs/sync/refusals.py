@@ -37,6 +37,9 @@ STEP_REFUSED = 16
 
 MOST_TRIES = 12
 """What was refused so often is tried again only after a pause."""
+FIRST_PAUSE_SECONDS = 0.2
+"""It doubles with each further try: what others change again and again goes on soon, what never works costs little."""
+LONGEST_PAUSE_SECONDS = 30.0
 
 KEPT_NOTES = 20
 INODE_TAKEN = "inode"
@@ -62,8 +65,8 @@ class Refusals:
         self._remote = RemoteSide(ends.local)
         self._judged: set[OpNumber] = set()
         self._tries: Counter[int] = Counter()
-        self.pausing: list[OpNumber] = []
-        """Ops that stand in the place of what was refused again and again, although nothing seems to be in its way."""
+        self.pausing: dict[OpNumber, float] = {}
+        """For how many seconds ops wait that stand in the place of what was refused again and again."""
         self._wanted = Seq(0)
         self.notes: deque[str] = deque(maxlen=KEPT_NOTES)
         self.publishable: Callable[[InodeId], None] = lambda inode: None
@@ -165,8 +168,10 @@ class Refusals:
             raise
         if Make(row.mutation) in actions:
             self._tries[row.n // OP_STRIDE] += 1
-            if self._tries[row.n // OP_STRIDE] >= MOST_TRIES:
-                self.pausing += outcome.made
+            more = self._tries[row.n // OP_STRIDE] - MOST_TRIES
+            if more >= 0:
+                pause = min(FIRST_PAUSE_SECONDS * 2.0 ** min(more, 20), LONGEST_PAUSE_SECONDS)
+                self.pausing.update(dict.fromkeys(outcome.made, pause))
         self._tell(outcome)
 
     @contextmanager

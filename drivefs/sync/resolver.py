@@ -242,24 +242,32 @@ def _restored(inode: InodeId, place: Place, because: Mutation) -> Restore:
 
 
 def _way(directory: InodeId, remote: Remote) -> list[Action]:
-    """Bring a directory that was removed back, with those above it; nothing if it is there."""
+    """Bring a directory that was removed back, with those above it; nothing if it is there.
+
+    What was made anew under one of their names stands for it, and is where the next is looked for.
+    """
     actions: list[Action] = []
-    seen: set[InodeId] = set()
+    gone: dict[InodeId, Place] = {}
     while remote.inode(directory) is None:
         place = remote.last_place(directory)
-        if place is None or directory in seen:
+        if place is None or directory in gone:
             actions.append(Merge(directory, LOST_AND_FOUND))
+            directory = NO_INODE
             break
-        seen.add(directory)
-        at = remote.at(place) if remote.inode(place.parent) is not None else NO_INODE
+        gone[directory] = place
+        directory = place.parent
+    above = directory
+    for inode, place in reversed(gone.items()):
+        at = remote.at(Place(above, place.name)) if above else NO_INODE
         state = remote.inode(at) if at else None
         if state is not None and state.kind is InodeKind.DIRECTORY:
-            actions.append(Merge(directory, at))
-            break
-        restore = Restore(n=NO_OP, time_ns=0, inode=directory, parent=place.parent, name=place.name)
+            actions.append(Merge(inode, at))
+            above = at
+            continue
+        restore = Restore(n=NO_OP, time_ns=0, inode=inode, parent=place.parent, name=place.name)
         actions.append(Make(restore, is_aside=bool(at)))
-        directory = place.parent
-    return actions[::-1]
+        above = NO_INODE
+    return actions
 
 
 def _create(create: Create, local: Local, remote: Remote) -> list[Action]:

@@ -71,7 +71,7 @@ class Refusals:
     def __init__(self, local: LocalState) -> None:
         self.local = local
         self.refused: list[tuple[int, str]] = []
-        self.pausing: list[OpNumber] = []
+        self.pausing: dict[OpNumber, float] = {}
         self.notes: list[str] = []
         self.is_behind = False
 
@@ -324,6 +324,6 @@ def test_what_is_refused_again_and_again_waits_and_lets_others_pass(world: World
     world.commit()
     _, held = create(world.journal, b"b")
     _, m = create(world.journal, b"c")
-    world.refusals.pausing.append(held)
+    world.refusals.pausing[held] = 1.0
     world.commit()
     assert world.backend.sent == [[n], [m]]

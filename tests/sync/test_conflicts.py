@@ -340,6 +340,17 @@ async def test_edited_file_comes_back_with_the_directories_that_were_removed(tmp
         assert met.tree == {"d": None, "d/e": None, "d/e/f": b"new"}
 
 
+@pytest.mark.parametrize("change", [edit, write], ids=["edited", "made"])
+async def test_file_in_directories_that_were_removed_and_made_anew_goes_into_the_new_ones(
+    tmp_path: Path, change: Callable[[str, bytes], Change]
+) -> None:
+    before = all_of(mkdir("d"), mkdir("d/e"), mkdir("d/e/i"), write("d/e/i/f", b"old"))
+    name = "d/e/i/f" if change is edit else "d/e/i/new"
+    anew = all_of(remove_tree("d"), mkdir("d"), mkdir("d/e"), write("d/e/g", b"g"))
+    async with meeting(tmp_path, before, anew, change(name, b"new")) as met:
+        assert met.tree == {"d": None, "d/e": None, "d/e/g": b"g", "d/e/i": None, name: b"new"}
+
+
 async def test_edited_file_keeps_its_directories_from_a_later_removal(tmp_path: Path) -> None:
     before = all_of(mkdir("d"), mkdir("d/e"), write("d/e/f", b"old"), write("d/g", b"g"))
     async with meeting(tmp_path, before, edit("d/e/f", b"new"), remove_tree("d")) as met:

@@ -17,7 +17,7 @@ from drivefs.sync.amends import Amends, Labels, Outcome
 from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
 from drivefs.sync.events import Events, Kind
-from drivefs.sync.refusals import MOST_TRIES, Refusals
+from drivefs.sync.refusals import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, MOST_TRIES, Refusals
 from drivefs.sync.resolver import Action
 from tests.fs.bench import ROOT, WORKSPACE, FsBench
 
@@ -357,7 +357,10 @@ def test_what_is_refused_again_and_again_for_no_reason_is_to_wait(world: World) 
         assert not world.refusals.pausing
         (create,) = [m for m in world.pending(Create) if m.inode == directory]
         world.refuse((create, "exists"))
-    assert world.refusals.pausing == [world.pending(Create)[0].n]
+    assert world.refusals.pausing == {world.pending(Create)[0].n: FIRST_PAUSE_SECONDS}
+    for _ in range(20):
+        world.refuse((world.pending(Create)[0], "exists"))
+    assert world.refusals.pausing[world.pending(Create)[0].n] == LONGEST_PAUSE_SECONDS
 
 
 @pytest.mark.parametrize("fails_late", [False, True])

@@ -260,11 +260,12 @@ class TestCreate:
             Make(change),
         ]
 
-    def test_directory_that_was_made_again_elsewhere_takes_the_child(self) -> None:
-        remote = there((state(OTHER, DIRECTORY), B))
-        remote.places[GONE] = B
+    def test_directories_that_were_made_again_elsewhere_take_what_was_in_them(self) -> None:
+        remote = there((state(OTHER, DIRECTORY), B), (state(THEIRS, DIRECTORY), Place(OTHER, b"x")))
+        remote.places = {GONE: Place(UP, b"x"), UP: B}
         change = create(parent=GONE)
-        assert decide(change, "no_parent", here(state(MINE)), remote) == [Merge(GONE, OTHER), Make(change)]
+        found = decide(change, "no_parent", here(state(MINE)), remote)
+        assert found == [Merge(UP, OTHER), Merge(GONE, THEIRS), Make(change)]
 
     def test_directory_whose_name_a_file_took_comes_back_beside_it(self) -> None:
         remote = there((state(OTHER), B))
