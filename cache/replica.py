@@ -32,6 +32,14 @@ PUT_DENTRY = (
     "INSERT INTO dentries VALUES (?, ?, ?, ?) ON CONFLICT (parent, name) DO UPDATE"
     " SET inode = excluded.inode, seq = excluded.seq WHERE excluded.seq >= seq"
 )
+FORGOTTEN = (
+    ("dentries", "parent"),
+    ("complete", "directory"),
+    ("incomplete", "directory"),
+    ("contents", "inode"),
+    ("inodes", "inode"),
+)
+"""Where a tree that is forgotten has rows."""
 PUT_INCOMPLETE = (
     "INSERT OR IGNORE INTO incomplete (directory) SELECT ? WHERE NOT EXISTS"
     " (SELECT 1 FROM complete WHERE directory = ?)"
@@ -221,6 +229,17 @@ class Replica:
         with self.database.transaction():
             rows = [(directory,) for directory in directories]
             self.database.write_many("DELETE FROM incomplete WHERE directory = ?", rows)
+
+    def forget_tree(self, root: InodeId) -> None:
+        """Nothing is known any more of what is below a directory, and of itself: others could change it unheard."""
+        tree = (
+            "WITH RECURSIVE tree (inode) AS (VALUES (?) UNION SELECT d.inode FROM tree"
+            " JOIN dentries d ON d.parent = tree.inode AND d.inode != 0) SELECT inode FROM tree"
+        )
+        with self.database.transaction():
+            gone = self.database.rows(tree, (root,))
+            for table, column in FORGOTTEN:
+                self.database.write_many(f"DELETE FROM {table} WHERE {column} = ?", gone)
 
     def marked(self) -> list[InodeId]:
         """The inodes known here that carry the mark of a conflict copy, perhaps with some others."""

@@ -30,6 +30,7 @@ from cache.rescue import look_at_log, lost_tail, rescue_log, unreadable
 from cache.reserve import Reserve
 from cache.salvage import finish_salvage
 from cache.schema import JOURNAL, JOURNAL_ADDITIONS, JOURNAL_VERSION
+from cache.shares import Shares
 from cache.staging import Staging
 from drivefs.protocol.ground import Offload
 from drivefs.protocol.ids import InodeId
@@ -105,6 +106,7 @@ class LocalState:
         self.journal = Journal(self._database, self.staging, reserve=reserve, offload=self.offload)
         opened.callback(self._close_journal)
         self.pins = Pins(self._database)
+        self.shares = Shares(self.journal, self.replica)
 
     def _recover(self, path: Path, opened: ExitStack, *, is_suspect: bool) -> Reserve:
         """Open the journal and staging, and bring them into a state that keeps all invariants."""

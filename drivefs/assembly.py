@@ -144,11 +144,15 @@ class Assembly:
 
     def _open_session(self, remote: Remote) -> None:
         ground, local = self._ground, self.local
-        opened = self.allowance.told
+        opened = self._opened
         self.session = Session(local, remote, self._options.workspace, random_bytes=ground.random_bytes, opened=opened)
         self.session.renumbered = self._renumber
         standing = Standing(local.journal, self.session.open, lambda ended: self.filesystem.refuse_changes(ended))
         self.connection = Connection(standing.open, ground.now_ns, ground.jitter)
+
+    def _opened(self, reply: SessionReply) -> None:
+        self.allowance.told(reply)
+        self.follower.sharing.told(reply.shares)
 
     def _open_filesystem(self, remote: Remote) -> None:
         ground, options, local = self._ground, self._options, self.local
@@ -178,7 +182,8 @@ class Assembly:
         self.prefetcher = Prefetcher(ends, self.trees, self.downloader, self.lister, ahead_bytes=ahead_bytes)
         self.guard = Guard(local.journal, self._count_files, share=options.guarded_share, asked=options.asked)
         self.filesystem.guard_with(self.guard)
-        follower = Follower(ends, self.shown, self.announcer)
+        uploader.share_of = lambda inode: share.workspace if (share := local.shares.of(inode)) is not None else None
+        self.follower = follower = Follower(ends, self.shown, self.announcer)
         refusals, giving_up = self._refusals()
         parts = Parts(
             local=local,

@@ -38,6 +38,7 @@ from drivefs.control import (
     pins,
     rewinding,
     server,
+    sharing,
     snapshots,
     trash,
     uploads,
@@ -319,6 +320,7 @@ class _Mount:
         table |= rewinding.TakingBack(
             drive.filesystem, parts.invalidation, local=self._local, engine=drive.engine
         ).table()
+        table |= sharing.Sharing(drive.filesystem, drive.ends, drive.engine).table()
         table |= parts.pinning.table()
         table |= parts.deciding.table()
         nursery.start_soon(server.serve, server.listen(self._settings.places.runtime), table, nursery)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from backend.blockstore import errors, sealed
 from backend.metadata.schema import Role
-from backend.service import batches, block_rows, sealing, workspaces
+from backend.service import batches, block_rows, sealing, sight, workspaces
 from backend.service.caller import Caller
 from backend.service.ground import Ground
 from backend.service.intake import MAX_WRITES_AT_ONCE, Disconnected, Intake, unavailable
@@ -48,9 +48,9 @@ Opened = dict[BlockId, codec.Bytes | None]
 class Located:
     """Blocks that were asked for, in that order, and where those lie that may be served."""
 
-    account: AccountId
     wanted: Sequence[BlockId]
     places: dict[BlockId, block_rows.CopyPlace]
+    accounts: dict[BlockId, AccountId]
 
 
 class Blocks:
@@ -151,16 +151,22 @@ class Blocks:
         return read[0]
 
     async def _read(self, located: Located, portion: list[BlockId]) -> list[codec.Bytes]:
-        here = [located.places[block] for block in portion if block in located.places]
-        keys = {place.key: await self._keys.numbered(located.account, place.key) for place in here}
+        opened: Opened = {}
+        for account in dict.fromkeys(located.accounts[block] for block in portion if block in located.places):
+            here = [located.places[block] for block in portion if located.accounts.get(block) == account]
+            opened |= await self._read_of(account, here)
+        answered = [block for block in portion if block in opened or block not in located.places]
+        return [part for block in answered for part in codec.frame(block, opened.get(block))]
+
+    async def _read_of(self, account: AccountId, here: list[block_rows.CopyPlace]) -> Opened:
+        keys = {place.key: await self._keys.numbered(account, place.key) for place in here}
         async with self._reading:
-            opened: Opened = await self._ground.offload(self._open, located.account, here, keys)
+            opened: Opened = await self._ground.offload(self._open, account, here, keys)
         for place in here:
             if place.block in opened and place.is_owed is (opened[place.block] is not None):
                 mark = block_rows.mark_found if place.is_owed else block_rows.mark_lost
-                await self._ground.database.write(mark, located.account, place)
-        answered = [block for block in portion if block in opened or block not in located.places]
-        return [part for block in answered for part in codec.frame(block, opened.get(block))]
+                await self._ground.database.write(mark, account, place)
+        return opened
 
     def _open(
         self, account: AccountId, places: list[block_rows.CopyPlace], keys: dict[int, sealed.AccountKey]
@@ -249,16 +255,22 @@ def _lost(connection: Connection, caller: Caller, workspace: WorkspaceId, after:
 
 def _locate(connection: Connection, caller: Caller, workspace: WorkspaceId, wanted: Sequence[BlockId]) -> Located:
     access = workspaces.require(connection, caller.user, workspace)
-    seen = set(wanted)
-    if access.role is not Role.OWNER:
-        seen = batches.admitted(connection, access, seen)
-    places = block_rows.places(connection, access.account, seen)
+    places: dict[BlockId, block_rows.CopyPlace] = {}
+    accounts: dict[BlockId, AccountId] = {}
+    for each in sight.look(connection, access, access.head_seq).slices:
+        lacking = set(wanted) - places.keys()
+        if lacking and each.access.role is not Role.OWNER:
+            lacking = batches.admitted(connection, each.access, lacking)
+        if lacking and (each.access is access or each.access.account != access.account):
+            found = block_rows.places(connection, each.access.account, lacking)
+            accounts.update(dict.fromkeys(found, each.access.account))
+            places |= found
     fitting = 0
     for count, block in enumerate(wanted):
         fitting += places[block].length if block in places else 0
         if fitting > MAX_TRANSFER_BYTES:
-            return Located(access.account, wanted[:count], places)
-    return Located(access.account, wanted, places)
+            return Located(wanted[:count], places, accounts)
+    return Located(wanted, places, accounts)
 
 
 def _portions(located: Located) -> list[list[BlockId]]:

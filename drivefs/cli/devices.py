@@ -4,13 +4,10 @@ Asks the server, mounted or not; decides nothing but which device is meant.
 """
 
 import argparse
-import random
 import sys
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from drivefs import config
-from drivefs.cli import drives, output
+from drivefs.cli import asking, output
 from drivefs.cli.command import Command, add_json, add_profile
 from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
@@ -19,7 +16,6 @@ if TYPE_CHECKING:
     from drivefs.protocol.messages import DeviceInfo
     from drivefs.remote.client import Remote
 
-T = TypeVar("T")
 PIPE_COLUMNS = 240
 
 
@@ -47,8 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def show(arguments: argparse.Namespace) -> int:
     """List the devices."""
-    profile, credentials = _profile(arguments)
-    found = [_fields(each, credentials.device_id) for each in _ask(profile, credentials, _list)]
+    profile, credentials = asking.profile(arguments)
+    found = [_fields(each, credentials.device_id) for each in asking.ask(profile, credentials, _list)]
     if arguments.json:
         output.print_json(found)
         return ExitCode.OK
@@ -68,8 +64,8 @@ def show(arguments: argparse.Namespace) -> int:
 
 def revoke(arguments: argparse.Namespace) -> int:
     """End a device."""
-    profile, credentials = _profile(arguments)
-    listed = [_fields(each, credentials.device_id) for each in _ask(profile, credentials, _list)]
+    profile, credentials = asking.profile(arguments)
+    listed = [_fields(each, credentials.device_id) for each in asking.ask(profile, credentials, _list)]
     chosen = _named(listed, arguments.device)
     if chosen["this_device"] and not arguments.this_device:
         raise CommandError(
@@ -82,47 +78,9 @@ def revoke(arguments: argparse.Namespace) -> int:
     async def end(remote: "Remote") -> None:
         await remote.revoke(int(chosen["id"]))  # type: ignore[arg-type]
 
-    _ask(profile, credentials, end)
+    asking.ask(profile, credentials, end)
     output.say(f"{chosen['name']!r} is revoked. What it had not sent stays on it, and can be exported there")
     return ExitCode.OK
-
-
-def _profile(arguments: argparse.Namespace) -> tuple[config.Profile, config.Credentials]:
-    where = drives.places()
-    name = drives.profile_name(where, arguments.profile)
-    credentials = config.read_credentials(where.of_profile(name), name)
-    profile = config.read_profiles(where).get(name)
-    if profile is None:
-        raise config.NotLoggedIn(f"{where.config_file} has no profile {name!r}: log in again with drivefs login")
-    return profile, credentials
-
-
-def _ask(profile: config.Profile, credentials: config.Credentials, question: Callable[["Remote"], Awaitable[T]]) -> T:
-    import trio
-
-    from drivefs.remote import errors, transport
-    from drivefs.remote.client import Remote
-
-    async def ask() -> T:
-        async with transport.open_client(profile.url) as client:
-            remote = Remote(
-                profile.url,
-                credentials.token,
-                client=client,
-                jitter=random.random,
-                allow_insecure=profile.allow_insecure_http,
-            )
-            return await question(remote)
-
-    try:
-        return trio.run(ask)
-    except errors.Refused as error:
-        raise CommandError(f"{profile.url} refuses: {output.clause(error)}", ExitCode.REFUSED) from error
-    except errors.Offline as error:
-        raise CommandError(
-            f"{output.clause(error)}. Only the server knows the devices: try again when it can be reached",
-            ExitCode.UNFINISHED,
-        ) from error
 
 
 async def _list(remote: "Remote") -> "list[DeviceInfo]":

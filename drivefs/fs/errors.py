@@ -10,6 +10,9 @@ FileSystemError (errno)
  +-- NotEmpty         ENOTEMPTY
  +-- Invalid          EINVAL
  +-- NotPermitted     EPERM
+ +-- AccessDenied     EACCES    it is shared to be read only
+ +-- CrossDevice      EXDEV     from the drive into a share, or from one share into another
+ +-- Busy             EBUSY     a share hangs there: leaving it, or ending it, takes it away
  +-- NameTooLong      ENAMETOOLONG
  +-- TooLarge         EFBIG     past the limit of file size
  +-- OverQuota        EDQUOT
@@ -76,6 +79,24 @@ class NotPermitted(FileSystemError):
     """Nobody may do this."""
 
     errno = codes.EPERM
+
+
+class AccessDenied(FileSystemError):
+    """It belongs to a share in which this user may only read."""
+
+    errno = codes.EACCES
+
+
+class CrossDevice(FileSystemError):
+    """What is in a share stays in it: it can be copied, and not be moved or linked elsewhere."""
+
+    errno = codes.EXDEV
+
+
+class Busy(FileSystemError):
+    """A share hangs there, and is not removed like a directory."""
+
+    errno = codes.EBUSY
 
 
 class NameTooLong(FileSystemError):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from cache.workspace import LocalState
 from drivefs.fs import errors, past_tree, revision_tree, rewinding, trash_tree, virtual
 from drivefs.fs.attributes import Attributes, Wanted
+from drivefs.fs.borders import Borders
 from drivefs.fs.bringing_back import BringingBack
 from drivefs.fs.conflicts import ENTRIES, Conflicts, Entries, mark_of
 from drivefs.fs.contents import Contents
@@ -68,6 +69,7 @@ class FileSystem:
         """Called with the process (or thread) that makes the changes to come."""
         self._view = view = View(local.journal, local.replica)
         view.see_to_root(drive.root)
+        self.borders = Borders(local.shares, drive.root)
         self._mutations = mutations = Mutations(local.journal, view)
         self._reader = Reader(
             local,
@@ -79,6 +81,7 @@ class FileSystem:
         self._contents = Contents(local, view, self._reader, self.quota, now_ns)
         self.contents = Publishing(local, view, self._contents, self.quota, mutations=mutations)
         self._names = Namespace(view, mutations, self._contents, owner=drive.owner, now_ns=now_ns)
+        self._names.borders = self.borders
         self._names.connect(services.lister, services.publisher, drive.deadline_seconds)
         self._attributes = Attributes(view, mutations, self._contents, owner=drive.owner, now_ns=now_ns)
         self._files = Files(view, self._contents, self._attributes, services.publisher)
@@ -225,6 +228,7 @@ class FileSystem:
         """Refuse to change what is virtual."""
         if inode >= virtual.FIRST or (name == virtual.NAME and inode == self.root):
             raise errors.NotPermitted
+        self.borders.check_writable(inode)
 
     # -- inodes ------------------------------------------------------------------------------------------------------
 
@@ -329,6 +333,8 @@ class FileSystem:
         """
         if inode >= virtual.FIRST:
             return self._virtual.open(inode, flags, caller)
+        if flags & (os.O_ACCMODE | os.O_TRUNC):
+            self.borders.check_writable(inode)
         return self._files.open(inode, flags, caller)
 
     async def read(self, number: int, offset: int, length: int) -> bytes | bytearray:
@@ -347,6 +353,7 @@ class FileSystem:
         Raises:
             BadHandle, TooLarge, OverQuota: nothing was written.
         """
+        self.borders.check_writable(self._files.handles.get(number).content.inode)
         return self._files.write(number, offset, data)
 
     async def sync(self, number: int) -> None:

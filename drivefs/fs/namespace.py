@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import trio
 
 from drivefs.fs import errors
+from drivefs.fs.borders import Borders
 from drivefs.fs.contents import Contents
 from drivefs.fs.interfaces import Lister, Publisher
 from drivefs.fs.mutations import Mutations
@@ -59,6 +60,7 @@ class Namespace:
         self._contents = contents
         self._owner = owner
         self._now_ns = now_ns
+        self.borders: Borders
         self._lister: Lister
         self._publisher: Publisher
         self._deadline_seconds = 0.0
@@ -196,6 +198,7 @@ class Namespace:
 
         Raises:
             NotPermitted: it is a directory.
+            CrossDevice: it is in another share.
             Exists, NotFound, NotDirectory, NameTooLong, Unavailable.
         """
         check_name(name)
@@ -206,6 +209,7 @@ class Namespace:
         state = self._view.draft_of(inode)
         if state.kind is InodeKind.DIRECTORY:
             raise errors.NotPermitted
+        self.borders.check_together(inode, parent)
         if not state.nlink:
             raise errors.NotFound
         self._mutations.admit()
@@ -251,6 +255,7 @@ class Namespace:
             await self.list(state.inode)
         if not self._view.is_empty(state.inode):
             raise errors.NotEmpty
+        self.borders.check_goes(state.inode)
         self._remove(parent, name)
 
     def _remove(self, parent: InodeId, name: bytes) -> None:
@@ -346,6 +351,8 @@ class Namespace:
             await self.list(replaced)
         if replaced == moved.inode:
             return
+        self.borders.check_together(source[0], target[0])
+        self.borders.check_goes(replaced)
         self._move(source, target, moved, self._view.inode(replaced) if replaced else None)
 
     def _is_replaceable(self, moved: InodeState, replaced: InodeState, *, replace: bool) -> bool:
@@ -415,6 +422,7 @@ class Namespace:
         one, other = self._existing(*first), self._existing(*second)
         if one.inode == other.inode:
             return
+        self.borders.check_together(first[0], second[0])
         with self._view.change():
             change = Exchange(
                 n=self._next_op(),

@@ -6,6 +6,8 @@ that the kernel had not heard of: then the two have swapped their numbers until 
 mount. Invariant: what is cached for an inode was made of the state that is cached with it.
 """
 
+import stat
+from collections.abc import Callable
 from itertools import islice
 
 import pyfuse3
@@ -21,14 +23,19 @@ CACHED_SECONDS = 86_400.0
 BLOCK_BYTES = 4096
 SECTOR_BYTES = 512
 MAX_CACHED = 8192
+WRITE_BITS = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 class Translation:
     """Makes `EntryAttributes` of states."""
 
-    def __init__(self, root: InodeId, owner: Owner) -> None:
+    def __init__(
+        self, root: InodeId, owner: Owner, is_read_only: Callable[[InodeId], bool] = lambda inode: False
+    ) -> None:
+        """`is_read_only` says of an inode that nobody here may change it, whatever its mode is elsewhere."""
         self._root = root
         self._owner = owner
+        self._is_read_only = is_read_only
         self._cached: dict[InodeId, tuple[InodeState, pyfuse3.EntryAttributes]] = {}
         self._numbers: dict[InodeId, int] = {}
         self._inodes: dict[int, InodeId] = {}
@@ -112,7 +119,8 @@ class Translation:
         made.generation = 0
         # What is virtual changes without the kernel being told.
         made.entry_timeout = made.attr_timeout = CACHED_SECONDS if state.inode < virtual.FIRST else 0.0
-        made.st_mode = state.kind | state.mode
+        hidden = WRITE_BITS if self._is_read_only(state.inode) else 0
+        made.st_mode = state.kind | state.mode & ~hidden
         made.st_nlink = state.nlink
         made.st_uid = self._owner.shown_uid(state)
         made.st_gid = self._owner.shown_gid(state)

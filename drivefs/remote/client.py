@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from drivefs.protocol import blocks as codec
-from drivefs.protocol import history, messages, routes, wire
+from drivefs.protocol import history, messages, routes, sharing, wire
 from drivefs.protocol.ids import BlockId, DeviceId, WorkspaceId
 from drivefs.remote import errors, retry, transport
 from drivefs.remote.pace import Pace, transfer_seconds
@@ -116,6 +116,26 @@ class Remote:
     async def usage(self) -> messages.UsageReply:
         """The account's figures."""
         return self._decode(await self._exchange(Exchange(routes.USAGE), QUICK), messages.UsageReply)
+
+    async def shares(self) -> sharing.SharesReply:
+        """The shares that hang in the caller's drive, or that he owns."""
+        return self._decode(await self._exchange(Exchange(routes.SHARES), QUICK), sharing.SharesReply)
+
+    async def share(self, request: sharing.ShareRequest) -> sharing.ShareInfo:
+        """Invite a user to a folder, or give one who is there another role; twice is the same as once."""
+        return await self._call(routes.SHARE, request, sharing.ShareInfo)
+
+    async def unshare(self, request: sharing.UnshareRequest) -> None:
+        """End the membership of one user, or of all."""
+        await self._exchange(Exchange(routes.UNSHARE, (wire.encode(request),)), QUICK)
+
+    async def invitations(self) -> sharing.InvitationsReply:
+        """What waits for the caller's answer."""
+        return self._decode(await self._exchange(Exchange(routes.INVITATIONS), QUICK), sharing.InvitationsReply)
+
+    async def answer(self, request: sharing.AnswerRequest) -> None:
+        """Accept an invitation, decline it, or leave."""
+        await self._exchange(Exchange(routes.ANSWER, (wire.encode(request),)), QUICK)
 
     async def count(self, workspace: WorkspaceId) -> messages.CountReply:
         """How many files there are."""

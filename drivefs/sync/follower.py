@@ -26,6 +26,7 @@ from drivefs.sync.ends import Ends
 from drivefs.sync.happenings import NameChange
 from drivefs.sync.overtaken import Overtaken
 from drivefs.sync.presence import Presence
+from drivefs.sync.sharing import Sharing
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class Follower:
         self.presence: Presence | None = None
         """Hears what others are sending, and says what is pending; None: nobody wants to know."""
         self._overtaken = Overtaken(ends.local)
+        self.sharing = Sharing(ends.local, shown)
         self._gap_count = 0
         ends.local.journal.uncovered = self.uncovered
 
@@ -144,6 +146,8 @@ class Follower:
         difference = self._compare(page)
         before = self._announcer.before(difference.names)
         self.coming(page)
+        if page.shares is not None:
+            self.sharing.told(page.shares)
         parted = self._part(page)
         moved = self._overtaken.moved_by(page)
         self._local.replica.apply_page(page)

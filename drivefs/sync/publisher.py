@@ -217,7 +217,7 @@ class Publisher:
         for block, size in unpack_blocks(packed):
             if block in wanted:
                 wanted.discard(block)
-                await self._uploader.store_again(block, await snapshot.read(position, size))
+                await self._uploader.store_again(block, await snapshot.read(position, size), store.inode)
             position += size
         return True
 

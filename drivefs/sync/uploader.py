@@ -18,7 +18,7 @@ import trio
 
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.ground import Offload
-from drivefs.protocol.ids import BlockId, InodeId, WorkspaceId
+from drivefs.protocol.ids import NO_INODE, BlockId, InodeId, WorkspaceId
 from drivefs.protocol.model import BlockRef
 from drivefs.sync import recut
 
@@ -91,11 +91,13 @@ class BlockKeeper(Protocol):
 
 @dataclass(slots=True)
 class _Window:
-    """One stretch of new blocks: where they go in the block list, their plaintexts, and which the cache is to copy."""
+    """One stretch of new blocks: where they go in the block list, their plaintexts, which the cache is to copy, and
+    whose they will be."""
 
     first: int
     plaintexts: list[memoryview]
     is_copied: list[bool]
+    workspace: WorkspaceId
 
 
 @dataclass(slots=True)
@@ -137,7 +139,7 @@ Turn = Callable[[], Awaitable[None]]
 
 
 class Uploader:
-    """Stores snapshots as blocks of one workspace."""
+    """Stores snapshots as blocks of a drive, and of the shares in it."""
 
     def __init__(self, sink: BlockSink, keeper: BlockKeeper, offload: Offload, workspace: WorkspaceId) -> None:
         self._sink = sink
@@ -146,6 +148,8 @@ class Uploader:
         self._workspace = workspace
         self._window_bytes = WINDOW_BYTES
         self.traffic = Traffic()
+        self.share_of: Callable[[InodeId], WorkspaceId | None] = lambda inode: None
+        """The share that an inode is in: its contents go there; None: to the drive itself."""
 
     async def store_small(
         self, snapshots: Sequence[Snapshot], turn: Turn = trio.lowlevel.checkpoint
@@ -157,13 +161,28 @@ class Uploader:
         Raises:
             what `Snapshot.read` and the sink raise; nothing is stored for certain then.
         """
+        by_workspace: dict[WorkspaceId, list[int]] = {}
+        for index, snapshot in enumerate(snapshots):
+            by_workspace.setdefault(self._workspace_of(snapshot.inode), []).append(index)
+        found: dict[int, list[BlockRef]] = {}
+        for workspace, places in by_workspace.items():
+            stored = await self._store_together(workspace, [snapshots[place] for place in places], turn)
+            found.update(zip(places, stored, strict=True))
+        return [found[index] for index in range(len(snapshots))]
+
+    def _workspace_of(self, inode: InodeId) -> WorkspaceId:
+        return self.share_of(inode) or self._workspace
+
+    async def _store_together(
+        self, workspace: WorkspaceId, snapshots: Sequence[Snapshot], turn: Turn
+    ) -> list[list[BlockRef]]:
         contents: list[memoryview] = []
         for index, snapshot in enumerate(snapshots):
             if index % READ_FILES == 0:
                 await turn()
             contents.append(memoryview(await snapshot.read(0, snapshot.size)))
         filled = [content for content in contents if content]
-        ids = iter(await self._store(_Window(0, filled, [True] * len(filled)), codec.Compression.AUTO, turn))
+        ids = iter(await self._store(_Window(0, filled, [True] * len(filled), workspace), codec.Compression.AUTO, turn))
         self.traffic.content_bytes += sum(map(len, contents))
         return [[BlockRef(next(ids), len(content))] if content else [] for content in contents]
 
@@ -179,6 +198,7 @@ class Uploader:
         """
         compression = codec.Compression.FAST if snapshot.size > FAST_ABOVE_BYTES else codec.Compression.AUTO
         refs: list[BlockRef] = []
+        workspace = self._workspace_of(snapshot.inode)
         slots, memory = trio.Semaphore(PARALLEL_WINDOWS), _Memory()
 
         async def finish(window: _Window, stretch: _Stretch) -> None:
@@ -196,7 +216,7 @@ class Uploader:
         if snapshot.is_over_past:
             # They are not part of what the store is made on, so they have to be pinned for it. What is missing of them
             # the backend asks for when it is committed.
-            await self._sink.missing(self._workspace, [ref.block for ref in snapshot.base_blocks])
+            await self._sink.missing(workspace, [ref.block for ref in snapshot.base_blocks])
         with _alone():
             async with aclosing(self._pieces(snapshot, memory)) as pieces, trio.open_nursery() as nursery:
                 offset = 0
@@ -208,7 +228,7 @@ class Uploader:
                         offset += kept_bytes
                         continue
                     plaintexts = piece.plaintexts
-                    window = _Window(len(refs), plaintexts, _is_copied(snapshot, offset, plaintexts))
+                    window = _Window(len(refs), plaintexts, _is_copied(snapshot, offset, plaintexts), workspace)
                     refs.extend([BlockRef(BlockId(b""), 0)] * len(plaintexts))
                     offset += sum(map(len, plaintexts))
                     await slots.acquire()
@@ -267,32 +287,32 @@ class Uploader:
         missing = list(by_id)
         if sum(map(len, plaintexts)) > UNASKED_BYTES:
             await turn()
-            missing = await self._sink.missing(self._workspace, missing)
+            missing = await self._sink.missing(window.workspace, missing)
         payloads = await self._offload(_encode_all, [by_id[block] for block in missing], compression)
         total, batch = 0, list[tuple[BlockId, codec.Parts]]()
         for block, payload in zip(missing, payloads, strict=True):
             size_bytes = sum(map(len, payload))
             if batch and total + size_bytes > self._window_bytes:
                 await turn()
-                await self._put(batch)
+                await self._put(window.workspace, batch)
                 total, batch = 0, []
             batch.append((block, payload))
             total += size_bytes
         if batch:
             await turn()
-            await self._put(batch)
+            await self._put(window.workspace, batch)
         kept = zip(ids, plaintexts, window.is_copied, strict=True)
         await self._keeper.keep([(block, plaintext) for block, plaintext, is_copied in kept if is_copied])
         return ids
 
-    async def store_again(self, block: BlockId, plaintext: bytes) -> None:
-        """Send one block that the backend has lost, whatever it says of having it."""
+    async def store_again(self, block: BlockId, plaintext: bytes, inode: InodeId = NO_INODE) -> None:
+        """Send one block that the backend has lost, of an inode if that is known, whatever it says of having it."""
         payloads = await self._offload(_encode_all, [memoryview(plaintext)], codec.Compression.AUTO)
-        await self._put([(block, payloads[0])])
+        await self._put(self._workspace_of(inode), [(block, payloads[0])])
 
-    async def _put(self, batch: list[tuple[BlockId, codec.Parts]]) -> None:
+    async def _put(self, workspace: WorkspaceId, batch: list[tuple[BlockId, codec.Parts]]) -> None:
         began = trio.current_time()
-        await self._sink.put_blocks(self._workspace, batch)
+        await self._sink.put_blocks(workspace, batch)
         sent_bytes = sum(len(part) for _, payload in batch for part in payload)
         if sent_bytes >= WINDOW_BYTES // 2:
             is_quick = sent_bytes >= QUICK_BYTES_PER_SECOND * (trio.current_time() - began)

@@ -1,0 +1,77 @@
+"""What a mount answers to the commands about shares: which folder a path means, and what the server says.
+
+Owns the shape of the answers, and the wait for what was changed before: only what the server has can be shared.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from drivefs.control import waiting
+from drivefs.control.errors import Refused
+from drivefs.control.paths import inode_at, shown
+from drivefs.control.server import Handler, Report
+from drivefs.fs.filesystem import FileSystem
+from drivefs.protocol.ids import WorkspaceId
+from drivefs.protocol.sharing import AnswerRequest, ShareRequest, UnshareRequest
+from drivefs.remote import errors
+from drivefs.sync.ends import Ends
+from drivefs.sync.engine import Engine
+
+SENT_SECONDS = 60.0
+
+
+class Sharing:
+    """The handlers of one mount."""
+
+    def __init__(self, filesystem: FileSystem, ends: Ends, engine: Engine) -> None:
+        self._fs = filesystem
+        self._local = ends.local
+        self._remote = ends.remote
+        self._engine = engine
+
+    def table(self) -> dict[str, Handler]:
+        """The commands."""
+        return {"share": self.share, "unshare": self.unshare, "leave": self.leave}
+
+    async def share(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+        """Invite `user` to the folder at `path` as `role`; or give another role to who is there."""
+        path: bytes = arguments["path"]
+        inode = await inode_at(self._fs, path)
+        await waiting.all_sent(self._engine, self._local, SENT_SECONDS)
+        with _refusing():
+            request = ShareRequest(inode=inode, user=arguments["user"], role=arguments["role"])
+            info = await self._remote.share(request)
+        invited = next((each.is_invited for each in info.members if each.user == arguments["user"]), False)
+        return {"id": info.share, "path": path, "is_invited": invited}
+
+    async def unshare(self, arguments: dict[str, Any], report: Report) -> None:
+        """End the membership of `user` in the share at `path`, or of all (None)."""
+        share = await self._share_at(arguments["path"])
+        with _refusing():
+            await self._remote.unshare(UnshareRequest(share=share, user=arguments["user"]))
+
+    async def leave(self, arguments: dict[str, Any], report: Report) -> None:
+        """Leave the share at `path`, when what was changed in it has been sent."""
+        share = await self._share_at(arguments["path"])
+        await waiting.all_sent(self._engine, self._local, SENT_SECONDS)
+        with _refusing():
+            await self._remote.answer(AnswerRequest(share=share))
+
+    async def _share_at(self, path: bytes) -> WorkspaceId:
+        inode = await inode_at(self._fs, path)
+        share = self._local.shares.roots.get(inode)
+        if share is None:
+            raise Refused("not_found", f"{shown(path)} is not a share: drivefs shares lists those that there are")
+        return share.workspace
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Say what the server says."""
+    try:
+        yield
+    except errors.Refused as error:
+        raise Refused("failed", str(error).rstrip(".")) from error
+    except errors.RemoteError as error:
+        raise Refused("unavailable", f"only the server can do this, and it cannot be asked now: {error}") from error

@@ -1,0 +1,41 @@
+"""What the mount does when shares come, go, or may be changed no more, or again.
+
+Owns the order: what the databases know, then the caches, then the kernel. Invariant: what is known of a share from an
+earlier time in it is forgotten before it is there again, since nobody has heard what happened meanwhile.
+"""
+
+from collections.abc import Sequence
+
+from cache.workspace import LocalState
+from drivefs.protocol.ids import InodeId
+from drivefs.protocol.messages import Share
+from drivefs.sync.contents import Shown
+
+OWNER = "owner"
+
+
+class Sharing:
+    """Hears of the shares of one mount."""
+
+    def __init__(self, local: LocalState, shown: Shown) -> None:
+        self._local = local
+        self._shown = shown
+
+    def told(self, shares: Sequence[Share]) -> None:
+        """The backend says which shares hang in the drive, with the user's roles."""
+        before = self._local.shares.roots
+        for share in self._local.shares.told(shares):
+            if share.root not in before and share.role != OWNER:
+                self._local.replica.forget_tree(share.root)
+            else:
+                self._tell(share.root)
+
+    def _tell(self, root: InodeId) -> None:
+        """What may be done with all that is in a share has changed."""
+        replica, waiting, seen = self._local.replica, [root], {root}
+        while waiting:
+            inode = waiting.pop()
+            self._shown.attributes_changed(inode)
+            children = {child for _, child in [*replica.names(inode), *self._local.journal.overlay.children(inode)]}
+            waiting += children - seen
+            seen |= children
