@@ -12,7 +12,7 @@ from cache.effects import parents
 from cache.journal import Journal
 from cache.replica import Replica
 from drivefs.protocol import wire
-from drivefs.protocol.ids import NO_INODE, InodeId
+from drivefs.protocol.ids import MAX_ID, NO_INODE, InodeId
 from drivefs.protocol.messages import Share
 
 SHARES = "shares"
@@ -43,8 +43,8 @@ class Shares:
         return [*gone, *(share for root, share in self.roots.items() if before.get(root) != share)]
 
     def of(self, inode: InodeId) -> Share | None:
-        """The share that an inode is in; None: it is in the drive itself, or there is no saying."""
-        if not self.roots:
+        """The share that an inode is in; None: it is in the drive itself, or virtual, or there is no saying."""
+        if not self.roots or inode > MAX_ID:
             return None
         way: list[InodeId] = []
         found = None

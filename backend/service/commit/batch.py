@@ -102,6 +102,8 @@ def _look_ahead(state: State, mutation: Mutation, following: Mutation, waiting: 
     """Let a creation wait with the first content that follows it, if that has to wait, or be refused with it."""
     if not isinstance(mutation, changes.Create) or not isinstance(following, changes.Store):
         return
+    if not state.author.may_write:
+        return  # it is refused for that, whatever it lacks
     if following.inode != mutation.inode or validity.problem(following):
         return
     try:

@@ -9,6 +9,7 @@ from drivefs.protocol import sharing
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import InodeId, WorkspaceId
 from drivefs.protocol.model import InodeKind
+from tests.backend.service.drive import refs
 from tests.backend.service.sharing import Neighbours, content_of, neighbours
 
 pytestmark = pytest.mark.anyio
@@ -110,6 +111,9 @@ async def test_what_comes_after_a_revocation_is_refused_by_role_and_nothing_is_s
     before = (await pair.pages(pair.bert))[-1].cursor.seq
     await pair.end(share)
     assert await pair.bert.say(late) == "rejected role"
+    new = pair.bert.create(b"new", folder)
+    unsent = pair.bert.store(new.inode, refs([b"never sent"]), after=[new])
+    assert [each.reason for each in await pair.bert.send(new, unsent)] == ["role", "role"]
     assert await pair.bert.names() == {}
     assert await pair.bert.state(file) is None
     assert await pair.bert.state(file, as_of=before) is None

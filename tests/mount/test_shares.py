@@ -1,0 +1,145 @@
+"""Folders that two users see: invited, changed on both sides, read only, and ended.
+
+Owns the lines about sharing of SEMANTICS.md.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.mount.conftest import mount_options
+from tests.mount.oracle import write_file
+from tests.support.link import Link
+from tests.support.mounts import Device, Workbench, wait_until
+
+
+class Two(NamedTuple):
+    """The mounted devices of the owner and of another user."""
+
+    ada: Device
+    bert: Device
+    link: Link
+    """Between bert and the server."""
+
+    def share(self, name: str, role: str) -> Path:
+        """Have a folder of ada's in both drives; gives where bert sees it."""
+        self.ada.run("share", str(self.ada.mountpoint / name), "bert", "--role", role)
+        self.bert.run("invitations", "accept", name)
+        wait_until("the share is there", (self.bert.mountpoint / name).exists)
+        return self.bert.mountpoint / name
+
+
+@pytest.fixture
+def two(workbench: Workbench) -> Two:
+    server = workbench.server()
+    server.add_user("bert")
+    link = workbench.link(server)
+    users = Two(workbench.device(server), workbench.device(server, "bert", link), link)
+    for device in (users.ada, users.bert):
+        device.mount(*mount_options())
+    return users
+
+
+def fails(call: Callable[[], object]) -> int:
+    with pytest.raises(OSError, match=r".") as raised:
+        call()
+    assert raised.value.errno is not None
+    return raised.value.errno
+
+
+def listed(device: Device, *command: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(device.run(*command, "--json"))
+    return found
+
+
+def test_a_folder_is_shared_when_it_is_accepted_and_both_sides_work_in_it(two: Two) -> None:
+    """[share-invite] [share-live] [share-border]"""
+    ada, bert, _ = two
+    plans = ada.mountpoint / "plans"
+    (plans / "sub").mkdir(parents=True)
+    write_file(plans / "sub" / "old", os.urandom(300_000))
+    (bert.mountpoint / "plans").mkdir()
+    ada.run("share", str(plans), "bert", "--role", "editor")
+    (invitation,) = listed(bert, "invitations", "list")
+    assert (invitation["name"], invitation["from"], invitation["role"]) == ("plans", "ada", "editor")
+    assert os.listdir(bert.mountpoint) == ["plans"]
+    assert bert.command("invitations", "accept", "12345").returncode != 0
+    bert.run("invitations", "accept", invitation["id"])
+    wait_until("the share is there", (bert.mountpoint / "plans (2)").exists)
+    theirs = bert.mountpoint / "mine"
+    (bert.mountpoint / "plans (2)").rename(theirs)
+    assert (theirs / "sub" / "old").read_bytes() == (plans / "sub" / "old").read_bytes()
+    write_file(theirs / "new", b"bert")
+    wait_until("ada sees it", (plans / "new").exists)
+    write_file(plans / "new", b"ada")
+    wait_until("bert sees it", lambda: (theirs / "new").read_bytes() == b"ada")
+    assert [each["user"] for each in listed(bert, "revisions", str(theirs / "new"))] == ["bert", "ada"]
+    assert sorted(os.listdir(ada.mountpoint)) == ["plans"]
+    assert fails(lambda: (theirs / "new").rename(bert.mountpoint / "out")) == errno.EXDEV
+    assert fails(lambda: (bert.mountpoint / "plans").rename(theirs / "in")) == errno.EXDEV
+    assert fails(lambda: os.link(plans / "new", ada.mountpoint / "linked")) == errno.EXDEV
+    empty = ada.mountpoint / "empty"
+    empty.mkdir()
+    shared = two.share("empty", "editor")
+    assert fails(shared.rmdir) == errno.EBUSY
+    assert fails(lambda: (bert.mountpoint / "plans").rename(shared)) == errno.EBUSY
+    assert {each["path"]: each["role"] for each in listed(bert, "shares")} == {"mine": "editor", "empty": "editor"}
+
+
+def test_a_viewer_reads_and_a_role_holds_at_once(two: Two) -> None:
+    """[share-viewer] [share-role]"""
+    ada, bert, _ = two
+    (ada.mountpoint / "plans").mkdir()
+    write_file(ada.mountpoint / "plans" / "file", b"content")
+    theirs = two.share("plans", "editor")
+    assert (theirs / "file").stat().st_mode & 0o777 == 0o644
+    with (theirs / "file").open("r+b", buffering=0) as opened:
+        ada.run("share", str(ada.mountpoint / "plans"), "bert", "--role", "viewer")
+        wait_until("bits are off", lambda: (theirs / "file").stat().st_mode & 0o777 == 0o444)
+        assert fails(lambda: opened.write(b"x")) == errno.EACCES
+    assert (theirs / "file").read_bytes() == b"content"
+    assert fails(lambda: (theirs / "file").write_bytes(b"x")) == errno.EACCES
+    assert fails((theirs / "file").unlink) == errno.EACCES
+    assert fails(lambda: (theirs / "file").chmod(0o600)) == errno.EACCES
+    assert fails((theirs / "new").mkdir) == errno.EACCES
+    assert fails(lambda: os.setxattr(theirs / "file", "user.x", b"x")) == errno.EACCES
+    theirs = theirs.rename(bert.mountpoint / "called otherwise")
+    ada.run("share", str(ada.mountpoint / "plans"), "bert", "--role", "editor")
+    wait_until("bits are on", lambda: (theirs / "file").stat().st_mode & 0o777 == 0o644)
+    write_file(theirs / "file", b"changed")
+    wait_until("ada sees it", lambda: (ada.mountpoint / "plans" / "file").read_bytes() == b"changed")
+
+
+def in_lost_and_found(device: Device) -> set[bytes]:
+    return {path.read_bytes() for path in device.home.rglob("lost+found/*") if path.is_file()}
+
+
+@pytest.mark.fault(54)
+def test_what_was_not_sent_when_sharing_ends_is_kept_on_the_device(two: Two) -> None:
+    """[share-ended]"""
+    ada, bert, link = two
+    (ada.mountpoint / "plans").mkdir()
+    write_file(ada.mountpoint / "plans" / "file", b"content")
+    theirs = two.share("plans", "editor")
+    assert (theirs / "file").read_bytes() == b"content"
+    bert.sync()
+    link.cut()
+    write_file(theirs / "file", b"changed without a network")
+    write_file(theirs / "new", b"made without a network")
+    write_file(bert.mountpoint / "own", b"not shared")
+    ada.run("unshare", str(ada.mountpoint / "plans"), "bert")
+    link.restore()
+    wait_until("the share is gone", lambda: not theirs.exists())
+    expected = {b"changed without a network", b"made without a network"}
+    wait_until("what was written is kept", lambda: in_lost_and_found(bert) >= expected)
+    bert.sync()
+    assert "lost+found" in bert.run("status")
+    assert (bert.mountpoint / "own").read_bytes() == b"not shared"
+    assert os.listdir(bert.mountpoint) == ["own"]
+    assert (ada.mountpoint / "plans" / "file").read_bytes() == b"content"
+    assert os.listdir(ada.mountpoint / "plans") == ["file"]
