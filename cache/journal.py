@@ -194,6 +194,11 @@ class Journal:
         """The highest number that `next_op` gave out."""
         return OpNumber((self._ops.upcoming - 1) * OP_STRIDE)
 
+    def end(self) -> OpNumber:
+        """The highest number that was given out, or that a mutation here has: what comes behind that is the last."""
+        ((highest,),) = self._database.rows("SELECT max(n) FROM mutations")
+        return max(OpNumber(highest or 0), self.last_op())
+
     def op_after(self, n: OpNumber) -> OpNumber:
         """A number for a mutation that stands behind `n` and before all later ones; at the end if there is no room."""
         end = (n // OP_STRIDE + 1) * OP_STRIDE
@@ -267,10 +272,9 @@ class Journal:
 
     def unsettled(self, limit: int, after_n: int = 0, below_n: int = 2**63 - 1) -> list[JournalRow]:
         """Mutations without a final answer, in order, with numbers between these two."""
-        lowest = max(after_n, self._settled_below - 1)
         found = self._database.rows(
             f"SELECT {_COLUMNS} FROM mutations WHERE n > ? AND n < ? AND state IN (0, 1) ORDER BY n LIMIT ?",
-            (lowest, below_n, limit),
+            (max(after_n, self._settled_below - 1), below_n, limit),
         )
         return [self._decoded(row) for row in found]
 
@@ -393,11 +397,10 @@ class Journal:
         n, state, seq, revision, status, reason, body, digest, mark = row
         if row_digest(body, n) != digest or mark_of(n, state, seq, revision, status + reason) != mark:
             raise self._database.rot(f"mutation {n} of the journal does not match its checksum")
-        answer = Status(status) if status else None
         mutation = wire.decode_mutation(body)
         if state in (RowState.PENDING, RowState.FAILED):
             mutation = self.aliases.actual(mutation)
-        return JournalRow(n, RowState(state), mutation, seq, revision, answer, reason)
+        return JournalRow(n, RowState(state), mutation, seq, revision, Status(status) if status else None, reason)
 
     # -- forgetting --------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,9 @@ from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.protocol.names import MAX_NAME_BYTES, MAX_TARGET_BYTES, is_valid_name
 from drivefs.remote.errors import Refused, RemoteError
 
+EMPTY_LINKS = 2
+"""A directory's own name and its `.`; each subdirectory adds its `..`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewInode:
@@ -190,7 +193,7 @@ class Namespace:
         """Entries of a directory changed, among them so many subdirectories more or less."""
         state = self._view.draft_of(directory)
         state.mtime_ns = state.ctime_ns = change.time_ns
-        state.nlink += subdirectories
+        state.nlink = links(state, subdirectories)
         self._view.put_inode(state, change.n)
 
     async def link(self, inode: InodeId, parent: InodeId, name: bytes) -> InodeState:
@@ -307,7 +310,7 @@ class Namespace:
         gone.nlink, gone.ctime_ns = 0, change.time_ns
         directory = self._view.draft_of(change.parent)
         directory.mtime_ns = directory.ctime_ns = change.time_ns
-        directory.nlink -= 1 if state.kind is InodeKind.DIRECTORY else 0
+        directory.nlink = links(directory, -1 if state.kind is InodeKind.DIRECTORY else 0)
         if self._contents.is_kept(state.inode):
             self._view.put_inode(gone)
         else:
@@ -451,6 +454,14 @@ class Namespace:
         self._publisher.changed()
 
 
+def links(directory: InodeState, more: int) -> int:
+    """The links of a directory that has so many subdirectories more: at least those of an empty one.
+
+    Where own changes speak for it, those that another device made in it are not counted; they may be removed here.
+    """
+    return max(EMPTY_LINKS, directory.nlink + more)
+
+
 def base_of(state: InodeState) -> Base:
     """What a mutation that takes the last name of an inode expects of it; one that leaves names expects nothing."""
     return Base(revision=state.revision) if state.nlink == 1 and state.kind is InodeKind.FILE else Base()
@@ -468,7 +479,7 @@ def initial(new: Create) -> InodeState:
         atime_ns=new.time_ns,
         mtime_ns=new.time_ns,
         ctime_ns=new.time_ns,
-        nlink=2 if new.kind is InodeKind.DIRECTORY else 1,
+        nlink=EMPTY_LINKS if new.kind is InodeKind.DIRECTORY else 1,
         size=len(new.target),
         target=new.target,
     )

@@ -115,7 +115,7 @@ class Amends:
 
     def again(self, row: JournalRow, *, at_end: bool) -> None:
         """Make a mutation again as it is, under a new number in its place or behind all that there is."""
-        self._outcome, self._place = Outcome(), self._journal.last_op() if at_end else row.n
+        self._outcome, self._place = Outcome(), self._journal.end() if at_end else row.n
         self._undo(row.mutation)
         self._make(row, Make(row.mutation))
         self._journal.remove(row.n)

@@ -240,3 +240,16 @@ async def test_exchange_of_a_directory_that_another_device_moved_first_is_not_sh
         expected = {"b": None, "b/b": b"in", "c": None, "c/a": b"in"}
         assert await second.tree() == expected
         assert await fleet.settle() == expected
+
+
+async def test_directory_stays_however_many_directories_of_others_are_removed_from_it_here(tmp_path: Path) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await second.write("own", b"own")
+        for name in "ab":
+            await first.mkdir(name)
+        await first.sync()
+        await second.pull()
+        for name in "ab":
+            await second.rmdir(name)
+        assert await second.tree() == {"own": b"own"}
+        assert await fleet.settle() == {"own": b"own"}

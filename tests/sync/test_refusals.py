@@ -314,6 +314,20 @@ def test_refused_number_is_not_a_refused_change(world: World, status: Status) ->
     assert world.journal.drafts.draft(inode) is None
 
 
+@pytest.mark.parametrize("status", [Status.ID_TAKEN, Status.STALE])
+def test_what_is_made_again_behind_all_others_stays_in_its_order(world: World, status: Status) -> None:
+    for name in (b"a", b"b", b"c"):
+        world.bench.mkdir(name)
+        world.bench.rename(name, b"moved " + name)
+    before = [row.mutation for row in world.journal.unsettled(100)]
+    world.refuse(*[(mutation, "") for mutation in before], status=status)
+    again = [row.mutation for row in world.journal.unsettled(100)]
+    assert [msgspec.structs.replace(m, n=OpNumber(0)) for m in again] == [
+        msgspec.structs.replace(m, n=OpNumber(0)) for m in before
+    ]
+    assert again[0].n > before[-1].n
+
+
 def test_file_whose_inode_id_is_taken_gets_another_and_keeps_its_name(world: World) -> None:
     inode, create, store = world.stored(b"a.txt", b"mine")
     world.hear((create, "inode"), status=Status.ID_TAKEN)
