@@ -8,6 +8,11 @@ Content that changed is told by its attributes (`attr_only`): the kernel then se
 pages. That takes no page lock; dropping pages outright would wait for reads under way, in a thread that nothing can
 stop.
 
+The kernel knows an inode only once the program that looked it up, or listed it, has run on: until then a notification
+finds nothing, and the answer, older by now, is kept for as long as it says. So what the kernel does not know is told
+again a little later. (Right behind a lookup, on a machine with more to do than it has processors, that was every second
+one. Names have no such gap: who looks one up holds a lock on its directory that a notification waits for.)
+
 Invariant: what waits to be told stands in a queue once, so queues are no longer than what the kernel may know.
 """
 
@@ -27,6 +32,8 @@ log = logging.getLogger(__name__)
 
 WORKERS = 4
 BATCH = 256
+AGAIN_SECONDS = (0.1, 2.0)
+"""After so long an inode that the kernel did not know is told again, and then once more if it still does not."""
 HARMLESS = (errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY)
 """That the kernel knows nothing of what it is to forget, or that it is in use and will be asked for again."""
 
@@ -116,28 +123,40 @@ class Invalidation:
         """Work off the queues until cancelled; what is queued then is never told."""
         async with trio.open_nursery() as nursery:
             for queue in self._queues:
-                nursery.start_soon(self._work, queue)
+                nursery.start_soon(self._work, queue, nursery)
 
     async def wait_told(self) -> None:
         """Return when the kernel has been told of all that concerns it now; it may never take it."""
         for queue in self._queues:
             await queue.wait_told()
 
-    async def _work(self, queue: _Queue) -> None:
+    async def _work(self, queue: _Queue, nursery: trio.Nursery) -> None:
         while True:
             batch = await queue.take()
-            await self._offload(notify, batch)
+            unknown = await self._offload(notify, batch)
             queue.told(len(batch))
+            if unknown:
+                nursery.start_soon(self._tell_again, unknown)
+
+    async def _tell_again(self, unknown: Sequence[Notification]) -> None:
+        for seconds in AGAIN_SECONDS:
+            await trio.sleep(seconds)
+            unknown = await self._offload(notify, unknown)
 
 
-def notify(batch: Sequence[Notification]) -> None:
-    """Make notifications, in a thread."""
-    for number, name in batch:
+def notify(batch: Sequence[Notification]) -> list[Notification]:
+    """Make notifications, in a thread; gives those about inodes that the kernel does not know."""
+    unknown = []
+    for each in batch:
+        number = pyfuse3.InodeT(each.number)
         try:
-            if name is None:
-                pyfuse3.invalidate_inode(pyfuse3.InodeT(number), attr_only=True)
+            if each.name is None:
+                pyfuse3.invalidate_inode(number, attr_only=True)
             else:
-                pyfuse3.invalidate_entry(pyfuse3.InodeT(number), name)
+                pyfuse3.invalidate_entry(number, each.name)
         except OSError as error:
-            if error.errno not in HARMLESS:
+            if error.errno == errno.ENOENT and each.name is None:
+                unknown.append(each)
+            elif error.errno not in HARMLESS:
                 log.warning("the kernel did not take a notification: %s", error)
+    return unknown

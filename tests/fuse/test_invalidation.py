@@ -33,6 +33,7 @@ class Threads:
         batch: Sequence[Notification] = args[0]
         self.told += batch
         self.batches += 1
+        return []
 
 
 def run(scenario: Callable[[Invalidation, Threads], None]) -> Threads:
@@ -133,3 +134,23 @@ def test_what_the_kernel_does_not_know_is_no_matter(
     invalidation.notify([Notification(100 + errno.EIO), Notification(5)])
     assert len(kernel) == 4
     assert len(caplog.records) == 1
+
+
+def test_an_inode_that_the_kernel_did_not_know_yet_is_told_again(kernel: list[tuple[Any, ...]]) -> None:
+    async def at_once(work: Callable[..., Any], /, *args: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return work(*args)
+
+    async def main() -> None:
+        told = Invalidation(Translation(ROOT, Owner(0, 0)), at_once)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(told.run)
+            for inode in (100 + errno.ENOENT, 5):
+                told.inode(InodeId(inode), content=True)
+            told.entry(InodeId(100 + errno.ENOENT), b"name")
+            await trio.sleep(60.0)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert kernel.count((100 + errno.ENOENT, True)) == 1 + len(invalidation.AGAIN_SECONDS)
+    assert kernel.count((5, True)) == kernel.count((100 + errno.ENOENT, b"name")) == 1
