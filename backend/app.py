@@ -51,10 +51,11 @@ from backend.service.changes import Changes
 from backend.service.checks import Checks, Progress, Report
 from backend.service.commits import Commits
 from backend.service.devices import FLUSH_SECONDS, Devices
-from backend.service.garbage import Collected, Garbage
+from backend.service.garbage import Garbage
 from backend.service.ground import Ground, Limits
 from backend.service.keys import AccountKeys, MasterKey, WrongMasterKey
 from backend.service.listing import Listing
+from backend.service.maintenance import Maintenance
 from backend.service.pruning import Pruning
 from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
@@ -205,6 +206,7 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
                 pin_seconds=settings.pin_hours * 3600,
                 feed_seconds=settings.feed_days * 86400,
                 trash_seconds=settings.trash_days * 86400,
+                retention=settings.retention(),
             ),
         )
         yield make_services(ground, keys, sealed.preferred_algorithm(_has_aes()))
@@ -264,7 +266,7 @@ async def restore(settings: Settings, source: Path, report: Progress, *, replace
 
 def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm) -> Services:
     """All services on one ground."""
-    garbage = Garbage(ground)
+    garbage, pruning, trash = Garbage(ground), Pruning(ground), Trash(ground)
     return Services(
         ground=ground,
         database=ground.database,
@@ -277,14 +279,15 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
         listing=Listing(ground),
         revisions=Revisions(ground),
         snapshots=Snapshots(ground),
-        trash=Trash(ground),
+        trash=trash,
         commits=Commits(ground),
         changes=Changes(ground),
         blocks=Blocks(ground, keys, algorithm),
         checks=Checks(ground, keys),
         backups=Backups(ground, keys, garbage.deleting),
         garbage=garbage,
-        pruning=Pruning(ground),
+        pruning=pruning,
+        maintenance=Maintenance(ground, trash, garbage, pruning),
     )
 
 
@@ -355,15 +358,13 @@ async def _keep_tidy(services: Services) -> None:
         await anyio.sleep(pause_seconds)
         pause_seconds = TIDYING_SECONDS
         try:
-            expired_count = await services.trash.expire()
-            collected, pruned_count = await services.garbage.collect(), await services.pruning.prune()
+            done = await services.maintenance.run()
         except Exception:
             # Files are served all the same; what could not be deleted takes room until the next time.
             log.exception("what nobody needs any more could not be let go of; it is tried again in some hours")
         else:
-            if collected != Collected() or pruned_count or expired_count:
-                done = (collected, pruned_count, expired_count)
-                log.info("let go of what nobody needs any more: %s, %d changes of feeds, %d in the trash", *done)
+            if not done.is_empty:
+                log.info("let go of what nobody needs any more: %s", done)
 
 
 async def _serve_http(settings: Settings, address: str, services: Services) -> None:

@@ -1,4 +1,4 @@
-"""The command `drivefs-server`: run, user add, user list, device list, device revoke, check, backup, restore.
+"""The command `drivefs-server`: run, user …, device …, check, maintain, backup, restore.
 
 Owns the command line: its words, what it prints and its exit codes. Commands other than `run` go through the control
 socket while a server runs on the data directory, and open the data directory themselves otherwise. With `--json`,
@@ -13,18 +13,17 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import anyio
-import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from backend import app, config
+from backend import app, config, reports
 from backend.api import control
 from backend.metadata.errors import MetadataError
 from backend.service.checks import Report
@@ -32,7 +31,7 @@ from backend.service.keys import WrongMasterKey
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.messages import DeviceInfo
 
-DONE, FAILED, USAGE, DAMAGED, MENDED, UNMENDED = 0, 1, 2, 3, 4, 5
+DONE, FAILED, USAGE = 0, 1, 2
 START_SECONDS = 10.0
 """How long a command waits for a server that has the data directory and does not answer yet."""
 RETRY_SECONDS = 0.2
@@ -62,6 +61,13 @@ settings:
     feed_days     how long a device may be away and then hear only    180
                   what changed; after more it lists all anew
     trash_days    how long what was removed can be brought back       30
+    keep_all_hours, keep_hourly_days, keep_daily_days, keep_weekly_days  24, 7, 30, 365
+                  up to which age all revisions of a file are kept, then the last one of each hour, of each day, and of
+                  each week; older ones go, but the newest, those marked to be kept, and those that snapshots show
+    burst_seconds of saves within so long the last is kept, once they 60
+                  are an hour old
+    keep_most     revisions of one file; with more, each of the       1000
+                  times above is doubled until there are not
     mirror        a directory on another disk or machine that has     none
                   each block too: it is read where the data directory's copy is missing, and the other way round
     mirror_required  whether uploads wait while one of the two is     yes
@@ -131,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_device_list(device_commands)
     _add_device_revoke(device_commands)
     _add_check(commands)
+    _add_maintain(commands)
     _add_backup(commands)
     _add_restore(commands)
     return parser
@@ -203,6 +210,14 @@ def _add_check(commands: Any) -> None:
         help="put unreadable objects aside (blocks/quarantine), forget unreadable "
         "blocks that nothing needs, and remove objects older than a day that nothing names",
     )
+
+
+def _add_maintain(commands: Any) -> None:
+    text = "let go now of what is due: trash, revisions by their age, blocks that nothing needs; also while serving"
+    parser = _command(commands, "maintain", _maintain, text)
+    parser.description = f"{parser.description} A running server does it by itself, every six hours."
+    parser.add_argument("--dry-run", action="store_true", help="change nothing, and tell what would be let go")
+    parser.add_argument("--json", action="store_true", help="print {dry_run, trash, revisions, blocks, changes}")
 
 
 def _add_backup(commands: Any) -> None:
@@ -319,7 +334,14 @@ def _time(time_ns: int) -> str:
 def _check(arguments: argparse.Namespace) -> int:
     with _bar("checking blocks") as progress:
         found = _perform(_settings(arguments), control.Check(arguments.repair), progress).check
-    return _tell(found, {}, arguments.json, is_repair=arguments.repair)
+    return reports.tell_check(found, {}, arguments.json, is_repair=arguments.repair)
+
+
+def _maintain(arguments: argparse.Namespace) -> int:
+    done = _perform(_settings(arguments), control.Maintain(arguments.dry_run), _quiet).maintained
+    assert done is not None
+    reports.tell_maintenance(done, arguments.json)
+    return DONE
 
 
 def _backup(arguments: argparse.Namespace) -> int:
@@ -328,7 +350,7 @@ def _backup(arguments: argparse.Namespace) -> int:
         found = _perform(_settings(arguments), control.Backup(str(destination)), progress).check
     if not arguments.json:
         _say(f"All is in {destination}. The master key is not: keep a copy of it in another place.")
-    return _tell(found, {"destination": str(destination)}, arguments.json)
+    return reports.tell_check(found, {"destination": str(destination)}, arguments.json)
 
 
 def _restore(arguments: argparse.Namespace) -> int:
@@ -349,7 +371,7 @@ def _restore(arguments: argparse.Namespace) -> int:
         if kept is not None:
             _say(f"The database that was there is {kept}.")
     about = {"data": str(settings.data), "replaced": str(kept) if kept else None}
-    return _tell(control.result_of(found), about, arguments.json)
+    return reports.tell_check(control.result_of(found), about, arguments.json)
 
 
 @contextmanager
@@ -359,54 +381,6 @@ def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         bar = bars.add_task(text, total=None)
         yield lambda done, total: bars.update(bar, completed=done, total=total)
-
-
-def _tell(
-    found: control.CheckResult | None, about: Mapping[str, object], as_json: bool, *, is_repair: bool = False
-) -> int:
-    """Print what a check found; gives the exit code."""
-    assert found is not None
-    code = _check_code(found, is_repair=is_repair)
-    if as_json:
-        print(json.dumps({**about, **_check_summary(found)}, indent=2))
-        return code
-    for each in found.findings:
-        needed = f"needed by {', '.join(each.files) or 'a file'}" if each.is_referenced else "no file needs it"
-        print(f"block {each.block} of account {each.account}: {each.problem}; {needed}")
-    print(f"{found.block_count} blocks, {found.byte_count} bytes checked: {len(found.findings)} damaged or missing.")
-    if found.forgotten_count:
-        print(f"{found.forgotten_count} blocks could not be read and were needed by nothing: forgotten.")
-    if found.quarantined_count:
-        print(f"{found.quarantined_count} objects that cannot be read were put aside, in blocks/quarantine.")
-    if found.removed_count:
-        print(f"{found.removed_count} objects ({found.removed_bytes} bytes) that nothing names were removed.")
-    if found.orphan_count:
-        print(
-            f"{found.orphan_count} objects ({found.orphan_bytes} bytes) are named by nothing: uploads under way, or"
-            " what a crash left. check --repair removes those that are older than a day."
-        )
-    if found.findings:
-        print("Devices are asked for blocks that files need: at each mount, and every ten minutes. Check again then.")
-    return code
-
-
-def _check_code(found: control.CheckResult, *, is_repair: bool) -> int:
-    if found.findings:
-        return UNMENDED if is_repair else DAMAGED
-    changes = (found.forgotten_count, found.quarantined_count, found.removed_count)
-    return MENDED if any(changes) else DONE
-
-
-def _check_summary(found: control.CheckResult) -> dict[str, object]:
-    names = ("orphan_count", "orphan_bytes", "removed_count", "removed_bytes", "quarantined_count")
-    return {
-        "sound": not found.findings,
-        "blocks": found.block_count,
-        "bytes": found.byte_count,
-        "findings": msgspec.to_builtins(found.findings),
-        "objects": {name: getattr(found, name) for name in names},
-        "forgotten_blocks": found.forgotten_count,
-    }
 
 
 def _quiet(_done: int, _total: int) -> None:

@@ -5,6 +5,7 @@ the data directory, or the one that is named; the environment's names are `DRIVE
 Invariant: an unknown or impossible setting is refused with its name, where it came from, and what is allowed.
 """
 
+import itertools
 import os
 import re
 import tomllib
@@ -12,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from backend.service.retention import Rules
 
 ENVIRONMENT_PREFIX = "DRIVEFS_SERVER_"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -36,6 +39,13 @@ class Settings:
     pin_hours: int = 72
     feed_days: int = 180
     trash_days: int = 30
+    burst_seconds: int = 60
+    keep_all_hours: int = 24
+    keep_hourly_days: int = 7
+    keep_daily_days: int = 30
+    keep_weekly_days: int = 365
+    keep_most: int = 1000
+    """How revisions are kept as they get older; of one file at most so many, but what is held."""
     mirror: Path | None = None
     mirror_required: bool = True
     """Whether uploads wait while one of the two places of blocks is not there."""
@@ -43,6 +53,17 @@ class Settings:
     """Requests, idle polls among them, that may be open at once; more wait to be accepted."""
     stop_seconds: int = 5
     """How long open requests may take to end after SIGTERM."""
+
+    def retention(self) -> Rules:
+        """How revisions are kept as they get older."""
+        return Rules(
+            burst_seconds=self.burst_seconds,
+            all_seconds=self.keep_all_hours * 3600,
+            hourly_seconds=self.keep_hourly_days * 86400,
+            daily_seconds=self.keep_daily_days * 86400,
+            weekly_seconds=self.keep_weekly_days * 86400,
+            most=self.keep_most,
+        )
 
     @property
     def host(self) -> str:
@@ -103,6 +124,9 @@ def _switch(value: str | bool) -> bool:
         raise ValueError("write yes or no") from None
 
 
+KEEPING = (
+    "burst_seconds", "keep_all_hours", "keep_hourly_days", "keep_daily_days", "keep_weekly_days", "keep_most",
+)  # fmt: skip
 PARSERS: dict[str, Callable[[Any], Any]] = {
     "listen": _listen,
     "tls_cert": _path,
@@ -115,11 +139,12 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "mirror": _path,
     "mirror_required": _switch,
     "trash_days": _positive,
+    **dict.fromkeys(KEEPING, _positive),
     "max_requests": _positive,
     "stop_seconds": _positive,
 }
 SWITCHES = {"mirror_required"}
-NUMBERS = {"quota", "file_limit", "pin_hours", "feed_days", "trash_days", "max_requests", "stop_seconds"}
+NUMBERS = {"quota", "file_limit", "pin_hours", "feed_days", "trash_days", "max_requests", "stop_seconds", *KEEPING}
 
 
 def load(data: Path, config: Path | None, environment: Mapping[str, str], flags: Mapping[str, str | None]) -> Settings:
@@ -176,6 +201,12 @@ def _check(settings: Settings) -> None:
     for path in (settings.tls_cert, settings.tls_key):
         if path is not None and not os.access(path, os.R_OK):
             raise ConfigError(f"The TLS file {path} cannot be read.")
+    ages = settings.retention().tiers()
+    if any(earlier > later for (earlier, _), (later, _) in itertools.pairwise(ages)):
+        raise ConfigError(
+            "Each of keep_all_hours, keep_hourly_days, keep_daily_days and keep_weekly_days must reach at least as far "
+            "back as the one before."
+        )
     if settings.mirror is not None and not settings.mirror.is_dir():
         raise ConfigError(
             f"The mirror {settings.mirror} is not there. Mount or make it first: in its place another would be filled."

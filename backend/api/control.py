@@ -20,6 +20,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from backend.api.services import Services
 from backend.service import checks
+from backend.service.maintenance import Maintained
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.messages import DeviceInfo
 
@@ -68,7 +69,13 @@ class Backup(msgspec.Struct, tag="backup"):
     destination: str
 
 
-Command = AddUser | ListUsers | Check | Backup | ListDevices | RevokeDevice
+class Maintain(msgspec.Struct, tag="maintain"):
+    """Do now what the server does to its data now and then, or only tell what that would be."""
+
+    is_dry_run: bool = False
+
+
+Command = AddUser | ListUsers | Check | Backup | ListDevices | RevokeDevice | Maintain
 
 
 class UserInfo(msgspec.Struct):
@@ -110,6 +117,24 @@ class CheckResult(msgspec.Struct):
     quarantined_count: int = 0
 
 
+class MaintainResult(msgspec.Struct):
+    """What maintenance did, or would do; `bytes` are of content, `stored_bytes` as they lie in the store."""
+
+    dry_run: bool
+    trash_count: int
+    trash_bytes: int
+    file_count: int
+    revision_count: int
+    left_count: int
+    revision_bytes: int
+    revision_stored_bytes: int
+    change_count: int
+    condemned_count: int
+    deleted_count: int
+    object_count: int
+    object_bytes: int
+
+
 class Reply(msgspec.Struct, omit_defaults=True):
     """One line of an answer: progress, or the end with a result or a refusal."""
 
@@ -121,6 +146,7 @@ class Reply(msgspec.Struct, omit_defaults=True):
     users: list[UserInfo] = []
     devices: list[UserDevice] = []
     check: CheckResult | None = None
+    maintained: MaintainResult | None = None
 
 
 _encoder = msgspec.json.Encoder()
@@ -147,6 +173,9 @@ async def perform(services: Services, command: Command, report: Report) -> Reply
     if isinstance(command, RevokeDevice):
         ended = await services.devices.revoke_named(command.user, command.device)
         return Reply(is_last=True, devices=[UserDevice(*ended)])
+    if isinstance(command, Maintain):
+        done = await services.maintenance.run(is_dry_run=command.is_dry_run)
+        return Reply(is_last=True, maintained=_maintained(done))
     if isinstance(command, Backup):
         found = await services.backups.make(Path(command.destination), report)
     else:
@@ -161,6 +190,25 @@ def result_of(found: checks.Report) -> CheckResult:
         for each in found.findings
     ]
     return CheckResult(found.block_count, found.byte_count, findings, **asdict(found.mended))
+
+
+def _maintained(done: Maintained) -> MaintainResult:
+    thinned, collected = done.thinned, done.collected
+    return MaintainResult(
+        dry_run=done.is_dry_run,
+        trash_count=done.expired.count,
+        trash_bytes=done.expired.freed.size_bytes,
+        file_count=thinned.file_count,
+        revision_count=thinned.freed.revision_count,
+        left_count=thinned.left_count,
+        revision_bytes=thinned.freed.size_bytes,
+        revision_stored_bytes=thinned.freed.payload_bytes,
+        change_count=done.change_count,
+        condemned_count=collected.condemned_count,
+        deleted_count=collected.deleted_count,
+        object_count=collected.object_count,
+        object_bytes=collected.object_bytes,
+    )
 
 
 @asynccontextmanager

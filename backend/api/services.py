@@ -16,6 +16,7 @@ from backend.service.devices import Devices
 from backend.service.garbage import Garbage
 from backend.service.ground import Ground
 from backend.service.listing import Listing
+from backend.service.maintenance import Maintenance
 from backend.service.pruning import Pruning
 from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
@@ -59,5 +60,6 @@ class Services:
     blocks: Blocks
     garbage: Garbage
     pruning: Pruning
+    maintenance: Maintenance
     checks: Checks
     backups: Backups

@@ -8,13 +8,14 @@ rows that name it, so a crash leaves rows from which the next round goes on; not
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import anyio
-from sqlalchemy import Connection, delete, select, tuple_, update
+from sqlalchemy import Connection, bindparam, delete, select, tuple_, update
 
+from backend.metadata.queries import is_asked, select_in
 from backend.metadata.schema import BlockState, block_copies, blocks, pins
 from backend.service import block_rows
 from backend.service.ground import Ground
@@ -37,6 +38,8 @@ class Collected:
     condemned_count: int = 0
     deleted_count: int = 0
     object_count: int = 0
+    object_bytes: int = 0
+    """Freed on the disk."""
 
 
 class _Due(NamedTuple):
@@ -51,6 +54,7 @@ class _Deleting(NamedTuple):
 
     objects: list[str]
     blocks: list[tuple[BlockId, int]]
+    size_bytes: int
 
 
 class Garbage:
@@ -75,6 +79,21 @@ class Garbage:
                 return collected
             after = end
 
+    async def due(self) -> Collected:
+        """What a round would do now, and change nothing; objects are not counted."""
+        database, due, after = self._ground.database, Collected(), (0, b"")
+        while True:
+            found, end = await database.read(_page, after, self._ground.now_ns())
+            for account, those in itertools.groupby(found, key=lambda each: each.account):
+                ids = [each.block for each in those]
+                free = await database.read(_unwanted, AccountId(account), ids, self._ground.now_ns())
+                stored_count = sum(each.state is BlockState.STORED for each in free.values())
+                due.condemned_count += stored_count
+                due.deleted_count += len(free) - stored_count
+            if end is None:
+                return due
+            after = end
+
     async def _collect(self, account: AccountId, due: Sequence[_Due], collected: Collected) -> None:
         write, now_ns = self._ground.database.write, self._ground.now_ns()
         stored = [each.block for each in due if each.state is BlockState.STORED]
@@ -90,6 +109,7 @@ class Garbage:
             await write(_forget, account, found)
         collected.deleted_count += len(found.blocks)
         collected.object_count += len(found.objects)
+        collected.object_bytes += found.size_bytes
 
     def _delete(self, objects: Iterable[str]) -> None:
         for name in objects:
@@ -170,13 +190,24 @@ def _begin_to_delete(connection: Connection, account: AccountId, objects: Object
         known = present.get(BlockId(block))
         return known is None or block in doomed or known.generation > generation
 
-    found = _Deleting([], [])
+    deleting, gone = list[str](), list[tuple[BlockId, int]]()
     for name, those in objects.items():
         if all(may_go(block, generation) for block, generation in those):
-            found.objects.append(name)
-            found.blocks.extend((BlockId(block), n) for block, n in those if block in doomed)
-    _set_state(connection, account, [block for block, _ in found.blocks], BlockState.DELETING)
-    return found
+            deleting.append(name)
+            gone.extend((BlockId(block), n) for block, n in those if block in doomed)
+    _set_state(connection, account, [block for block, _ in gone], BlockState.DELETING)
+    return _Deleting(deleting, gone, _stored_bytes(connection, account, deleting))
+
+
+def _stored_bytes(connection: Connection, account: AccountId, objects: Collection[str]) -> int:
+    """How much lies in these objects, as far as rows name it."""
+    lengths = select_in(connection, _LENGTHS, objects, account=account)
+    return sum(length for (length,) in lengths)
+
+
+_LENGTHS = select(block_copies.c.length).where(
+    block_copies.c.account == bindparam("account"), is_asked(block_copies.c.object)
+)
 
 
 def _forget(connection: Connection, account: AccountId, deleted: _Deleting) -> None:

@@ -1,10 +1,11 @@
 """What every service stands on: the stores, the wake-ups, and the clock, randomness and threads that are passed in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from backend.blockstore.store import ObjectStore
 from backend.metadata.sqlite import Database
 from backend.notify.hub import Hub
+from backend.service.retention import Rules
 from drivefs.protocol.ground import NowNs, Offload, RandomBytes
 
 
@@ -18,6 +19,7 @@ class Limits:
     feed_seconds: int = 180 * 86400
     """For how long a device may be away and still hear what changed, and not look at all anew."""
     trash_seconds: int = 30 * 24 * 3600
+    retention: Rules = field(default_factory=Rules)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,14 @@ class Pruning:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
 
-    async def prune(self) -> int:
+    async def prune(self, *, is_dry_run: bool = False) -> int:
         """Go once through all workspaces; gives how many changes are gone. Cancellation leaves the rest for later."""
         database, count = self._ground.database, 0
         before_ns = self._ground.now_ns() - self._ground.limits.feed_seconds * 10**9
         for feed in await database.read(_feeds):
+            if is_dry_run:
+                count += await database.read(_count_old, feed, before_ns)
+                continue
             floor = await database.write(_raise_floor, feed, before_ns)
             while gone := await database.write(_forget, feed._replace(floor=floor)):
                 count += gone
@@ -53,6 +56,14 @@ def _raise_floor(connection: Connection, feed: _Feed, before_ns: int) -> Seq:
     same = (workspaces.c.account == feed.account) & (workspaces.c.workspace == feed.workspace)
     connection.execute(update(workspaces).where(same, workspaces.c.feed_floor < last).values(feed_floor=last))
     return Seq(last)
+
+
+def _count_old(connection: Connection, feed: _Feed, before_ns: int) -> int:
+    c, old = changes.c, commits.c
+    here = (old.account == feed.account, old.workspace == feed.workspace, old.time_ns < before_ns)
+    last = select(func.max(old.seq)).where(*here).scalar_subquery()
+    below = (c.account == feed.account, c.workspace == feed.workspace, c.seq <= last)
+    return int(connection.execute(select(func.count()).select_from(changes).where(*below)).scalar_one())
 
 
 def _forget(connection: Connection, feed: _Feed) -> int:

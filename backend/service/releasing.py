@@ -33,11 +33,25 @@ from drivefs.protocol.ids import AccountId, BlockId, InodeId, LineageId, RunId
 from drivefs.protocol.model import BlockRef, unpack_blocks
 
 
-class _Revision(NamedTuple):
+class OldRevision(NamedTuple):
+    """A revision, and what it refers to."""
+
     lineage: LineageId
     number: int
     inode: InodeId
     runs: bytes
+
+
+class Freed(NamedTuple):
+    """What was let go, and what nothing refers to any more by it: bytes of content, and as they are stored."""
+
+    revision_count: int = 0
+    size_bytes: int = 0
+    payload_bytes: int = 0
+
+    def plus(self, other: "Freed") -> "Freed":
+        """Both together."""
+        return Freed(*map(sum, zip(self, other, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +62,7 @@ class Releasing:
     account: AccountId
     now_ns: int
 
-    def release(self, gone: Collection[InodeId]) -> None:
+    def release(self, gone: Collection[InodeId]) -> Freed:
         """Let go of the histories of these files, which have no name and are not in the trash any more."""
         found = self._revisions_of(gone)
         # Files that were replaced by renaming have revisions of their own beside those in the history of the name.
@@ -56,17 +70,21 @@ class Releasing:
         found |= self._revisions_of(self._nameless(earlier))
         free = self._free({each.lineage for each in found})
         going = [each for each in found if each.lineage in free]
-        going = self._without_kept(going)
+        return self.drop(self._without_kept(going))
+
+    def drop(self, going: Collection[OldRevision]) -> Freed:
+        """Let go of these revisions, which nothing needs."""
         self._drop_revisions(going)
         self._empty(going)
-        self._drop_runs(Counter(run for each in going for run in split_runs(each.runs)))
+        size_bytes, payload_bytes = self._drop_runs(Counter(run for each in going for run in split_runs(each.runs)))
+        return Freed(len(going), size_bytes, payload_bytes)
 
-    def _revisions_of(self, files: Collection[InodeId]) -> set[_Revision]:
+    def _revisions_of(self, files: Collection[InodeId]) -> set[OldRevision]:
         """All revisions of the histories that these go on with, and those that they made elsewhere."""
         bound = {"account": self.account}
         lines = {lineage for (lineage,) in select_in(self.connection, _LINEAGES_OF, files, **bound) if lineage}
-        by_inode = {_Revision(*row) for row in select_in(self.connection, _BY_INODE, files, **bound)}
-        return by_inode | {_Revision(*row) for row in select_in(self.connection, _BY_LINEAGE, lines, **bound)}
+        by_inode = {OldRevision(*row) for row in select_in(self.connection, _BY_INODE, files, **bound)}
+        return by_inode | {OldRevision(*row) for row in select_in(self.connection, _BY_LINEAGE, lines, **bound)}
 
     def _nameless(self, files: Collection[InodeId]) -> set[InodeId]:
         """Those that have no name and are not in the trash."""
@@ -84,7 +102,7 @@ class Releasing:
         forked = {line for (line,) in select_in(self.connection, _FORKED, lines, **bound)}
         return {line for line, holder in holders.items() if holder in gone} - forked
 
-    def _without_kept(self, found: Iterable[_Revision]) -> list[_Revision]:
+    def _without_kept(self, found: Iterable[OldRevision]) -> list[OldRevision]:
         found = list(found)
         bound = {"account": self.account}
         marked = {tuple(row) for row in select_in(self.connection, _KEPT, {each.lineage for each in found}, **bound)}
@@ -95,18 +113,18 @@ class Releasing:
             if (each.lineage, each.number) not in marked and (each.inode, each.number) not in shown
         ]
 
-    def _drop_revisions(self, going: Iterable[_Revision]) -> None:
+    def _drop_revisions(self, going: Iterable[OldRevision]) -> None:
         rows = [{"key": self.account, "of": each.lineage, "which": each.number} for each in going]
         if rows:
             self.connection.execute(_DROP_REVISION, rows)
 
-    def _empty(self, going: Iterable[_Revision]) -> None:
+    def _empty(self, going: Iterable[OldRevision]) -> None:
         """Files whose content is gone say so."""
         rows = [{"key": self.account, "of": each.inode, "line": each.lineage, "which": each.number} for each in going]
         if rows:
             self.connection.execute(_EMPTY, rows)
 
-    def _drop_runs(self, less: Counter[RunId]) -> None:
+    def _drop_runs(self, less: Counter[RunId]) -> tuple[int, int]:
         less_blocks: Counter[BlockRef] = Counter()
         rows, dropped = [], []
         for run, packed, refs in select_in(self.connection, _RUNS, less, account=self.account):
@@ -119,9 +137,9 @@ class Releasing:
             self.connection.execute(_COUNT_RUN, rows)
         if dropped:
             self.connection.execute(_DROP_RUN, dropped)
-        self._count_blocks(less_blocks)
+        return self._count_blocks(less_blocks)
 
-    def _count_blocks(self, less: Counter[BlockRef]) -> None:
+    def _count_blocks(self, less: Counter[BlockRef]) -> tuple[int, int]:
         sizes = {ref.block: ref.size_bytes for ref in less}
         counts: Counter[BlockId] = Counter()
         for ref, count in less.items():
@@ -129,20 +147,24 @@ class Releasing:
         bound = {"account": self.account}
         rows: list[dict[str, Any]] = []
         freed: set[BlockId] = set()
-        for block, refs in select_in(self.connection, _BLOCKS, counts, **bound):
+        payload_bytes = 0
+        for block, refs, payload in select_in(self.connection, _BLOCKS, counts, **bound):
             left = refs - counts[block]
             if not left:
                 freed.add(block)
+                payload_bytes += payload
             rows.append({"key": self.account, "of": block, "left": left, "since": None if left else self.now_ns})
         if rows:
             self.connection.execute(_COUNT_BLOCK, rows)
         pinned = {block for (block,) in select_in(self.connection, _PINNED, freed, **bound)}
+        size_bytes = sum(sizes[block] for block in freed)
         figures = {
             "key": self.account,
-            "less": sum(sizes[block] for block in freed),
+            "less": size_bytes,
             "more": sum(sizes[block] for block in pinned),
         }
         self.connection.execute(_FIGURES, figures)
+        return size_bytes, payload_bytes
 
 
 def _own(table: Any) -> Any:
@@ -163,7 +185,7 @@ _FORKED = select(lineages.c.parent_lineage).where(
 )
 _KEPT = select(kept.c.lineage, kept.c.number).where(_own(kept), is_asked(kept.c.lineage))
 _RUNS = select(runs.c.run, runs.c.packed, runs.c.refs).where(_own(runs), is_asked(runs.c.run))
-_BLOCKS = select(blocks.c.block, blocks.c.refs).where(_own(blocks), is_asked(blocks.c.block))
+_BLOCKS = select(blocks.c.block, blocks.c.refs, blocks.c.payload_bytes).where(_own(blocks), is_asked(blocks.c.block))
 _PINNED = select(pins.c.block).where(_own(pins), is_asked(pins.c.block))
 _DROP_REVISION = delete(revisions).where(
     revisions.c.account == bindparam("key"),

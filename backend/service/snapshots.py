@@ -6,12 +6,13 @@ time; only who may write to a workspace makes or deletes its snapshots.
 """
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
 
 from backend.metadata import schema
 from backend.metadata.queries import is_asked, select_in
+from backend.metadata.schema import MemberState
 from backend.service import history, workspaces
 from backend.service.caller import Caller
 from backend.service.ground import Ground
@@ -161,25 +162,56 @@ def _no_such(name: str) -> ProtocolError:
     return ProtocolError(Code.NOT_FOUND, f"There is no snapshot called {name!r}.")
 
 
+class Shown(NamedTuple):
+    """A moment of one workspace that some member has given a name: its time, and the workspace's commit then."""
+
+    workspace: WorkspaceId
+    time_ns: int
+    seq: Seq
+
+
+def shown(connection: Connection, account: AccountId) -> list[Shown]:
+    """All moments of an account's workspaces that snapshots show: its owner's, and those of who else is a member.
+
+    A snapshot is of the whole drive of its user; what hangs in it from elsewhere is as it was at the same time.
+    """
+    found: list[Shown] = []
+    for workspace, named, time_ns, seq in connection.execute(_SHOWN, {"account": account}):
+        here = {"account": account, "workspace": workspace, "time_ns": time_ns}
+        at = seq if named == workspace else connection.execute(_NEWEST, here).scalar_one()
+        if at:
+            found.append(Shown(workspace, time_ns, at))
+    return found
+
+
 def needed(
     connection: Connection, account: AccountId, files: Collection[InodeId]
 ) -> set[tuple[InodeId, RevisionNumber]]:
     """The contents of these files that snapshots show, each by the number that the file itself gave it then."""
-    if connection.execute(_ANY, {"account": account}).first() is None:
-        return set()
     found: set[tuple[InodeId, RevisionNumber]] = set()
-    for statement in _NEEDED:
-        found.update((inode, number) for inode, number in select_in(connection, statement, files, account=account))
+    for workspace, _, seq in shown(connection, account):
+        bound = {"account": account, "workspace": workspace, "seq": seq}
+        for statement in _NEEDED:
+            found.update((inode, number) for inode, number in select_in(connection, statement, files, **bound))
     return found
 
 
 def _needed(table: Any) -> Any:
-    s = schema.snapshots
-    same = and_(s.c.account == table.c.account, s.c.workspace == table.c.workspace, s.c.seq >= table.c.from_seq)
-    shown = (table.c.account == bindparam("account"), is_asked(table.c.inode), table.c.nlink > 0)
-    statement = select(table.c.inode, table.c.revision).distinct().select_from(table.join(s, same)).where(*shown)
-    return statement.where(s.c.seq < table.c.to_seq) if "to_seq" in table.c else statement
+    c = table.c
+    here = (c.account == bindparam("account"), c.workspace == bindparam("workspace"), is_asked(c.inode))
+    statement = select(c.inode, c.revision).where(*here, c.nlink > 0, c.from_seq <= bindparam("seq"))
+    return statement.where(c.to_seq > bindparam("seq")) if "to_seq" in c else statement
 
 
-_ANY = select(schema.snapshots.c.seq).where(schema.snapshots.c.account == bindparam("account")).limit(1)
 _NEEDED = [_needed(table) for table in (schema.inodes, schema.inode_versions)]
+_s, _u, _m, _c = schema.snapshots, schema.user_workspaces, schema.members, schema.commits.c
+_whose = and_(_u.c.account == _s.c.account, _u.c.workspace == _s.c.workspace)
+_member = and_(_m.c.user == _u.c.user, _m.c.state == MemberState.ACTIVE)
+_SHOWN = (
+    select(_m.c.workspace, _s.c.workspace, _s.c.time_ns, _s.c.seq)
+    .select_from(_s.join(_u, _whose).join(_m, _member))
+    .where(_m.c.account == bindparam("account"))
+)
+_NEWEST = select(func.max(_c.seq)).where(
+    _c.account == bindparam("account"), _c.workspace == bindparam("workspace"), _c.time_ns <= bindparam("time_ns")
+)

@@ -6,16 +6,17 @@ its inode, which takes the mark away. Invariant: a member sees what was removed 
 others in the same account; only who may write there empties it.
 """
 
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, bindparam, select, tuple_, update
+from sqlalchemy import Connection, Select, and_, bindparam, func, select, tuple_, update
 
 from backend.metadata import schema
 from backend.metadata.schema import Trash as Mark
 from backend.service import block_rows, history, workspaces
 from backend.service.caller import Caller
 from backend.service.ground import Ground
-from backend.service.releasing import Releasing
+from backend.service.releasing import Freed, Releasing
 from backend.service.revisions import MARKERS
 from backend.service.rows import FILE
 from backend.service.workspaces import Access
@@ -35,6 +36,14 @@ MAX_DEPTH = 4096
 NS_PER_SECOND = 10**9
 BATCH_ENTRIES = 200
 """So much goes in one transaction: others wait for it."""
+
+
+@dataclass(slots=True)
+class Expired:
+    """How many things left the trash for good, and what that freed."""
+
+    count: int = 0
+    freed: Freed = field(default_factory=Freed)
 
 
 class Trash:
@@ -57,16 +66,20 @@ class Trash:
         Raises:
             ProtocolError: `not_found`; `forbidden`: this user may not write there.
         """
-        count = await self._ground.database.write(self._empty, caller, workspace, request.until)
-        return EmptyTrashReply(count=count, more=count == BATCH_ENTRIES)
+        gone = await self._ground.database.write(self._empty, caller, workspace, request.until)
+        return EmptyTrashReply(count=gone.count, more=gone.count == BATCH_ENTRIES)
 
-    async def expire(self) -> int:
-        """Let go of what was removed too long ago, in all workspaces; gives how much. Cancellation leaves the rest."""
-        database, total = self._ground.database, 0
+    async def expire(self, *, is_dry_run: bool = False) -> Expired:
+        """Let go of what was removed too long ago, in all workspaces. Cancellation leaves the rest."""
+        database, total = self._ground.database, Expired()
         for access in await database.read(_all_workspaces):
             until = await database.read(self._expired_until, *access)
-            while count := await database.write(self._let_go, *access, until):
-                total += count
+            if is_dry_run:
+                total.count += await database.read(_count_held, *access, until)
+                continue
+            while (gone := await database.write(self._let_go, *access, until)).count:
+                total.count += gone.count
+                total.freed = total.freed.plus(gone.freed)
         return total
 
     def _expired_until(self, connection: Connection, account: AccountId, workspace: WorkspaceId) -> Seq:
@@ -76,25 +89,24 @@ class Trash:
         newest = select(c.seq).where(*here).order_by(c.time_ns.desc()).limit(1)
         return Seq(connection.execute(newest).scalar_one_or_none() or 0)
 
-    def _empty(self, connection: Connection, caller: Caller, workspace: WorkspaceId, until: Seq) -> int:
+    def _empty(self, connection: Connection, caller: Caller, workspace: WorkspaceId, until: Seq) -> "Expired":
         access = workspaces.require(connection, caller.user, workspace, lock=True)
         if access.role not in MARKERS:
             raise ProtocolError(Code.FORBIDDEN, "This drive is shared with you to be read: its trash stays.")
         return self._let_go(connection, access.account, workspace, until)
 
-    def _let_go(self, connection: Connection, account: AccountId, workspace: WorkspaceId, until: Seq) -> int:
-        v, i = schema.dentry_versions, schema.inodes
-        own = and_(i.c.account == v.c.account, i.c.inode == v.c.inode, i.c.workspace == workspace)
-        held = (v.c.account == account, v.c.trash == Mark.HELD, v.c.to_seq <= until)
-        columns = select(v.c.parent, v.c.to_seq, v.c.name, v.c.inode, i.c.kind).select_from(v.join(i, own))
-        found = connection.execute(columns.where(*held).order_by(v.c.to_seq).limit(BATCH_ENTRIES)).all()
+    def _let_go(self, connection: Connection, account: AccountId, workspace: WorkspaceId, until: Seq) -> "Expired":
+        found = connection.execute(
+            _held_until(account, workspace, until).order_by(_v.to_seq).limit(BATCH_ENTRIES)
+        ).all()
+        freed = Freed()
         if found:
             block_rows.lock_account(connection, account)
             keys = [{"key": account, "within": row.parent, "seq": row.to_seq, "called": row.name} for row in found]
             connection.execute(_LEAVE, keys)
             files = {row.inode for row in found if row.kind == FILE}
-            Releasing(connection, account, self._ground.now_ns()).release(files)
-        return len(found)
+            freed = Releasing(connection, account, self._ground.now_ns()).release(files)
+        return Expired(len(found), freed)
 
     def _list(
         self, connection: Connection, caller: Caller, workspace: WorkspaceId, request: TrashRequest
@@ -176,6 +188,21 @@ def _all_workspaces(connection: Connection) -> list[tuple[AccountId, WorkspaceId
 
 
 _v = schema.dentry_versions.c
+
+
+def _held_until(account: AccountId, workspace: WorkspaceId, until: Seq) -> Select[Any]:
+    """What was removed from a workspace up to a commit and is in the trash."""
+    v, i = schema.dentry_versions, schema.inodes
+    own = and_(i.c.account == v.c.account, i.c.inode == v.c.inode, i.c.workspace == workspace)
+    held = (v.c.account == account, v.c.trash == Mark.HELD, v.c.to_seq <= until)
+    return select(v.c.parent, v.c.to_seq, v.c.name, v.c.inode, i.c.kind).select_from(v.join(i, own)).where(*held)
+
+
+def _count_held(connection: Connection, account: AccountId, workspace: WorkspaceId, until: Seq) -> int:
+    held = _held_until(account, workspace, until).subquery()
+    return int(connection.execute(select(func.count()).select_from(held)).scalar_one())
+
+
 _LEAVE = (
     update(schema.dentry_versions)
     .where(

@@ -272,3 +272,16 @@ def test_the_password_is_nowhere_in_the_data(running: ServerProcess) -> None:
     for path in running.data.rglob("*"):
         if path.is_file():
             assert PASSWORD.encode() not in path.read_bytes()
+
+
+def test_maintenance_tells_what_it_would_do_and_does_it_before_and_while_it_runs(running: ServerProcess) -> None:
+    running.log_in().put(noise(3))
+    told = json.loads(running.on_data("maintain", "--dry-run", "--json").stdout)
+    assert (told["dry_run"], told["revisions"]["let_go"], told["blocks"]["deleted"]) == (True, 0, 0)
+    assert json.loads(running.on_data("maintain", "--json").stdout)["dry_run"] is False
+    running.stop()
+    done = running.on_data("maintain")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0 of 0 files let go" in done.stdout
+    refused = running.on_data("maintain", "--config", str(running.data / "own.toml"))
+    assert refused.returncode == 2

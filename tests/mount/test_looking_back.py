@@ -206,3 +206,43 @@ def test_what_was_removed_is_listed_readable_and_comes_back(shared_device: Devic
     assert (done.returncode, done.stdout) == (ExitCode.FAILED, "")
     assert "not in the trash" in done.stderr
     assert shared_device.command("trash", "restore").returncode == ExitCode.USAGE
+
+
+def test_a_snapshot_keeps_what_there_was_and_a_folder_goes_back_to_it(shared_device: Device, place: Path) -> None:
+    """[snapshot] [rewind]"""
+    (place / "sub").mkdir()
+    note = written(shared_device, place / "note.txt")
+    write_file(place / "sub/gone", b"gone")
+    write_file(place / "sub/moved", b"moved")
+    number = (place / "sub/gone").stat().st_ino
+    made = json.loads(shared_device.run("snapshot", "create", "back then", "--json"))
+    assert (made["name"], made["device"], made["whole"]) == ("back then", shared_device.name, True)
+    before = snapshot(place, times=True)
+    reader = os.open(note, os.O_RDONLY)
+    write_file(note, b"changed")
+    (place / "sub/gone").unlink()
+    os.rename(place / "sub/moved", place / "elsewhere")
+    write_file(place / "new", b"new")
+    shared_device.sync()
+    shared_device.run("trash", "empty", "--yes")
+    then = Path(made["path"]) / place.name
+    assert os.listdir(shared_device.mountpoint / ".drivefs/at") == ["back then"]
+    assert ((then / "note.txt").read_bytes(), (then / "sub/gone").read_bytes()) == (CONTENTS[2], b"gone")
+    after = snapshot(place, times=True)
+    told = json.loads(shared_device.run("rewind", str(place), "--to", "back then", "--json"))
+    assert {name: told[name] for name in ("changed", "moved", "restored", "removed", "lost", "busy")} == {
+        "changed": 1, "moved": 1, "restored": 1, "removed": 1, "lost": [], "busy": []
+    }  # fmt: skip
+    assert snapshot(place, times=True) == before
+    assert ((place / "sub/gone").stat().st_ino, os.pread(reader, 100, 0)) == (number, CONTENTS[2])
+    os.close(reader)
+    assert [each["size"] for each in listed(shared_device, note)][-2:] == [7, 6]
+    shared_device.run("rewind", str(place), "--to", told["before"])
+    assert snapshot(place, times=True) == after
+    assert [each["name"] for each in json.loads(shared_device.run("snapshot", "list", "--json"))] == ["back then"]
+    shared_device.run("snapshot", "delete", "back then")
+    assert os.listdir(shared_device.mountpoint / ".drivefs/at") == []
+    for words in (("rewind", str(place), "--to", "back then"), ("snapshot", "delete", "back then")):
+        done = shared_device.command(*words)
+        assert (done.returncode, done.stdout) == (ExitCode.FAILED, "")
+    assert shared_device.command("snapshot", "create", "2026-01-01").returncode == ExitCode.FAILED

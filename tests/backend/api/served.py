@@ -23,7 +23,7 @@ from backend.service.keys import AccountKeys, MasterKey
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import changes, messages, model, routes, wire
 from drivefs.protocol.ground import Offload
-from drivefs.protocol.ids import BlockId, InodeId, OpNumber, WorkspaceId
+from drivefs.protocol.ids import BlockId, InodeId, OpNumber, RevisionNumber, WorkspaceId
 from tests.backend.service.drive import Clock, Random, offload
 
 M = TypeVar("M")
@@ -171,21 +171,28 @@ class Drive:
     async def store_file(self, n: int, name: bytes, content: bytes) -> None:
         """Upload and commit a file of one block."""
         await self.served.put(content)
-        inode = InodeId(self.start + n)
-        refs = [model.BlockRef(codec.block_id(content), len(content))]
-        packed = list(model.cut_runs(refs))
-        store = changes.Store(
-            n=OpNumber(n + 1),
+        store = self._store(n + 1, InodeId(self.start + n), content, base=0)
+        reply = await self._commit(n, [self._create(n, name, model.InodeKind.FILE), store])
+        assert [result.status for result in reply.results] == [changes.Status.OK] * 2
+
+    async def write_anew(self, n: int, file: int, content: bytes, base: int) -> None:
+        """Upload and commit another content of the file that was made as number `file`."""
+        await self.served.put(content)
+        reply = await self._commit(n, [self._store(n, InodeId(self.start + file), content, base)])
+        assert [result.status for result in reply.results] == [changes.Status.OK]
+
+    def _store(self, n: int, inode: InodeId, content: bytes, base: int) -> changes.Store:
+        packed = list(model.cut_runs([model.BlockRef(codec.block_id(content), len(content))]))
+        return changes.Store(
+            n=OpNumber(n),
             time_ns=1,
             inode=inode,
-            base=changes.Base(),
+            base=changes.Base(revision=RevisionNumber(base)),
             size=len(content),
             runs=[model.run_id(run) for run in packed],
             new_runs=packed,
             mtime_ns=1,
         )
-        reply = await self._commit(n, [self._create(n, name, model.InodeKind.FILE), store])
-        assert [result.status for result in reply.results] == [changes.Status.OK] * 2
 
     async def make_directory(self, n: int, name: bytes) -> messages.CommitReply:
         return await self._commit(n, [self._create(n, name, model.InodeKind.DIRECTORY)])

@@ -71,7 +71,7 @@ async def test_what_nobody_names_is_deleted_after_days_and_in_two_steps(served: 
     await condemned(served, LARGE, b"small", b"smaller")
     assert await later(served, DELETE_SECONDS - 1) == NOTHING
     assert len(served.objects()) == 3
-    assert await later(served, 1) == Collected(deleted_count=3, object_count=2)
+    assert await later(served, 1) == Collected(deleted_count=3, object_count=2, object_bytes=262_384)
     assert len(served.objects()) == 1
     assert await later(served, 10 * CONDEMN_SECONDS) == NOTHING
     gone = [codec.block_id(each) for each in (LARGE, b"small", b"smaller")]
@@ -161,7 +161,7 @@ async def test_a_deletion_that_failed_is_finished_by_the_next_round(
         await later(served, DELETE_SECONDS)
     monkeypatch.undo()
     assert await served.missing(block) == [block]  # type: ignore[arg-type]
-    assert await served.services.garbage.collect() == Collected(deleted_count=1, object_count=1)
+    assert await served.services.garbage.collect() == Collected(deleted_count=1, object_count=1, object_bytes=262_220)
     assert served.objects() == []
 
 

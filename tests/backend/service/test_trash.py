@@ -200,6 +200,6 @@ async def test_what_expired_goes_by_itself(drive: Drive, laptop: Device) -> None
         file = await laptop.save(name, name)
         await laptop.send(laptop.unlink(file, name, base=1))
         drive.clock.ns += 20 * DAY
-    assert await drive.trash.expire() == 1
+    assert (await drive.trash.expire()).count == 1
     assert names(await listed(laptop)) == [b"late"]
     assert (await drive.account()).stored_bytes == len(b"late")

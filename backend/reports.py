@@ -1,0 +1,113 @@
+"""What the commands of `drivefs-server` print of a check and of maintenance, for people and as JSON.
+
+Owns the words and the exit codes of checks; knows only what comes from the control socket.
+"""
+
+import json
+from collections.abc import Mapping
+
+import msgspec
+
+from backend.api import control
+
+DONE, DAMAGED, MENDED, UNMENDED = 0, 3, 4, 5
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def tell_check(
+    found: control.CheckResult | None, about: Mapping[str, object], as_json: bool, *, is_repair: bool = False
+) -> int:
+    """Print what a check found; gives the exit code."""
+    assert found is not None
+    code = _code_of(found, is_repair=is_repair)
+    if as_json:
+        print(json.dumps({**about, **_summary_of(found)}, indent=2))
+        return code
+    for each in found.findings:
+        needed = f"needed by {', '.join(each.files) or 'a file'}" if each.is_referenced else "no file needs it"
+        print(f"block {each.block} of account {each.account}: {each.problem}; {needed}")
+    print(f"{found.block_count} blocks, {found.byte_count} bytes checked: {len(found.findings)} damaged or missing.")
+    if found.forgotten_count:
+        print(f"{found.forgotten_count} blocks could not be read and were needed by nothing: forgotten.")
+    if found.quarantined_count:
+        print(f"{found.quarantined_count} objects that cannot be read were put aside, in blocks/quarantine.")
+    if found.removed_count:
+        print(f"{found.removed_count} objects ({found.removed_bytes} bytes) that nothing names were removed.")
+    if found.orphan_count:
+        print(
+            f"{found.orphan_count} objects ({found.orphan_bytes} bytes) are named by nothing: uploads under way, or"
+            " what a crash left. check --repair removes those that are older than a day."
+        )
+    if found.findings:
+        print("Devices are asked for blocks that files need: at each mount, and every ten minutes. Check again then.")
+    return code
+
+
+def _code_of(found: control.CheckResult, *, is_repair: bool) -> int:
+    if found.findings:
+        return UNMENDED if is_repair else DAMAGED
+    changes = (found.forgotten_count, found.quarantined_count, found.removed_count)
+    return MENDED if any(changes) else DONE
+
+
+def _summary_of(found: control.CheckResult) -> dict[str, object]:
+    names = ("orphan_count", "orphan_bytes", "removed_count", "removed_bytes", "quarantined_count")
+    return {
+        "sound": not found.findings,
+        "blocks": found.block_count,
+        "bytes": found.byte_count,
+        "findings": msgspec.to_builtins(found.findings),
+        "objects": {name: getattr(found, name) for name in names},
+        "forgotten_blocks": found.forgotten_count,
+    }
+
+
+def tell_maintenance(done: control.MaintainResult, as_json: bool) -> None:
+    """Print what maintenance did, or would do."""
+    if as_json:
+        print(json.dumps(_maintenance(done), indent=2))
+        return
+    would = "would be " if done.dry_run else ""
+    print(
+        f"trash: {done.trash_count} things older than their time {would}let go"
+        + ("" if done.dry_run else f", {in_units(done.trash_bytes)} of content freed")
+    )
+    print(
+        f"revisions: {done.revision_count} of {done.file_count} files {would}let go, which keep {done.left_count}; "
+        f"{in_units(done.revision_bytes)} of content {would}freed ({in_units(done.revision_stored_bytes)} as stored)"
+    )
+    print(
+        f"blocks: {done.condemned_count} that nothing has needed for three days {would}condemned, "
+        f"{done.deleted_count} condemned a day ago {would}deleted"
+        + ("" if done.dry_run else f", {in_units(done.object_bytes)} freed on the disk")
+    )
+    print(f"feeds: {done.change_count} old changes {would}forgotten")
+
+
+def _maintenance(done: control.MaintainResult) -> dict[str, object]:
+    return {
+        "dry_run": done.dry_run,
+        "trash": {"count": done.trash_count, "bytes": None if done.dry_run else done.trash_bytes},
+        "revisions": {
+            "files": done.file_count,
+            "let_go": done.revision_count,
+            "left": done.left_count,
+            "bytes": done.revision_bytes,
+            "stored_bytes": done.revision_stored_bytes,
+        },
+        "blocks": {
+            "condemned": done.condemned_count,
+            "deleted": done.deleted_count,
+            "objects": None if done.dry_run else done.object_count,
+            "stored_bytes": None if done.dry_run else done.object_bytes,
+        },
+        "changes": done.change_count,
+    }
+
+
+def in_units(size_bytes: float) -> str:
+    """Write a size for people."""
+    size, unit = float(size_bytes), 0
+    while size >= 1000 and unit < len(UNITS) - 1:
+        size, unit = size / 1024, unit + 1
+    return f"{size:.0f} {UNITS[unit]}" if unit == 0 else f"{size:.1f} {UNITS[unit]}"
