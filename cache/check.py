@@ -183,7 +183,7 @@ class JournalCheck:
         aliases = read_aliases(self._database)
         for _n, state, body in pages(self._database, "mutations", "n, state, body", (0,)):
             mutation = wire.decode_mutation(body)
-            yield renamed(mutation, aliases) if state in (0, 3) else mutation, state
+            yield renamed(mutation, aliases) if state in (0, 3, 4) else mutation, state
 
     def _check_mutations(self) -> None:
         """Columns say what the body says; each name that is still to be changed is in the overlay.

@@ -10,12 +10,14 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from cache import needless
 from cache.aliases import Aliases
 from cache.barrier import Barrier
 from cache.counters import Counter
 from cache.database import Database, Row, Transaction
 from cache.drafts import Drafts
-from cache.effects import entries, parents, renamed, subjects
+from cache.effects import parents, renamed, subjects
+from cache.ignored import Ignored
 from cache.inode_ids import InodeIds
 from cache.outline import Outline
 from cache.overlay import Overlay
@@ -24,10 +26,9 @@ from cache.sealing import row_digest
 from cache.staging import Staging
 from drivefs.protocol import wire
 from drivefs.protocol.changes import Create, Mutation, Status
-from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ground import Offload
 from drivefs.protocol.ids import NO_REVISION, Epoch, InodeId, OpNumber, RevisionNumber, Seq
-from drivefs.protocol.model import DentryState, InodeKind, InodeState
+from drivefs.protocol.model import DentryState, InodeState
 
 OP_STRIDE = 1_000_000
 """Numbers are given out so far apart, so that what is made again after a refusal finds room in its old place."""
@@ -51,6 +52,12 @@ class RowState(enum.IntEnum):
     """Committed; the replica may not have it yet."""
     FAILED = 3
     """Refused for good; waits to be resolved."""
+    IGNORED = 4
+    """About a file that a rule keeps on this device: it is not sent, and may still be replaced or removed."""
+
+
+UNSENT = (RowState.PENDING, RowState.IGNORED)
+"""What nobody else knows of, and may be replaced."""
 
 
 class JournalRow(NamedTuple):
@@ -96,6 +103,7 @@ class Journal:
         self.overlay = Overlay(database, self.aliases.actual)
         self.drafts = Drafts(database, staging)
         self.outline = Outline(database)
+        self.ignored = Ignored(database)
         self.pending_count = self._count_pending()
         self._pending_before = self.pending_count
         self._settled_below = OpNumber(0)
@@ -129,9 +137,9 @@ class Journal:
             loose = set(self.drafts.dropped)
             names: list[DentryState] = []
             for row in self._removed:
-                names += self._drop_entries(row)
+                names += needless.drop_entries(self._database, row.mutation)
                 loose.update(subjects(row.mutation), parents(row.mutation))
-            self._loosened = Forgotten(self._drop_needless(loose), names, False)
+            self._loosened = Forgotten(needless.drop_inodes(self._database, loose), names, False)
             self._removed.clear()
 
     def _committed(self) -> None:
@@ -206,16 +214,16 @@ class Journal:
         room = (found[0] if found else end) - n
         return OpNumber(n + max(1, room // GAP_SHARE)) if room > 1 else self.next_op()
 
-    def append(self, mutation: Mutation) -> None:
-        """Add a mutation; its number comes from `next_op`."""
+    def append(self, mutation: Mutation, state: RowState = RowState.PENDING) -> None:
+        """Add a mutation, to be sent or `IGNORED`; its number comes from `next_op`."""
         first, second = subjects(mutation)
         body = wire.encode(mutation)
         n = mutation.n
         self._database.write(
-            "INSERT INTO mutations VALUES (?, 0, ?, ?, 0, 0, '', '', ?, ?, ?)",
-            (n, first, second, body, row_digest(body, n), row_digest(b"", n, 0, 0, 0)),
+            "INSERT INTO mutations VALUES (?, ?, ?, ?, 0, 0, '', '', ?, ?, ?)",
+            (n, state, first, second, body, row_digest(body, n), row_digest(b"", n, state, 0, 0)),
         )
-        self.pending_count += 1
+        self.pending_count += state is RowState.PENDING
 
     def replace(self, mutation: Mutation) -> None:
         """Put another mutation in the place of the unsent one with the same number.
@@ -231,14 +239,14 @@ class Journal:
         first, second = subjects(mutation)
         body = wire.encode(mutation)
         self._database.write(
-            "UPDATE mutations SET inode = ?, other = ?, body = ?, digest = ? WHERE n = ? AND state = ?",
-            (first, second, body, row_digest(body, mutation.n), mutation.n, RowState.PENDING),
+            "UPDATE mutations SET inode = ?, other = ?, body = ?, digest = ? WHERE n = ? AND state IN (0, 4)",
+            (first, second, body, row_digest(body, mutation.n), mutation.n),
         )
         return bool(self._database.changed_count())
 
     def rename_queued(self, inode: InodeId, other: InodeId) -> None:
         """Let what is not sent, or was refused, name another inode instead; looks through all of it."""
-        for n, body in self._database.rows("SELECT n, body FROM mutations WHERE state IN (0, 3)"):
+        for n, body in self._database.rows("SELECT n, body FROM mutations WHERE state IN (0, 3, 4)"):
             before = wire.decode_mutation(body)
             after = renamed(before, {inode: other})
             if after is not before:
@@ -258,11 +266,11 @@ class Journal:
             ValueError: it was sent and has no answer, or is not there.
         """
         row = self.get(n)
-        if row is None or row.state not in (RowState.PENDING, RowState.FAILED):
+        if row is None or row.state not in (RowState.PENDING, RowState.FAILED, RowState.IGNORED):
             raise ValueError(f"mutation {n} is not one that may be removed")
         with self._database.transaction():
             self._database.write("DELETE FROM mutations WHERE n = ?", (n,))
-            self.pending_count -= 1
+            self.pending_count -= row.state is not RowState.IGNORED
             self._removed.append(row)
 
     def get(self, n: OpNumber) -> JournalRow | None:
@@ -321,6 +329,13 @@ class Journal:
         """A mutation was refused; it is pending until `remove`."""
         self._answer(n, RowState.FAILED, (Seq(0), NO_REVISION, status.value, reason))
 
+    def refuse_ignored(self, inode: InodeId, reason: str) -> None:
+        """An ignored inode cannot stay where it is: all that is known of it is to be given up."""
+        for row in self.touching(inode):
+            if row.state is RowState.IGNORED:
+                self._answer(row.n, RowState.FAILED, (Seq(0), NO_REVISION, Status.REJECTED.value, reason))
+                self.pending_count += 1
+
     def keep_rejected(self, n: OpNumber) -> None:
         """Nothing can make a refused mutation pass: it stays, with what it carries, until it is given up."""
         row = self.get(n)
@@ -337,7 +352,7 @@ class Journal:
         with self._database.transaction():
             self._database.write(
                 "UPDATE mutations SET state = ?, seq = ?, revision = ?, status = ?, reason = ?, mark = ?"
-                " WHERE n = ? AND state < 2",
+                " WHERE n = ? AND state IN (0, 1, 4)",
                 (state, *answer, mark_of(n, state, seq, revision, status + reason), n),
             )
             if not self._database.changed_count():
@@ -390,7 +405,7 @@ class Journal:
         return self.drafts.record_bytes
 
     def _count_pending(self) -> int:
-        row = self._database.row("SELECT count(*) FROM mutations WHERE state != 2")
+        row = self._database.row("SELECT count(*) FROM mutations WHERE state NOT IN (2, 4)")
         return row[0] if row else 0
 
     def _decoded(self, row: Row) -> JournalRow:
@@ -398,7 +413,7 @@ class Journal:
         if row_digest(body, n) != digest or mark_of(n, state, seq, revision, status + reason) != mark:
             raise self._database.rot(f"mutation {n} of the journal does not match its checksum")
         mutation = wire.decode_mutation(body)
-        if state in (RowState.PENDING, RowState.FAILED):
+        if state in (RowState.PENDING, RowState.FAILED, RowState.IGNORED):
             mutation = self.aliases.actual(mutation)
         return JournalRow(n, RowState(state), mutation, seq, revision, Status(status) if status else None, reason)
 
@@ -418,37 +433,10 @@ class Journal:
         with self._database.transaction():
             for row in map(self._decoded, found[:limit]):
                 self._database.write("DELETE FROM mutations WHERE n = ?", (row.n,))
-                names += self._drop_entries(row)
+                names += needless.drop_entries(self._database, row.mutation)
                 touched.update(subjects(row.mutation), parents(row.mutation))
-            inodes = self._drop_needless(touched)
+            inodes = needless.drop_inodes(self._database, touched)
         return Forgotten(inodes, names, len(found) > limit)
-
-    def _drop_entries(self, row: JournalRow) -> list[DentryState]:
-        """Drop the overlay entries that this mutation was the last to touch; gives them as they were."""
-        dropped = []
-        for parent, name in entries(row.mutation):
-            found = self._database.row(
-                "DELETE FROM dentries WHERE parent = ? AND name = ? AND op = ? RETURNING inode", (parent, name, row.n)
-            )
-            if found is not None:
-                dropped.append(DentryState(parent, name, found[0]))
-        return dropped
-
-    def _drop_needless(self, inodes: set[InodeId]) -> list[InodeState]:
-        """Drop the rows of those inodes that no mutation, no draft and no entry of the overlay needs; gives them."""
-        dropped = []
-        for inode in inodes:
-            found = self._database.row(
-                "DELETE FROM inodes WHERE inode = ?1"
-                " AND NOT EXISTS (SELECT 1 FROM mutations WHERE inode = ?1)"
-                " AND NOT EXISTS (SELECT 1 FROM mutations WHERE other = ?1 AND other != 0)"
-                " AND NOT EXISTS (SELECT 1 FROM drafts WHERE inode = ?1)"
-                " AND NOT EXISTS (SELECT 1 FROM dentries WHERE parent = ?1) RETURNING state",
-                (inode,),
-            )
-            if found is not None:
-                dropped.append(_shown(inode, found[0]))
-        return dropped
 
     # -- facts of the device -----------------------------------------------------------------------------------------
 
@@ -490,11 +478,3 @@ class Journal:
     def ids_left(self) -> int:
         """How many inode ids are left."""
         return self._ids.left()
-
-
-def _shown(inode: InodeId, body: bytes) -> InodeState:
-    """A state that is being dropped; one that cannot be read looks like no other, and the replica has the right one."""
-    try:
-        return wire.decode(body, InodeState)
-    except ProtocolError:
-        return InodeState(inode=inode, kind=InodeKind.FILE, mode=0, nlink=0)

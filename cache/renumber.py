@@ -19,7 +19,7 @@ from drivefs.protocol.changes import Base, Create, Mutation, Rename, Store, Unli
 from drivefs.protocol.ids import NO_OP, InodeId, OpNumber
 from drivefs.protocol.model import InodeState
 
-UNSETTLED = (RowState.PENDING, RowState.SENT)
+UNSETTLED = (RowState.PENDING, RowState.SENT, RowState.IGNORED)
 
 Fresh = Mapping[InodeId, InodeId]
 """The new ids by the old ones; no id is both."""

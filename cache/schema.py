@@ -13,7 +13,10 @@ IS_MARKED = "instr(state, x'647269766566732e636f6e666c696374') > 0"
 databases keep an index of these, so that conflict copies are found without looking at all other inodes. It may hold for
 states that only contain the same bytes."""
 
-JOURNAL_ADDITIONS = f"CREATE INDEX IF NOT EXISTS inodes_marked ON inodes (inode) WHERE {IS_MARKED}"
+JOURNAL_ADDITIONS = f"""
+CREATE INDEX IF NOT EXISTS inodes_marked ON inodes (inode) WHERE {IS_MARKED};
+CREATE INDEX IF NOT EXISTS mutations_ignored ON mutations (inode) WHERE state = 4;
+"""
 """What a journal gets when it is opened and lacks it; programs that do not know of it go on with it."""
 
 JOURNAL = """
@@ -51,7 +54,7 @@ CREATE TABLE dentries (       -- overlay: shadows the replica's dentries
 
 CREATE TABLE mutations (      -- the journal, in the order of n
     n INTEGER PRIMARY KEY,
-    state INTEGER NOT NULL,   -- RowState: 0 pending, 1 sent, 2 acknowledged, 3 failed
+    state INTEGER NOT NULL,   -- RowState: 0 pending, 1 sent, 2 acknowledged, 3 failed, 4 ignored
     inode INTEGER NOT NULL,   -- its subject
     other INTEGER NOT NULL,   -- second subject (replaced by a rename, or the other of an exchange); 0: none
     seq INTEGER NOT NULL,     -- acknowledged: the commit it is part of; else 0

@@ -5,7 +5,7 @@ Owns which part knows which. Knows no kernel, no process and no command: who sho
 Nothing runs here: whoever assembles starts `tasks` in a nursery of its own.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -32,6 +32,7 @@ from drivefs.sync.giving_up import GivingUp
 from drivefs.sync.guard import Guard, Question
 from drivefs.sync.healing import Healing
 from drivefs.sync.incoming import IncomingUploads
+from drivefs.sync.left_behind import LeftBehind
 from drivefs.sync.lister import Lister
 from drivefs.sync.past import Past
 from drivefs.sync.pins import PinnedTrees
@@ -64,7 +65,8 @@ class Ground:
 class Options:
     """Which drive, as whom, and what its user has chosen.
 
-    `asked` hears that a mass deletion waits for people. `files` are those of `.drivefs`, by name.
+    `asked` hears that a mass deletion waits for people. `files` are those of `.drivefs`, by name. `temporary` are
+    patterns of files that stay on this device.
     """
 
     workspace: WorkspaceId
@@ -75,6 +77,7 @@ class Options:
     guarded_share: float
     asked: Callable[[Question], None]
     files: Mapping[bytes, Provider]
+    temporary: Sequence[str] = ()
 
 
 class Kernel(Protocol):
@@ -169,6 +172,7 @@ class Assembly:
             usage=self.allowance.usage,
             files=options.files,
             pinned=self.trees.value_of,
+            temporary=options.temporary,
         )
         self.filesystem = FileSystem(local, services, drive, ground.now_ns)
         self.filesystem.refuse_changes(is_revoked(local.journal))
@@ -208,6 +212,9 @@ class Assembly:
         follower.coming = self.prefetcher.coming
         parts.relisting.publishable = self.publications.arrived
         self.engine = Engine(parts, ground.jitter)
+        self.left_behind = LeftBehind(
+            ends, self.places, change_count=lambda: self.filesystem.ignoring.change_count, found=giving_up.look
+        )
         self.presence = follower.presence = self._presence()
         sent = Meter(lambda: uploader.traffic.sent_bytes)
         received = Meter(lambda: self.downloader.received_bytes)
@@ -256,4 +263,6 @@ class Assembly:
     def tasks(self) -> list[Callable[[], Awaitable[None]]]:
         """What has to run, each in a task of its own, for as long as the drive is there."""
         first: list[Callable[[], Awaitable[None]]] = [self.reporter.run, self.engine.run]
+        first.append(self.filesystem.reconsidering.run)
+        first.append(partial(self.left_behind.run, self.connection, self.engine.caught_up))
         return [*first, partial(self.presence.run, self.connection), *[self.downloader.serve] * PARALLEL_REQUESTS]

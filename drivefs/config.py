@@ -15,6 +15,8 @@ config.toml:
     answer_seconds = 12           # optional: how long a read waits while nothing comes from the server
     allow_insecure_http = false   # optional
     mass_deletion_guard = "50%"   # optional; what share of all files may be deleted at once unasked; false: any
+    ignore = ["*~", ".*.sw?"]     # optional: files that stay on this device, instead of the temporary files of known
+                                  # editors and office programs; []: none do, but by the drive's .drivefsignore
 """
 
 import hashlib
@@ -136,6 +138,8 @@ class Profile:
     allow_insecure_http: bool = False
     guarded_share: float = DEFAULT_GUARDED_SHARE
     """Deleting more than this share of the drive's files at once is asked about; 0: it is not."""
+    ignored: tuple[str, ...] | None = None
+    """Patterns of files that stay on this device, whatever the drive; None: temporary files of known programs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +260,8 @@ def write_profile(places: Places, profile: Profile) -> None:
         table["allow_insecure_http"] = True
     if profile.guarded_share != DEFAULT_GUARDED_SHARE:
         table["mass_deletion_guard"] = f"{profile.guarded_share:.6%}" if profile.guarded_share else False
+    if profile.ignored is not None:
+        table["ignore"] = list(profile.ignored)
     content.setdefault("profiles", {})[profile.name] = table
     _write_toml(places.config_file, content)
 
@@ -355,9 +361,18 @@ def _profile(name: str, table: Any, file: Path) -> Profile:
             answer_seconds=_answer_seconds(table.get("answer_seconds", DEFAULT_ANSWER_SECONDS)),
             allow_insecure_http=table.get("allow_insecure_http", False) is True,
             guarded_share=parse_share(table.get("mass_deletion_guard", True)),
+            ignored=_patterns(table.get("ignore")),
         )
     except ConfigError as error:
         raise ConfigError(f"{file}: [profiles.{name}]: {error}") from error
+
+
+def _patterns(value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ConfigError(f'ignore = {value!r} is no list of patterns, such as ["*~", ".*.sw?"]')
+    return tuple(value)
 
 
 def _answer_seconds(value: object) -> float:

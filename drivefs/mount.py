@@ -46,6 +46,7 @@ from drivefs.control import (
 )
 from drivefs.control.readiness import Readiness
 from drivefs.fs.filesystem import FileSystem
+from drivefs.fs.ignore_rules import TEMPORARY
 from drivefs.fs.ownership import Owner
 from drivefs.fuse import invalidation
 from drivefs.fuse.replay import Mounted, Replay
@@ -54,7 +55,6 @@ from drivefs.fuse.session import MountFailed
 from drivefs.fuse.session import Session as KernelSession
 from drivefs.remote import errors, transport
 from drivefs.remote.client import Remote
-from drivefs.sync.engine import Engine
 from drivefs.sync.events import Event, Kind, Origin
 from drivefs.sync.guard import Question
 from drivefs.sync.places import Places
@@ -207,6 +207,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
         ahead_limit_bytes=settings.profile.ahead_limit_bytes,
         guarded_share=settings.profile.guarded_share,
         asked=asked,
+        temporary=TEMPORARY if settings.profile.ignored is None else settings.profile.ignored,
         files={b"status": lambda: _status(drive.reporter, drive.presence)},
     )
     kernels: list[_Kernel] = []
@@ -325,7 +326,7 @@ class _Mount:
         table |= parts.deciding.table()
         nursery.start_soon(server.serve, server.listen(self._settings.places.runtime), table, nursery)
         nursery.start_soon(self._end_on_signal, parts.kernel)
-        nursery.start_soon(self._announce, drive.engine)
+        nursery.start_soon(self._announce, drive)
         nursery.start_soon(parts.invalidation.run)
         nursery.start_soon(parts.replay.run)
         nursery.start_soon(parts.standstill.run)
@@ -389,7 +390,7 @@ class _Mount:
             )
         return found
 
-    async def _announce(self, engine: Engine) -> None:
+    async def _announce(self, drive: Assembly) -> None:
         """Say that the drive is there, once it has answered a first question.
 
         A device that has no cursor yet (its cache is new) can list nothing before its first session: that is waited
@@ -398,9 +399,10 @@ class _Mount:
         settings = self._settings
         is_new = self._local.replica.cursor(settings.credentials.workspace) is None
         with trio.move_on_after(FIRST_SESSION_SECONDS if is_new else FRESH_SECONDS):
-            await engine.connection.tried.wait()
-            if engine.connection.reach.online:
-                await engine.caught_up.wait()
+            await drive.connection.tried.wait()
+            if drive.connection.reach.online:
+                await drive.engine.caught_up.wait()
+                await drive.filesystem.reconsidering.known.wait()
         await trio.to_thread.run_sync(os.stat, settings.mountpoint, abandon_on_cancel=True)
         record = mounts.MountRecord(
             settings.profile.name, str(settings.mountpoint), str(settings.places.state), os.getpid()

@@ -33,6 +33,8 @@ class Outcome:
     """Of what is left, deletions that wait for someone to decide."""
     refused_count: int = 0
     """Of so many files, directories and links the server did not take something, and never will."""
+    ignored_count: int = 0
+    """So many are on this device only, since a rule says so."""
 
 
 class Patience:
@@ -93,7 +95,13 @@ def drain(drive: Drive, limit_seconds: float | None) -> Outcome:
             return Outcome(False, reason, last["mutations"], last["bytes"], is_revoked=bool(last.get("revoked")))
         show(last)
     return Outcome(
-        True, "", last["mutations"], last["bytes"], held_files=_held_files(last), refused_count=last["refused"]
+        True,
+        "",
+        last["mutations"],
+        last["bytes"],
+        held_files=_held_files(last),
+        refused_count=last["refused"],
+        ignored_count=last["ignored"],
     )
 
 

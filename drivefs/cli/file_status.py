@@ -14,6 +14,7 @@ STATES = {
     "synced": "on the server",
     "pending": "changed here, not on the server yet",
     "open": "being written; it travels when it is closed or synced",
+    "ignored": "ignored, only on this device",
     "failed": "refused by the server",
     "incoming": "not here yet: another device is sending it",
 }
@@ -62,6 +63,8 @@ def lines(status: dict[str, Any]) -> list[str]:
         return shown
     if status["reason"]:
         shown.append(f"  reason    {status['reason']}")
+    if status["state"] == "ignored":
+        return shown
     if status["state"] != "synced":
         shown.append(f"  pending   {output.pending_in_words(status['mutations'], status['bytes'])}")
     shown.append(f"  revision  {status['revision'] or 'none yet'}")

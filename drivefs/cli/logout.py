@@ -40,12 +40,19 @@ def run(arguments: argparse.Namespace) -> int:
     credentials = config.read_credentials(places, name)
     profile = config.read_profiles(where).get(name)
     if not arguments.discard:
-        mutations, size = trio.run(_pending, places)
+        mutations, size, ignored = trio.run(_pending, places)
         if mutations:
             raise CommandError(
                 f"{output.pending_in_words(mutations, size)} of profile {name!r} exist on this device only, so it "
                 "stays logged in. To send them: drivefs mount, then drivefs sync --wait. To copy them: drivefs export "
                 "DIRECTORY. To keep them for later, do nothing. To delete them for good: drivefs logout --discard",
+                ExitCode.UNFINISHED,
+            )
+        if ignored:
+            raise CommandError(
+                f"{output.count_of(ignored, 'ignored file')} of profile {name!r} exist on this device only, so it "
+                "stays logged in. To copy what is there: drivefs export DIRECTORY. To delete it for good: drivefs "
+                "logout --discard",
                 ExitCode.UNFINISHED,
             )
     else:
@@ -58,12 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-async def _pending(places: config.ProfilePlaces) -> tuple[int, int]:
-    """What the server does not have; also proves that no mount uses the state."""
+async def _pending(places: config.ProfilePlaces) -> tuple[int, int, int]:
+    """What the server does not have yet, and how many files it never will; also proves that no mount uses the state."""
     from drivefs.sync import status
 
     with local_state.opened(places) as local:
-        return status.pending(local.journal)
+        return *status.pending(local.journal), local.journal.ignored.count()
 
 
 async def _revoke(profile: config.Profile, token: str, is_forced: bool) -> None:

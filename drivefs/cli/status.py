@@ -44,6 +44,9 @@ def lines(status: dict[str, Any]) -> list[str]:
     ]
     if unlisted := status["unlisted_directories"]:
         shown.append(f"  listing   {unlisted} folders are known but not listed yet; opening one lists it")
+    if (ignored := status["ignored"])["files"]:
+        count = output.count_of(ignored["files"], "file")
+        shown.append(f"  ignored   {count}, {output.in_units(ignored['bytes'])}, only on this device")
     shown += [f"  sending   {output.upload_in_words(each)}" for each in status["outgoing"]]
     shown += [f"  incoming  {output.upload_in_words(each)}" for each in status["incoming"]]
     return shown + [f"  attention {notice}" for notice in status["attention"]]

@@ -54,8 +54,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _left(drive: Drive) -> Outcome:
-    pending = drive.call("status")["pending"]
-    return Outcome(not pending["mutations"], "", pending["mutations"], pending["bytes"])
+    status = drive.call("status")
+    pending = status["pending"]
+    return Outcome(
+        not pending["mutations"],
+        "",
+        pending["mutations"],
+        pending["bytes"],
+        ignored_count=status["ignored"]["files"],
+    )
 
 
 def _end(drive: Drive) -> None:
@@ -106,7 +113,8 @@ def _report(drive: Drive, outcome: Outcome, *, is_asked_for: bool) -> int:
         output.say(f"{drive.mountpoint} is unmounted; all else is on the server. {refused}")
         return ExitCode.REFUSED
     if outcome.is_done:
-        output.say(f"{drive.mountpoint} is unmounted; the server has everything")
+        but = f", but {output.count_of(outcome.ignored_count, 'ignored file')}" if outcome.ignored_count else ""
+        output.say(f"{drive.mountpoint} is unmounted; the server has everything{but}")
         return ExitCode.OK
     why = f", because {outcome.reason}" if outcome.reason else ""
     left = output.pending_in_words(outcome.mutations, outcome.size_bytes)

@@ -85,6 +85,7 @@ class Handlers:
             },
             "cache": self._cache(),
             "quota": {"used_bytes": status.used_bytes, "limit_bytes": status.quota_bytes} if is_known else None,
+            "ignored": {"files": status.ignored_files, "bytes": status.ignored_bytes},
             "unlisted_directories": status.unlisted_directories,
             "incoming": [uploads.as_fields(each) for each in self._drive.presence.incoming.all()],
             "outgoing": [uploads.as_fields(each) for each in outgoing],
@@ -126,6 +127,7 @@ class Handlers:
             "reason": status.reason,
             "revoked": status.is_revoked,
             "held": self._held(),
+            "ignored": status.ignored_files,
         }
 
     def _held(self) -> dict[str, Any] | None:
@@ -162,6 +164,7 @@ class Handlers:
         draft = local.journal.drafts.draft(inode)
         unsent = sum(record.length for record in local.journal.drafts.records(inode)) if draft else 0
         waits = "open" if draft and not rows and not self._drive.is_on_its_way(inode) else "pending"
+        waits = "ignored" if local.journal.ignored.has(inode) else waits
         return {
             "inode": inode,
             "kind": InodeKind(state.kind).name.lower(),

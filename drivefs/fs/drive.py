@@ -3,7 +3,7 @@
 Owns the two values; decides nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from drivefs.fs import interfaces
@@ -34,7 +34,8 @@ class Drive:
     """What is mounted: the workspace and its root, as whom, and within which limits.
 
     `files` are those in `.drivefs` that are one JSON object each, by name; `status_of` the value of
-    `user.drivefs.status` of an inode; `pinned` that of its `user.drivefs.pinned`.
+    `user.drivefs.status` of an inode; `pinned` that of its `user.drivefs.pinned`. `temporary` are patterns of
+    files that stay on this device.
     """
 
     workspace: WorkspaceId
@@ -46,3 +47,4 @@ class Drive:
     files: Mapping[bytes, Provider] = field(default_factory=dict)
     status_of: Callable[[InodeId], str] | None = None
     pinned: Callable[[InodeState], bytes | None] = lambda state: None
+    temporary: Sequence[str] = ()

@@ -11,7 +11,7 @@ FileSystemError (errno)
  +-- Invalid          EINVAL
  +-- NotPermitted     EPERM
  +-- AccessDenied     EACCES    it is shared to be read only
- +-- CrossDevice      EXDEV     from the drive into a share, or from one share into another
+ +-- CrossDevice      EXDEV     into a share or out of it, or between the drive and what is on this device only
  +-- Busy             EBUSY     a share hangs there: leaving it, or ending it, takes it away
  +-- NameTooLong      ENAMETOOLONG
  +-- TooLarge         EFBIG     past the limit of file size
@@ -88,7 +88,7 @@ class AccessDenied(FileSystemError):
 
 
 class CrossDevice(FileSystemError):
-    """What is in a share stays in it: it can be copied, and not be moved or linked elsewhere."""
+    """What is in a share, or on this device only, stays there: it can be copied, not moved or linked elsewhere."""
 
     errno = codes.EXDEV
 

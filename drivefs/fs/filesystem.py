@@ -7,7 +7,6 @@ asynchronous and have a deadline. Every change is in the journal when its method
 Cancellation of a method leaves either nothing or the whole change behind.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,10 +19,12 @@ from drivefs.fs.bringing_back import BringingBack
 from drivefs.fs.conflicts import ENTRIES, Conflicts, Entries, mark_of
 from drivefs.fs.contents import Contents
 from drivefs.fs.directories import Directories
-from drivefs.fs.drive import Drive, Provider, Services
+from drivefs.fs.drive import Drive, Services
 from drivefs.fs.files import Files
 from drivefs.fs.history import History
+from drivefs.fs.ignoring import Ignoring
 from drivefs.fs.interfaces import Deletions
+from drivefs.fs.kept_here import KeptHere
 from drivefs.fs.mutations import Mutations
 from drivefs.fs.namespace import Namespace, NewInode
 from drivefs.fs.offering import Offering
@@ -33,6 +34,7 @@ from drivefs.fs.past_tree import PastTree
 from drivefs.fs.publishing import Publishing
 from drivefs.fs.quota import Quota
 from drivefs.fs.reading import Reader
+from drivefs.fs.reconsidering import Reconsidering
 from drivefs.fs.revision_tree import RevisionTree
 from drivefs.fs.revisions import Revisions
 from drivefs.fs.rewinding import Rewinding
@@ -40,7 +42,7 @@ from drivefs.fs.told import Told
 from drivefs.fs.trash_tree import TrashTree
 from drivefs.fs.undeleting import Undeleting
 from drivefs.fs.view import Name, View
-from drivefs.fs.xattrs import Xattrs
+from drivefs.fs.xattrs import Xattrs, revision_of
 from drivefs.protocol.changes import Mutation
 from drivefs.protocol.conflicts import CONFLICT_XATTR
 from drivefs.protocol.ground import NowNs
@@ -63,6 +65,7 @@ class FileSystem:
         self.root = drive.root
         self.owner = drive.owner
         self.quota = Quota(drive.limits, drive.usage, local.journal.pending_bytes)
+        self.quota.ignored_bytes = lambda: local.journal.ignored.drafts()[1]
         self._local = local
         self._publisher = services.publisher
         self.acting = services.publisher.acting
@@ -80,8 +83,11 @@ class FileSystem:
         )
         self._contents = Contents(local, view, self._reader, self.quota, now_ns)
         self.contents = Publishing(local, view, self._contents, self.quota, mutations=mutations)
-        self._names = Namespace(view, mutations, self._contents, owner=drive.owner, now_ns=now_ns)
+        self.ignoring = Ignoring(view, self._contents, root=drive.root, temporary=drive.temporary)
+        self.kept = KeptHere(view, mutations, self._contents, self.ignoring)
+        self._names = Namespace(view, mutations, self.kept, owner=drive.owner, now_ns=now_ns)
         self._names.borders = self.borders
+        self.reconsidering = Reconsidering(view, self._names, self.kept, root=drive.root, publisher=services.publisher)
         self._names.connect(services.lister, services.publisher, drive.deadline_seconds)
         self._attributes = Attributes(view, mutations, self._contents, owner=drive.owner, now_ns=now_ns)
         self._files = Files(view, self._contents, self._attributes, services.publisher)
@@ -96,7 +102,7 @@ class FileSystem:
         self.history = History(view, past, revisions, bringing_back, services.publisher)
         self.undeleting = Undeleting(view, mutations, past, services.publisher, now_ns)
         now = RevisionTree(view, self._names, self._directories, past=past, revisions=revisions)
-        tree: dict[bytes, virtual.Item] = {name: _text(name, provider) for name, provider in drive.files.items()}
+        tree: dict[bytes, virtual.Item] = {name: virtual.json_text(name, what) for name, what in drive.files.items()}
         tree[ENTRIES] = self.conflict_entries.directory
         tree[revision_tree.NAME] = now.directory(drive.root)
         self.past_tree = PastTree(past, revisions, drive.root, now_ns)
@@ -106,7 +112,7 @@ class FileSystem:
         self._status_of = drive.status_of
         computed = {
             b"user.drivefs.status": self._status,
-            b"user.drivefs.revision": _revision,
+            b"user.drivefs.revision": revision_of,
             b"user.drivefs.conflict": self.conflicts.text,
             b"user.drivefs.pinned": drive.pinned,
         }
@@ -428,8 +434,10 @@ class FileSystem:
 
     def forget_cached(self, inodes: Iterable[InodeId], names: Iterable[Name]) -> None:
         """Drop what is cached of these: the databases have something newer."""
-        inodes = list(inodes)
+        inodes, names = list(inodes), list(names)
         before = self._view.forget(inodes, names)
+        if names:
+            self.ignoring.moved()
         for inode in inodes:
             self._contents.forget(inode, before.get(inode))
 
@@ -488,11 +496,3 @@ class FileSystem:
         self._mutations.renumber()
         self._directories.renumber(fresh)
         self.told.renumber(fresh)
-
-
-def _text(name: bytes, provide: Provider) -> virtual.Text:
-    return virtual.Text(name, lambda: json.dumps(provide(), indent=2).encode() + b"\n")
-
-
-def _revision(state: InodeState) -> bytes | None:
-    return str(state.revision).encode() if state.kind is InodeKind.FILE else None

@@ -53,9 +53,13 @@ class Mutations:
         """
         self._journal.admit(ROW_BYTES)
 
-    def append(self, mutation: Mutation) -> OpNumber:
-        """Append a mutation."""
-        self._journal.append(mutation)
+    def append(self, mutation: Mutation, *, is_ignored: bool = False) -> OpNumber:
+        """Append a mutation; one of the names or attributes of an ignored file is not to be sent."""
+        if isinstance(mutation, SetAttributes | SetXattr) and self._journal.ignored.has(mutation.inode):
+            is_ignored = True
+            if isinstance(mutation, SetXattr):
+                self._drop_earlier(mutation)
+        self._journal.append(mutation, RowState.IGNORED if is_ignored else RowState.PENDING)
         for inode in subjects(mutation):
             self._recent.pop(inode, None)
         self._recent[mutation.inode] = mutation
@@ -63,6 +67,16 @@ class Mutations:
             self._recent = dict(islice(self._recent.items(), MAX_RECENT // 2, None))
         self.tell(mutation)
         return mutation.n
+
+    def _drop_earlier(self, mutation: SetXattr) -> None:
+        """What is never sent would otherwise grow with each time that an attribute is set."""
+        for row in self._journal.touching(mutation.inode):
+            if isinstance(row.mutation, SetXattr) and row.mutation.name == mutation.name:
+                self._journal.remove(row.n)
+
+    def forget(self, inode: InodeId) -> None:
+        """The mutations about an inode have other numbers now, or are gone."""
+        self._recent.pop(inode, None)
 
     def tell(self, mutation: Mutation) -> None:
         """A change is made, in the journal or without it."""
@@ -173,12 +187,19 @@ class Mutations:
     def set_attributes(self, change: SetAttributes) -> OpNumber:
         """Append a change of attributes, or merge it into the last mutation about its inode."""
         last = self._recent.get(change.inode)
+        if self._journal.ignored.has(change.inode):
+            last = self._last_of_ignored(change.inode)
         merged = None if last is None or self._is_time_of_directory(change) else _merged(last, change)
         if merged is None or not self._journal.replace_unsent(merged):
             return self.append(change)
         self._recent[change.inode] = merged
         self.tell(change)
         return merged.n
+
+    def _last_of_ignored(self, inode: InodeId) -> Mutation | None:
+        """What an attribute of an ignored inode merges into, whatever came after it: nobody waits for its turn."""
+        rows = [row.mutation for row in self._journal.touching(inode)]
+        return next((each for each in reversed(rows) if isinstance(each, Create | SetAttributes)), None)
 
     def _is_time_of_directory(self, change: SetAttributes) -> bool:
         """Whether the change belongs behind what happened in a directory since the last mutation about it."""

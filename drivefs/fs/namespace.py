@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 import trio
 
-from drivefs.fs import errors
+from drivefs.fs import errors, moves
 from drivefs.fs.borders import Borders
-from drivefs.fs.contents import Contents
 from drivefs.fs.interfaces import Lister, Publisher
+from drivefs.fs.kept_here import KeptHere
+from drivefs.fs.moves import base_of
 from drivefs.fs.mutations import Mutations
 from drivefs.fs.ownership import Caller, Owner
 from drivefs.fs.view import Name, View
-from drivefs.protocol.changes import Base, Create, Exchange, Link, Rename, Unlink
+from drivefs.protocol.changes import Create, Exchange, Link, Mutation, Rename, Unlink
 from drivefs.protocol.errors import Code
 from drivefs.protocol.ground import NowNs
 from drivefs.protocol.ids import NO_INODE, InodeId, OpNumber
@@ -57,13 +58,14 @@ def check_name(name: bytes) -> None:
 class Namespace:
     """The tree of names."""
 
-    def __init__(self, view: View, mutations: Mutations, contents: Contents, *, owner: Owner, now_ns: NowNs) -> None:
+    def __init__(self, view: View, mutations: Mutations, kept: KeptHere, *, owner: Owner, now_ns: NowNs) -> None:
         self._view = view
         self._mutations = mutations
-        self._contents = contents
+        self._contents = kept.contents
         self._owner = owner
         self._now_ns = now_ns
         self.borders: Borders
+        self._kept = kept
         self._lister: Lister
         self._publisher: Publisher
         self._deadline_seconds = 0.0
@@ -71,7 +73,7 @@ class Namespace:
     def connect(self, lister: Lister, publisher: Publisher, deadline_seconds: float) -> None:
         """Who lists what is not known here, within how long, and who hears of changes."""
         self._lister = lister
-        self._publisher = publisher
+        self._publisher = self._kept.publisher = publisher
         self._deadline_seconds = deadline_seconds
 
     async def know(self, *names: Name) -> None:
@@ -155,9 +157,12 @@ class Namespace:
             raise errors.Exists
         self._mutations.admit()
         mode, gid = self._owner.of_new(directory, new.kind, new.mode, caller)
-        is_transient = self._view.is_untouched(new.parent, new.name)
+        is_directory = new.kind is InodeKind.DIRECTORY
+        is_ignored = self._kept.ignoring.keeps(new.parent, new.name, is_directory=is_directory)
+        is_transient = not is_ignored and self._view.is_untouched(new.parent, new.name)
         with self._view.change():
-            self._mutations.taking(new.parent, new.name)
+            if not is_ignored:
+                self._mutations.taking(new.parent, new.name)
             change = Create(
                 n=self._next_op(),
                 time_ns=self._now_ns(),
@@ -171,12 +176,11 @@ class Namespace:
                 rdev=new.rdev,
                 target=new.target,
             )
-            self._mutations.append(change)
+            self._mutations.append(change, is_ignored=is_ignored)
             state = initial(change)
             self._view.put_inode(state, change.n)
             self._view.put_name(new.parent, new.name, state.inode, change.n)
-            is_directory = new.kind is InodeKind.DIRECTORY
-            self._touch_directory(new.parent, change, subdirectories=1 if is_directory else 0)
+            self._touch_directory(new.parent, change, subdirectories=is_directory, is_ignored=is_ignored)
         if is_directory:
             self._view.begin_listing(state.inode)
         self._mutations.made(state.inode, is_transient=is_transient)
@@ -188,9 +192,12 @@ class Namespace:
         return self._mutations.next_op()
 
     def _touch_directory(
-        self, directory: InodeId, change: Create | Link | Unlink | Rename | Exchange, subdirectories: int = 0
+        self, directory: InodeId, change: Mutation, subdirectories: int = 0, *, is_ignored: bool = False
     ) -> None:
         """Entries of a directory changed, among them so many subdirectories more or less."""
+        if is_ignored:
+            self._kept.touch(directory, change.time_ns, subdirectories)
+            return
         state = self._view.draft_of(directory)
         state.mtime_ns = state.ctime_ns = change.time_ns
         state.nlink = links(state, subdirectories)
@@ -215,17 +222,23 @@ class Namespace:
         self.borders.check_together(inode, parent)
         if not state.nlink:
             raise errors.NotFound
+        self._kept.check(state, (parent, name))
+        is_ignored = self._kept.keeps((parent, name), state)
         self._mutations.admit()
         with self._view.change():
-            self._mutations.taking(parent, name)
+            if not is_ignored:
+                self._kept.release(inode)
+                self._mutations.taking(parent, name)
             change = Link(n=self._next_op(), time_ns=self._now_ns(), inode=inode, parent=parent, name=name)
-            self._mutations.append(change)
+            self._mutations.append(change, is_ignored=is_ignored)
             state.nlink += 1
             state.ctime_ns = change.time_ns
             self._view.put_inode(state, change.n)
             self._view.put_name(parent, name, inode, change.n)
-            self._touch_directory(parent, change)
+            self._touch_directory(parent, change, is_ignored=is_ignored)
         self._mutations.named_otherwise(inode)
+        if not is_ignored:
+            self._kept.released(state)
         self._publisher.changed()
         return state
 
@@ -264,15 +277,13 @@ class Namespace:
     def _remove(self, parent: InodeId, name: bytes) -> None:
         state = self._existing(parent, name)
         is_directory = state.kind is InodeKind.DIRECTORY
+        change = Unlink(
+            n=self._next_op(), time_ns=self._now_ns(), parent=parent, name=name, inode=state.inode, base=base_of(state)
+        )
+        if self._kept.has(state.inode):
+            self._kept.remove(state, change)
+            return
         with self._view.change():
-            change = Unlink(
-                n=self._next_op(),
-                time_ns=self._now_ns(),
-                parent=parent,
-                name=name,
-                inode=state.inode,
-                base=base_of(state),
-            )
             has_vanished = self._mutations.vanish(state, parent, name)
             saved = None if has_vanished else self._mutations.end_save(change)
             if has_vanished:
@@ -356,6 +367,7 @@ class Namespace:
             return
         self.borders.check_together(source[0], target[0])
         self.borders.check_goes(replaced)
+        self._kept.check(moved, target, left=source)
         self._move(source, target, moved, self._view.inode(replaced) if replaced else None)
 
     def _is_replaceable(self, moved: InodeState, replaced: InodeState, *, replace: bool) -> bool:
@@ -377,20 +389,15 @@ class Namespace:
         return True
 
     def _move(self, source: Name, target: Name, moved: InodeState, replaced: InodeState | None) -> None:
+        if self._kept.keeps(target, moved) and (replaced is None or self._kept.has(replaced.inode)):
+            self._kept.move(moves.rename(self._stamp(), source, target, moved.inode, replaced), moved, replaced)
+            return
         is_aside = source[0] == target[0] and self._view.is_unknown(*target)
+        was_ignored = self._kept.has(moved.inode)
         with self._view.change():
+            source, replaced = self._kept.make_way(source, target, moved, replaced)
             self._mutations.taking(*target, replaced.inode if replaced else NO_INODE)
-            change = Rename(
-                n=self._next_op(),
-                time_ns=self._now_ns(),
-                parent=source[0],
-                name=source[1],
-                new_parent=target[0],
-                new_name=target[1],
-                inode=moved.inode,
-                replaced=replaced.inode if replaced else NO_INODE,
-                base=base_of(replaced) if replaced else Base(),
-            )
+            change = moves.rename(self._stamp(), source, target, moved.inode, replaced)
             self._mutations.append(change)
             self._view.put_name(*source, NO_INODE, change.n)
             self._view.put_name(*target, moved.inode, change.n)
@@ -406,7 +413,14 @@ class Namespace:
                 self._touch_directory(target[0], change, subdirectories=leaves - ends)
         self._mutations.moved(change, is_aside=is_aside)
         self._view.seen_in(target[0], moved)
+        if leaves:
+            self._kept.ignoring.moved()
+        if was_ignored:
+            self._kept.released(moved)
         self._publisher.changed()
+
+    def _stamp(self) -> moves.Stamp:
+        return moves.Stamp(self._mutations.next_op(), self._now_ns())
 
     def _touch_moved(self, inode: InodeId, change: Rename | Exchange) -> None:
         state = self._view.draft_of(inode)
@@ -426,17 +440,16 @@ class Namespace:
         if one.inode == other.inode:
             return
         self.borders.check_together(first[0], second[0])
+        if self._kept.keeps(second, one) and self._kept.keeps(first, other):
+            self._kept.swap(moves.exchange(self._stamp(), first, one.inode, second, other.inode), one, other)
+            return
+        for state, old, new in ((one, first, second), (other, second, first)):
+            self._kept.check(state, new, left=old)
         with self._view.change():
-            change = Exchange(
-                n=self._next_op(),
-                time_ns=self._now_ns(),
-                parent=first[0],
-                name=first[1],
-                inode=one.inode,
-                other_parent=second[0],
-                other_name=second[1],
-                other=other.inode,
-            )
+            ignored = [state for state in (one, other) if self._kept.has(state.inode)]
+            for state in ignored:
+                self._kept.release(state.inode)
+            change = moves.exchange(self._stamp(), first, one.inode, second, other.inode)
             self._mutations.append(change)
             self._view.put_name(*first, other.inode, change.n)
             self._view.put_name(*second, one.inode, change.n)
@@ -451,6 +464,8 @@ class Namespace:
         for state, (parent, _) in ((one, second), (other, first)):
             self._mutations.named_otherwise(state.inode)
             self._view.seen_in(parent, state)
+        for state in ignored:
+            self._kept.released(state)
         self._publisher.changed()
 
 
@@ -460,11 +475,6 @@ def links(directory: InodeState, more: int) -> int:
     Where own changes speak for it, those that another device made in it are not counted; they may be removed here.
     """
     return max(EMPTY_LINKS, directory.nlink + more)
-
-
-def base_of(state: InodeState) -> Base:
-    """What a mutation that takes the last name of an inode expects of it; one that leaves names expects nothing."""
-    return Base(revision=state.revision) if state.nlink == 1 and state.kind is InodeKind.FILE else Base()
 
 
 def initial(new: Create) -> InodeState:

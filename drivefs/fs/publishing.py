@@ -77,7 +77,7 @@ class Publishing:
         """The size of a file that has content which no `Store` carries yet, or is open for writing; else None."""
         content = self._contents.peek(inode)
         state = self._strays.state(inode)
-        if state is None or not state.nlink:
+        if state is None or not state.nlink or self._journal.ignored.has(inode):
             return None
         if content is not None and content.writers:
             return state.size
@@ -109,7 +109,7 @@ class Publishing:
     def _publishable(self, inode: InodeId) -> Content | None:
         """The content of an inode with a name and a draft of which nothing is on its way."""
         draft, state = self._drafts.draft(inode), self._strays.state(inode)
-        if draft is None or draft.frozen_op or state is None or not state.nlink:
+        if draft is None or draft.frozen_op or state is None or not state.nlink or self._journal.ignored.has(inode):
             return None
         return self._contents.load(inode)
 

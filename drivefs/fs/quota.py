@@ -5,6 +5,8 @@ published or dropped; the rest is the server's own figure, told by whoever hears
 limit.
 """
 
+from collections.abc import Callable
+
 from drivefs.fs import errors
 from drivefs.protocol.messages import Limits, Usage
 
@@ -18,11 +20,14 @@ class Quota:
         self.limits = limits
         self.usage = usage
         self.pending_bytes = pending_bytes
+        self.ignored_bytes: Callable[[], int] = lambda: 0
+        """How many of the pending bytes are those of ignored files, which will never be stored."""
 
     @property
     def used_bytes(self) -> int:
         """What the account has stored, and what this device has yet to store."""
-        return self.usage.stored_bytes + self.usage.pinned_bytes + self.pending_bytes
+        pending = max(0, self.pending_bytes - self.ignored_bytes())
+        return self.usage.stored_bytes + self.usage.pinned_bytes + pending
 
     def told(self, limits: Limits, usage: Usage) -> None:
         """The server's figures have changed."""
@@ -38,13 +43,16 @@ class Quota:
         if size > self.limits.file_bytes:
             raise errors.TooLarge
 
-    def check_write(self, length: int) -> None:
-        """Refuse to accept so many bytes more.
+    def check_write(self, length: int, *, is_stored: Callable[[], bool] = lambda: True) -> None:
+        """Refuse to accept so many bytes more; `is_stored` says whether they are to be stored at all.
 
         Raises:
             OverQuota: no room for them.
         """
-        if self.limits.quota_bytes and self.used_bytes + length > self.limits.quota_bytes:
+        most = self.limits.quota_bytes
+        if not most or self.usage.stored_bytes + self.usage.pinned_bytes + self.pending_bytes + length <= most:
+            return
+        if self.used_bytes + length > most and is_stored():
             raise errors.OverQuota
 
     def pend(self, difference: int) -> None:

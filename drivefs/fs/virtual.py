@@ -9,6 +9,7 @@ directory outlives many more items than a file, since whoever walks through a la
 keeps nothing of it (see `fuse.attributes`), so everything here may change at any time.
 """
 
+import json
 import os
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -382,3 +383,8 @@ class Virtual:
             BadHandle.
         """
         self._listings.remove(number)
+
+
+def json_text(name: bytes, provide: Callable[[], Mapping[str, object]]) -> Text:
+    """A file that is one JSON object, made when it is read."""
+    return Text(name, lambda: json.dumps(provide(), indent=2).encode() + b"\n")

@@ -15,7 +15,7 @@ from drivefs.fs.view import View
 from drivefs.protocol.changes import SetXattr
 from drivefs.protocol.ground import NowNs
 from drivefs.protocol.ids import NO_OP, InodeId
-from drivefs.protocol.model import InodeState
+from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.protocol.names import MAX_XATTR_NAME_BYTES, MAX_XATTR_VALUE_BYTES, MAX_XATTRS_TOTAL_BYTES
 
 STORED = (b"user.", b"trusted.", b"security.")
@@ -121,3 +121,8 @@ def _check_writable(name: bytes) -> None:
     _check_kind(name)
     if name.startswith(COMPUTED):
         raise errors.NotPermitted
+
+
+def revision_of(state: InodeState) -> bytes | None:
+    """The value of `user.drivefs.revision`."""
+    return str(state.revision).encode() if state.kind is InodeKind.FILE else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from cache.effects import entries, outcome, renamed, subjects
-from cache.journal import JournalRow, RowState
+from cache.journal import UNSENT, JournalRow, RowState
 from cache.overlay import MISSING
 from cache.workspace import LocalState
 from drivefs.protocol.changes import (
@@ -271,14 +271,14 @@ class Amends:
         theirs = {name for name, _child in self._replica.names_after(into, b"", MAX_TOLD_NAMES)}
         own = {name for name, _child in self._overlay.children(inode)}
         self._telling.note_merged_names(inode, into, theirs | own, is_new=is_new)
-        queued = [row.n for row in self._journal.touching(inode) if row.state is RowState.PENDING]
+        queued = [row.n for row in self._journal.touching(inode) if row.state in UNSENT]
         for name, child in self._overlay.children(inode):
             op = self._overlay.op_of_dentry(inode, name)
             self._overlay.drop_dentry(inode, name)
             if self._overlay.op_of_dentry(into, name) < op:
                 self._overlay.put_dentry(into, name, child, op)
             if child:
-                queued += [row.n for row in self._journal.touching(child) if row.state is RowState.PENDING]
+                queued += [row.n for row in self._journal.touching(child) if row.state in UNSENT]
                 self._telling.inodes.add(child)
         if self._replica.inode(inode) is not None:
             # The backend knows something else by this id: only what is queued now is meant for the other one.

@@ -85,9 +85,10 @@ class Exporter:
             after = rows[-1].n
 
     def _wanted(self) -> list[InodeId]:
-        """Inodes that were made here and not sent yet, in order, and those with content that was not sent yet."""
+        """Inodes that were made here and not sent, in order, and those with content that was not."""
         found = {row.mutation.inode: None for row in self._unsettled() if isinstance(row.mutation, Create)}
-        return list(found | dict.fromkeys(self._local.journal.drafts.draft_inodes()))
+        ignored = self._local.journal.ignored.all()
+        return list(found | dict.fromkeys(ignored) | dict.fromkeys(self._local.journal.drafts.draft_inodes()))
 
     def _as_change(self, mutation: Mutation) -> dict[str, Any]:
         """A change that waits, for the list: by the paths that it names, or those of what it is about."""

@@ -31,7 +31,7 @@ from drivefs.protocol.messages import InodesRequest
 from drivefs.protocol.model import InodeKind
 from drivefs.protocol.names import MAX_NAME_BYTES
 from drivefs.remote import errors
-from drivefs.sync import planner
+from drivefs.sync import left_behind, planner
 from drivefs.sync.amends import Amends
 from drivefs.sync.contents import Contents, Shown
 from drivefs.sync.draft_files import DraftFiles, Written, finish, write_at
@@ -52,6 +52,7 @@ WHY = {
     "predecessor": "what it depends on was not taken",
     "no_parent": "the directory that it is in was not taken",
     "absent": "what it depends on was not taken",
+    left_behind.REASON: "it was ignored, only on this device, and another device has removed its directory",
 }
 KINDS = {InodeKind.FILE: "file", InodeKind.DIRECTORY: "directory", InodeKind.SYMLINK: "link"}
 
@@ -372,6 +373,11 @@ def _name(path: bytes, record: int) -> str:
 def _sentence(kept: Kept) -> str:
     part = " (without what was never on this device and cannot be had any more)" if kept.is_part else ""
     then = "is not in the drive any more" if kept.is_gone else "is in the drive as the server has it"
+    if kept.why == WHY[left_behind.REASON]:
+        return (
+            f"{_text(kept.path)} lost its place: {kept.why}. It is now in {_text(kept.place)}. Copy it to where it is "
+            "wanted, then delete it there"
+        )
     return (
         f"the server does not take {_text(kept.path)}: {kept.why}. What was written here is now in "
         f"{_text(kept.place)}{part}, and the file {then}. Copy it to where it is wanted, then delete it there"

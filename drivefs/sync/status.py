@@ -45,13 +45,17 @@ class SyncStatus(msgspec.Struct, frozen=True):
     download: Transfer
     quota_bytes: int | None
     used_bytes: int | None
+    ignored_files: int
+    """Files, directories and links that a rule keeps on this device, with `ignored_bytes` of content."""
+    ignored_bytes: int
     unlisted_directories: int
     """Directories that are known of and will be listed in the background, or as soon as someone looks into them."""
 
 
 def pending(journal: Journal) -> tuple[int, int]:
     """What the backend does not have: changes, with files that have unpublished content, and bytes of that content."""
-    return journal.pending_count + journal.drafts.count(), journal.pending_bytes
+    ignored_count, ignored_bytes = journal.ignored.drafts()
+    return journal.pending_count + journal.drafts.count() - ignored_count, journal.pending_bytes - ignored_bytes
 
 
 class Meter:
@@ -109,5 +113,7 @@ class Reporter:
             download=self._received.transfer(),
             quota_bytes=None if self._limits is None else self._limits.quota_bytes,
             used_bytes=used,
+            ignored_files=self._local.journal.ignored.count(),
+            ignored_bytes=self._local.journal.ignored.drafts()[1],
             unlisted_directories=self._local.replica.incomplete_count(),
         )

@@ -50,6 +50,7 @@ from drivefs.sync.publisher import Publisher
 from drivefs.sync.refusals import Refusals
 from drivefs.sync.relisting import Relisting
 from drivefs.sync.session import Session
+from drivefs.sync.status import pending
 from drivefs.sync.uploader import Uploader
 from tests.backend.api.served import PASSWORD, USER, Served, serving
 from tests.backend.service.drive import Random
@@ -242,8 +243,7 @@ class Device:
 
     @property
     def is_clean(self) -> bool:
-        journal = self.local.journal
-        return not journal.pending_count and next(journal.drafts.draft_inodes(), None) is None
+        return pending(self.local.journal)[0] == 0
 
     async def sync(self) -> None:
         """Send and hear until nothing is left to do."""

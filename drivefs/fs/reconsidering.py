@@ -1,0 +1,68 @@
+"""Looks again at what stays on this device when the rules, or places in the drive, have changed.
+
+Owns when that is. What no rule keeps here any more is released: it goes to the drive as if it had been made just then.
+Nothing is ever taken back from the drive. Invariant: rules that change once more within a moment (a program writes the
+file of the rules in steps) release nothing in between.
+"""
+
+from contextlib import suppress
+
+import trio
+
+from drivefs.fs import errors
+from drivefs.fs.ignore_rules import NAME
+from drivefs.fs.interfaces import Publisher
+from drivefs.fs.kept_here import KeptHere
+from drivefs.fs.namespace import Namespace
+from drivefs.fs.view import View
+from drivefs.protocol.ids import NO_INODE, InodeId
+
+LOOK_SECONDS = 1.0
+PART = 200
+
+
+class Reconsidering:
+    """The background part of ignore rules."""
+
+    def __init__(self, view: View, names: Namespace, kept: KeptHere, *, root: InodeId, publisher: Publisher) -> None:
+        self._view = view
+        self._names = names
+        self._kept = kept
+        self._root = root
+        self._publisher = publisher
+        self.known = trio.Event()
+        """Set when the rules have been read, or could not be."""
+
+    async def run(self) -> None:
+        """Follow the rules until cancelled."""
+        done = seen = -1
+        while True:
+            with suppress(errors.FileSystemError):
+                await self._names.lookup(self._root, NAME)
+                await self._kept.ignoring.learn()
+            self.known.set()
+            count = self._kept.ignoring.change_count
+            if count == seen != done and not self._view.is_read_only:
+                done = seen
+                await self._release()
+            seen = count
+            await trio.sleep(LOOK_SECONDS)
+
+    async def _release(self) -> None:
+        """Release all that no rule keeps here any more."""
+        after = NO_INODE
+        while inodes := self._view.journal.ignored.inodes(after, PART):
+            for inode in inodes:
+                self._look_at(inode)
+            after = inodes[-1]
+            await trio.lowlevel.checkpoint()
+
+    def _look_at(self, inode: InodeId) -> None:
+        kept, state = self._kept, self._view.inode(inode)
+        names = self._view.journal.overlay.names_of(inode)
+        if any(kept.has(parent) for parent, _ in names) or all(kept.keeps(name, state) for name in names):
+            return
+        with self._view.change():
+            kept.make_known(state, names)
+        kept.released(state)
+        self._publisher.changed()
