@@ -1,9 +1,10 @@
 """How a folder becomes a share: a workspace of its own, at its old place, with its inodes as they are.
 
-Owns the steps. What its members may fetch is noted before (`admit`), in portions that others need not wait for; then
-one transaction moves all inodes at once (`convert`): the column that says in which workspace an inode is, and nothing
-else. Invariants: all that is below the folder goes with it, what lies in its trash too, and nothing that is not; a seq
-of the drive from before says what it said; the share's first commit has the number of the drive's that made it.
+Owns the steps. It is looked at (`plan`), and what its members may fetch is noted (`admit`), in portions, before others
+have to wait; then one transaction moves all inodes at once (`convert`): the column that says in which workspace an
+inode is, and nothing else. Invariants: all that is below the folder goes with it, what lies in its trash too, and
+nothing that is not; a seq of the drive from before says what it said; the share's first commit has the number of the
+drive's that made it.
 """
 
 from collections.abc import Iterator
@@ -32,19 +33,16 @@ PORTION = 2000
 
 TREE = """WITH RECURSIVE tree(inode) AS (
     SELECT CAST(:root AS BIGINT)
-    UNION SELECT d.inode FROM tree JOIN dentries d ON d.account = :account AND d.parent = tree.inode
-    UNION SELECT v.inode FROM tree JOIN dentry_versions v
-        ON v.account = :account AND v.parent = tree.inode AND v.trash = 1
+    UNION SELECT d.inode FROM tree CROSS JOIN dentries d WHERE d.account = :account AND d.parent = tree.inode
+    UNION SELECT v.inode FROM tree CROSS JOIN dentry_versions v
+        WHERE v.account = :account AND v.parent = tree.inode AND v.trash = 1
 )"""
-"""All that is below a directory, or was removed from there and lies in the trash."""
+"""All that is below a directory, or was removed from there and lies in the trash. CROSS JOIN: from the directories to
+their names; SQLite, left to itself, went through all names for each directory."""
 
 _IN_TREE = text(
     TREE + " SELECT i.inode, i.kind, i.nlink, i.blocks, i.lineage, i.revision, i.workspace, i.from_seq"
-    " FROM tree JOIN inodes i ON i.account = :account AND i.inode = tree.inode"
-)
-_MOVE = text(
-    TREE + " UPDATE inodes SET workspace = :share WHERE account = :account AND workspace = :workspace"
-    " AND inode IN (SELECT inode FROM tree)"
+    " FROM tree CROSS JOIN inodes i WHERE i.account = :account AND i.inode = tree.inode"
 )
 _r, _n, _d = schema.revisions.c, schema.runs.c, schema.dentries.c
 _REVISION = select(_r.runs).where(
@@ -57,13 +55,25 @@ _PLACE = select(_d.parent, _d.name, _d.from_seq).where(
 )
 
 
+_MOVE = (
+    update(schema.inodes)
+    .where(schema.inodes.c.account == bindparam("of_account"), schema.inodes.c.inode == bindparam("moved"))
+    .values(workspace=bindparam("share"))
+)
+_h = schema.changes.c
+_SINCE = select(_h.inode, _h.parent, _h.other_inode, _h.other_parent).where(
+    _h.account == bindparam("account"), _h.workspace == bindparam("workspace"), _h.seq > bindparam("seq")
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A folder that can be shared: as of which commit it was looked at, and the blocks that it had then."""
+    """A folder that can be shared: what went with it as of a commit, and the blocks that it had then."""
 
     account: AccountId
     root: InodeId
     seq: Seq
+    inodes: frozenset[InodeId]
     blocks: list[BlockId]
 
 
@@ -77,7 +87,8 @@ def plan(connection: Connection, caller: Caller, inode: InodeId) -> Plan | None:
     if any(each.kind == SHARE and each.root == inode for each in workspaces.visible(connection, caller.user)):
         return None
     rows = _look(connection, home, inode)
-    return Plan(home.account, inode, home.head_seq, sorted(_blocks(connection, home.account, rows)))
+    inodes = frozenset(row.inode for row in rows)
+    return Plan(home.account, inode, home.head_seq, inodes, sorted(_blocks(connection, home.account, rows)))
 
 
 async def admit(ground: Ground, share: WorkspaceId, planned: Plan) -> None:
@@ -87,22 +98,23 @@ async def admit(ground: Ground, share: WorkspaceId, planned: Plan) -> None:
         await ground.database.write(batches.admit_blocks, planned.account, share, some)
 
 
-def convert(connection: Connection, ground: Ground, home: Access, planned: Plan, share: WorkspaceId) -> None:
-    """Make a workspace of what was planned, as it is now; the drive is locked by the caller.
+def convert(connection: Connection, ground: Ground, home: Access, planned: Plan, share: WorkspaceId) -> bool:
+    """Make a workspace of what was planned; the drive is locked by the caller. False: it has changed since.
 
-    Raises:
-        ProtocolError: `not_found`, `conflict`: it cannot be shared any more.
+    What was changed beside it meanwhile does no harm, so nothing has to be looked at again while others wait.
     """
-    rows = _look(connection, home, planned.root)
-    newer = [row for row in rows if row.from_seq > planned.seq]
-    batches.admit_blocks(connection, home.account, share, _blocks(connection, home.account, newer))
-    bound = {"account": home.account, "root": planned.root, "share": share, "workspace": home.workspace}
-    connection.execute(_MOVE, bound)
+    bound = {"account": home.account, "workspace": home.workspace, "seq": planned.seq}
+    touched = {inode for row in connection.execute(_SINCE, bound) for inode in row}
+    if touched & planned.inodes:
+        return False
+    moved = [{"of_account": home.account, "moved": inode, "share": share} for inode in planned.inodes]
+    connection.execute(_MOVE, moved)
     seq = Seq(home.head_seq + 1)
     place = _link(connection, home, planned.root, share, seq)
     made = _make(connection, ground, home, Target(home.account, share, planned.root), seq)
     change = ChangeRow(following.LINK, planned.root, place.parent, place.name)
     following.begin(connection, following.tell(connection, ground, home, [change]), made)
+    return True
 
 
 def _look(connection: Connection, home: Access, inode: InodeId) -> list[Any]:

@@ -6,10 +6,11 @@ writes nothing into the drives of others, and those who are away cost nothing. I
 of a share one by one and leaves none out; a seq of the drive says for each share up to which commit it is seen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from backend.metadata import schema
 from backend.metadata.schema import MemberState
@@ -140,6 +141,50 @@ def expanded(connection: Connection, access: Access, rows: Sequence[Any]) -> lis
                 return None
             found += of_share
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """Which commits of a drive took in those of one workspace of it: itself, or a share.
+
+    The owner of a share sees what was removed before it was one; those commits are the drive's own.
+    """
+
+    connection: Connection
+    home: Access
+    share: Access
+
+    def of_drive(self, seqs: Collection[Seq]) -> dict[Seq, Seq]:
+        """The drive's numbers of commits of the workspace."""
+        if self.share.workspace == self.home.workspace:
+            return dict(zip(seqs, seqs, strict=True))
+        f = schema.followed.c
+        asked = select(f.share_seq, f.seq).where(*self._here(), f.share_seq.in_(seqs))
+        known = {row.share_seq: row.seq for row in self.connection.execute(asked)}
+        first = self.connection.execute(select(func.min(f.seq)).where(*self._here())).scalar_one()
+        return {seq: seq if seq < self.share.first_seq else known.get(seq, first) for seq in seqs}
+
+    def of_share(self, seq: Seq) -> Seq:
+        """The newest commit of the workspace that the drive had taken in by one of its own."""
+        row = self._last(seq)
+        return seq if row is None else Seq(row.share_seq)
+
+    def before(self, seq: Seq) -> tuple[Seq, bool]:
+        """The commit of the workspace that one of the drive took in; if it took in none, the next one, and False."""
+        row = self._last(seq)
+        if row is None:
+            return seq, True
+        return (Seq(row.share_seq), True) if row.seq == seq else (Seq(row.share_seq + 1), False)
+
+    def _last(self, seq: Seq) -> Any:
+        f = schema.followed.c
+        here = select(f.seq, f.share_seq).where(*self._here(), f.seq <= seq).order_by(f.seq.desc()).limit(1)
+        return self.connection.execute(here).one_or_none()
+
+    def _here(self) -> list[Any]:
+        f = schema.followed.c
+        home = self.home
+        return [f.account == home.account, f.workspace == home.workspace, f.share == self.share.workspace]
 
 
 _h = schema.changes.c

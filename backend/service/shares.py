@@ -34,6 +34,8 @@ from drivefs.protocol.sharing import (
 )
 
 MAX_DEPTH = 4096
+MOST_LOOKS = 20
+"""So often a folder that changes while it is looked at is looked at again."""
 
 _m, _u, _w, _x = schema.members, schema.users, schema.workspaces, schema.user_workspaces
 
@@ -52,11 +54,16 @@ class Shares:
         """
         database = self._ground.database
         await database.read(_invitee, caller, request.user)
-        planned = await database.read(conversion.plan, caller, request.inode)
-        if planned is not None:
-            share = WorkspaceId(ids.random_id(self._ground.random_bytes))
+        share = WorkspaceId(ids.random_id(self._ground.random_bytes))
+        for _ in range(MOST_LOOKS):
+            planned = await database.read(conversion.plan, caller, request.inode)
+            if planned is None:
+                break
             await conversion.admit(self._ground, share, planned)
-            await database.write(self._convert, caller, planned, share)
+            if await database.write(self._convert, caller, planned, share):
+                break
+        else:
+            raise ProtocolError(Code.CONFLICT, "It changes all the time: wait until that is over, then share it.")
         woken, info = await database.write(self._invite, caller, request)
         self._ground.hub.wake(*map(hub.of_workspace, woken))
         return info
@@ -93,9 +100,9 @@ class Shares:
 
     # -- the owner ---------------------------------------------------------------------------------------------------
 
-    def _convert(self, connection: Connection, caller: Caller, planned: conversion.Plan, share: WorkspaceId) -> None:
+    def _convert(self, connection: Connection, caller: Caller, planned: conversion.Plan, share: WorkspaceId) -> bool:
         home = workspaces.own_drive(connection, caller.user, lock=True)
-        conversion.convert(connection, self._ground, home, planned, share)
+        return conversion.convert(connection, self._ground, home, planned, share)
 
     def _invite(
         self, connection: Connection, caller: Caller, request: ShareRequest

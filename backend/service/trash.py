@@ -9,17 +9,20 @@ others in the same account; only who may write there empties it.
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, bindparam, func, select, tuple_, update
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func, select, tuple_, update
 
 from backend.metadata import schema
+from backend.metadata.schema import Role
 from backend.metadata.schema import Trash as Mark
-from backend.service import block_rows, history, workspaces
+from backend.service import block_rows, following, hanging, history, sight, workspaces
 from backend.service.caller import Caller
 from backend.service.ground import Ground
+from backend.service.hanging import Target
 from backend.service.releasing import Freed, Releasing
-from backend.service.revisions import MARKERS
 from backend.service.rows import FILE
-from backend.service.workspaces import Access
+from backend.service.sight import Slice
+from backend.service.workspaces import HOME, SHARE, Access
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.history import (
     EmptyTrashReply,
@@ -67,7 +70,7 @@ class Trash:
             ProtocolError: `not_found`; `forbidden`: this user may not write there.
         """
         gone = await self._ground.database.write(self._empty, caller, workspace, request.until)
-        return EmptyTrashReply(count=gone.count, more=gone.count == BATCH_ENTRIES)
+        return EmptyTrashReply(count=gone.count, more=gone.count >= BATCH_ENTRIES)
 
     async def expire(self, *, is_dry_run: bool = False) -> Expired:
         """Let go of what was removed too long ago, in all workspaces. Cancellation leaves the rest."""
@@ -90,10 +93,18 @@ class Trash:
         return Seq(connection.execute(newest).scalar_one_or_none() or 0)
 
     def _empty(self, connection: Connection, caller: Caller, workspace: WorkspaceId, until: Seq) -> "Expired":
+        """Let go of the drive's, and of that of the caller's own shares; of what others share nothing goes."""
         access = workspaces.require(connection, caller.user, workspace, lock=True)
-        if access.role not in MARKERS:
-            raise ProtocolError(Code.FORBIDDEN, "This drive is shared with you to be read: its trash stays.")
-        return self._let_go(connection, access.account, workspace, until)
+        if access.role is not Role.OWNER:
+            raise ProtocolError(Code.FORBIDDEN, "Its owner alone empties the trash of what is shared.")
+        total = Expired()
+        for part in sight.look(connection, access, access.head_seq).slices:
+            if part.access.role is Role.OWNER:
+                counting = following.Counting(connection, access, part.access)
+                own = until if part.access is access else counting.of_share(until)
+                gone = self._let_go(connection, part.access.account, part.access.workspace, own)
+                total = Expired(total.count + gone.count, total.freed.plus(gone.freed))
+        return total
 
     def _let_go(self, connection: Connection, account: AccountId, workspace: WorkspaceId, until: Seq) -> "Expired":
         found = connection.execute(
@@ -114,29 +125,59 @@ class Trash:
         access = workspaces.require(connection, caller.user, workspace)
         keep_seconds = self._ground.limits.trash_seconds
         oldest_ns = self._ground.now_ns() - keep_seconds * NS_PER_SECOND
-        # The sum keeps the database from going through all commits since then: what was removed leads to its commit.
-        statement = _held(access, request).where(schema.commits.c.time_ns + 0 > oldest_ns)
-        rows = connection.execute(statement.limit(request.limit + 1)).all()
-        page = rows[: request.limit]
-        states = history.inodes_at(connection, access, {row.inode for row in page}, access.head_seq)
-        paths = _Paths(connection, access)
-        entries = [
-            TrashEntry(
-                inode=states[row.inode],
-                place=TrashPlace(seq=row.to_seq, parent=row.parent, name=row.name),
-                time_ns=row.time_ns,
-                path=paths.of(row.parent),
-                device=row.device_name or "",
-                user=row.user_name or "",
-            )
-            for row in page
-        ]
-        return TrashReply(entries=entries, keep_seconds=keep_seconds, more=len(rows) > len(page))
+        seen = sight.look(connection, access, access.head_seq)
+        parts = [seen.slice_of(request.parent)] if request.parent else seen.slices
+        found: list[TrashEntry] = []
+        for part in parts:
+            found += _entries(connection, access, part, request, oldest_ns)
+        found.sort(key=lambda each: (each.place.seq, each.place.parent, each.place.name), reverse=True)
+        page = found[: request.limit]
+        return TrashReply(entries=page, keep_seconds=keep_seconds, more=len(found) > len(page))
+
+
+def _entries(
+    connection: Connection, home: Access, part: Slice, request: TrashRequest, oldest_ns: int
+) -> list[TrashEntry]:
+    """What one workspace has, with the numbers of the drive's commits; one more than is asked for, if there is."""
+    access, counting = part.access, following.Counting(connection, home, part.access)
+    after = request.after
+    if after is not None and access is not home:
+        seq, is_exact = counting.before(after.seq)
+        place = TrashPlace(seq=seq, parent=after.parent if is_exact else InodeId(0), name=after.name)
+        request = msgspec.structs.replace(request, after=place)
+    # The sum keeps the database from going through all commits since then: what was removed leads to its commit.
+    statement = _held(access, request).where(schema.commits.c.time_ns + 0 > oldest_ns)
+    rows = connection.execute(statement.limit(request.limit + 1)).all()
+    states = history.inodes_at(connection, access, {row.inode for row in rows}, part.seq)
+    paths = _Paths(connection, home, access)
+    seqs = counting.of_drive([row.to_seq for row in rows])
+    return [
+        TrashEntry(
+            inode=states[row.inode],
+            place=TrashPlace(seq=seqs[row.to_seq], parent=row.parent, name=row.name),
+            time_ns=row.time_ns,
+            path=paths.of(row.parent),
+            device=row.device_name or "",
+            user=row.user_name or "",
+        )
+        for row in rows
+        if row.inode in states
+    ]
+
+
+def _removed_by(access: Access) -> ColumnElement[bool]:
+    """The commits by which a member may know that something was removed from a workspace."""
+    v, c, w = schema.dentry_versions.c, schema.commits.c, schema.workspaces.c
+    by = and_(c.workspace == access.workspace, v.to_seq >= access.first_seq)
+    if access.kind == SHARE and access.role is Role.OWNER:
+        drive = select(w.workspace).where(w.account == access.account, w.kind == HOME).scalar_subquery()
+        by |= and_(c.workspace == drive, v.to_seq < access.first_seq)
+    return and_(c.account == v.account, c.seq == v.to_seq, by)
 
 
 def _held(access: Access, request: TrashRequest) -> Select[Any]:
     v, i, c, d, u = schema.dentry_versions, schema.inodes, schema.commits, schema.devices, schema.users
-    commit = and_(c.c.account == v.c.account, c.c.workspace == access.workspace, c.c.seq == v.c.to_seq)
+    commit = _removed_by(access)
     # By way of the directory, so that what another workspace of the account has lost is not seen.
     directory = and_(i.c.account == v.c.account, i.c.inode == v.c.parent, i.c.workspace == access.workspace)
     joined = v.join(i, directory).join(c, commit)
@@ -156,12 +197,18 @@ def _held(access: Access, request: TrashRequest) -> Select[Any]:
 
 
 class _Paths:
-    """The paths of directories, each found out once."""
+    """The paths of directories of a workspace as a drive has it, each found out once."""
 
-    def __init__(self, connection: Connection, access: Access) -> None:
+    def __init__(self, connection: Connection, home: Access, access: Access) -> None:
         self._connection = connection
         self._access = access
         self._known: dict[InodeId, bytes | None] = {access.root: b""}
+        if access.workspace != home.workspace:
+            target = Target(access.account, access.workspace, access.root)
+            place = hanging.place_of(connection, home.account, target)
+            above = None if place is None else _Paths(connection, home, home).of(place.parent)
+            path = None if place is None or above is None else b"/".join(filter(None, (above, place.name)))
+            self._known[access.root] = path
 
     def of(self, directory: InodeId) -> bytes | None:
         """The path of a directory, from the root on; None: it is in no directory that is there."""
