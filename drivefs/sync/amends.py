@@ -204,8 +204,8 @@ class Amends:
             for parent, name, target in outcome(moved):
                 if (parent, name) == new:
                     self._overlay.put_dentry(parent, name, target, row.n)
-            if isinstance(moved, Rename) and moved.replaced == inode:
-                self._follow(moved.inode, old, new, row.n)
+                    if target not in (NO_INODE, inode):
+                        self._follow(target, old, new, row.n)
             return
 
     def _mark(self, copy: InodeId, old: Place, of: InodeId, base: RevisionNumber) -> None:

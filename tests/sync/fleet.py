@@ -114,6 +114,7 @@ class Device:
             usage=Usage(),
         )
         self.fs = FileSystem(self.local, services, drive, self.now_ns)
+        self.fs.contents.await_forgetting()
         self.kernel = Kernel()
         shown = Shown(self.fs, self.kernel)
         events = Events()
@@ -237,6 +238,11 @@ class Device:
         await self.session.open()
         await self.relisting.run()
 
+    def forget(self) -> None:
+        """The kernel knows nothing any more of what has no name and is not open."""
+        for inode in list(self.fs._contents._leaving):
+            self.fs.contents.forgotten(inode)
+
     def _renumbered(self, fresh: dict[InodeId, InodeId]) -> None:
         self.fs.renumbered(fresh)
         self.publications.renumber(fresh)
@@ -248,6 +254,7 @@ class Device:
     async def sync(self) -> None:
         """Send and hear until nothing is left to do."""
         for _ in range(MOST_ROUNDS):
+            self.forget()
             is_sent, is_new = await self.push(), await self.pull()
             if not is_sent and not is_new and self.is_clean:
                 return

@@ -300,6 +300,14 @@ async def test_files_exchanged_between_two_directories_that_turn_out_to_be_one_a
         assert not met.second.committer.given_up
 
 
+async def test_what_is_exchanged_with_something_that_lost_its_name_follows_to_the_new_one(tmp_path: Path) -> None:
+    before = all_of(write("a", b"a"), mkdir("x"), write("x/in", b"in"), write("c", b"c"))
+    second = all_of(rename("a", "y"), exchange("y", "x"), exchange("c", "y"))
+    async with meeting(tmp_path, before, write("y", b"first"), second) as met:
+        assert met.tree == {"x": b"a", "c": None, "c/in": b"in", "y": b"first", f"y{COPY}": b"c"}
+        assert not met.second.committer.given_up
+
+
 async def test_directory_and_file_of_one_name_are_both_there(tmp_path: Path) -> None:
     second = all_of(mkdir("a"), write("a/in", b"in"))
     async with meeting(tmp_path, nothing, write("a", b"file"), second) as met:

@@ -357,6 +357,10 @@ class Sailor:
         """Long enough for what was closed to be due."""
         await trio.sleep(self.chance.choice([0.01, 0.05, 0.3, 6.0]))
 
+    async def forget(self) -> None:
+        """The kernel drops what was removed, a moment later."""
+        self.device.forget()
+
     async def lose_answer(self) -> None:
         self.device.line.drops_replies = 1
 
@@ -432,6 +436,7 @@ WEIGHTS: dict[Callable[[Sailor], Awaitable[None]], int] = {
     Sailor.link: 2,
     Sailor.symlink: 1,
     Sailor.exchange: 2,
+    Sailor.forget: 4,
     Sailor.lose_answer: 1,
     Sailor.cut: 1,
     Sailor.restart: 1,
