@@ -44,6 +44,7 @@ from backend.metadata.errors import MetadataError
 from backend.metadata.sqlite import Database
 from backend.notify.hub import InProcessHub
 from backend.service import backups, block_rows, marking
+from backend.service.accounting import Accounting
 from backend.service.accounts import Accounts
 from backend.service.backups import BLOCKS_NAME, DATABASE_NAME, Backups
 from backend.service.blocks import Blocks
@@ -272,6 +273,7 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
         database=ground.database,
         lifecycle=Lifecycle(ground.hub),
         accounts=Accounts(ground),
+        accounting=Accounting(ground),
         devices=Devices(ground),
         uploads=Uploads(ground),
         sessions=Sessions(ground),

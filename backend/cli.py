@@ -130,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     user_commands = user.add_subparsers(metavar="COMMAND", required=True)
     _add_user_add(user_commands)
     _add_user_list(user_commands)
+    _add_user_set(user_commands)
     device = commands.add_parser(
         "device", help="list and revoke users' devices", description="List and revoke users' devices."
     )
@@ -179,7 +180,29 @@ def _add_user_add(commands: Any) -> None:
 
 def _add_user_list(commands: Any) -> None:
     parser = _command(commands, "list", _user_list, "list all users; also while the server runs")
-    parser.add_argument("--json", action="store_true", help="print an array of {name, created, devices}")
+    parser.add_argument(
+        "--json", action="store_true", help="print an array of {name, created, devices, quota, file_limit, stored}"
+    )
+
+
+def _add_user_set(commands: Any) -> None:
+    text = "set what one user may store, instead of what the settings give all; also while the server runs"
+    parser = _command(commands, "set", _user_set, text)
+    parser.add_argument("name", metavar="NAME")
+    for flag, into, what in (
+        ("--quota", "user_quota", "bytes in all, such as 50G"),
+        ("--file-limit", "user_file_limit", "bytes that one file may have"),
+    ):
+        parser.add_argument(flag, dest=into, type=_size_or_default, metavar="SIZE|default", help=what)
+    parser.add_argument("--json", action="store_true", help="print {name, quota, file_limit, stored}")
+
+
+def _size_or_default(text: str) -> int:
+    """A size, or 0 for what the settings give all."""
+    try:
+        return 0 if text == "default" else config.size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}, or default") from error
 
 
 def _add_device_list(commands: Any) -> None:
@@ -278,14 +301,39 @@ def _read_password(from_stdin: bool) -> str:
 def _user_list(arguments: argparse.Namespace) -> int:
     users = _perform(_settings(arguments), control.ListUsers(), _quiet).users
     if arguments.json:
-        listed = [{"name": u.name, "created": _time(u.created_ns), "devices": u.device_count} for u in users]
+        listed = [
+            {"name": u.name, "created": _time(u.created_ns), "devices": u.device_count, **_limits(u)} for u in users
+        ]
         print(json.dumps(listed, indent=2))
         return DONE
-    table = Table("user", "since", "devices", box=None)
+    table = Table("user", "since", "devices", "stored", "of", box=None)
     for user in users:
-        table.add_row(user.name, _time(user.created_ns), str(user.device_count))
+        sizes = (reports.in_units(user.stored_bytes), reports.in_units(user.quota_bytes))
+        table.add_row(user.name, _time(user.created_ns), str(user.device_count), *sizes)
     Console(highlight=False).print(table)
     return DONE
+
+
+def _user_set(arguments: argparse.Namespace) -> int:
+    if arguments.user_quota is None and arguments.user_file_limit is None:
+        raise config.ConfigError("Say what to set: --quota SIZE, --file-limit SIZE, or both. Nothing was changed.")
+    wanted = control.SetLimits(arguments.name, arguments.user_quota, arguments.user_file_limit)
+    user = _perform(_settings(arguments), wanted, _quiet).users[0]
+    figures = {"name": user.name, **_limits(user)}
+    if arguments.json:
+        print(json.dumps(figures, indent=2))
+        return DONE
+    _say(
+        f"{user.name} may store {reports.in_units(user.quota_bytes)}, {reports.in_units(user.file_bytes)} in one file; "
+        f"{reports.in_units(user.stored_bytes)} are stored."
+    )
+    if user.stored_bytes > user.quota_bytes:
+        _say("That is more than is allowed now: it stays, deleting works, and nothing new is taken until it fits.")
+    return DONE
+
+
+def _limits(user: control.UserInfo) -> dict[str, int]:
+    return {"quota": user.quota_bytes, "file_limit": user.file_bytes, "stored": user.stored_bytes}
 
 
 def _device_list(arguments: argparse.Namespace) -> int:

@@ -100,7 +100,12 @@ def _listen(value: str) -> str:
     return value
 
 
-def _size(value: str | int) -> int:
+def size(value: str | int) -> int:
+    """Read a number of bytes, with a unit or without.
+
+    Raises:
+        ValueError: it is none, or not greater than zero.
+    """
     if isinstance(value, int):
         return _positive(value)
     found = _SIZE.fullmatch(value.strip())
@@ -132,8 +137,8 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "tls_cert": _path,
     "tls_key": _path,
     "master_key": _path,
-    "quota": _size,
-    "file_limit": _size,
+    "quota": size,
+    "file_limit": size,
     "pin_hours": _positive,
     "feed_days": _positive,
     "mirror": _path,

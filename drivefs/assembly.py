@@ -16,8 +16,9 @@ from drivefs.fs.filesystem import FileSystem
 from drivefs.fs.ownership import Owner
 from drivefs.protocol.ground import NowNs, Offload, RandomBytes
 from drivefs.protocol.ids import InodeId, WorkspaceId
-from drivefs.protocol.messages import Limits, SessionReply, Usage
+from drivefs.protocol.messages import SessionReply
 from drivefs.remote.client import Remote
+from drivefs.sync.allowance import Allowance
 from drivefs.sync.amends import Amends, Labels
 from drivefs.sync.announcer import Announcer
 from drivefs.sync.commits import Committer
@@ -43,7 +44,7 @@ from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
 from drivefs.sync.refusals import Refusals
 from drivefs.sync.relisting import Relisting
-from drivefs.sync.session import Session, known_limits
+from drivefs.sync.session import Session
 from drivefs.sync.standing import Standing, is_revoked
 from drivefs.sync.status import Meter, Reporter
 from drivefs.sync.uploader import Uploader
@@ -97,25 +98,6 @@ class Kernel(Protocol):
         ...
 
 
-class _Allowance:
-    """What the backend allows the account, and whoever has to hear of it."""
-
-    def __init__(self, local: LocalState) -> None:
-        self.limits = known_limits(local.journal)
-        self.usage = Usage()
-        self.hear: list[Callable[[Limits, Usage], None]] = []
-
-    def told(self, reply: SessionReply) -> None:
-        """A session has begun."""
-        self.limits = reply.limits
-        self.used(reply.usage)
-
-    def used(self, usage: Usage) -> None:
-        """The backend has said what the account uses now."""
-        for each in self.hear:
-            each(self.limits, usage)
-
-
 class Assembly:
     """One drive, joined; `make_kernel` is called once, when there is a file system to show."""
 
@@ -132,7 +114,7 @@ class Assembly:
         self._options = options
         self.local = local
         self.ends = Ends(local, remote, options.workspace)
-        self.allowance = _Allowance(local)
+        self.allowance = Allowance(local, remote)
         self.events = Events()
         self.places = Places(local, options.root)
         self.publications = Publications(local.journal.last_op)
@@ -220,6 +202,7 @@ class Assembly:
         received = Meter(lambda: self.downloader.received_bytes)
         self.reporter = Reporter(local, self.connection, sent=sent, received=received)
         self.allowance.hear += [self.filesystem.quota.told, self.reporter.told]
+        self.filesystem.quota.refused = self.allowance.refused
 
     def _refusals(self) -> tuple[Refusals, GivingUp]:
         """What deals with refused mutations: those that are made good, and those that never can be."""
@@ -262,7 +245,7 @@ class Assembly:
 
     def tasks(self) -> list[Callable[[], Awaitable[None]]]:
         """What has to run, each in a task of its own, for as long as the drive is there."""
-        first: list[Callable[[], Awaitable[None]]] = [self.reporter.run, self.engine.run]
+        first: list[Callable[[], Awaitable[None]]] = [self.reporter.run, self.engine.run, self.allowance.run]
         first.append(self.filesystem.reconsidering.run)
         first.append(partial(self.left_behind.run, self.connection, self.engine.caught_up))
         return [*first, partial(self.presence.run, self.connection), *[self.downloader.serve] * PARALLEL_REQUESTS]

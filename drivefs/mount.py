@@ -40,6 +40,7 @@ from drivefs.control import (
     server,
     sharing,
     snapshots,
+    space,
     trash,
     uploads,
     watching,
@@ -322,6 +323,7 @@ class _Mount:
             drive.filesystem, parts.invalidation, local=self._local, engine=drive.engine
         ).table()
         table |= sharing.Sharing(drive.filesystem, drive.ends, drive.engine).table()
+        table |= space.Space(drive.ends.remote, drive.connection, self._local).table()
         table |= parts.pinning.table()
         table |= parts.deciding.table()
         nursery.start_soon(server.serve, server.listen(self._settings.places.runtime), table, nursery)
@@ -370,6 +372,7 @@ class _Mount:
                 "send it: drivefs umount, drivefs login, mount again. To take it elsewhere: drivefs export DIRECTORY"
             )
         found += parts.drive.engine.given_up
+        found += space.notices(parts.drive.filesystem.quota)
         if self._local.blocks.problem:
             found.append(f"nothing is kept in the cache until the next mount: {self._local.blocks.problem}")
         if (question := parts.drive.guard.question) is not None:

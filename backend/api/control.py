@@ -20,6 +20,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from backend.api.services import Services
 from backend.service import checks
+from backend.service.accounts import User
 from backend.service.maintenance import Maintained
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.messages import DeviceInfo
@@ -38,6 +39,14 @@ class AddUser(msgspec.Struct, tag="user_add"):
 
     name: str
     password: str
+
+
+class SetLimits(msgspec.Struct, tag="user_set"):
+    """Set what a user may store; 0 gives back what the deployment gives all, None leaves it."""
+
+    name: str
+    quota_bytes: int | None = None
+    file_bytes: int | None = None
 
 
 class ListUsers(msgspec.Struct, tag="user_list"):
@@ -75,7 +84,7 @@ class Maintain(msgspec.Struct, tag="maintain"):
     is_dry_run: bool = False
 
 
-Command = AddUser | ListUsers | Check | Backup | ListDevices | RevokeDevice | Maintain
+Command = AddUser | ListUsers | SetLimits | Check | Backup | ListDevices | RevokeDevice | Maintain
 
 
 class UserInfo(msgspec.Struct):
@@ -84,6 +93,9 @@ class UserInfo(msgspec.Struct):
     name: str
     created_ns: int
     device_count: int
+    quota_bytes: int = 0
+    file_bytes: int = 0
+    stored_bytes: int = 0
 
 
 class UserDevice(msgspec.Struct):
@@ -165,8 +177,11 @@ async def perform(services: Services, command: Command, report: Report) -> Reply
         return Reply(is_last=True)
     if isinstance(command, ListUsers):
         listed = await services.accounts.list_users()
-        users = [UserInfo(each.name, each.created_ns, each.device_count) for each in listed]
-        return Reply(is_last=True, users=users)
+        return Reply(is_last=True, users=[_user(each) for each in listed])
+    if isinstance(command, SetLimits):
+        given = {"quota_bytes": command.quota_bytes, "file_bytes": command.file_bytes}
+        changed = {name: value or None for name, value in given.items() if value is not None}
+        return Reply(is_last=True, users=[_user(await services.accounts.set_limits(command.name, changed))])
     if isinstance(command, ListDevices):
         everywhere = await services.devices.everywhere(command.user)
         return Reply(is_last=True, devices=[UserDevice(*each) for each in everywhere])
@@ -181,6 +196,10 @@ async def perform(services: Services, command: Command, report: Report) -> Reply
     else:
         found = await services.checks.check(report, is_repair=command.is_repair)
     return Reply(is_last=True, check=result_of(found))
+
+
+def _user(user: User) -> UserInfo:
+    return UserInfo(user.name, user.created_ns, user.device_count, user.quota_bytes, user.file_bytes, user.stored_bytes)
 
 
 def result_of(found: checks.Report) -> CheckResult:

@@ -6,6 +6,7 @@ import anyio
 
 from backend.metadata.sqlite import Database
 from backend.notify.hub import Hub
+from backend.service.accounting import Accounting
 from backend.service.accounts import Accounts
 from backend.service.backups import Backups
 from backend.service.blocks import Blocks
@@ -47,6 +48,7 @@ class Services:
     database: Database
     lifecycle: Lifecycle
     accounts: Accounts
+    accounting: Accounting
     devices: Devices
     uploads: Uploads
     sessions: Sessions

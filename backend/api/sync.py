@@ -17,8 +17,8 @@ from backend.api.services import Services
 from backend.api.sharing import SharingApi
 from backend.service.caller import Caller
 from backend.service.intake import Disconnected
+from drivefs.protocol import accounting, history, messages, routes
 from drivefs.protocol import blocks as codec
-from drivefs.protocol import history, messages, routes
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ids import WorkspaceId
 
@@ -81,6 +81,7 @@ class SyncApi:
             routes.SESSION: Endpoint(self._session),
             routes.ID_RANGES: Endpoint(self._id_ranges),
             routes.USAGE: Endpoint(self._usage),
+            routes.QUOTA: Endpoint(self._quota),
             routes.CHANGES: poll.ChangesPoll(self._services),
             routes.PRESENCE: Endpoint(self._presence),
             routes.DEVICES: Endpoint(self._devices),
@@ -129,6 +130,9 @@ class SyncApi:
 
     async def _usage(self, scope: Scope, receive: Receive) -> messages.UsageReply:
         return await self._services.sessions.usage(await requests.caller(scope, self._services))
+
+    async def _quota(self, scope: Scope, receive: Receive) -> accounting.QuotaReply:
+        return await self._services.accounting.quota(await requests.caller(scope, self._services))
 
     async def _list(self, scope: Scope, receive: Receive) -> messages.ListReply:
         return await self._services.listing.list_directory(*await self._asked(scope, receive, messages.ListRequest))

@@ -12,12 +12,12 @@ from typing import Any
 from blake3 import blake3
 from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, update
 
-from backend.metadata.schema import devices, login_attempts, user_workspaces, users, workspaces
+from backend.metadata.schema import accounts, devices, login_attempts, user_workspaces, users, workspaces
 from backend.service import ids
 from backend.service import workspaces as births
 from backend.service.caller import Caller
 from backend.service.devices import revoked
-from backend.service.ground import Ground
+from backend.service.ground import Ground, Limits
 from backend.service.passwords import Passwords
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import AccountId, DeviceId, UserId
@@ -43,6 +43,9 @@ class User:
     name: str
     created_ns: int
     device_count: int
+    quota_bytes: int
+    file_bytes: int
+    stored_bytes: int
 
 
 class Accounts:
@@ -67,7 +70,18 @@ class Accounts:
 
     async def list_users(self) -> list[User]:
         """All users, by name."""
-        return await self._ground.database.read(_list_users)
+        return await self._ground.database.read(_list_users, self._ground.limits)
+
+    async def set_limits(self, name: str, values: dict[str, int | None]) -> User:
+        """Set `quota_bytes` or `file_bytes` of a user's account; None: what the deployment gives. Gives the user.
+
+        Devices hear of it when they begin a session, or when they are refused something and ask.
+
+        Raises:
+            ProtocolError: `not_found`: there is no such user.
+        """
+        await self._ground.database.write(_set_limits, name, values)
+        return next(each for each in await self.list_users() if each.name == name)
 
     async def login(self, request: LoginRequest, address: str) -> LoginReply:
         """Exchange a password for a new device with a token of its own.
@@ -150,10 +164,21 @@ def _refuse_taken(connection: Connection, name: str) -> None:
         raise ProtocolError(Code.CONFLICT, f"There is a user {name} already. Nothing was changed.")
 
 
-def _list_users(connection: Connection) -> list[User]:
+def _list_users(connection: Connection, given: Limits) -> list[User]:
     living = select(func.count()).where(devices.c.user == users.c.user, devices.c.revoked_ns.is_(None))
-    statement = select(users.c.user, users.c.name, users.c.created_ns, living.scalar_subquery()).order_by(users.c.name)
+    a = accounts.c
+    allowed = (func.coalesce(a.quota_bytes, given.quota_bytes), func.coalesce(a.file_bytes, given.file_bytes))
+    columns = select(users.c.user, users.c.name, users.c.created_ns, living.scalar_subquery(), *allowed, a.stored_bytes)
+    statement = columns.select_from(users.join(accounts, a.owner == users.c.user)).order_by(users.c.name)
     return [User(*row) for row in connection.execute(statement)]
+
+
+def _set_limits(connection: Connection, name: str, values: dict[str, int | None]) -> None:
+    owner = connection.execute(select(users.c.user).where(users.c.name == name)).scalar_one_or_none()
+    if owner is None:
+        raise ProtocolError(Code.NOT_FOUND, f"There is no user {name!r}. Nothing was changed.")
+    if values:
+        connection.execute(update(accounts).where(accounts.c.owner == owner).values(values))
 
 
 def _count_attempt(connection: Connection, subject: str, window: int, most: int) -> None:

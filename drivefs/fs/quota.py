@@ -11,6 +11,8 @@ from drivefs.fs import errors
 from drivefs.protocol.messages import Limits, Usage
 
 BLOCK_BYTES = 4096
+LEAST_ROOM_BYTES = 2**20
+"""With so much room nobody needs to be told that there is none."""
 
 
 class Quota:
@@ -22,6 +24,10 @@ class Quota:
         self.pending_bytes = pending_bytes
         self.ignored_bytes: Callable[[], int] = lambda: 0
         """How many of the pending bytes are those of ignored files, which will never be stored."""
+        self.refused: Callable[[], None] = lambda: None
+        """Called when somebody is refused for want of room."""
+        self.is_short = False
+        """Whether somebody was, and no room was made since."""
 
     @property
     def used_bytes(self) -> int:
@@ -33,6 +39,10 @@ class Quota:
         """The server's figures have changed."""
         self.limits = limits
         self.usage = usage
+        self.is_short = self.is_short and not self._has_room(LEAST_ROOM_BYTES)
+
+    def _has_room(self, length: int) -> bool:
+        return not self.limits.quota_bytes or self.used_bytes + length <= self.limits.quota_bytes
 
     def check_size(self, size: int) -> None:
         """Refuse a file size.
@@ -53,6 +63,8 @@ class Quota:
         if not most or self.usage.stored_bytes + self.usage.pinned_bytes + self.pending_bytes + length <= most:
             return
         if self.used_bytes + length > most and is_stored():
+            self.is_short = True
+            self.refused()
             raise errors.OverQuota
 
     def pend(self, difference: int) -> None:

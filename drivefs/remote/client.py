@@ -13,8 +13,8 @@ import httpx
 import msgspec
 import trio
 
+from drivefs.protocol import accounting, history, messages, routes, sharing, wire
 from drivefs.protocol import blocks as codec
-from drivefs.protocol import history, messages, routes, sharing, wire
 from drivefs.protocol.ids import BlockId, DeviceId, WorkspaceId
 from drivefs.remote import errors, retry, transport
 from drivefs.remote.pace import Pace, transfer_seconds
@@ -136,6 +136,10 @@ class Remote:
     async def answer(self, request: sharing.AnswerRequest) -> None:
         """Accept an invitation, decline it, or leave."""
         await self._exchange(Exchange(routes.ANSWER, (wire.encode(request),)), QUICK)
+
+    async def quota(self) -> accounting.QuotaReply:
+        """What the account may use, and what it does use for what."""
+        return self._decode(await self._exchange(Exchange(routes.QUOTA), THOROUGH), accounting.QuotaReply)
 
     async def count(self, workspace: WorkspaceId) -> messages.CountReply:
         """How many files there are."""

@@ -4,6 +4,7 @@ Owns the section "Limits" of SEMANTICS.md.
 """
 
 import errno
+import json
 import os
 import random
 import subprocess
@@ -114,7 +115,7 @@ def test_writes_over_quota_are_refused_and_nothing_is_lost(workbench: Workbench)
 
 
 def test_what_was_removed_keeps_counting_until_the_quota_grows(workbench: Workbench) -> None:
-    """[edquot] [edquot-history]"""
+    """[edquot] [edquot-history] [quota]"""
     server = workbench.server("--quota", "8M")
     device = workbench.device(server)
     root = device.mount(*mount_options())
@@ -125,10 +126,14 @@ def test_what_was_removed_keeps_counting_until_the_quota_grows(workbench: Workbe
         os.unlink(root / name)
     device.sync()
     assert write_until_refused(root, 4)[1] == errno.EDQUOT
-    server.stop()
-    server.flags = ["--quota", "40M"]
-    server.start()
+    figures = json.loads(device.run("quota", "--json"))
+    assert figures["used_bytes"] >= figures["trash_bytes"] >= (len(accepted) - 1) * MEBIBYTE > figures["current_bytes"]
+    assert any("EDQUOT" in each for each in device.status()["attention"])
+    told = json.loads(server.command("user", "set", "ada", "--quota", "40M", "--json").stdout)
+    assert told["quota"] == 40 * MEBIBYTE
+    write_until_refused(root, 1, "asked")
     wait_until("the device knows of the larger quota", lambda: device.status()["quota"]["limit_bytes"] == 40 * MEBIBYTE)
+    assert not any("EDQUOT" in each for each in device.status()["attention"])
     content = write_file(root / "more", random.Random(9).randbytes(5 * MEBIBYTE)).read_bytes()
     device.umount()
     server.assert_sound()

@@ -1,12 +1,13 @@
 """Looking back on a real mount: revisions and past times, by commands and as files.
 
-Owns the promises about revisions and past times in SEMANTICS.md.
+Owns the promises about revisions, snapshots and past times in SEMANTICS.md.
 """
 
 import json
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -16,8 +17,9 @@ import pytest
 
 from drivefs.cli.exit_codes import ExitCode
 from drivefs.protocol.times import iso_time
+from tests.mount.conftest import mount_options
 from tests.mount.oracle import snapshot, write_file
-from tests.support.mounts import Device
+from tests.support.mounts import Device, Workbench
 
 CONTENTS = [b"one\n", b"one\ntwo\n", b"one\n2\n"]
 
@@ -246,3 +248,41 @@ def test_a_snapshot_keeps_what_there_was_and_a_folder_goes_back_to_it(shared_dev
         done = shared_device.command(*words)
         assert (done.returncode, done.stdout) == (ExitCode.FAILED, "")
     assert shared_device.command("snapshot", "create", "2026-01-01").returncode == ExitCode.FAILED
+
+
+def test_old_revisions_go_but_those_that_something_holds(workbench: Workbench) -> None:
+    """[retention]"""
+    server = workbench.server()
+    device = workbench.device(server)
+    root = device.mount(*mount_options())
+    note = root / "note"
+    for number in range(6):
+        write_file(note, b"content %d" % number)
+        device.sync()
+        if number == 2:
+            device.run("snapshot", "create", "named")
+            time.sleep(0.01)
+    device.run("revisions", "keep", str(note), "2")
+    moment = now(device)
+    device.umount()
+    server.stop()
+    # All of it was two years ago.
+    with sqlite3.connect(server.data / "metadata.db") as database:
+        database.execute("UPDATE commits SET time_ns = time_ns - ?", [2 * 365 * 86400 * 10**9])
+        database.execute("UPDATE snapshots SET time_ns = time_ns - ?", [2 * 365 * 86400 * 10**9])
+        database.execute("UPDATE devices SET last_seen_ns = 1")
+    database.close()
+    server.start()
+    told = json.loads(server.command("maintain", "--dry-run", "--json").stdout)["revisions"]
+    assert (told["let_go"], told["left"], told["bytes"]) == (3, 3, 3 * 9)
+    device.mount(*mount_options())
+    assert [each["number"] for each in listed(device, note)] == [1, 2, 3, 4, 5, 6]
+    assert json.loads(server.command("maintain", "--json").stdout)["revisions"] == told
+    assert [each["number"] for each in listed(device, note)] == [2, 3, 6]
+    assert (root / ".drivefs/at/named/note").read_bytes() == b"content 2"
+    assert (root / ".drivefs/at" / moment / "note").read_bytes() == note.read_bytes() == b"content 5"
+    assert device.command("revisions", "restore", str(note), "4").returncode == ExitCode.FAILED
+    device.run("revisions", "restore", str(note), "3")
+    assert note.read_bytes() == b"content 2"
+    device.umount()
+    server.assert_sound()

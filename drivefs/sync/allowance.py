@@ -1,0 +1,59 @@
+"""What the backend allows the account and what that uses, as this mount knows it, and whoever has to hear of it.
+
+Owns the latest figures. They come with each session and each commit; where a program is refused for want of room,
+nothing is committed, so they are asked for then: more may be allowed by now, or another device has made room.
+"""
+
+import math
+from collections.abc import Callable
+
+import trio
+
+from cache.workspace import LocalState
+from drivefs.protocol.messages import Limits, SessionReply, Usage
+from drivefs.remote.client import Remote
+from drivefs.remote.errors import RemoteError
+from drivefs.sync.session import known_limits
+from drivefs.sync.signal import Signal
+
+LEAST_SECONDS = 2.0
+"""Between two questions, however often programs are refused."""
+
+
+class Allowance:
+    """The figures of one account; `hear` are told of them."""
+
+    def __init__(self, local: LocalState, remote: Remote) -> None:
+        self.limits = known_limits(local.journal)
+        self.usage = Usage()
+        self.hear: list[Callable[[Limits, Usage], None]] = []
+        self._remote = remote
+        self._refused = Signal()
+
+    def told(self, reply: SessionReply) -> None:
+        """A session has begun."""
+        self.limits = reply.limits
+        self.used(reply.usage)
+
+    def used(self, usage: Usage) -> None:
+        """The backend has said what the account uses now."""
+        self.usage = usage
+        for each in self.hear:
+            each(self.limits, usage)
+
+    def refused(self) -> None:
+        """A program was refused for want of room."""
+        self._refused.raise_()
+
+    async def run(self) -> None:
+        """Ask anew after each refusal, until cancelled."""
+        while True:
+            await self._refused.wait(math.inf)
+            try:
+                reply = await self._remote.usage()
+            except RemoteError:
+                pass  # it stays as it is known
+            else:
+                self.limits = reply.limits
+                self.used(reply.usage)
+            await trio.sleep(LEAST_SECONDS)
