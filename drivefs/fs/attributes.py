@@ -1,8 +1,8 @@
 """Changes of attributes: mode, owner, times, and size as far as it is one.
 
-Owns which attributes move which: a change of anything moves ctime, a change of size moves mtime too. Who may change
-what, and which bits a change of owner or content clears, the kernel has decided before it asks (`default_permissions`,
-without the `handle_killpriv` capabilities): it then sends the resulting mode.
+Owns which attributes move which: a change of anything moves ctime, a change of size moves mtime too, a change of owner
+or content clears set-user-ID, and set-group-ID where it means that. Who may change what the kernel has decided before
+it asks (`default_permissions`); a kernel that clears these bits itself sends the resulting mode first.
 """
 
 import stat
@@ -20,10 +20,15 @@ from drivefs.protocol.ground import NowNs
 from drivefs.protocol.ids import NO_OP, InodeId
 from drivefs.protocol.model import InodeKind, InodeState
 
+SET_ID = stat.S_ISUID | stat.S_ISGID
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What is to be changed; None stays. Times are in nanoseconds, `uid` and `gid` as the kernel knows them."""
+    """What is to be changed; None stays. Times are in nanoseconds, `uid` and `gid` as the kernel knows them.
+
+    `is_unprivileged`: by a user whose changes of content clear set-user-ID.
+    """
 
     mode: int | None = None
     uid: int | None = None
@@ -31,6 +36,7 @@ class Wanted:
     size: int | None = None
     atime_ns: int | None = None
     mtime_ns: int | None = None
+    is_unprivileged: bool = False
 
     @property
     def is_size_only(self) -> bool:
@@ -57,6 +63,8 @@ class Attributes:
         """
         if wanted.size is not None:
             self.resize(inode, wanted.size, publisher, handle)
+            if wanted.is_unprivileged:
+                self.clear_privileges(inode, publisher)
         if not wanted.is_size_only:
             self._set(inode, wanted)
             publisher.changed()
@@ -87,21 +95,22 @@ class Attributes:
             publisher.closed(inode)
 
     def clear_privileges(self, inode: InodeId, publisher: Publisher) -> None:
-        """Clear set-user-ID, and set-group-ID where it means that; the kernel does not when opening truncates."""
+        """Clear what a change of content by a user without privilege clears."""
         mode = self._view.inode(inode).mode
-        cleared = mode & ~stat.S_ISUID
-        if mode & stat.S_IXGRP:
-            cleared &= ~stat.S_ISGID
-        if cleared != mode:
+        if mode & SET_ID and (cleared := without_privileges(mode)) != mode:
             self.set(inode, Wanted(mode=cleared), publisher)
 
     def _set(self, inode: InodeId, wanted: Wanted) -> None:
         state = self._view.draft_of(inode)
+        mode = wanted.mode
+        is_given_away = wanted.uid is not None or wanted.gid is not None
+        if mode is None and is_given_away and state.mode & SET_ID and state.kind is not InodeKind.DIRECTORY:
+            mode = without_privileges(state.mode)
         change = SetAttributes(
             n=self._mutations.next_op(),
             time_ns=self._now_ns(),
             inode=inode,
-            mode=None if wanted.mode is None else wanted.mode & 0o7777,
+            mode=None if mode is None else mode & 0o7777,
             atime_ns=wanted.atime_ns,
             mtime_ns=wanted.mtime_ns,
         )
@@ -116,6 +125,11 @@ class Attributes:
         with self._view.change():
             op = self._mutations.set_attributes(change) if state.nlink else NO_OP
             self._view.put_inode(state, op)
+
+
+def without_privileges(mode: int) -> int:
+    """A mode without set-user-ID, and without set-group-ID where that gives a right to who executes the file."""
+    return mode & ~(SET_ID if mode & stat.S_IXGRP else stat.S_ISUID)
 
 
 def apply(change: SetAttributes, state: InodeState) -> None:

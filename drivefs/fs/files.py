@@ -46,11 +46,11 @@ class Files:
         content = self._contents.acquire(inode, writing=writing)
         self._publisher.opened(inode)
         content.fresh = content.fresh or is_new
-        handle = FileHandle(content, flags, caller.pid)
+        handle = FileHandle(content, flags, caller)
         if flags & os.O_TRUNC:
             try:
                 self._attributes.resize(inode, 0, self._publisher)
-                if caller.uid:
+                if handle.is_unprivileged:
                     self._attributes.clear_privileges(inode, self._publisher)
             except BaseException:
                 self._end(handle)
@@ -88,6 +88,8 @@ class Files:
                 # What is added at the present end goes with whatever stands before it.
                 handle.older = None
         if data:
+            if handle.is_unprivileged:
+                self._attributes.clear_privileges(content.inode, self._publisher)
             self._contents.write(handle, offset, data)
         return len(data)
 

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from drivefs.fs import errors
 from drivefs.fs.content import Basis, Content
+from drivefs.fs.ownership import Caller
 from drivefs.fs.readahead import ReadState
 from drivefs.protocol.ids import InodeId
 
@@ -20,15 +21,16 @@ class FileHandle:
 
     `older` is the revision that whoever has it open has seen last, when the content shows a newer one by now; None: it
     is that which the content shows. `draft` is the number of the content's draft that it wrote to last; `process`
-    opened it.
+    opened it. With `is_unprivileged`, what is written through it clears set-user-ID.
     """
 
-    __slots__ = ("ahead", "appends", "content", "draft", "older", "process", "reads", "writes")
+    __slots__ = ("ahead", "appends", "content", "draft", "is_unprivileged", "older", "process", "reads", "writes")
 
-    def __init__(self, content: Content, flags: int, process: int) -> None:
+    def __init__(self, content: Content, flags: int, caller: Caller) -> None:
         access = flags & os.O_ACCMODE
         self.content = content
-        self.process = process
+        self.process = caller.pid
+        self.is_unprivileged = caller.uid != 0
         self.reads = access != os.O_WRONLY
         self.writes = access != os.O_RDONLY
         self.appends = bool(flags & os.O_APPEND)

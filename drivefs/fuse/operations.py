@@ -175,6 +175,7 @@ class Operations(pyfuse3.Operations):
             size=attr.st_size if fields.update_size else None,
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+            is_unprivileged=ctx.uid != 0,
         )
         return self._attributes(self._fs.set_attributes(self._inode(inode), wanted, fh))
 

@@ -23,6 +23,8 @@ from typing import Any, Protocol
 import pyfuse3
 import trio
 
+from drivefs.fuse.handshake import Handshake
+
 MAX_IN_A_ROW = 32
 POLLS = 100
 """How often to look for the next request after one that was answered, some 30 µs in all: programs often send it that
@@ -43,10 +45,14 @@ class Gate(Protocol):
 
 
 class PolledFirst:
-    """Waits for descriptors to become readable; one waiter for each descriptor at a time."""
+    """Waits for descriptors to become readable; one waiter for each descriptor at a time.
 
-    def __init__(self) -> None:
+    With a handshake, the first exchange on the descriptor goes through that.
+    """
+
+    def __init__(self, handshake: Handshake | None = None) -> None:
         self.gate: Gate | None = None
+        self._handshake = handshake
         self._in_a_row = 0
         self._polls: dict[int, select.poll] = {}
         self.wait_count = 0
@@ -65,6 +71,11 @@ class PolledFirst:
             await self._wait_readable(fd)
 
     async def _wait_readable(self, fd: int) -> None:
+        if self._handshake is not None:
+            await self._handshake.step(fd)
+            if not self._handshake.is_over:
+                return
+            self._handshake = None
         poll = self._polls.get(fd) or self._register(fd)
         if self._in_a_row < MAX_IN_A_ROW and is_ready_soon(poll):
             self._in_a_row += 1

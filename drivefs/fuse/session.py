@@ -13,6 +13,7 @@ import pyfuse3
 from drivefs.fs.filesystem import FileSystem
 from drivefs.fuse import connection
 from drivefs.fuse.attributes import Translation
+from drivefs.fuse.handshake import Handshake
 from drivefs.fuse.polling import Gate, PolledFirst, polled_first
 from drivefs.fuse.replay_operations import StagedOperations
 from drivefs.fuse.replay_stage import Stage
@@ -46,7 +47,7 @@ class Session:
         self.device = 0
         """The device number of what is mounted, as `st_dev` has it; 0 before."""
         self._options = {*options, *pyfuse3.default_options, f"fsname={_escaped(source)}", f"subtype={SUBTYPE}"}
-        self._polled = PolledFirst()
+        self._polled = PolledFirst(Handshake())
         self.holds_up_others = False
         """Whether the kernel lets only a dozen slow requests wait at a time: we may not change that."""
 
