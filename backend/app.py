@@ -35,8 +35,8 @@ from backend.api import control, problems
 from backend.api.public import make_public_api
 from backend.api.services import Lifecycle, Services
 from backend.api.sync import SyncApi
-from backend.blockstore import sealed
-from backend.blockstore.local import LocalStore
+from backend.blockstore import places, sealed
+from backend.blockstore.errors import PlaceUnusable
 from backend.blockstore.replicated import ReplicatedStore
 from backend.blockstore.store import ObjectStore
 from backend.config import Settings
@@ -46,7 +46,7 @@ from backend.notify.hub import InProcessHub
 from backend.service import backups, block_rows, marking
 from backend.service.accounting import Accounting
 from backend.service.accounts import Accounts
-from backend.service.backups import BLOCKS_NAME, DATABASE_NAME, Backups
+from backend.service.backups import DATABASE_NAME, Backups
 from backend.service.blocks import Blocks
 from backend.service.changes import Changes
 from backend.service.checks import Checks, Progress, Report
@@ -62,6 +62,7 @@ from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
 from backend.service.shares import Shares
 from backend.service.snapshots import Snapshots
+from backend.service.tiering import Tiering
 from backend.service.trash import Trash
 from backend.service.uploads import Uploads
 from drivefs.protocol.ground import Offload
@@ -90,6 +91,7 @@ COPIED = (
 )
 LOCK_NAME = "lock"
 OWED_SECONDS = 30.0
+WARMING_SECONDS = 10.0
 FIRST_TIDYING_SECONDS, TIDYING_SECONDS = 60.0, 6 * 3600.0
 
 
@@ -207,6 +209,7 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
                 pin_seconds=settings.pin_hours * 3600,
                 feed_seconds=settings.feed_days * 86400,
                 trash_seconds=settings.trash_days * 86400,
+                cold_days=settings.cold_days,
                 retention=settings.retention(),
             ),
         )
@@ -217,18 +220,11 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
 
 
 async def _open_store(settings: Settings, offload: Offload) -> ObjectStore:
-    own = LocalStore(settings.data / BLOCKS_NAME)
-    await offload(own.prepare)
-    if settings.mirror is None:
-        return own
-    mirror = LocalStore(settings.mirror / BLOCKS_NAME)
+    where = places.Places(settings.data, settings.cold, settings.mirror, settings.mirror_required)
     try:
-        await offload(mirror.prepare)
-    except OSError as error:
-        if settings.mirror_required:
-            raise CannotServe(f"The mirror {settings.mirror} cannot be written: {error.strerror}.") from error
-        log.warning("the mirror %s cannot be written (%s); blocks are copied when it can", settings.mirror, error)
-    return ReplicatedStore(own, mirror, needs_both=settings.mirror_required)
+        return await offload(places.open_places, where, os.urandom)
+    except PlaceUnusable as error:
+        raise CannotServe(str(error)) from error
 
 
 async def restore(settings: Settings, source: Path, report: Progress, *, replaces: bool) -> tuple[Report, Path | None]:
@@ -268,6 +264,7 @@ async def restore(settings: Settings, source: Path, report: Progress, *, replace
 def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm) -> Services:
     """All services on one ground."""
     garbage, pruning, trash = Garbage(ground), Pruning(ground), Trash(ground)
+    tiering = Tiering(ground, places.tier_of(ground.store), garbage.deleting)
     return Services(
         ground=ground,
         database=ground.database,
@@ -284,12 +281,13 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
         trash=trash,
         commits=Commits(ground),
         changes=Changes(ground),
-        blocks=Blocks(ground, keys, algorithm),
+        blocks=Blocks(ground, keys, algorithm, tiering.read),
         checks=Checks(ground, keys),
         backups=Backups(ground, keys, garbage.deleting),
         garbage=garbage,
         pruning=pruning,
-        maintenance=Maintenance(ground, trash, garbage, pruning),
+        maintenance=Maintenance(ground, trash, garbage, pruning, tiering),
+        tiering=tiering,
     )
 
 
@@ -321,6 +319,7 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
             tasks.start_soon(control.serve, listener, services)
             tasks.start_soon(_keep_presence, services)
             tasks.start_soon(_keep_tidy, services)
+            tasks.start_soon(_keep_warm, services)
             if isinstance(services.ground.store, ReplicatedStore):
                 tasks.start_soon(_keep_whole, services, services.ground.store)
             say(f"drivefs-server keeps {settings.data} and listens at {settings.url}; SIGTERM or Ctrl-C stops it")
@@ -367,6 +366,17 @@ async def _keep_tidy(services: Services) -> None:
         else:
             if not done.is_empty:
                 log.info("let go of what nobody needs any more: %s", done)
+
+
+async def _keep_warm(services: Services) -> None:
+    """Bring back from the cold store what is read often, and note what is read."""
+    while True:
+        await anyio.sleep(WARMING_SECONDS)
+        try:
+            await services.tiering.flush()
+            await services.tiering.bring_back()
+        except Exception:
+            log.exception("what was read could not be noted, or not be brought back; it is read where it is")
 
 
 async def _serve_http(settings: Settings, address: str, services: Services) -> None:

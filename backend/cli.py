@@ -68,6 +68,9 @@ settings:
                   are an hour old
     keep_most     revisions of one file; with more, each of the       1000
                   times above is doubled until there are not
+    cold          a directory on a cheaper disk where blocks rest     none
+                  that only old revisions have, or that nobody has read for cold_days; what is read often comes back
+    cold_days     how long a block of a present file has to be unread 30
     mirror        a directory on another disk or machine that has     none
                   each block too: it is read where the data directory's copy is missing, and the other way round
     mirror_required  whether uploads wait while one of the two is     yes

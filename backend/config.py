@@ -46,6 +46,8 @@ class Settings:
     keep_weekly_days: int = 365
     keep_most: int = 1000
     """How revisions are kept as they get older; of one file at most so many, but what is held."""
+    cold: Path | None = None
+    cold_days: int = 30
     mirror: Path | None = None
     mirror_required: bool = True
     """Whether uploads wait while one of the two places of blocks is not there."""
@@ -141,6 +143,8 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "file_limit": size,
     "pin_hours": _positive,
     "feed_days": _positive,
+    "cold": _path,
+    "cold_days": _positive,
     "mirror": _path,
     "mirror_required": _switch,
     "trash_days": _positive,
@@ -149,7 +153,17 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "stop_seconds": _positive,
 }
 SWITCHES = {"mirror_required"}
-NUMBERS = {"quota", "file_limit", "pin_hours", "feed_days", "trash_days", "max_requests", "stop_seconds", *KEEPING}
+NUMBERS = {
+    "quota",
+    "file_limit",
+    "pin_hours",
+    "feed_days",
+    "trash_days",
+    "cold_days",
+    "max_requests",
+    "stop_seconds",
+    *KEEPING,
+}
 
 
 def load(data: Path, config: Path | None, environment: Mapping[str, str], flags: Mapping[str, str | None]) -> Settings:
@@ -216,6 +230,8 @@ def _check(settings: Settings) -> None:
         raise ConfigError(
             f"The mirror {settings.mirror} is not there. Mount or make it first: in its place another would be filled."
         )
+    if settings.cold is not None and not settings.cold.is_dir():
+        raise ConfigError(f"The cold store {settings.cold} is not there. Mount or make it first.")
     if settings.master_key_path.resolve().is_relative_to(settings.data.resolve()):
         raise ConfigError(
             f"The master key {settings.master_key_path} lies inside the data directory: whoever copies that would have "

@@ -81,6 +81,8 @@ def tell_maintenance(done: control.MaintainResult, as_json: bool) -> None:
         f"{done.deleted_count} condemned a day ago {would}deleted"
         + ("" if done.dry_run else f", {in_units(done.object_bytes)} freed on the disk")
     )
+    if done.cooled_count:
+        print(f"cold store: {done.cooled_count} objects, {in_units(done.cooled_bytes)}, {would}moved there")
     print(f"feeds: {done.change_count} old changes {would}forgotten")
 
 
@@ -101,6 +103,7 @@ def _maintenance(done: control.MaintainResult) -> dict[str, object]:
             "objects": None if done.dry_run else done.object_count,
             "stored_bytes": None if done.dry_run else done.object_bytes,
         },
+        "cold": {"objects": done.cooled_count, "stored_bytes": done.cooled_bytes},
         "changes": done.change_count,
     }
 

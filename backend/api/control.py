@@ -145,6 +145,8 @@ class MaintainResult(msgspec.Struct):
     deleted_count: int
     object_count: int
     object_bytes: int
+    cooled_count: int = 0
+    cooled_bytes: int = 0
 
 
 class Reply(msgspec.Struct, omit_defaults=True):
@@ -227,6 +229,8 @@ def _maintained(done: Maintained) -> MaintainResult:
         deleted_count=collected.deleted_count,
         object_count=collected.object_count,
         object_bytes=collected.object_bytes,
+        cooled_count=done.cooled.object_count,
+        cooled_bytes=done.cooled.size_bytes,
     )
 
 

@@ -23,6 +23,7 @@ from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
 from backend.service.shares import Shares
 from backend.service.snapshots import Snapshots
+from backend.service.tiering import Tiering
 from backend.service.trash import Trash
 from backend.service.uploads import Uploads
 
@@ -63,5 +64,6 @@ class Services:
     garbage: Garbage
     pruning: Pruning
     maintenance: Maintenance
+    tiering: Tiering
     checks: Checks
     backups: Backups

@@ -2,6 +2,7 @@
 
 StoreError
  +-- ObjectMissing   the object, or the part of it that was asked for, is not in the store
+ +-- PlaceUnusable   a directory where blocks are to lie is not there, or not the one that it was
  +-- SealBroken      the bytes do not open: damaged, exchanged for others, or sealed with another key
 """
 
@@ -12,6 +13,10 @@ class StoreError(Exception):
 
 class ObjectMissing(StoreError):
     """The store has no such object, or it is shorter than the part that was asked for."""
+
+
+class PlaceUnusable(StoreError):
+    """A directory where blocks are to lie cannot be used; the text says why, and what to do."""
 
 
 class SealBroken(StoreError):

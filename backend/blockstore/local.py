@@ -91,6 +91,17 @@ class LocalStore:
             raise errors.ObjectMissing(f"object {name} ends {length - len(data)} bytes too early")
         return data
 
+    def whole(self, name: str) -> bytes:
+        """Read an object to its end.
+
+        Raises:
+            ObjectMissing: there is none.
+        """
+        try:
+            return self._path(name).read_bytes()
+        except FileNotFoundError as error:
+            raise errors.ObjectMissing(f"object {name} is not in the store") from error
+
     def delete(self, name: str) -> None:
         """Remove; see `ObjectStore.delete`."""
         self._path(name).unlink(missing_ok=True)

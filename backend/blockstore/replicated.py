@@ -29,6 +29,11 @@ class ReplicatedStore:
         self.is_owed = True
         """Whether one of them may lack what the other has: nobody knows before the first look."""
 
+    @property
+    def first(self) -> ObjectStore:
+        """The one that is read first."""
+        return self._stores[0]
+
     def put(self, name: str, parts: Iterable[bytes | bytearray]) -> None:
         """Write to both; see `ObjectStore.put`."""
         whole, failure, holders = list(parts), None, list[ObjectStore]()

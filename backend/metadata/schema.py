@@ -402,6 +402,7 @@ block_copies = Table(
     Column("offset", BigInteger, nullable=False),
     Column("length", BigInteger, nullable=False),
     Column("state", SmallInteger, nullable=False),  # CopyState
+    Index("block_copies_by_object", "account", "object"),
     Index("block_copies_owed", "account", "block", sqlite_where=_OWED, postgresql_where=_OWED),
     sqlite_with_rowid=False,
 )

@@ -141,6 +141,18 @@ def count(connection: Connection, account: AccountId) -> Figures:
     return Figures(current, history, trash, logical_bytes, payload_bytes)
 
 
+def current_blocks(connection: Connection, account: AccountId) -> "array[int]":
+    """The beginnings of the ids of all blocks that files have now, in order: eight bytes, as a number."""
+    runs = _Parts()
+    for row in connection.execute(_REVISIONS, {"account": account}, execution_options=PAGED):
+        if row.part == CURRENT:
+            runs.add(CURRENT, split_runs(row.runs))
+    blocks = _Parts()
+    for row, part in _met(connection, _RUNS, account, runs):
+        blocks.add(part, (block for block, _ in unpack_blocks(row.packed)))
+    return array("Q", sorted(blocks.ids[CURRENT]))
+
+
 def _met(connection: Connection, statement: Any, account: AccountId, parts: _Parts) -> Iterator[tuple[Any, int]]:
     """The rows, which come by their first column, that are needed, each with what for."""
     wanted = parts.ordered()

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, func, select, update
 
 from backend.blockstore import errors
 from backend.blockstore.local import LocalStore
+from backend.blockstore.places import BLOCKS_NAME
 from backend.blockstore.store import ObjectStore
 from backend.metadata.schema import CopyState, block_copies, deployment
 from backend.metadata.sqlite import Database, copy_database
@@ -29,7 +30,6 @@ from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ground import Offload
 
 DATABASE_NAME = "metadata.db"
-BLOCKS_NAME = "blocks"
 PARTIAL = ".partial"
 PAGE_OBJECTS = 64
 COPIED_MARK = "a backup"

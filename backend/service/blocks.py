@@ -7,7 +7,7 @@ memory, however many it carries.
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -53,11 +53,16 @@ class Located:
     accounts: dict[BlockId, AccountId]
 
 
+Heard = Callable[[AccountId, Iterable[BlockId]], None]
+
+
 class Blocks:
     """What the sync API offers about blocks."""
 
-    def __init__(self, ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm) -> None:
+    def __init__(self, ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm, heard: Heard) -> None:
+        """`heard` is told of which blocks are fetched."""
         self._ground = ground
+        self._heard = heard
         self._keys = keys
         self._algorithm = algorithm
         self._receiving = anyio.Semaphore(MAX_TRANSFERS_AT_ONCE)
@@ -119,7 +124,10 @@ class Blocks:
         Raises:
             ProtocolError: `not_found`, `forbidden`.
         """
-        return await self._ground.database.read(_locate, caller, workspace, wanted)
+        located = await self._ground.database.read(_locate, caller, workspace, wanted)
+        for account in set(located.accounts.values()):
+            self._heard(account, [block for block, owner in located.accounts.items() if owner == account])
+        return located
 
     async def send(self, located: Located, send: Send) -> None:
         """Open blocks and hand them on as frames, in the order asked for; reads ahead while it sends.

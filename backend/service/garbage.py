@@ -170,11 +170,8 @@ def _objects_of(connection: Connection, account: AccountId, ids: Iterable[BlockI
     for some in block_rows.portions(list(ids)):
         objects.update(connection.execute(select(c.object).where(c.account == account, c.block.in_(some))).scalars())
     found: Objects = {name: [] for name in objects}
-    # Which blocks share an object is in no index: the copies of the account are gone through once.
-    every = select(c.object, c.block, c.generation).where(c.account == account)
-    for name, block, generation in connection.execute(every):
-        if name in found:
-            found[name].append((block, generation))
+    for name, block, generation in select_in(connection, _INSIDE, objects, account=account):
+        found[name].append((block, generation))
     return found
 
 
@@ -205,6 +202,9 @@ def _stored_bytes(connection: Connection, account: AccountId, objects: Collectio
     return sum(length for (length,) in lengths)
 
 
+_INSIDE = select(block_copies.c.object, block_copies.c.block, block_copies.c.generation).where(
+    block_copies.c.account == bindparam("account"), is_asked(block_copies.c.object)
+)
 _LENGTHS = select(block_copies.c.length).where(
     block_copies.c.account == bindparam("account"), is_asked(block_copies.c.object)
 )

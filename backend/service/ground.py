@@ -19,6 +19,8 @@ class Limits:
     feed_seconds: int = 180 * 86400
     """For how long a device may be away and still hear what changed, and not look at all anew."""
     trash_seconds: int = 30 * 24 * 3600
+    cold_days: int = 30
+    """What nobody has read for so long rests in the cold place, where there is one."""
     retention: Rules = field(default_factory=Rules)
 
 

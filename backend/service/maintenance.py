@@ -12,6 +12,7 @@ from backend.service.garbage import Collected, Garbage
 from backend.service.ground import Ground
 from backend.service.pruning import Pruning
 from backend.service.thinning import Thinned, Thinning
+from backend.service.tiering import Cooled, Tiering
 from backend.service.trash import Expired, Trash
 
 
@@ -27,6 +28,7 @@ class Maintained:
     expired: Expired = field(default_factory=Expired)
     thinned: Thinned = field(default_factory=Thinned)
     collected: Collected = field(default_factory=Collected)
+    cooled: Cooled = field(default_factory=Cooled)
     change_count: int = 0
 
     @property
@@ -38,11 +40,12 @@ class Maintained:
 class Maintenance:
     """The steps; one run at a time."""
 
-    def __init__(self, ground: Ground, trash: Trash, garbage: Garbage, pruning: Pruning) -> None:
+    def __init__(self, ground: Ground, trash: Trash, garbage: Garbage, pruning: Pruning, tiering: Tiering) -> None:
         self._thinning = Thinning(ground)
         self._trash = trash
         self._garbage = garbage
         self._pruning = pruning
+        self._tiering = tiering
         self._running = anyio.Lock()
 
     async def run(self, *, is_dry_run: bool = False) -> Maintained:
@@ -57,4 +60,5 @@ class Maintenance:
             done.thinned = await self._thinning.thin(is_dry_run=is_dry_run)
             done.change_count = await self._pruning.prune(is_dry_run=is_dry_run)
             done.collected = await (self._garbage.due() if is_dry_run else self._garbage.collect())
+            done.cooled = await self._tiering.cool(is_dry_run=is_dry_run)
             return done

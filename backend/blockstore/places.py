@@ -1,0 +1,93 @@
+"""Opens the places where blocks lie, as they are configured: the data directory's own, a cold one, a mirror.
+
+Owns how they are put together, and the mark that tells the cold place from a directory on which it is not mounted: it
+has what is nowhere else. Where there is a mirror too, it has all objects, whether or not they rest.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.blockstore import errors
+from backend.blockstore.local import LocalStore
+from backend.blockstore.replicated import ReplicatedStore
+from backend.blockstore.store import ObjectStore
+from backend.blockstore.tiered import TieredStore
+
+log = logging.getLogger(__name__)
+
+BLOCKS_NAME = "blocks"
+MARK_NAME = "drivefs-cold"
+MARK_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The directories; `needs_both` says whether uploads wait while the mirror is not there."""
+
+    data: Path
+    cold: Path | None = None
+    mirror: Path | None = None
+    needs_both: bool = True
+
+
+def open_places(places: Places, random_bytes: Callable[[int], bytes]) -> ObjectStore:
+    """One store over all of them.
+
+    Raises:
+        PlaceUnusable: one of them is not there, or cannot be written; nothing was changed.
+    """
+    own = LocalStore(places.data / BLOCKS_NAME)
+    own.prepare()
+    first = _with_cold(own, places, random_bytes)
+    if places.mirror is None:
+        return first
+    mirror = LocalStore(places.mirror / BLOCKS_NAME)
+    try:
+        mirror.prepare()
+    except OSError as error:
+        if places.needs_both:
+            raise errors.PlaceUnusable(f"The mirror {places.mirror} cannot be written: {error.strerror}.") from error
+        log.warning("the mirror %s cannot be written (%s); blocks are copied when it can", places.mirror, error)
+    return ReplicatedStore(first, mirror, needs_both=places.needs_both)
+
+
+def tier_of(store: ObjectStore) -> TieredStore | None:
+    """The part of a store that moves objects between a hot and a cold place; None: there is one place only."""
+    if isinstance(store, ReplicatedStore):
+        store = store.first
+    return store if isinstance(store, TieredStore) else None
+
+
+def _with_cold(own: LocalStore, places: Places, random_bytes: Callable[[int], bytes]) -> ObjectStore:
+    remembered = places.data / MARK_NAME
+    if places.cold is None:
+        if remembered.exists():
+            raise errors.PlaceUnusable(
+                "Some blocks of this data directory rest in a cold store, and none is set. Set cold to its directory. "
+                f"If it is lost for good, remove {remembered}: devices are then asked for what it had."
+            )
+        return own
+    mark = places.cold / MARK_NAME
+    try:
+        if not remembered.exists():
+            mark.write_text(random_bytes(MARK_BYTES).hex())
+            remembered.write_text(mark.read_text())
+        cold = LocalStore(places.cold / BLOCKS_NAME)
+        if not _is_there(mark, remembered):
+            raise errors.PlaceUnusable(
+                f"The cold store that this data directory has used is not at {places.cold}: mount it, or set cold to "
+                f"where it is. If it is lost for good, remove {remembered}."
+            )
+        cold.prepare()
+    except OSError as error:
+        raise errors.PlaceUnusable(f"The cold store {places.cold} cannot be used: {error.strerror}.") from error
+    return TieredStore(own, cold, lambda: _is_there(mark, remembered))
+
+
+def _is_there(mark: Path, remembered: Path) -> bool:
+    try:
+        return mark.read_text() == remembered.read_text()
+    except OSError:
+        return False

@@ -1,0 +1,200 @@
+"""Objects in a hot and a cold place: each is whole in one of them, whatever is cut off, and is found where it is."""
+
+import errno
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from backend.blockstore import errors
+from backend.blockstore.places import MARK_NAME, Places, open_places, tier_of
+from backend.blockstore.tiered import OFTEN, TieredStore
+from backend.service.ground import Limits
+from backend.service.retention import DAY
+from backend.service.tiering import DAY_NS, Use, rests
+from drivefs.protocol import blocks as codec
+from tests.backend.api.served import Drive, Served, serving
+from tests.backend.api.test_garbage import LARGE, a_drive
+
+pytestmark = pytest.mark.anyio
+OLDER, SMALL = LARGE, b"small"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "trio"
+
+
+def opened(place: Path) -> TieredStore:
+    for name in ("hot", "cold"):
+        (place / name).mkdir(exist_ok=True)
+    store = tier_of(open_places(Places(place / "hot", place / "cold"), os.urandom))
+    assert store is not None
+    return store
+
+
+def names(store: TieredStore) -> tuple[list[str], list[str]]:
+    return sorted(e.name for e in store.hot.objects()), sorted(e.name for e in store.cold.objects())
+
+
+def put(store: TieredStore, name: str, data: bytes) -> None:
+    store.put(name, [data])
+    store.settle([name])
+
+
+def test_an_object_moves_and_is_read_where_it_is(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    put(store, "a/b", b"content")
+    assert store.cool("a/b") == 7
+    assert names(store) == ([], ["a/b"])
+    assert store.cool("a/b") == 0
+    for _ in range(OFTEN):
+        assert store.get("a/b", 3, 4) == b"tent"
+    assert [each.name for each in store.objects()] == ["a/b"]
+    assert store.read_often() == ["a/b"]
+    assert store.read_often() == []
+    assert store.warm("a/b") == 7
+    assert names(store) == (["a/b"], [])
+    store.cool("a/b")
+    store.delete("a/b")
+    with pytest.raises(errors.ObjectMissing):
+        store.get("a/b", 0, 1)
+
+
+@pytest.mark.parametrize("step", ["put", "settle", "get", "delete"])
+def test_a_move_that_is_cut_off_loses_nothing_and_is_ended_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    store = opened(tmp_path)
+    put(store, "a/b", b"content")
+
+    def fail(*_arguments: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.hot if step == "delete" else store.cold, step, fail)
+        with pytest.raises(OSError, match="Input/output"):
+            store.cool("a/b")
+        assert store.get("a/b", 0, 7) == b"content"
+    assert [each.name for each in store.objects()] == ["a/b"]
+    assert store.cool("a/b") == 7
+    assert names(store) == ([], ["a/b"])
+
+
+def test_what_reads_back_differently_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(tmp_path)
+    put(store, "a/b", b"content")
+    with monkeypatch.context() as patched:
+        patched.setattr(store.cold, "get", lambda *_arguments: b"rotten!")
+        with pytest.raises(OSError, match="differently"):
+            store.cool("a/b")
+    assert names(store) == (["a/b"], [])
+
+
+def test_a_cold_place_that_is_not_mounted_is_out_of_reach_and_nothing_is_missing(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    put(store, "a/b", b"content")
+    store.cool("a/b")
+    (tmp_path / "cold").rename(tmp_path / "elsewhere")
+    (tmp_path / "cold").mkdir()
+    for attempt in (lambda: store.get("a/b", 0, 7), lambda: store.delete("a/b"), lambda: store.cool("a/b")):
+        with pytest.raises(OSError, match="not at its place"):
+            attempt()
+    for cold in (tmp_path / "cold", None):
+        with pytest.raises(errors.PlaceUnusable, match="cold"):
+            open_places(Places(tmp_path / "hot", cold), os.urandom)
+    (tmp_path / "cold").rmdir()
+    (tmp_path / "elsewhere").rename(tmp_path / "cold")
+    assert opened(tmp_path).get("a/b", 0, 7) == b"content"
+    assert (tmp_path / "hot" / MARK_NAME).exists()
+
+
+def test_with_a_mirror_everything_is_there_though_it_rests(tmp_path: Path) -> None:
+    for name in ("hot", "cold", "mirror"):
+        (tmp_path / name).mkdir()
+    store = open_places(Places(tmp_path / "hot", tmp_path / "cold", tmp_path / "mirror"), os.urandom)
+    store.put("a/b", [b"content"])
+    store.settle(["a/b"])
+    tier = tier_of(store)
+    assert tier is not None
+    tier.cool("a/b")
+    (tmp_path / "cold").rename(tmp_path / "elsewhere")
+    assert store.get("a/b", 0, 7) == b"content"
+    assert (tmp_path / "mirror/blocks/objects/a/b").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize(
+    ("is_current", "written", "read", "is_resting"),
+    [
+        (False, 0.5, None, False),
+        (False, 2, None, True),
+        (False, 50, 0.5, False),
+        (False, 50, 2, True),
+        (True, 29, None, False),
+        (True, 31, None, True),
+        (True, 50, 29, False),
+        (True, 50, 31, True),
+    ],
+)
+def test_what_rests(is_current: bool, written: float, read: float | None, is_resting: bool) -> None:
+    now = 10**18
+    at = [now - int(days * DAY_NS) if days is not None else None for days in (written, read)]
+    assert at[0] is not None
+    assert rests([Use(is_current, at[1])], at[0], now, 30) is is_resting
+    assert rests([Use(False, None), Use(is_current, at[1])], at[0], now, 30) is is_resting
+
+
+@asynccontextmanager
+async def a_cold_drive(place: Path) -> AsyncIterator[tuple[Served, Drive, TieredStore]]:
+    store = opened(place)
+    async with serving(place / "hot", Limits(), store=store) as served:
+        yield served, await a_drive(served), store
+
+
+async def test_maintenance_moves_what_rests_and_reading_brings_it_back(tmp_path: Path) -> None:
+    async with a_cold_drive(tmp_path) as (served, drive, store):
+        await drive.store_file(1, b"doc", OLDER)
+        await drive.write_anew(3, 1, LARGE[::-1], base=1)
+        for each in store.hot.objects():  # files have the time of this machine, the server that of the test
+            now = served.clock.ns
+            os.utime(tmp_path / "hot/blocks/objects" / each.name, ns=(now, now))
+        maintain = served.services.maintenance.run
+        assert (await maintain()).cooled.object_count == 0
+        served.clock.ns += 2 * DAY * 10**9
+        told = await maintain(is_dry_run=True)
+        assert (told.cooled.object_count, names(store)[1]) == (1, [])
+        assert (await maintain()).cooled == told.cooled
+        assert [len(each) for each in names(store)] == [1, 1]
+        served.clock.ns += 40 * DAY * 10**9
+        assert (await maintain()).cooled.object_count == 1
+        assert [len(each) for each in names(store)] == [0, 2]
+        assert (await maintain()).cooled.object_count == 0
+        wanted = codec.block_id(LARGE[::-1])
+        for _ in range(OFTEN):
+            (frame,) = await served.get(wanted)
+            assert frame.payload is not None
+            assert codec.decode_payload(frame.payload, wanted) == LARGE[::-1]
+        assert await served.services.tiering.bring_back() == 1
+        assert (await maintain()).cooled.object_count == 0
+        assert [len(each) for each in names(store)] == [1, 1]
+
+        async def quiet(_done: int, _total: int) -> None:
+            pass
+
+        report = await served.services.checks.check(quiet, is_repair=True)
+        assert (report.findings, report.mended.orphan_count) == ([], 0)
+        copied = await served.services.backups.make(tmp_path / "backup", quiet)
+        assert (copied.findings, copied.block_count) == ([], 2)
+
+
+async def test_what_nobody_needs_is_deleted_where_it_rests(tmp_path: Path) -> None:
+    async with a_cold_drive(tmp_path) as (served, _, store):
+        await served.put(LARGE)
+        (only,) = list(store.hot.objects())
+        store.cool(only.name)
+        for _ in range(3):
+            served.clock.ns += 4 * DAY * 10**9
+            await served.services.garbage.collect()
+        assert names(store) == ([], [])
