@@ -11,7 +11,7 @@ import pytest
 
 from backend.blockstore import local
 from backend.metadata import sqlite
-from backend.service import commits
+from backend.service import batches
 from backend.service.commit import state
 from cache import barrier, staging
 from cache.block_index import BlockIndex
@@ -75,7 +75,7 @@ def _without_names(apply: Any) -> Any:
 
 SABOTAGES = [
     Sabotage("the server compares no base", state.State, "is_at", lambda *_: True, PROFILES["quiet"]),
-    Sabotage("the server forgets answers", commits, "judge", _forgetful(commits.judge), PROFILES["network"]),
+    Sabotage("the server forgets answers", batches, "judge", _forgetful(batches.judge), PROFILES["network"]),
     Sabotage("the server's database syncs nothing", sqlite, "PRAGMAS", None, SERVER_POWER),
     Sabotage("the server's store syncs no names", local, "_sync_directory", _nothing, SERVER_POWER),
     Sabotage("the log is not synced", barrier, "sync_path", _nothing, POWER),
