@@ -32,6 +32,7 @@ from starlette.routing import Mount, Router
 from starlette.types import ASGIApp
 
 from backend.api import control, problems
+from backend.api.downloads import Downloads
 from backend.api.public import make_public_api
 from backend.api.services import Lifecycle, Services
 from backend.api.sync import SyncApi
@@ -55,6 +56,7 @@ from backend.service.devices import FLUSH_SECONDS, Devices
 from backend.service.garbage import Garbage
 from backend.service.ground import Ground, Limits
 from backend.service.keys import AccountKeys, MasterKey, WrongMasterKey
+from backend.service.links import Links
 from backend.service.listing import Listing
 from backend.service.maintenance import Maintenance
 from backend.service.pruning import Pruning
@@ -275,6 +277,7 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
         uploads=Uploads(ground),
         sessions=Sessions(ground),
         shares=Shares(ground),
+        links=Links(ground),
         listing=Listing(ground),
         revisions=Revisions(ground),
         snapshots=Snapshots(ground),
@@ -294,7 +297,7 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
 def make_app(services: Services) -> ASGIApp:
     """The whole application over these services."""
     sync = [*SyncApi(services).routes(), Mount("/sync", problems.nothing_here)]
-    return Router([*sync, Mount("/", make_public_api(services))])
+    return Router([*sync, *Downloads(services).routes(), Mount("/", make_public_api(services))])
 
 
 async def serve(settings: Settings, say: Callable[[str], None]) -> None:

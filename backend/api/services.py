@@ -16,6 +16,7 @@ from backend.service.commits import Commits
 from backend.service.devices import Devices
 from backend.service.garbage import Garbage
 from backend.service.ground import Ground
+from backend.service.links import Links
 from backend.service.listing import Listing
 from backend.service.maintenance import Maintenance
 from backend.service.pruning import Pruning
@@ -54,6 +55,7 @@ class Services:
     uploads: Uploads
     sessions: Sessions
     shares: Shares
+    links: Links
     listing: Listing
     revisions: Revisions
     snapshots: Snapshots

@@ -14,14 +14,13 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     SmallInteger,
     Table,
     Text,
     text,
 )
 
-from backend.metadata import states
+from backend.metadata import columns, sharing, states
 
 BlockState = states.BlockState
 CopyState = states.CopyState
@@ -30,19 +29,11 @@ Role = states.Role
 MemberState = states.MemberState
 Trash = states.Trash
 
-metadata = MetaData()
-
-
-def _key(name: str) -> Column[int]:
-    return Column(name, BigInteger, primary_key=True, autoincrement=False)
-
-
-def _id(name: str) -> Column[int]:
-    return Column(name, BigInteger, nullable=False)
-
-
-def _bytes_key(name: str) -> Column[bytes]:
-    return Column(name, LargeBinary, primary_key=True)
+metadata = columns.metadata
+_key, _id, _bytes_key = columns.key, columns.id_column, columns.bytes_key
+followed = sharing.followed
+share_blocks = sharing.share_blocks
+public_links = sharing.public_links
 
 
 # -- the deployment and its users: the only keys without an account --
@@ -177,26 +168,6 @@ members = Table(
     _key("user"),
     Column("role", Text, nullable=False),  # Role
     Column("state", Text, nullable=False),  # MemberState
-)
-
-followed = Table(  # commits of shares, taken into the order of a member's own drive
-    "followed",
-    metadata,
-    _key("account"),  # with workspace: the member's own drive
-    _key("workspace"),
-    _key("share"),  # the workspace that is followed
-    _key("seq"),  # the commit of the own drive by which
-    _id("share_seq"),  # this commit of the share was taken in
-    sqlite_with_rowid=False,
-)
-
-share_blocks = Table(  # blocks that a content of a share has, or had: what its members may ask for and name
-    "share_blocks",
-    metadata,
-    _key("account"),
-    _key("workspace"),
-    _bytes_key("block"),
-    sqlite_with_rowid=False,
 )
 
 # -- the tree, now and before --

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from blake3 import blake3
-from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
 
-from backend.metadata.schema import accounts, devices, login_attempts, user_workspaces, users, workspaces
-from backend.service import ids
+from backend.metadata.schema import accounts, devices, user_workspaces, users, workspaces
+from backend.service import attempts, ids
 from backend.service import workspaces as births
 from backend.service.caller import Caller
 from backend.service.devices import revoked
@@ -27,7 +27,6 @@ TOKEN_BYTES = 32
 MAX_NAME_LENGTH = 256
 MAX_PASSWORD_LENGTH = 1024
 
-WINDOW_SECONDS = 15 * 60
 MAX_ATTEMPTS_BY_NAME = 10
 MAX_ATTEMPTS_BY_ADDRESS = 100
 """Failed logins within one window, after which even the right password has to wait for the next."""
@@ -89,7 +88,7 @@ class Accounts:
         Raises:
             ProtocolError: `wrong_password`, for an unknown user too; `too_many_attempts`.
         """
-        subjects = [f"name:{request.user}", f"address:{address}"]
+        subjects = {f"name:{request.user}": MAX_ATTEMPTS_BY_NAME, f"address:{address}": MAX_ATTEMPTS_BY_ADDRESS}
         known = await self._ground.database.write(self._begin_attempt, request.user, subjects)
         if not await self._passwords.matches(request.password, known[1] if known else None) or known is None:
             raise ProtocolError(Code.WRONG_PASSWORD, WRONG_PASSWORD)
@@ -114,20 +113,14 @@ class Accounts:
         births.create_home(connection, user, now_ns=now_ns, random_bytes=self._ground.random_bytes)
         return user
 
-    def _begin_attempt(self, connection: Connection, name: str, subjects: list[str]) -> tuple[UserId, str] | None:
+    def _begin_attempt(self, connection: Connection, name: str, subjects: dict[str, int]) -> tuple[UserId, str] | None:
         """Count an attempt against all subjects, or refuse; gives the user and the password hash, if there is one."""
-        window = self._window()
-        connection.execute(delete(login_attempts).where(login_attempts.c.window < window))
-        for subject, most in zip(subjects, (MAX_ATTEMPTS_BY_NAME, MAX_ATTEMPTS_BY_ADDRESS), strict=True):
-            _count_attempt(connection, subject, window, most)
+        attempts.begin(connection, subjects, self._ground.now_ns())
         row = connection.execute(select(users.c.user, users.c.password_hash).where(users.c.name == name)).one_or_none()
         return (UserId(row.user), row.password_hash) if row is not None else None
 
-    def _admit(self, connection: Connection, user: UserId, name: str, token: str, subjects: list[str]) -> DeviceId:
-        # An attempt that succeeded is taken back: limits are for guessing.
-        same = (login_attempts.c.subject.in_(subjects)) & (login_attempts.c.window == self._window())
-        fewer = update(login_attempts).where(same, login_attempts.c.attempts > 0)
-        connection.execute(fewer.values(attempts=login_attempts.c.attempts - 1))
+    def _admit(self, connection: Connection, user: UserId, name: str, token: str, subjects: dict[str, int]) -> DeviceId:
+        attempts.take_back(connection, subjects, self._ground.now_ns())
         device = DeviceId(ids.random_id(self._ground.random_bytes))
         row = {
             "device": device,
@@ -140,10 +133,6 @@ class Accounts:
         }
         connection.execute(insert(devices), row)
         return device
-
-    def _window(self) -> int:
-        length = WINDOW_SECONDS * 10**9
-        return self._ground.now_ns() // length * length
 
 
 def hash_token(token: str) -> bytes:
@@ -179,20 +168,6 @@ def _set_limits(connection: Connection, name: str, values: dict[str, int | None]
         raise ProtocolError(Code.NOT_FOUND, f"There is no user {name!r}. Nothing was changed.")
     if values:
         connection.execute(update(accounts).where(accounts.c.owner == owner).values(values))
-
-
-def _count_attempt(connection: Connection, subject: str, window: int, most: int) -> None:
-    same = (login_attempts.c.subject == subject) & (login_attempts.c.window == window)
-    attempts = connection.execute(select(login_attempts.c.attempts).where(same)).scalar_one_or_none()
-    if attempts is None:
-        connection.execute(insert(login_attempts), {"subject": subject, "window": window, "attempts": 1})
-    elif attempts >= most:
-        raise ProtocolError(
-            Code.TOO_MANY_ATTEMPTS,
-            f"Too many failed logins. Wait up to {WINDOW_SECONDS // 60} minutes, then try again; nothing is lost.",
-        )
-    else:
-        connection.execute(update(login_attempts).where(same).values(attempts=attempts + 1))
 
 
 def _recognising() -> Select[Any]:

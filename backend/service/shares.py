@@ -18,7 +18,7 @@ from backend.service.caller import Caller
 from backend.service.commit.batch import ChangeRow
 from backend.service.ground import Ground
 from backend.service.hanging import Target
-from backend.service.rows import Place
+from backend.service.paths import Paths
 from backend.service.workspaces import SHARE, Access
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import UserId, WorkspaceId
@@ -33,7 +33,6 @@ from drivefs.protocol.sharing import (
     UnshareRequest,
 )
 
-MAX_DEPTH = 4096
 MOST_LOOKS = 20
 """So often a folder that changes while it is looked at is looked at again."""
 
@@ -215,32 +214,20 @@ def _members(connection: Connection, share: Access) -> list[Any]:
 
 def _info(connection: Connection, caller: Caller, share: Access) -> ShareInfo:
     members = _members(connection, share)
-    target = Target(share.account, share.workspace, share.root)
+    home = workspaces.own_drive(connection, caller.user)
     is_owner = share.role is Role.OWNER
     return ShareInfo(
         share=share.workspace,
         root=share.root,
         role=share.role,
         owner=next((row.name for row in members if row.role == Role.OWNER), ""),
-        path=_path(connection, caller, target),
+        path=Paths(connection, home, share).of(share.root) or b"",
         members=tuple(
             MemberInfo(user=row.name, role=row.role, is_invited=row.state == MemberState.INVITED)
             for row in members
             if row.role != Role.OWNER and (is_owner or row.user == caller.user)
         ),
     )
-
-
-def _path(connection: Connection, caller: Caller, target: Target) -> bytes:
-    """Where a share hangs in the caller's drive; empty: nowhere."""
-    d, names = schema.dentries.c, list[bytes]()
-    place = hanging.place_of(connection, caller.account, target)
-    while place is not None and len(names) < MAX_DEPTH:
-        names.append(place.name)
-        here = (d.account == caller.account, d.inode == place.parent)
-        row = connection.execute(select(d.parent, d.name).where(*here).limit(1)).one_or_none()
-        place = None if row is None else Place(row.parent, row.name)
-    return b"/".join(reversed(names))
 
 
 def _list(connection: Connection, caller: Caller) -> list[ShareInfo]:

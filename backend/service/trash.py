@@ -15,10 +15,10 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func,
 from backend.metadata import schema
 from backend.metadata.schema import Role
 from backend.metadata.schema import Trash as Mark
-from backend.service import block_rows, following, hanging, history, sight, workspaces
+from backend.service import block_rows, following, history, sight, workspaces
 from backend.service.caller import Caller
 from backend.service.ground import Ground
-from backend.service.hanging import Target
+from backend.service.paths import Paths
 from backend.service.releasing import Freed, Releasing
 from backend.service.rows import FILE
 from backend.service.sight import Slice
@@ -34,8 +34,6 @@ from drivefs.protocol.history import (
 )
 from drivefs.protocol.ids import AccountId, InodeId, Seq, WorkspaceId
 
-MAX_DEPTH = 4096
-"""More directories than any path has."""
 NS_PER_SECOND = 10**9
 BATCH_ENTRIES = 200
 """So much goes in one transaction: others wait for it."""
@@ -149,7 +147,7 @@ def _entries(
     statement = _held(access, request).where(schema.commits.c.time_ns + 0 > oldest_ns)
     rows = connection.execute(statement.limit(request.limit + 1)).all()
     states = history.inodes_at(connection, access, {row.inode for row in rows}, part.seq)
-    paths = _Paths(connection, home, access)
+    paths = Paths(connection, home, access)
     seqs = counting.of_drive([row.to_seq for row in rows])
     return [
         TrashEntry(
@@ -194,39 +192,6 @@ def _held(access: Access, request: TrashRequest) -> Select[Any]:
         place = (after.seq, after.name) if request.parent else (after.seq, after.parent, after.name)
         statement = statement.where(tuple_(*key) < place)
     return statement.order_by(*(column.desc() for column in key))
-
-
-class _Paths:
-    """The paths of directories of a workspace as a drive has it, each found out once."""
-
-    def __init__(self, connection: Connection, home: Access, access: Access) -> None:
-        self._connection = connection
-        self._access = access
-        self._known: dict[InodeId, bytes | None] = {access.root: b""}
-        if access.workspace != home.workspace:
-            target = Target(access.account, access.workspace, access.root)
-            place = hanging.place_of(connection, home.account, target)
-            above = None if place is None else _Paths(connection, home, home).of(place.parent)
-            path = None if place is None or above is None else b"/".join(filter(None, (above, place.name)))
-            self._known[access.root] = path
-
-    def of(self, directory: InodeId) -> bytes | None:
-        """The path of a directory, from the root on; None: it is in no directory that is there."""
-        climbed: list[tuple[InodeId, bytes]] = []
-        d = schema.dentries.c
-        while directory not in self._known and len(climbed) < MAX_DEPTH:
-            here = (d.account == self._access.account, d.inode == directory)
-            row = self._connection.execute(select(d.parent, d.name).where(*here).limit(1)).one_or_none()
-            if row is None:
-                self._known[directory] = None
-                break
-            climbed.append((directory, row.name))
-            directory = row.parent
-        path = self._known.get(directory)
-        for inode, name in reversed(climbed):
-            path = None if path is None else path + b"/" + name if path else name
-            self._known[inode] = path
-        return path
 
 
 def _all_workspaces(connection: Connection) -> list[tuple[AccountId, WorkspaceId]]:

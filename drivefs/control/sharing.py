@@ -1,4 +1,4 @@
-"""What a mount answers to the commands about shares: which folder a path means, and what the server says.
+"""What a mount answers to the commands about shares and links: what a path means, and what the server says.
 
 Owns the shape of the answers, and the wait for what was changed before: only what the server has can be shared.
 """
@@ -13,6 +13,7 @@ from drivefs.control.paths import inode_at, shown
 from drivefs.control.server import Handler, Report
 from drivefs.fs.filesystem import FileSystem
 from drivefs.protocol.ids import WorkspaceId
+from drivefs.protocol.links import ADDRESS, CreateLinkRequest
 from drivefs.protocol.sharing import AnswerRequest, ShareRequest, UnshareRequest
 from drivefs.remote import errors
 from drivefs.sync.ends import Ends
@@ -32,7 +33,7 @@ class Sharing:
 
     def table(self) -> dict[str, Handler]:
         """The commands."""
-        return {"share": self.share, "unshare": self.unshare, "leave": self.leave}
+        return {"share": self.share, "unshare": self.unshare, "leave": self.leave, "link_create": self.create_link}
 
     async def share(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         """Invite `user` to the folder at `path` as `role`; or give another role to who is there."""
@@ -57,6 +58,19 @@ class Sharing:
         await waiting.all_sent(self._engine, self._local, SENT_SECONDS)
         with _refusing():
             await self._remote.answer(AnswerRequest(share=share))
+
+    async def create_link(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+        """Make a public link to the file at `path`, until `expires_ns` (0: for ever), with `password` (empty: without).
+
+        `url` is told once: the server keeps a hash of it only.
+        """
+        path: bytes = arguments["path"]
+        inode = await inode_at(self._fs, path)
+        await waiting.all_sent(self._engine, self._local, SENT_SECONDS)
+        with _refusing():
+            request = CreateLinkRequest(inode=inode, expires_ns=arguments["expires_ns"], password=arguments["password"])
+            made = await self._remote.create_link(request)
+        return {"id": made.link.link, "url": self._remote.url.rstrip("/") + ADDRESS.format(token=made.token)}
 
     async def _share_at(self, path: bytes) -> WorkspaceId:
         inode = await inode_at(self._fs, path)

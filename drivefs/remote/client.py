@@ -13,7 +13,7 @@ import httpx
 import msgspec
 import trio
 
-from drivefs.protocol import accounting, history, messages, routes, sharing, wire
+from drivefs.protocol import accounting, history, links, messages, routes, sharing, wire
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.ids import BlockId, DeviceId, WorkspaceId
 from drivefs.remote import errors, retry, transport
@@ -140,6 +140,18 @@ class Remote:
     async def quota(self) -> accounting.QuotaReply:
         """What the account may use, and what it does use for what."""
         return self._decode(await self._exchange(Exchange(routes.QUOTA), THOROUGH), accounting.QuotaReply)
+
+    async def public_links(self) -> links.LinksReply:
+        """The public links that the caller made."""
+        return self._decode(await self._exchange(Exchange(routes.LINKS), QUICK), links.LinksReply)
+
+    async def create_link(self, request: links.CreateLinkRequest) -> links.LinkReply:
+        """Make a public link; a lost reply leaves one that nobody knows the address of."""
+        return await self._call(routes.CREATE_LINK, request, links.LinkReply)
+
+    async def revoke_link(self, request: links.RevokeLinkRequest) -> None:
+        """End a public link."""
+        await self._exchange(Exchange(routes.REVOKE_LINK, (wire.encode(request),)), QUICK)
 
     async def count(self, workspace: WorkspaceId) -> messages.CountReply:
         """How many files there are."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 
 from tests.mount.conftest import mount_options
@@ -143,3 +144,32 @@ def test_what_was_not_sent_when_sharing_ends_is_kept_on_the_device(two: Two) -> 
     assert os.listdir(bert.mountpoint) == ["own"]
     assert (ada.mountpoint / "plans" / "file").read_bytes() == b"content"
     assert os.listdir(ada.mountpoint / "plans") == ["file"]
+
+
+def test_a_link_gives_a_file_to_whoever_has_the_address(workbench: Workbench) -> None:
+    """[link]"""
+    ada = workbench.device(workbench.server())
+    root = ada.mount(*mount_options())
+    write_file(root / "report", b"first")
+    made = json.loads(
+        ada.run("link", "create", str(root / "report"), "--expires", "7d", "--password", "open", "--json")
+    )
+    assert ada.command("link", "create", str(root / "report"), "--expires", "yesterday").returncode == 2
+    assert httpx.get(made["url"]).status_code == 401
+    assert httpx.get(made["url"], auth=("", "wrong")).status_code == 401
+    assert httpx.get(made["url"], auth=("", "open")).content == b"first"
+    write_file(root / "new", b"second")
+    (root / "new").rename(root / "report")
+    (root / "report").rename(root / "moved")
+    ada.sync()
+    found = httpx.get(made["url"], auth=("anybody", "open"))
+    assert (found.content, found.headers["content-disposition"].split("''")[1]) == (b"second", "moved")
+    open_one = ada.run("link", "create", str(root / "moved")).strip()
+    assert httpx.get(open_one).content == b"second"
+    links = {each["id"]: each for each in listed(ada, "link", "list")}
+    assert links[made["id"]]["path"] == "moved"
+    ada.run("link", "revoke", made["id"])
+    assert httpx.get(made["url"], auth=("", "open")).status_code == 404
+    (root / "moved").unlink()
+    ada.sync()
+    assert httpx.get(open_one).status_code == 404

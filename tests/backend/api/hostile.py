@@ -14,7 +14,7 @@ import msgspec
 import zstandard
 
 from drivefs.protocol import blocks as codec
-from drivefs.protocol import changes, history, messages, routes, sharing, wire
+from drivefs.protocol import changes, history, links, messages, routes, sharing, wire
 from drivefs.protocol.ids import BlockId, Epoch, InodeId, OpNumber, RevisionNumber, WorkspaceId
 from drivefs.protocol.model import BlockRef, InodeKind, cut_runs, run_id
 
@@ -120,6 +120,9 @@ class Hostile:
             (routes.UNSHARE, lambda: sharing.UnshareRequest(share=known.workspace, user="mallory")),
             (routes.INVITATIONS, lambda: None),
             (routes.ANSWER, lambda: sharing.AnswerRequest(share=known.workspace, accept=True)),
+            (routes.LINKS, lambda: None),
+            (routes.CREATE_LINK, lambda: links.CreateLinkRequest(inode=inode, password="x")),
+            (routes.REVOKE_LINK, lambda: links.RevokeLinkRequest(link=12345)),
             (routes.LOGIN, lambda: messages.LoginRequest(user="mallory", password="guess", device="d")),
             (routes.USAGE, lambda: None),
             (routes.DEVICES, lambda: None),

@@ -179,6 +179,7 @@ async def test_a_valid_request_of_each_kind_is_valid(tmp_path: Path) -> None:
                 routes.SHARE: 404,
                 routes.UNSHARE: 404,
                 routes.ANSWER: 404,
+                routes.REVOKE_LINK: 404,
                 routes.LOGIN: 401,
             }.get(route, 200)
             assert reply.status == expected, (route, reply.reply)

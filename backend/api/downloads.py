@@ -1,0 +1,101 @@
+"""Public links, as browsers and curl meet them: a file as a download.
+
+Owns the way from an address to bytes; who may have them is `links`' matter. A password is asked for as HTTP Basic, with
+any user name. What is given is an attachment and nothing that a browser would show or run. Invariant: refusals come
+before the first byte; a body that breaks off is shorter than its declared length.
+"""
+
+import base64
+import binascii
+import logging
+import re
+from contextlib import aclosing
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from backend.api.services import Services
+from backend.service.links import Opened
+from drivefs.protocol.errors import STATUS, Code, ProtocolError
+from drivefs.protocol.links import ADDRESS
+
+log = logging.getLogger(__name__)
+
+MAX_TOKEN_LENGTH = 64
+SAFE = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "sandbox; default-src 'none'",
+    "referrer-policy": "no-referrer",
+    "cache-control": "private, no-store",
+}
+
+
+class Downloads:
+    """The route of public links."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def routes(self) -> list[Route]:
+        """The one route; HEAD says what GET would give."""
+        return [Route(ADDRESS, self, methods=["GET", "HEAD"])]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one download."""
+        request = Request(scope)
+        token = str(scope["path_params"]["token"])[:MAX_TOKEN_LENGTH]
+        address = scope["client"][0] if scope.get("client") else ""
+        try:
+            opened = await self._services.links.open(token, _password(request), address)
+        except ProtocolError as error:
+            await _refusal(error)(scope, receive, send)
+            return
+        except Exception:
+            log.exception("a public link could not be opened")
+            failed = ProtocolError(Code.INTERNAL, "The server failed at this request; the fault is its own.")
+            await _refusal(failed)(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": _headers(opened)})
+        if request.method != "HEAD":
+            try:
+                async with aclosing(self._services.blocks.plaintexts(opened.account, opened.blocks)) as parts:
+                    async for part in parts:
+                        await send({"type": "http.response.body", "body": part, "more_body": True})
+            except ProtocolError as error:
+                log.error("a public link broke off: %s", error)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _password(request: Request) -> str | None:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(given.strip(), validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+def _refusal(error: ProtocolError) -> Response:
+    headers = dict(SAFE)
+    if error.code is Code.WRONG_PASSWORD:
+        headers["www-authenticate"] = 'Basic realm="This file needs a password; the user name is of no matter"'
+    if error.code is Code.TOO_MANY_ATTEMPTS:
+        headers["retry-after"] = "60"
+    return PlainTextResponse(f"{error.message}\n", STATUS[error.code], headers)
+
+
+def _headers(opened: Opened) -> list[tuple[bytes, bytes]]:
+    # Old programs read the first name only, which has letters that mean nothing in a header; the second one is exact.
+    plain = re.sub(rb"[^A-Za-z0-9 ._-]", b"_", opened.name).decode()
+    disposition = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(opened.name)}"
+    headers = {
+        **SAFE,
+        "content-type": "application/octet-stream",
+        "content-length": str(opened.size),
+        "content-disposition": disposition,
+    }
+    return [(name.encode(), value.encode()) for name, value in headers.items()]

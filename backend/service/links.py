@@ -1,0 +1,209 @@
+"""Public links: files that whoever has the address may download, perhaps with a password and until a time.
+
+Owns the rows, and who may open one; the bytes are `blocks`'. What is downloaded is the content of the file as it is
+then: a link follows the file through saves, renames and moves. Invariants: the token is random, shown once, and kept as
+a hash only; a link gives nothing that the user who made it does not see any more; expired, revoked and never made are
+answered alike; a wrong password is counted, for the link and for the address, before anything is hashed.
+"""
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+from blake3 import blake3
+from sqlalchemy import Connection, delete, insert, select
+
+from backend.metadata import schema
+from backend.service import attempts, history, ids, paths, sight, workspaces
+from backend.service.caller import Caller
+from backend.service.commit.contents import split_runs
+from backend.service.ground import Ground
+from backend.service.passwords import Passwords
+from backend.service.rows import FILE
+from backend.service.sight import Slice
+from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.ids import AccountId, BlockId, InodeId, UserId
+from drivefs.protocol.links import CreateLinkRequest, LinkInfo, LinkReply, LinksReply, RevokeLinkRequest
+from drivefs.protocol.model import InodeState, unpack_blocks
+
+TOKEN_BYTES = 24
+MAX_LINKS = 10_000
+"""More links than anybody looks after."""
+MOST_WRONG, MOST_FROM_ADDRESS = 20, 100
+"""So many wrong passwords are taken in a while for one link, and from one address."""
+
+_l = schema.public_links
+_n, _r, _g = schema.runs.c, schema.revisions.c, schema.lineages.c
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file that may be downloaded: its name, its size, and where its content is."""
+
+    name: bytes
+    size: int
+    account: AccountId
+    blocks: list[BlockId]
+
+
+class Links:
+    """Makes links, and opens them for whoever has the address."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._passwords = Passwords(ground.offload, ground.random_bytes)
+
+    async def create(self, caller: Caller, request: CreateLinkRequest) -> LinkReply:
+        """Make a link to a file of the caller's drive; the reply alone has its token.
+
+        Raises:
+            ProtocolError: `not_found`: no such file; `forbidden`: the caller may only read it; `conflict`: it is no
+                file; `too_large`: there are too many links.
+        """
+        hashed = await self._passwords.hash(request.password) if request.password else None
+        token = base64.urlsafe_b64encode(self._ground.random_bytes(TOKEN_BYTES)).rstrip(b"=").decode()
+        info = await self._ground.database.write(self._create, caller, request, token, hashed)
+        return LinkReply(link=info, token=token)
+
+    async def known(self, caller: Caller) -> LinksReply:
+        """All links that the caller made and that have not expired, the newest first."""
+        return LinksReply(links=await self._ground.database.read(self._known, caller))
+
+    async def revoke(self, caller: Caller, request: RevokeLinkRequest) -> None:
+        """End a link for good, at once.
+
+        Raises:
+            ProtocolError: `not_found`: the caller has no such link.
+        """
+        await self._ground.database.write(_revoke, caller, request)
+
+    async def open(self, token: str, password: str | None, address: str) -> Opened:
+        """What a token leads to.
+
+        Raises:
+            ProtocolError: `not_found`: to nothing, any more or ever; `wrong_password`: it needs one, or another one;
+                `too_many_attempts`.
+        """
+        database = self._ground.database
+        row = await database.read(self._find, token)
+        if row.password_hash is not None:
+            await self._check(row, password, address)
+        return await database.read(self._content, row)
+
+    async def _check(self, row: Any, password: str | None, address: str) -> None:
+        refused = ProtocolError(Code.WRONG_PASSWORD, "This link needs a password, or another one than this.")
+        if password is None:
+            raise refused
+        subjects = {f"link:{row.link}": MOST_WRONG, f"link address:{address}": MOST_FROM_ADDRESS}
+        now_ns = self._ground.now_ns()
+        await self._ground.database.write(attempts.begin, subjects, now_ns)
+        if not await self._passwords.matches(password, row.password_hash):
+            raise refused
+        await self._ground.database.write(attempts.take_back, subjects, now_ns)
+
+    def _create(
+        self, connection: Connection, caller: Caller, request: CreateLinkRequest, token: str, hashed: str | None
+    ) -> LinkInfo:
+        part, state = _file(connection, caller.user, request.inode)
+        if part.access.role not in workspaces.WRITERS:
+            raise ProtocolError(Code.FORBIDDEN, "This is shared with you to be read: its owner can make a link to it.")
+        if len(self._known(connection, caller)) >= MAX_LINKS:
+            raise ProtocolError(Code.TOO_LARGE, f"There are {MAX_LINKS} links already. Revoke some.")
+        row = {
+            "link": ids.random_id(self._ground.random_bytes),
+            "token_hash": _hash_token(token),
+            "user": caller.user,
+            "inode": request.inode,
+            "lineage": state.lineage,
+            "created_ns": self._ground.now_ns(),
+            "expires_ns": request.expires_ns or None,
+            "password_hash": hashed,
+        }
+        connection.execute(insert(_l), row)
+        found = connection.execute(select(_l).where(_l.c.link == row["link"])).one()
+        return self._info(connection, caller, found)
+
+    def _known(self, connection: Connection, caller: Caller) -> list[LinkInfo]:
+        rows = connection.execute(select(_l).where(_l.c.user == caller.user).order_by(_l.c.created_ns.desc())).all()
+        return [self._info(connection, caller, row) for row in rows if self._is_valid(row)]
+
+    def _info(self, connection: Connection, caller: Caller, row: Any) -> LinkInfo:
+        try:
+            part, state = _current(connection, row)
+            path = paths.of_inode(connection, workspaces.own_drive(connection, caller.user), part.access, state.inode)
+        except ProtocolError:
+            path = None
+        return LinkInfo(
+            link=row.link,
+            path=path,
+            created_ns=row.created_ns,
+            expires_ns=row.expires_ns or 0,
+            has_password=row.password_hash is not None,
+        )
+
+    def _is_valid(self, row: Any) -> bool:
+        return row.expires_ns is None or row.expires_ns > self._ground.now_ns()
+
+    def _find(self, connection: Connection, token: str) -> Any:
+        row = connection.execute(select(_l).where(_l.c.token_hash == _hash_token(token))).one_or_none()
+        if row is None or not self._is_valid(row):
+            raise _nothing()
+        return row
+
+    def _content(self, connection: Connection, row: Any) -> Opened:
+        part, state = _current(connection, row)
+        account = part.access.account
+        names = select(schema.dentries.c.name).where(
+            schema.dentries.c.account == account, schema.dentries.c.inode == state.inode
+        )
+        name = connection.execute(names.limit(1)).scalar_one()
+        packed = state.blocks if state.blocks is not None else _long_list(connection, account, state)
+        return Opened(name, state.size, account, [ref.block for ref in unpack_blocks(packed)])
+
+
+def _nothing() -> ProtocolError:
+    return ProtocolError(Code.NOT_FOUND, "There is nothing at this address, or not any more.")
+
+
+def _hash_token(token: str) -> bytes:
+    """What the database keeps of a token; tokens are random, so a plain hash does."""
+    return blake3(token.encode(), derive_key_context="drivefs public link v1").digest()
+
+
+def _file(connection: Connection, user: UserId, inode: InodeId) -> tuple[Slice, InodeState]:
+    """A file with a name, as a user sees it."""
+    home = workspaces.own_drive(connection, user)
+    seen = sight.look(connection, home, home.head_seq)
+    state = seen.inodes([inode]).get(inode)
+    if state is None or not state.nlink:
+        raise _nothing()
+    if state.kind != FILE:
+        raise ProtocolError(Code.CONFLICT, "Only a file can have a link. Nothing was changed.")
+    return seen.slice_of(inode), state
+
+
+def _current(connection: Connection, row: Any) -> tuple[Slice, InodeState]:
+    """The file that a link leads to now: what goes on with the history of the one that it was made for."""
+    home = workspaces.own_drive(connection, row.user)
+    for part in sight.look(connection, home, home.head_seq).slices:
+        own = (_g.account == part.access.account, _g.lineage == row.lineage)
+        heir = connection.execute(select(_g.inode).where(*own)).scalar_one_or_none()
+        for inode in dict.fromkeys((heir or row.inode, row.inode)):
+            state = history.inodes_at(connection, part.access, [inode], part.access.head_seq).get(inode)
+            if state is not None and state.nlink:
+                return part, state
+    raise _nothing()
+
+
+def _long_list(connection: Connection, account: AccountId, state: InodeState) -> bytes:
+    key = (_r.account == account, _r.lineage == state.lineage, _r.number == state.revision)
+    named = split_runs(connection.execute(select(_r.runs).where(*key)).scalar_one())
+    rows = connection.execute(select(_n.run, _n.packed).where(_n.account == account, _n.run.in_(named)))
+    packed = {row.run: row.packed for row in rows}
+    return b"".join(packed[run] for run in named)
+
+
+def _revoke(connection: Connection, caller: Caller, request: RevokeLinkRequest) -> None:
+    same = (_l.c.link == request.link, _l.c.user == caller.user)
+    if not connection.execute(delete(_l).where(*same)).rowcount:
+        raise ProtocolError(Code.NOT_FOUND, "You have no such link. Nothing was changed.")

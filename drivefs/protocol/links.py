@@ -1,0 +1,51 @@
+"""Requests and replies about public links: files that whoever has the address may download; as `messages` are.
+
+Owns shapes and their bounds, and the address of a link.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from drivefs.protocol.ids import InodeId
+from drivefs.protocol.messages import BOUND, Count, Message
+
+ADDRESS = "/l/{token}"
+"""Where a link is, below the server's URL."""
+
+
+class CreateLinkRequest(Message, kw_only=True):
+    """Let whoever has the address download a file, until a time (0: for ever), with a password (empty: without)."""
+
+    inode: Annotated[InodeId, BOUND]
+    expires_ns: Count = 0
+    password: Annotated[str, Meta(max_length=1024)] = ""
+
+
+class LinkInfo(Message, kw_only=True):
+    """A link of the caller's. `path` is where its file is in the drive; None: it is gone, the link gives nothing."""
+
+    link: int
+    path: bytes | None
+    created_ns: int
+    expires_ns: int = 0
+    has_password: bool = False
+
+
+class LinkReply(Message, kw_only=True):
+    """A new link; nobody is told the token again."""
+
+    link: LinkInfo
+    token: str
+
+
+class LinksReply(Message, kw_only=True):
+    """The caller's links, the newest first."""
+
+    links: list[LinkInfo]
+
+
+class RevokeLinkRequest(Message, kw_only=True):
+    """End a link."""
+
+    link: Annotated[int, BOUND]

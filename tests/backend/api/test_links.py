@@ -1,0 +1,119 @@
+"""Public links: what a browser or curl gets at their address, and what it does not get."""
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from backend.service.ground import Limits
+from drivefs.protocol import changes, links, messages, routes, sharing
+from drivefs.protocol.ids import Epoch, InodeId
+from tests.backend.api.served import SESSION, Drive, Request, Served, serving
+
+pytestmark = pytest.mark.anyio
+LARGE = bytes(range(256)) * 2000
+SECOND = 10**9
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "trio"
+
+
+async def a_drive(served: Served) -> Drive:
+    session = (await served.post(routes.SESSION, SESSION)).message(messages.SessionReply)
+    ranges = await served.post(routes.ID_RANGES, messages.IdRangesRequest(epoch=Epoch(session.epoch)))
+    return Drive(served, session, ranges.message(messages.IdRangesReply).starts[0])
+
+
+async def make(served: Served, inode: int, expires_ns: int = 0, password: str = "") -> links.LinkReply:
+    request = links.CreateLinkRequest(inode=InodeId(inode), expires_ns=expires_ns, password=password)
+    return (await served.post(routes.CREATE_LINK, request)).message(links.LinkReply)
+
+
+async def get(served: Served, token: str, password: str | None = None, method: str = "GET") -> Request:
+    request = Request(links.ADDRESS.format(token=token), [], "", method=method)
+    if password is not None:
+        request.headers["Authorization"] = "Basic " + base64.b64encode(f":{password}".encode()).decode()
+    return await served.run(request)
+
+
+async def test_a_link_gives_the_file_as_it_is_now_as_an_attachment(tmp_path: Path) -> None:
+    async with serving(tmp_path, Limits(quota_bytes=2**24)) as served:
+        drive = await a_drive(served)
+        await drive.store_file(10, 'r"é\n'.encode(), LARGE)
+        made = await make(served, drive.start + 10)
+        reply = await get(served, made.token)
+        assert (reply.status, reply.reply) == (200, LARGE)
+        headers = reply.reply_headers
+        assert headers["content-disposition"] == "attachment; filename=\"r____\"; filename*=UTF-8''r%22%C3%A9%0A"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "sandbox" in headers["content-security-policy"]
+        head = await get(served, made.token, method="HEAD")
+        assert (head.status, head.reply, head.reply_headers["content-length"]) == (200, b"", str(len(LARGE)))
+        await drive.write_anew(20, 10, b"newer", base=1)
+        assert (await get(served, made.token)).reply == b"newer"
+        token_bytes = made.token.encode()
+        assert token_bytes not in (tmp_path / "metadata.db").read_bytes()
+        assert token_bytes not in (tmp_path / "metadata.db-wal").read_bytes()
+        (listed,) = (await served.post(routes.LINKS)).message(links.LinksReply).links
+        assert (listed.path, listed.has_password) == ('r"é\n'.encode(), False)
+        assert (await served.post(routes.REVOKE_LINK, links.RevokeLinkRequest(link=listed.link))).status == 200
+        assert (await get(served, made.token)).status == 404
+        assert (await get(served, "nonsense")).reply == (await get(served, made.token)).reply
+
+
+async def test_a_password_is_needed_counted_and_checked_and_a_time_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.service.links.MOST_WRONG", 2)
+    async with serving(tmp_path, Limits(quota_bytes=2**24)) as served:
+        drive = await a_drive(served)
+        await drive.store_file(10, b"secret", b"what is in it")
+        expires_ns = served.clock() + 60 * SECOND
+        made = await make(served, drive.start + 10, expires_ns, "open sesame")
+        assert made.link.has_password
+        asked = await get(served, made.token)
+        assert (asked.status, asked.reply_headers["www-authenticate"][:5]) == (401, "Basic")
+        for _ in range(3):
+            assert (await get(served, made.token, "open sesame")).reply == b"what is in it"
+        for _ in range(2):
+            assert (await get(served, made.token, "guess")).status == 401
+        assert (await get(served, made.token, "open sesame")).status == 429
+        served.clock.ns += 60 * SECOND
+        assert (await get(served, made.token, "open sesame")).status == 404
+        assert (await served.post(routes.LINKS)).message(links.LinksReply).links == []
+
+
+async def test_a_link_gives_only_what_its_maker_sees(tmp_path: Path) -> None:
+    async with serving(tmp_path, Limits(quota_bytes=2**24)) as anna:
+        await anna.services.accounts.add_user("bert", "correct horse")
+        bert = await anna.log_in_as("bert")
+        owner = await a_drive(anna)
+        await a_drive(bert)
+        await owner.make_directory(10, b"folder")
+        folder, file = InodeId(owner.start + 10), InodeId(owner.start + 20)
+        owner.root = folder
+        await owner.store_file(20, b"file", b"content")
+        wanted = links.CreateLinkRequest(inode=file)
+        assert (await bert.post(routes.CREATE_LINK, wanted)).problem() == "not_found"
+        assert (await anna.post(routes.CREATE_LINK, links.CreateLinkRequest(inode=folder))).problem() == "conflict"
+        before = await make(anna, file)
+        invite = sharing.ShareRequest(inode=folder, user="bert", role="viewer")
+        info = (await anna.post(routes.SHARE, invite)).message(sharing.ShareInfo)
+        await bert.post(routes.ANSWER, sharing.AnswerRequest(share=info.share, accept=True))
+        assert (await bert.post(routes.CREATE_LINK, wanted)).problem() == "forbidden"
+        await anna.post(routes.SHARE, sharing.ShareRequest(inode=folder, user="bert", role="editor"))
+        theirs = await make(bert, file)
+        assert theirs.link.path == b"folder/file"
+        assert (await get(anna, before.token)).reply == (await get(anna, theirs.token)).reply == b"content"
+        revoke = links.RevokeLinkRequest(link=theirs.link.link)
+        assert (await anna.post(routes.REVOKE_LINK, revoke)).problem() == "not_found"
+        await anna.post(routes.UNSHARE, sharing.UnshareRequest(share=info.share))
+        assert (await get(anna, theirs.token)).status == 404
+        assert (await get(anna, before.token)).reply == b"content"
+        place = changes.Unlink(n=30, time_ns=1, parent=folder, name=b"file", inode=file, base=changes.Base(revision=1))  # type: ignore[arg-type]
+        await owner._commit(30, [place])
+        assert (await get(anna, before.token)).status == 404
+        (gone,) = (await anna.post(routes.LINKS)).message(links.LinksReply).links
+        assert gone.path is None
