@@ -120,6 +120,7 @@ class Hostile:
             (routes.UNSHARE, lambda: sharing.UnshareRequest(share=known.workspace, user="mallory")),
             (routes.INVITATIONS, lambda: None),
             (routes.ANSWER, lambda: sharing.AnswerRequest(share=known.workspace, accept=True)),
+            (routes.QUOTA, lambda: None),
             (routes.LINKS, lambda: None),
             (routes.CREATE_LINK, lambda: links.CreateLinkRequest(inode=inode, password="x")),
             (routes.REVOKE_LINK, lambda: links.RevokeLinkRequest(link=12345)),
