@@ -59,6 +59,7 @@ from backend.service.keys import AccountKeys, MasterKey, WrongMasterKey
 from backend.service.links import Links
 from backend.service.listing import Listing
 from backend.service.maintenance import Maintenance
+from backend.service.notifications import Notifications
 from backend.service.pruning import Pruning
 from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
@@ -267,6 +268,7 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
     """All services on one ground."""
     garbage, pruning, trash = Garbage(ground), Pruning(ground), Trash(ground)
     tiering = Tiering(ground, places.tier_of(ground.store), garbage.deleting)
+    notifications = Notifications(ground)
     return Services(
         ground=ground,
         database=ground.database,
@@ -278,6 +280,7 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
         sessions=Sessions(ground),
         shares=Shares(ground),
         links=Links(ground),
+        notifications=notifications,
         listing=Listing(ground),
         revisions=Revisions(ground),
         snapshots=Snapshots(ground),

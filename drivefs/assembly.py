@@ -35,6 +35,7 @@ from drivefs.sync.healing import Healing
 from drivefs.sync.incoming import IncomingUploads
 from drivefs.sync.left_behind import LeftBehind
 from drivefs.sync.lister import Lister
+from drivefs.sync.notices import Notices
 from drivefs.sync.past import Past
 from drivefs.sync.pins import PinnedTrees
 from drivefs.sync.places import Places
@@ -198,6 +199,7 @@ class Assembly:
             ends, self.places, change_count=lambda: self.filesystem.ignoring.change_count, found=giving_up.look
         )
         self.presence = follower.presence = self._presence()
+        self.notices = follower.notices = Notices(remote)
         sent = Meter(lambda: uploader.traffic.sent_bytes)
         received = Meter(lambda: self.downloader.received_bytes)
         self.reporter = Reporter(local, self.connection, sent=sent, received=received)

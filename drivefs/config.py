@@ -15,6 +15,7 @@ config.toml:
     answer_seconds = 12           # optional: how long a read waits while nothing comes from the server
     allow_insecure_http = false   # optional
     mass_deletion_guard = "50%"   # optional; what share of all files may be deleted at once unasked; false: any
+    desktop_notifications = false # optional: what happens is not shown on the desktop
     ignore = ["*~", ".*.sw?"]     # optional: files that stay on this device, instead of the temporary files of known
                                   # editors and office programs; []: none do, but by the drive's .drivefsignore
 """
@@ -138,6 +139,7 @@ class Profile:
     allow_insecure_http: bool = False
     guarded_share: float = DEFAULT_GUARDED_SHARE
     """Deleting more than this share of the drive's files at once is asked about; 0: it is not."""
+    desktop_notifications: bool = True
     ignored: tuple[str, ...] | None = None
     """Patterns of files that stay on this device, whatever the drive; None: temporary files of known programs."""
 
@@ -260,6 +262,8 @@ def write_profile(places: Places, profile: Profile) -> None:
         table["allow_insecure_http"] = True
     if profile.guarded_share != DEFAULT_GUARDED_SHARE:
         table["mass_deletion_guard"] = f"{profile.guarded_share:.6%}" if profile.guarded_share else False
+    if not profile.desktop_notifications:
+        table["desktop_notifications"] = False
     if profile.ignored is not None:
         table["ignore"] = list(profile.ignored)
     content.setdefault("profiles", {})[profile.name] = table
@@ -361,6 +365,7 @@ def _profile(name: str, table: Any, file: Path) -> Profile:
             answer_seconds=_answer_seconds(table.get("answer_seconds", DEFAULT_ANSWER_SECONDS)),
             allow_insecure_http=table.get("allow_insecure_http", False) is True,
             guarded_share=parse_share(table.get("mass_deletion_guard", True)),
+            desktop_notifications=table.get("desktop_notifications", True) is not False,
             ignored=_patterns(table.get("ignore")),
         )
     except ConfigError as error:

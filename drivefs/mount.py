@@ -31,10 +31,12 @@ from drivefs.assembly import Assembly, Ground, Options
 from drivefs.config import MountSettings
 from drivefs.control import (
     conflicts,
+    desktop,
     handlers,
     held,
     history,
     mounts,
+    notifications,
     pins,
     rewinding,
     server,
@@ -324,6 +326,7 @@ class _Mount:
         ).table()
         table |= sharing.Sharing(drive.filesystem, drive.ends, drive.engine).table()
         table |= space.Space(drive.ends.remote, drive.connection, self._local).table()
+        table |= notifications.Notifying(drive.notices, drive.ends.remote).table()
         table |= parts.pinning.table()
         table |= parts.deciding.table()
         nursery.start_soon(server.serve, server.listen(self._settings.places.runtime), table, nursery)
@@ -332,6 +335,9 @@ class _Mount:
         nursery.start_soon(parts.invalidation.run)
         nursery.start_soon(parts.replay.run)
         nursery.start_soon(parts.standstill.run)
+        show = desktop.shower(os.environ) if self._settings.profile.desktop_notifications else None
+        if show is not None:
+            nursery.start_soon(desktop.Desktop(drive.notices, self._local.journal, show).run)
         for task in drive.tasks():
             nursery.start_soon(task)
 

@@ -54,7 +54,7 @@ class ChangesPoll:
                 with anyio.CancelScope(shield=True):
                     # Refuses a device that was revoked since it was let in, or since it fell asleep.
                     reply = await self._services.changes.read(caller, request)
-                if reply.pages or reply.uploads or waiting.cancel_called:
+                if reply.pages or reply.uploads or reply.notified or waiting.cancel_called:
                     return reply
                 await _until(listener.wait, receive)
         return messages.ChangesReply(pages=[], retry_seconds=RETRY_SECONDS if lifecycle.stopping.is_set() else 0.0)

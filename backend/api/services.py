@@ -19,6 +19,7 @@ from backend.service.ground import Ground
 from backend.service.links import Links
 from backend.service.listing import Listing
 from backend.service.maintenance import Maintenance
+from backend.service.notifications import Notifications
 from backend.service.pruning import Pruning
 from backend.service.revisions import Revisions
 from backend.service.sessions import Sessions
@@ -56,6 +57,7 @@ class Services:
     sessions: Sessions
     shares: Shares
     links: Links
+    notifications: Notifications
     listing: Listing
     revisions: Revisions
     snapshots: Snapshots

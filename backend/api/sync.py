@@ -15,6 +15,7 @@ from backend.api import poll, problems, requests
 from backend.api.endpoints import Empty, Endpoint
 from backend.api.services import Services
 from backend.api.sharing import SharingApi
+from backend.api.telling import TellingApi
 from backend.service.caller import Caller
 from backend.service.intake import Disconnected
 from drivefs.protocol import accounting, history, messages, routes
@@ -87,6 +88,7 @@ class SyncApi:
             routes.DEVICES: Endpoint(self._devices),
             routes.REVOKE: Endpoint(self._revoke),
             **SharingApi(self._services).endpoints(),
+            **TellingApi(self._services).endpoints(),
             routes.LIST: Endpoint(self._list),
             routes.LIST_MANY: Endpoint(self._list_many),
             routes.INODES: Endpoint(self._inodes),

@@ -13,7 +13,8 @@ from blake3 import blake3
 from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
 
 from backend.metadata.schema import accounts, devices, user_workspaces, users, workspaces
-from backend.service import attempts, ids
+from backend.notify import hub
+from backend.service import attempts, ids, notifications
 from backend.service import workspaces as births
 from backend.service.caller import Caller
 from backend.service.devices import revoked
@@ -22,6 +23,7 @@ from backend.service.passwords import Passwords
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import AccountId, DeviceId, UserId
 from drivefs.protocol.messages import LoginReply, LoginRequest
+from drivefs.protocol.notifications import Kind
 
 TOKEN_BYTES = 32
 MAX_NAME_LENGTH = 256
@@ -94,6 +96,8 @@ class Accounts:
             raise ProtocolError(Code.WRONG_PASSWORD, WRONG_PASSWORD)
         token = base64.urlsafe_b64encode(self._ground.random_bytes(TOKEN_BYTES)).rstrip(b"=").decode()
         device = await self._ground.database.write(self._admit, known[0], request.device, token, subjects)
+        home = await self._ground.database.read(births.own_drive, known[0])
+        self._ground.hub.wake(hub.of_workspace(home.workspace))
         return LoginReply(token=token, user=known[0], device=device)
 
     async def authenticate(self, token: str) -> Caller:
@@ -132,6 +136,8 @@ class Accounts:
             "created_ns": self._ground.now_ns(),
         }
         connection.execute(insert(devices), row)
+        now_ns = self._ground.now_ns()
+        notifications.add(connection, user, Kind.DEVICE, now_ns=now_ns, by=(user, device), text=name)
         return device
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, select
 
 from backend.metadata import schema
 from backend.notify import hub
-from backend.service import cursors, following, ids, sight, uploads, workspaces
+from backend.service import cursors, following, ids, notifications, sight, uploads, workspaces
 from backend.service.caller import Caller
 from backend.service.devices import refuse_revoked
 from backend.service.ground import Ground
@@ -50,6 +50,9 @@ class Changes:
         if not request.cursors:
             await self._ground.database.read(refuse_revoked, caller.device)
         reply = ChangesReply(pages=[])
+        if request.notified is not None:
+            number = await self._ground.database.read(notifications.newest, caller.user)
+            reply.notified = number if number > request.notified else 0
         for followed in request.cursors:
             # One short transaction for each: a device may follow many.
             page, sent = await self._news_of(caller, followed, request.limit)

@@ -10,6 +10,7 @@ import anyio
 
 from backend.service.garbage import Collected, Garbage
 from backend.service.ground import Ground
+from backend.service.notifications import Notifications
 from backend.service.pruning import Pruning
 from backend.service.thinning import Thinned, Thinning
 from backend.service.tiering import Cooled, Tiering
@@ -46,6 +47,7 @@ class Maintenance:
         self._garbage = garbage
         self._pruning = pruning
         self._tiering = tiering
+        self._notifications = Notifications(ground)
         self._running = anyio.Lock()
 
     async def run(self, *, is_dry_run: bool = False) -> Maintained:
@@ -58,6 +60,8 @@ class Maintenance:
             done = Maintained(is_dry_run)
             done.expired = await self._trash.expire(is_dry_run=is_dry_run)
             done.thinned = await self._thinning.thin(is_dry_run=is_dry_run)
+            if not is_dry_run:
+                await self._notifications.derive_all()
             done.change_count = await self._pruning.prune(is_dry_run=is_dry_run)
             done.collected = await (self._garbage.due() if is_dry_run else self._garbage.collect())
             done.cooled = await self._tiering.cool(is_dry_run=is_dry_run)

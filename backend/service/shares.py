@@ -6,6 +6,7 @@ a member gets the same answers as if there were no such share; a change of a rol
 answered after it, and is told to the devices of that user by a commit of their own drive.
 """
 
+import os
 from typing import Any
 
 from sqlalchemy import Connection, and_, delete, insert, select, update
@@ -13,7 +14,7 @@ from sqlalchemy import Connection, and_, delete, insert, select, update
 from backend.metadata import schema
 from backend.metadata.schema import MemberState, Role
 from backend.notify import hub
-from backend.service import conversion, following, hanging, ids, workspaces
+from backend.service import conversion, following, hanging, ids, notifications, workspaces
 from backend.service.caller import Caller
 from backend.service.commit.batch import ChangeRow
 from backend.service.ground import Ground
@@ -22,6 +23,7 @@ from backend.service.paths import Paths
 from backend.service.workspaces import SHARE, Access
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import UserId, WorkspaceId
+from drivefs.protocol.notifications import Kind
 from drivefs.protocol.sharing import (
     AnswerRequest,
     InvitationInfo,
@@ -114,6 +116,7 @@ class Shares:
         if known is None:
             connection.execute(insert(_m), {**key, "role": request.role, "state": MemberState.INVITED})
             connection.execute(insert(_x), key)
+            self._tell(connection, caller, user, share)
         else:
             ended = known.state == MemberState.ENDED
             state = MemberState.INVITED if ended else known.state
@@ -122,6 +125,11 @@ class Shares:
                 following.tell(connection, self._ground, home, [ChangeRow(following.ROLE, share.root)])
         own = workspaces.own_drive(connection, caller.user)
         return [home.workspace, own.workspace], _info(connection, caller, share)
+
+    def _tell(self, connection: Connection, caller: Caller, user: UserId, share: Access) -> None:
+        by, now_ns = (caller.user, caller.device), self._ground.now_ns()
+        text = os.fsdecode(_name(connection, share))
+        notifications.add(connection, user, Kind.SHARED, now_ns=now_ns, by=by, inode=share.root, text=text)
 
     def _unshare(self, connection: Connection, caller: Caller, request: UnshareRequest) -> list[WorkspaceId]:
         share = workspaces.find(connection, caller.user, request.share)

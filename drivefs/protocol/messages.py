@@ -406,6 +406,8 @@ class ChangesRequest(Message, kw_only=True):
     wait_seconds: Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)] = 0.0
     limit: Page = 2000
     pending: Pending | None = None
+    notified: Annotated[int, BOUND] | None = None
+    """The number of the last notification that this device heard of; None: it wants to hear of none."""
 
 
 class FeedStatus(enum.StrEnum):
@@ -448,6 +450,8 @@ class ChangesReply(Message, kw_only=True):
 
     pages: list[FeedPage]
     uploads: list[WorkspaceUploads] = []
+    notified: int = 0
+    """The number of the newest notification that no page tells of, if the device asked and it is newer."""
     retry_seconds: float = 0.0
     """The server's wish for how long to wait before the next poll."""
 

@@ -13,7 +13,7 @@ import httpx
 import msgspec
 import trio
 
-from drivefs.protocol import accounting, history, links, messages, routes, sharing, wire
+from drivefs.protocol import accounting, history, links, messages, notifications, routes, sharing, wire
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.ids import BlockId, DeviceId, WorkspaceId
 from drivefs.remote import errors, retry, transport
@@ -152,6 +152,18 @@ class Remote:
     async def revoke_link(self, request: links.RevokeLinkRequest) -> None:
         """End a public link."""
         await self._exchange(Exchange(routes.REVOKE_LINK, (wire.encode(request),)), QUICK)
+
+    async def notified(self, request: notifications.NotificationsRequest) -> notifications.NotificationsReply:
+        """What the user is told of, behind a number."""
+        return await self._call(routes.NOTIFICATIONS, request, notifications.NotificationsReply)
+
+    async def mute(self, request: notifications.MuteRequest) -> None:
+        """Mute a folder, or end it."""
+        await self._exchange(Exchange(routes.MUTE, (wire.encode(request),)), QUICK)
+
+    async def muted(self) -> notifications.MutedReply:
+        """The folders that are muted."""
+        return self._decode(await self._exchange(Exchange(routes.MUTED), QUICK), notifications.MutedReply)
 
     async def count(self, workspace: WorkspaceId) -> messages.CountReply:
         """How many files there are."""

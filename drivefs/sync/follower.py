@@ -24,6 +24,7 @@ from drivefs.sync.announcer import Announcer, Before
 from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
 from drivefs.sync.happenings import NameChange
+from drivefs.sync.notices import Notices
 from drivefs.sync.overtaken import Overtaken
 from drivefs.sync.presence import Presence
 from drivefs.sync.sharing import Sharing
@@ -89,6 +90,8 @@ class Follower:
         """Hears of each page before it is applied."""
         self.presence: Presence | None = None
         """Hears what others are sending, and says what is pending; None: nobody wants to know."""
+        self.notices: Notices | None = None
+        """Hears that people may have to be told of something."""
         self._overtaken = Overtaken(ends.local)
         self.sharing = Sharing(ends.local, shown)
         self._gap_count = 0
@@ -116,8 +119,11 @@ class Follower:
             wait_seconds=wait_seconds,
             limit=PAGE_CHANGES,
             pending=presence.pending() if presence is not None else None,
+            notified=self.notices.heard if self.notices is not None else None,
         )
         reply = await self._remote.changes(request, is_anew=is_anew)
+        if self.notices is not None and (reply.pages or reply.notified):
+            self.notices.moved(reply.notified)
         lost = None
         for page in reply.pages:
             lost = self._take(page) or lost

@@ -14,7 +14,7 @@ import msgspec
 import zstandard
 
 from drivefs.protocol import blocks as codec
-from drivefs.protocol import changes, history, links, messages, routes, sharing, wire
+from drivefs.protocol import changes, history, links, messages, notifications, routes, sharing, wire
 from drivefs.protocol.ids import BlockId, Epoch, InodeId, OpNumber, RevisionNumber, WorkspaceId
 from drivefs.protocol.model import BlockRef, InodeKind, cut_runs, run_id
 
@@ -116,6 +116,9 @@ class Hostile:
             (routes.CREATE_SNAPSHOT, lambda: history.CreateSnapshotRequest(name="before")),
             (routes.DELETE_SNAPSHOT, lambda: history.DeleteSnapshotRequest(name="before")),
             (routes.SHARES, lambda: None),
+            (routes.NOTIFICATIONS, lambda: notifications.NotificationsRequest(since=chance.randrange(9))),
+            (routes.MUTE, lambda: notifications.MuteRequest(inode=known.root, is_muted=True)),
+            (routes.MUTED, lambda: None),
             (routes.SHARE, lambda: sharing.ShareRequest(inode=inode, user="mallory", role="editor")),
             (routes.UNSHARE, lambda: sharing.UnshareRequest(share=known.workspace, user="mallory")),
             (routes.INVITATIONS, lambda: None),

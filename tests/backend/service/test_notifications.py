@@ -1,0 +1,165 @@
+"""What users are told of: in order, once, merged where much happens, and also who was away."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from backend.metadata import schema
+from backend.service.notifications import KEPT, Notifications, add
+from backend.service.pruning import Pruning
+from drivefs.protocol.conflicts import CONFLICT_XATTR
+from drivefs.protocol.model import InodeKind
+from drivefs.protocol.notifications import Kind, MuteRequest, NotificationInfo, NotificationsRequest
+from tests.backend.service.drive import SECOND, Device, Drive
+from tests.backend.service.sharing import neighbours
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def phone(drive: Drive) -> Device:
+    return await drive.device()
+
+
+async def told(device: Device, since: int = 0, *, own: bool = False) -> list[NotificationInfo]:
+    service = Notifications(device.drive.ground)
+    return (await service.list(device.caller, NotificationsRequest(since=since, own=own))).notifications
+
+
+def brief(found: list[NotificationInfo]) -> list[tuple[str, bytes, int]]:
+    return [(each.kind, each.path, each.count) for each in found]
+
+
+async def pause(device: Device) -> None:
+    """Long enough for what comes to be told of by itself."""
+    device.drive.clock.ns += 120 * SECOND
+
+
+async def test_others_are_told_what_a_device_did_and_it_is_not(laptop: Device, phone: Device) -> None:
+    doc = await laptop.save(b"doc", b"one")
+    await pause(laptop)
+    await laptop.write(doc, b"two", base=1)
+    await pause(laptop)
+    await laptop.send(laptop.rename(doc, b"doc", b"letter"))
+    await pause(laptop)
+    await laptop.send(laptop.unlink(doc, b"letter", base=2))
+    found = await told(phone)
+    # The drive is as it is now, so what was renamed is told of by the names that it had then or has now.
+    assert [each.kind for each in found] == ["added", "moved", "deleted"]
+    assert [each.path for each in found] == [b"doc", b"letter", b"letter"]
+    assert (found[0].device, found[0].inode) == ("device 1", doc)
+    assert await told(laptop) == []
+    assert len(await told(laptop, own=True)) == 3
+
+
+async def test_each_is_told_of_once_and_in_order(laptop: Device, phone: Device) -> None:
+    doc = await laptop.save(b"doc", b"one")
+    first = await told(phone)
+    assert brief(first) == [("added", b"doc", 1)]
+    await pause(laptop)
+    await laptop.write(doc, b"two", base=1)
+    await pause(laptop)
+    folder = await laptop.make(b"folder", kind=InodeKind.DIRECTORY)
+    second = await told(phone, first[-1].number)
+    assert brief(second) == [("edited", b"doc", 1), ("added", b"folder", 1)]
+    assert await told(phone, second[-1].number) == []
+    assert brief(await told(phone)) == [*brief(first), *brief(second)]
+    assert [each.inode for each in second] == [doc, folder]
+
+
+async def test_save_by_rename_is_one_edit(laptop: Device, phone: Device) -> None:
+    old = await laptop.save(b"doc", b"one")
+    since = (await told(phone))[-1].number
+    await pause(laptop)
+    new = await laptop.save(b"doc.tmp", b"two")
+    await laptop.send(laptop.rename(new, b"doc.tmp", b"doc", replaced=old, base=1))
+    assert brief(await told(phone, since)) == [("edited", b"doc", 1)]
+
+
+async def test_thousand_changes_in_one_folder_are_one_notification(laptop: Device, phone: Device) -> None:
+    folder = await laptop.make(b"photos", kind=InodeKind.DIRECTORY)
+    await told(phone)
+    for _ in range(10):
+        await laptop.send(*[laptop.create(b"p%d" % laptop.n, folder) for _ in range(100)])
+        await told(phone)
+    found = await told(phone)
+    assert brief(found) == [("added", b"photos", 1), ("added", b"photos", 1000)]
+    assert found[-1].number > len(found), "numbers are never used twice"
+
+
+async def test_what_happens_in_many_folders_is_told_of_where_they_all_are(laptop: Device, phone: Device) -> None:
+    top = await laptop.make(b"tree", kind=InodeKind.DIRECTORY)
+    since = (await told(phone))[-1].number
+    for number in range(8):
+        folder = await laptop.make(b"f%d" % number, top, InodeKind.DIRECTORY)
+        await laptop.send(*[laptop.create(b"%d" % each, folder) for each in range(3)])
+    assert brief(await told(phone, since)) == [("added", b"tree", 32)]
+
+
+async def test_conflict_copies_are_told_of_as_such(laptop: Device, phone: Device) -> None:
+    copy = laptop.create(b"doc (conflicted copy)")
+    await laptop.send(copy, laptop.set_xattr(copy.inode, CONFLICT_XATTR, b"mark"))
+    assert brief(await told(phone)) == [("conflict", b"doc (conflicted copy)", 1)]
+
+
+async def test_muted_folders_are_told_of_no_more_until_they_are_again(laptop: Device, phone: Device) -> None:
+    service = Notifications(phone.drive.ground)
+    noisy = await laptop.make(b"noisy", kind=InodeKind.DIRECTORY)
+    deep = await laptop.make(b"deep", noisy, InodeKind.DIRECTORY)
+    since = (await told(phone))[-1].number
+    await service.mute(phone.caller, MuteRequest(inode=noisy, is_muted=True))
+    assert (await service.muted(laptop.caller)).paths == [b"noisy"]
+    await laptop.save(b"a", b"one", parent=deep)
+    assert await told(phone, since) == []
+    await service.mute(phone.caller, MuteRequest(inode=noisy, is_muted=False))
+    await laptop.save(b"b", b"two", parent=deep)
+    assert brief(await told(phone, since)) == [("added", b"noisy/deep/b", 1)]
+
+
+async def test_who_was_away_is_told_of_what_the_feed_has_forgotten(laptop: Device, phone: Device) -> None:
+    await laptop.save(b"doc", b"one")
+    ground = laptop.drive.ground
+    await Notifications(ground).derive_all()
+    laptop.drive.clock.ns += (ground.limits.feed_seconds + 10) * SECOND
+    assert await Pruning(ground).prune()
+    assert brief(await told(phone)) == [("added", b"doc", 1)]
+
+
+async def test_members_of_a_share_are_told_of_what_others_do_in_it(tmp_path: Path) -> None:
+    both = await neighbours(tmp_path)
+    folder, file = await both.tree()
+    await both.share(folder)
+    found = await told(both.bert)
+    assert [(each.kind, each.text, each.user) for each in found] == [("shared", "folder", "someone")]
+    assert await both.write_in_share(both.anna, file, b"more", 1) == "ok"
+    assert brief(await told(both.bert, found[-1].number)) == [("edited", b"folder/file", 1)]
+    since = max(each.number for each in await told(both.anna, own=True))
+    assert await both.write_in_share(both.bert, file, b"and more", 2) == "ok"
+    (edited,) = await told(both.anna, since)
+    assert (edited.kind, edited.path, edited.user) == ("edited", b"folder/file", "bert")
+    both.anna.drive.database.close()
+
+
+async def test_room_that_is_nearly_used_up_is_told_of_once_a_day(laptop: Device, phone: Device) -> None:
+    accounts = schema.accounts
+    await laptop.drive.execute(update(accounts).values(quota_bytes=1000, stored_bytes=950))
+    await laptop.make(b"a")
+    await told(phone)
+    await laptop.make(b"b")
+    found = await told(phone)
+    await laptop.drive.execute(update(accounts).values(quota_bytes=None, stored_bytes=0))
+    assert [each.text for each in found if each.kind == Kind.QUOTA] == ["95 % of the quota is used"]
+
+
+async def test_only_the_newest_are_kept(laptop: Device, phone: Device) -> None:
+    def many(connection: object) -> None:
+        for number in range(KEPT + 50):
+            add(connection, phone.caller.user, Kind.QUOTA, now_ns=number)  # type: ignore[arg-type]
+
+    await phone.drive.database.write(many)
+    await laptop.make(b"a")
+    service = Notifications(phone.drive.ground)
+    reply = await service.list(phone.caller, NotificationsRequest(since=0, limit=1000))
+    assert reply.notifications[0].number == 52
+    assert reply.newest == KEPT + 51
