@@ -26,6 +26,7 @@ CONDEMN_SECONDS = 72 * 3600
 DELETE_SECONDS = 24 * 3600
 """How long it can still be had after that."""
 PAGE_BLOCKS = 2000
+PORTION_OBJECTS = 250
 
 Objects = dict[str, list[tuple[bytes, int]]]
 """Names of objects, each with the blocks in it and their generations."""
@@ -102,7 +103,14 @@ class Garbage:
         doomed = {each.block for each in due if each.state is not BlockState.STORED}
         if not doomed:
             return
-        objects = await self._ground.database.read(_objects_of, account, doomed)
+        names = await self._ground.database.read(_objects_of, account, doomed)
+        for first in range(0, len(names), PORTION_OBJECTS):
+            await self._collect_objects(account, names[first : first + PORTION_OBJECTS], collected)
+
+    async def _collect_objects(self, account: AccountId, names: Sequence[str], collected: Collected) -> None:
+        """Delete those of these objects in which nothing is needed; few at a time, since much may lie in each."""
+        write, now_ns = self._ground.database.write, self._ground.now_ns()
+        objects = await self._ground.database.read(_inside, account, names)
         async with self.deleting:
             found = await write(_begin_to_delete, account, objects, now_ns)
             await self._ground.offload(self._delete, found.objects)
@@ -160,18 +168,16 @@ def _condemn(connection: Connection, account: AccountId, ids: Sequence[BlockId],
     return len(unwanted)
 
 
-def _objects_of(connection: Connection, account: AccountId, ids: Iterable[BlockId]) -> Objects:
-    """The objects in which copies of these blocks lie, each with all blocks that lie in it, by generation.
+def _objects_of(connection: Connection, account: AccountId, ids: Collection[BlockId]) -> list[str]:
+    """The objects in which copies of these blocks lie."""
+    return sorted({name for (name,) in select_in(connection, _HOLDING, ids, account=account)})
 
-    An object gets no further copies once it is written: what is read here can only become less.
-    """
-    c = block_copies.c
-    objects: set[str] = set()
-    for some in block_rows.portions(list(ids)):
-        objects.update(connection.execute(select(c.object).where(c.account == account, c.block.in_(some))).scalars())
-    found: Objects = {name: [] for name in objects}
-    for name, block, generation in select_in(connection, _INSIDE, objects, account=account):
-        found[name].append((block, generation))
+
+def _inside(connection: Connection, account: AccountId, names: Collection[str]) -> Objects:
+    """These objects with all that lies in each: they get no further copies once they are written."""
+    found: Objects = {}
+    for name, block, generation in select_in(connection, _INSIDE, names, account=account):
+        found.setdefault(name, []).append((block, generation))
     return found
 
 
@@ -202,6 +208,9 @@ def _stored_bytes(connection: Connection, account: AccountId, objects: Collectio
     return sum(length for (length,) in lengths)
 
 
+_HOLDING = select(block_copies.c.object).where(
+    block_copies.c.account == bindparam("account"), is_asked(block_copies.c.block)
+)
 _INSIDE = select(block_copies.c.object, block_copies.c.block, block_copies.c.generation).where(
     block_copies.c.account == bindparam("account"), is_asked(block_copies.c.object)
 )
@@ -212,13 +221,20 @@ _LENGTHS = select(block_copies.c.length).where(
 
 def _forget(connection: Connection, account: AccountId, deleted: _Deleting) -> None:
     """The objects are gone: so are the rows that name them, and the blocks that have not come back meanwhile."""
-    b, c = blocks.c, block_copies.c
     block_rows.lock_account(connection, account)
-    for block, generation in deleted.blocks:
-        gone = (c.account == account, c.block == block, c.generation == generation, c.object.in_(deleted.objects))
-        connection.execute(delete(block_copies).where(*gone))
-        same = (b.account == account, b.block == block, b.generation == generation, b.state == BlockState.DELETING)
-        connection.execute(delete(blocks).where(*same))
+    c = block_copies.c
+    connection.execute(delete(block_copies).where(c.account == account, c.object.in_(deleted.objects)))
+    if deleted.blocks:
+        rows = [{"key": account, "which": block, "n": generation} for block, generation in deleted.blocks]
+        connection.execute(_FORGET, rows)
+
+
+_FORGET = delete(blocks).where(
+    blocks.c.account == bindparam("key"),
+    blocks.c.block == bindparam("which"),
+    blocks.c.generation == bindparam("n"),
+    blocks.c.state == BlockState.DELETING,
+)
 
 
 def _set_state(

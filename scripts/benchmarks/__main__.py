@@ -22,7 +22,12 @@ JUICEFS: tuple[type[Target], ...] = (JuicefsSqlite, JuicefsSqliteWriteback, Juic
 TARGETS: dict[str, type[Target]] = {
     target.name: target for target in (*OWN, RcloneMount, *JUICEFS, SshfsMount, S3qlMount)
 }
-SUBJECTS = {"devices": "benchmarks.devices", "large": "benchmarks.large_drive", "polls": "benchmarks.polls"}
+SUBJECTS = {
+    "devices": "benchmarks.devices",
+    "history": "benchmarks.history",
+    "large": "benchmarks.large_drive",
+    "polls": "benchmarks.polls",
+}
 """Subjects with a command line of their own; each module has `main(arguments, say)`, which gives the exit code."""
 
 

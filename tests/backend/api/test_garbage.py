@@ -98,14 +98,14 @@ async def test_a_pin_wins_against_the_collector_up_to_the_last_moment(
         await later(served, CONDEMN_SECONDS)
     served.clock.ns += max(CONDEMN_SECONDS, DELETE_SECONDS) * 10**9
     if step == "about to be deleted":
-        real = garbage._objects_of
+        real = garbage._inside
 
         def pin_first(connection: block_rows.Connection, *args: object) -> garbage.Objects:
             found = real(connection, *args)  # type: ignore[arg-type]
             anyio.from_thread.run(told_that_it_is_here)
             return found
 
-        monkeypatch.setattr(garbage, "_objects_of", pin_first)
+        monkeypatch.setattr(garbage, "_inside", pin_first)
 
     async def told_that_it_is_here() -> None:
         assert await served.missing(codec.block_id(LARGE)) == []
