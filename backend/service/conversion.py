@@ -22,7 +22,7 @@ from backend.service.commit.batch import ChangeRow
 from backend.service.commit.contents import split_runs
 from backend.service.ground import Ground
 from backend.service.hanging import Target
-from backend.service.rows import DIRECTORY, Place
+from backend.service.rows import DIRECTORY, FILE, Place
 from backend.service.workspaces import SHARE, Access
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import COMMIT_ID_BYTES, AccountId, BlockId, InodeId, RunId, Seq, WorkspaceId
@@ -128,11 +128,11 @@ def _look(connection: Connection, home: Access, inode: InodeId) -> list[Any]:
         other = root is not None and root.nlink and root.workspace != home.workspace
         if other:
             raise ProtocolError(Code.CONFLICT, "It lies in a folder that is shared: share that one with more people.")
-        raise ProtocolError(Code.NOT_FOUND, "There is no such folder in your own drive.")
+        raise ProtocolError(Code.NOT_FOUND, "There is no such folder or file in your own drive.")
     if inode == home.root:
         raise ProtocolError(Code.CONFLICT, "A whole drive cannot be shared: share the folders in it.")
-    if root.kind != DIRECTORY:
-        raise ProtocolError(Code.CONFLICT, "Only folders can be shared.")
+    if root.kind not in (DIRECTORY, FILE):
+        raise ProtocolError(Code.CONFLICT, "Only folders and files can be shared.")
     rows = list(connection.execute(_IN_TREE, {"account": home.account, "root": inode}))
     inside = {row.inode for row in rows}
     if any(row.workspace != home.workspace for row in rows) or _has_links(connection, home, inside):

@@ -17,7 +17,7 @@ ANSWER_SECONDS = 330.0
 
 
 def _add_share(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="PATH", help="a folder of your drive")
+    parser.add_argument("path", metavar="PATH", help="a folder or a file of your drive")
     parser.add_argument("user", metavar="USER", help="the name of another user of the server")
     parser.add_argument("--role", choices=("editor", "viewer"), required=True, help="what the user may do in it")
     add_json(parser)
@@ -102,9 +102,9 @@ def _fields(info: "ShareInfo") -> dict[str, Any]:
 
 SHARE = Command(
     name="share",
-    summary="let another user see a folder, to read it or to work in it",
-    description="Invites another user of the server to a folder of your drive, as editor or viewer. When the user has "
-    "accepted (drivefs invitations), the folder is in both drives, and each change in it reaches both. With another "
+    summary="let another user see a folder or a file, to read it or to work in it",
+    description="Invites another user to a folder or a file of your drive, as editor or viewer. When the user has "
+    "accepted (drivefs invitations), it is in both drives, and each change in it reaches both. With another "
     "--role, who is a member already gets that role, at once. What is in it counts against your quota.",
     examples="  drivefs share ~/Drive/plans bert --role editor\n  drivefs share ~/Drive/plans bert --role viewer",
     add_arguments=_add_share,

@@ -5,6 +5,7 @@ present end here.
 """
 
 import os
+from collections.abc import Iterable
 
 from drivefs.fs import errors
 from drivefs.fs.attributes import Attributes
@@ -92,6 +93,17 @@ class Files:
                 self._attributes.clear_privileges(content.inode, self._publisher)
             self._contents.write(handle, offset, data)
         return len(data)
+
+    def replace(self, number: int, parts: Iterable[bytes]) -> None:
+        """Let the content be these bytes, whatever it was.
+
+        Raises:
+            BadHandle, TooLarge, OverQuota, cache.errors.DiskFull.
+        """
+        handle, offset = self.handles.get(number), 0
+        self._attributes.resize(handle.content.inode, 0, self._publisher, handle)
+        for part in parts:
+            offset += self.write(number, offset, part)
 
     def _end_for(self, content: Content, offset: int) -> int:
         """Where a write through a descriptor that appends goes.

@@ -38,6 +38,7 @@ from drivefs.fs.reconsidering import Reconsidering
 from drivefs.fs.revision_tree import RevisionTree
 from drivefs.fs.revisions import Revisions
 from drivefs.fs.rewinding import Rewinding
+from drivefs.fs.saving import Saving
 from drivefs.fs.told import Told
 from drivefs.fs.trash_tree import TrashTree
 from drivefs.fs.undeleting import Undeleting
@@ -91,6 +92,7 @@ class FileSystem:
         self._names.connect(services.lister, services.publisher, drive.deadline_seconds)
         self._attributes = Attributes(view, mutations, self._contents, owner=drive.owner, now_ns=now_ns)
         self._files = Files(view, self._contents, self._attributes, services.publisher)
+        self._saving = Saving(view, self._names, self._files, self._contents)
         self._directories = Directories(view, self._names)
         self.offering = Offering(local, view, self._contents, services.publisher)
         self.told = Told(drive.root)
@@ -211,14 +213,10 @@ class FileSystem:
         """
         self._check_real(*source)
         self._check_real(*target)
-        await self._names.rename(source, target, replace=replace)
-        self._settle_at(target)
-
-    def _settle_at(self, place: Name) -> None:
-        """A conflict copy that was moved to where it would have been is one no longer."""
-        moved = self._view.named(*place)
-        if moved and (mark := mark_of(self._view.inode(moved))) is not None and (mark.parent, mark.name) == place:
-            self.settle(moved)
+        await self._saving.rename(source, target, replace=replace)
+        moved = self._view.named(*target)
+        if moved and (mark := mark_of(self._view.inode(moved))) is not None and (mark.parent, mark.name) == target:
+            self.settle(moved)  # a conflict copy is one no longer where it would have been
 
     async def exchange(self, first: Name, second: Name) -> None:
         """Swap what two names lead to.

@@ -252,7 +252,8 @@ class Namespace:
         await self.know((parent, name))
         if self._existing(parent, name).kind is InodeKind.DIRECTORY:
             raise errors.IsDirectory
-        self._remove(parent, name)
+        self.borders.check_goes(self._view.named(parent, name))
+        self.remove(parent, name)
 
     async def rmdir(self, parent: InodeId, name: bytes) -> None:
         """Remove an empty directory.
@@ -272,9 +273,10 @@ class Namespace:
         if not self._view.is_empty(state.inode):
             raise errors.NotEmpty
         self.borders.check_goes(state.inode)
-        self._remove(parent, name)
+        self.remove(parent, name)
 
-    def _remove(self, parent: InodeId, name: bytes) -> None:
+    def remove(self, parent: InodeId, name: bytes) -> None:
+        """Take a name away, of which all is known that has to be checked before."""
         state = self._existing(parent, name)
         is_directory = state.kind is InodeKind.DIRECTORY
         change = Unlink(
@@ -440,6 +442,7 @@ class Namespace:
         if one.inode == other.inode:
             return
         self.borders.check_together(first[0], second[0])
+        self.borders.check_stay(one, other)
         if self._kept.keeps(second, one) and self._kept.keeps(first, other):
             self._kept.swap(moves.exchange(self._stamp(), first, one.inode, second, other.inode), one, other)
             return

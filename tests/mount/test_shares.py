@@ -116,6 +116,35 @@ def test_a_viewer_reads_and_a_role_holds_at_once(two: Two) -> None:
     wait_until("ada sees it", lambda: (ada.mountpoint / "plans" / "file").read_bytes() == b"changed")
 
 
+def test_a_save_by_rename_onto_a_shared_file_changes_it_for_all(two: Two) -> None:
+    """[share-file]"""
+    ada, bert, _ = two
+    mine = ada.mountpoint / "file"
+    write_file(mine, b"first")
+    theirs = two.share("file", "editor")
+    assert theirs.read_bytes() == b"first"
+    for device, path, other, content in ((bert, theirs, mine, b"by bert"), (ada, mine, theirs, b"by ada" * 100_000)):
+        with path.open("rb") as opened:
+            write_file(device.mountpoint / "file.tmp", content)
+            (device.mountpoint / "file.tmp").rename(path)
+            assert path.read_bytes() == opened.read() == content
+        assert path.stat().st_size == len(content)
+        assert os.listdir(device.mountpoint) == ["file"]
+        device.sync()
+        wait_until("the other sees it", lambda other=other, content=content: other.read_bytes() == content)  # type: ignore[misc]
+    assert [each["user"] for each in listed(bert, "revisions", str(theirs))] == ["ada", "bert", "ada"]
+    assert fails(theirs.unlink) == errno.EBUSY
+    theirs.rename(bert.mountpoint / "elsewhere")
+    ada.run("share", str(mine), "bert", "--role", "viewer")
+    theirs = bert.mountpoint / "elsewhere"
+    wait_until("it may only be read", lambda: theirs.stat().st_mode & 0o222 == 0)
+    write_file(bert.mountpoint / "new", b"x")
+    assert fails(lambda: (bert.mountpoint / "new").rename(theirs)) == errno.EACCES
+    bert.run("leave", str(theirs))
+    wait_until("it is gone", lambda: not theirs.exists())
+    assert mine.read_bytes() == b"by ada" * 100_000
+
+
 def in_lost_and_found(device: Device) -> set[bytes]:
     return {path.read_bytes() for path in device.home.rglob("lost+found/*") if path.is_file()}
 

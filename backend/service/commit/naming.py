@@ -97,7 +97,7 @@ def rename(state: State, mutation: changes.Rename) -> RevisionNumber:
         past = past_of(replaced)
         state.tree.remove_name(target, replaced, mutation.time_ns)
         replaced = state.tree.drop_link(replaced.inode, mutation.time_ns)
-        if row.kind == replaced.kind == FILE:
+        if row.kind == replaced.kind == FILE and row.workspace == state.author.workspace:
             _follow_name(state, row, replaced, past)
     state.tree.add_name(target, row, mutation.time_ns)
     return row.revision
@@ -192,7 +192,7 @@ def _check_way(state: State, row: InodeRow, new_parent: InodeId) -> None:
 
 def _free(state: State, place: Place, row: InodeRow, time_ns: int) -> None:
     state.tree.remove_name(place, row, time_ns)
-    if row.kind == FILE:
+    if row.kind == FILE and row.workspace == state.author.workspace:
         state.freed[place] = past_of(row)
 
 

@@ -285,3 +285,25 @@ async def test_the_trash_of_a_share_is_in_the_drives_of_all_and_the_owners_from_
     assert await trashed(bert) == []
     await pair.end(share)
     assert await trashed(bert) == []
+
+
+async def test_a_single_file_is_shared_and_its_history_stays_its_own(pair: Neighbours) -> None:
+    anna, bert = pair.anna, pair.bert
+    file = await anna.save(b"file", b"content")
+    share = await pair.share(file)
+    assert await bert.names() == {b"file": file}
+    assert await pair.write_in_share(bert, file, b"bert's", base=1) == "ok"
+    await pair.pages(anna)
+    assert (await anna.known(file)).revision == 2
+    assert await bert.say(bert.rename(file, b"file", b"called otherwise")) == "ok"
+    new = await bert.save(b"file", b"own")
+    assert (await bert.known(new)).revision == 1, "what comes to the freed name has a history of its own"
+    assert await bert.say(bert.rename(file, b"called otherwise", b"file", new, base=1)) == "ok"
+    assert (await bert.known(file)).revision == 2
+    assert await bert.say(bert.unlink(file, b"file", base=2)) == "rejected share"
+    other = await bert.save(b"other", b"own")
+    assert await bert.say(bert.rename(other, b"other", b"file", file, base=2)) == "rejected share"
+    assert await bert.say(bert.link(file, b"linked")) == "rejected workspace"
+    await pair.end(share)
+    assert await bert.names() == {b"other": other}
+    assert await anna.names() == {b"file": file}
