@@ -172,6 +172,9 @@ class Assembly:
         uploader.share_of = lambda inode: share.workspace if (share := local.shares.of(inode)) is not None else None
         self.follower = follower = Follower(ends, self.shown, self.announcer)
         refusals, giving_up = self._refusals()
+        self.committer = Committer(
+            ends, guard=self.guard, contents=contents, publications=self.publications, refusals=refusals
+        )
         parts = Parts(
             local=local,
             session=self.session,
@@ -180,9 +183,7 @@ class Assembly:
             publications=self.publications,
             publisher=self.publisher,
             guard=self.guard,
-            committer=Committer(
-                ends, guard=self.guard, contents=contents, publications=self.publications, refusals=refusals
-            ),
+            committer=self.committer,
             refusals=refusals,
             giving_up=giving_up,
             follower=follower,
@@ -205,6 +206,8 @@ class Assembly:
         self.reporter = Reporter(local, self.connection, sent=sent, received=received)
         self.allowance.hear += [self.filesystem.quota.told, self.reporter.told]
         self.filesystem.quota.refused = self.allowance.refused
+        self.connection.refused = self.allowance.refused_by
+        self.allowance.waits = lambda: self.committer.is_over_quota
 
     def _refusals(self) -> tuple[Refusals, GivingUp]:
         """What deals with refused mutations: those that are made good, and those that never can be."""

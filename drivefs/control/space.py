@@ -47,6 +47,6 @@ class Space:
         return {**{name: getattr(found, name) for name in names}, "pending_bytes": pending(self._local.journal)[1]}
 
 
-def notices(quota: Quota) -> list[str]:
-    """What people should know of the room in their account."""
-    return [FULL] if quota.is_short else []
+def notices(quota: Quota, *, is_waiting: bool) -> list[str]:
+    """What people should know of the room in their account; `is_waiting`: content that was accepted waits for it."""
+    return [FULL] if quota.is_short or is_waiting else []

@@ -1,23 +1,26 @@
 """What the backend allows the account and what that uses, as this mount knows it, and whoever has to hear of it.
 
-Owns the latest figures. They come with each session and each commit; where a program is refused for want of room,
-nothing is committed, so they are asked for then: more may be allowed by now, or another device has made room.
+Owns the latest figures. They come with each session and each commit; where a program, or an upload, is refused for
+want of room, nothing is committed, so they are asked for then: more or less may be allowed by now, or another device
+has made room.
 """
 
-import math
 from collections.abc import Callable
 
 import trio
 
 from cache.workspace import LocalState
+from drivefs.protocol.errors import Code
 from drivefs.protocol.messages import Limits, SessionReply, Usage
 from drivefs.remote.client import Remote
-from drivefs.remote.errors import RemoteError
+from drivefs.remote.errors import Refused, RemoteError
 from drivefs.sync.session import known_limits
 from drivefs.sync.signal import Signal
 
 LEAST_SECONDS = 2.0
 """Between two questions, however often programs are refused."""
+LOOK_SECONDS = 10.0
+"""Between two looks at whether content waits for room."""
 
 
 class Allowance:
@@ -28,6 +31,9 @@ class Allowance:
         self.usage = Usage()
         self.hear: list[Callable[[Limits, Usage], None]] = []
         self._remote = remote
+        self.waits: Callable[[], bool] = lambda: False
+        """Whether content waits for room that the backend did not have."""
+        self._is_asked = False
         self._refused = Signal()
 
     def told(self, reply: SessionReply) -> None:
@@ -43,12 +49,21 @@ class Allowance:
 
     def refused(self) -> None:
         """A program was refused for want of room."""
+        self._is_asked = True
         self._refused.raise_()
+
+    def refused_by(self, error: Refused) -> None:
+        """The backend has refused a request."""
+        if error.code is Code.OVER_QUOTA:
+            self.refused()
 
     async def run(self) -> None:
         """Ask anew after each refusal, until cancelled."""
         while True:
-            await self._refused.wait(math.inf)
+            await self._refused.wait(LOOK_SECONDS)
+            if not self._is_asked and not self.waits():
+                continue
+            self._is_asked = False
             try:
                 reply = await self._remote.usage()
             except RemoteError:

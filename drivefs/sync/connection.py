@@ -77,6 +77,8 @@ class Connection:
         self._open_session = open_session
         self._now_ns = now_ns
         self._jitter = jitter
+        self.refused: Callable[[errors.Refused], None] = lambda error: None
+        """Hears of requests that were refused while all else goes on."""
         self._online = trio.Event()
         self._lost = trio.Event()
         self._retry = trio.Event()
@@ -123,6 +125,7 @@ class Connection:
         opens again; a refusal of the one request changes nothing.
         """
         if isinstance(error, errors.Refused) and error.code not in SESSION_ENDING:
+            self.refused(error)
             return
         if self._online.is_set():
             self._online = trio.Event()
