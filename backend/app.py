@@ -47,6 +47,7 @@ from backend.notify.hub import InProcessHub
 from backend.service import backups, block_rows, marking
 from backend.service.accounting import Accounting
 from backend.service.accounts import Accounts
+from backend.service.activity import Activity
 from backend.service.backups import DATABASE_NAME, Backups
 from backend.service.blocks import Blocks
 from backend.service.changes import Changes
@@ -281,6 +282,7 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
         shares=Shares(ground),
         links=Links(ground),
         notifications=notifications,
+        activity=Activity(ground),
         listing=Listing(ground),
         revisions=Revisions(ground),
         snapshots=Snapshots(ground),

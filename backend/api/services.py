@@ -8,6 +8,7 @@ from backend.metadata.sqlite import Database
 from backend.notify.hub import Hub
 from backend.service.accounting import Accounting
 from backend.service.accounts import Accounts
+from backend.service.activity import Activity
 from backend.service.backups import Backups
 from backend.service.blocks import Blocks
 from backend.service.changes import Changes
@@ -58,6 +59,7 @@ class Services:
     shares: Shares
     links: Links
     notifications: Notifications
+    activity: Activity
     listing: Listing
     revisions: Revisions
     snapshots: Snapshots

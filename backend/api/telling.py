@@ -23,6 +23,7 @@ class TellingApi:
             routes.NOTIFICATIONS: Endpoint(self._list),
             routes.MUTE: Endpoint(self._mute),
             routes.MUTED: Endpoint(self._muted),
+            routes.ACTIVITY: Endpoint(self._activity),
         }
 
     async def _list(self, scope: Scope, receive: Receive) -> notifications.NotificationsReply:
@@ -38,3 +39,8 @@ class TellingApi:
 
     async def _muted(self, scope: Scope, receive: Receive) -> notifications.MutedReply:
         return await self._services.notifications.muted(await requests.caller(scope, self._services))
+
+    async def _activity(self, scope: Scope, receive: Receive) -> notifications.ActivityReply:
+        caller = await requests.caller(scope, self._services)
+        request = await requests.message(scope, receive, notifications.ActivityRequest)
+        return await self._services.activity.read(caller, request)

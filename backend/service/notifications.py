@@ -122,7 +122,7 @@ class Notifications:
         rows = _changes(connection, home, since)
         places = Places(connection, home)
         muted = set(connection.execute(select(_q.c.inode).where(_q.c.user == user)).scalars())
-        for part in _bursts(rows):
+        for part in bursts(rows):
             self._tell(connection, places, muted, part)
         end = rows[-1].at_seq if rows else home.head_seq
         connection.execute(update(_k).where(_k.c.user == user).values(seq=end))
@@ -132,7 +132,7 @@ class Notifications:
 
     def _tell(self, connection: Connection, places: "Places", muted: set[int], part: Sequence["Change"]) -> None:
         by, told = (part[0].by_user, part[0].by_device), list[Told]()
-        marked = _marked(connection, {row.inode for row in part if row.kind in ABOUT_MARKS})
+        marked = marked_of(connection, {row.inode for row in part if row.kind in ABOUT_MARKS})
         for happened in gathering.happenings(part, marked):
             found = places.told(happened, muted)
             if found is not None:
@@ -155,7 +155,7 @@ class Notifications:
         add(connection, home.user, Kind.QUOTA, now_ns=now_ns, text=f"{used * 100 // most} % of the quota is used")
 
 
-def _bursts(rows: Sequence["Change"]) -> Iterator[list["Change"]]:
+def bursts(rows: Sequence["Change"]) -> Iterator[list["Change"]]:
     """The changes of one device after the other, without a long pause."""
     part: list[Change] = []
     for row in rows:
@@ -207,6 +207,12 @@ class Places:
         folder = found[0]
         path = folder + b"/" + spot.name if folder else spot.name
         return Told(happened.kind, path, folder, happened.inode)
+
+    def is_below(self, happened: Happening, directory: InodeId) -> bool:
+        """Whether something happened in a directory or below it, or to it."""
+        spot = happened.spot if happened.spot != NOWHERE else self._spot(happened.inode)
+        found = None if spot is None else self.way_to(spot.parent)
+        return happened.inode == directory or (found is not None and directory in found[1])
 
     def way_to(self, directory: int) -> tuple[bytes, frozenset[int]] | None:
         """The path of a directory, and all directories on the way."""
@@ -271,13 +277,31 @@ _WHAT = (_h.kind, _h.inode, _h.parent, _h.name, _h.other_inode, _h.other_parent,
 
 def _changes(connection: Connection, home: Access, since: int) -> list[Change]:
     """The changes after a commit, whole commits if they are not too long; those of shares in their places."""
+    rows = _read(connection, home, _h.seq > since, (_h.seq, _h.n))
+    if len(rows) == PART_CHANGES and rows[0].at_seq < rows[-1].at_seq:
+        rows = [row for row in rows if row.at_seq < rows[-1].at_seq]
+    return _with_shares(connection, home, rows)
+
+
+def changes_before(connection: Connection, home: Access, seq: int) -> tuple[list[Change], int]:
+    """The last changes before a commit, in their order, and where those before them end; 0: there are none."""
+    rows = _read(connection, home, _h.seq < seq, (_h.seq.desc(), _h.n.desc()))
+    is_last = len(rows) < PART_CHANGES
+    if not is_last and rows[0].at_seq > rows[-1].at_seq:
+        rows = [row for row in rows if row.at_seq > rows[-1].at_seq]
+    before = 0 if is_last or not rows else rows[-1].at_seq
+    return _with_shares(connection, home, rows[::-1]), before
+
+
+def _read(connection: Connection, home: Access, wanted: Any, order: tuple[Any, Any]) -> list[Change]:
     c = schema.commits
     commit = and_(c.c.account == _h.account, c.c.workspace == _h.workspace, c.c.seq == _h.seq)
     statement = select(*_WHAT, c.c.user, c.c.device, c.c.time_ns, _h.seq).select_from(schema.changes.join(c, commit))
-    statement = statement.where(_h.account == home.account, _h.workspace == home.workspace, _h.seq > since)
-    rows = [Change(*row) for row in connection.execute(statement.order_by(_h.seq, _h.n).limit(PART_CHANGES))]
-    if len(rows) == PART_CHANGES and rows[0].at_seq < rows[-1].at_seq:
-        rows = [row for row in rows if row.at_seq < rows[-1].at_seq]
+    statement = statement.where(_h.account == home.account, _h.workspace == home.workspace, wanted)
+    return [Change(*row) for row in connection.execute(statement.order_by(*order).limit(PART_CHANGES))]
+
+
+def _with_shares(connection: Connection, home: Access, rows: list[Change]) -> list[Change]:
     shares = {each.workspace: each for each in workspaces.visible(connection, home.user)}
     found: list[Change] = []
     for row in rows:
@@ -294,7 +318,7 @@ def _of_share(connection: Connection, share: Access, row: Change) -> Iterator[Ch
     yield row
 
 
-def _marked(connection: Connection, inodes: Collection[int]) -> frozenset[InodeId]:
+def marked_of(connection: Connection, inodes: Collection[int]) -> frozenset[InodeId]:
     """Those of these inodes that are conflict copies."""
     x = schema.xattrs.c
     statement = select(x.inode).where(x.name == CONFLICT_XATTR, is_asked(x.inode))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from drivefs import config
 from drivefs.cli import (
+    activity,
     cache,
     check,
     completion,
@@ -63,6 +64,7 @@ COMMANDS: tuple[Command, ...] = (
     held.COMMAND,
     watch.COMMAND,
     notifications.COMMAND,
+    activity.COMMAND,
     devices.COMMAND,
     export.COMMAND,
     umount.COMMAND,

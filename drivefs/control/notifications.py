@@ -13,12 +13,14 @@ import trio
 from drivefs.control.errors import Refused
 from drivefs.control.server import Handler, Report
 from drivefs.protocol.ids import InodeId
-from drivefs.protocol.notifications import MuteRequest, NotificationInfo
+from drivefs.protocol.notifications import ActivityRequest, MuteRequest, NotificationInfo
 from drivefs.remote import errors
 from drivefs.remote.client import Remote
 from drivefs.sync.notices import Notices
 
 BEAT_SECONDS = 2.0
+MOST_PARTS = 500
+"""So many parts of the drive's feed are looked through for one answer."""
 T = TypeVar("T")
 
 
@@ -36,6 +38,7 @@ class Notifying:
             "notifications_follow": self.follow,
             "notifications_mute": self.mute,
             "notifications_muted": self.muted,
+            "activity": self.activity,
         }
 
     async def show(self, arguments: dict[str, Any], report: Report) -> list[dict[str, Any]]:
@@ -68,6 +71,20 @@ class Notifying:
         """Mute the folder `inode`, or end it."""
         request = MuteRequest(inode=InodeId(arguments["inode"]), is_muted=arguments["is_muted"])
         await _asked(self._remote.mute(request))
+
+    async def activity(self, arguments: dict[str, Any], report: Report) -> list[dict[str, Any]]:
+        """What was done to `inode`, and below it, the latest first, at least `limit` entries if there are so many."""
+        found: list[dict[str, Any]] = []
+        before = 0
+        for _ in range(MOST_PARTS):
+            request = ActivityRequest(inode=InodeId(arguments["inode"]), before=before)
+            reply = await _asked(self._remote.activity(request))
+            found += [fields(each) for each in reply.entries]
+            before = reply.before
+            if not before or len(found) >= arguments["limit"]:
+                break
+            await report(len(found))
+        return found[: arguments["limit"]]
 
     async def muted(self, arguments: dict[str, Any], report: Report) -> list[bytes]:
         """The paths of the muted folders."""

@@ -61,6 +61,23 @@ class NotificationsReply(Message, kw_only=True):
     more: bool = False
 
 
+class ActivityRequest(Message, kw_only=True):
+    """What was done to a file, or in a folder and all below it, before a commit of the drive (0: up to now)."""
+
+    inode: Annotated[InodeId, BOUND]
+    before: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+
+
+class ActivityReply(Message, kw_only=True):
+    """A part of it, the latest first; a `number` is that of the last commit of an entry.
+
+    `before` asks for what was before this part; 0: nothing earlier is known.
+    """
+
+    entries: list[NotificationInfo]
+    before: int = 0
+
+
 class MuteRequest(Message, kw_only=True):
     """Be told of what happens in a folder no more, or again; it holds for all devices of the user."""
 

@@ -157,6 +157,10 @@ class Remote:
         """What the user is told of, behind a number."""
         return await self._call(routes.NOTIFICATIONS, request, notifications.NotificationsReply)
 
+    async def activity(self, request: notifications.ActivityRequest) -> notifications.ActivityReply:
+        """Who did what to a file or in a folder, a part of it."""
+        return await self._call(routes.ACTIVITY, request, notifications.ActivityReply)
+
     async def mute(self, request: notifications.MuteRequest) -> None:
         """Mute a folder, or end it."""
         await self._exchange(Exchange(routes.MUTE, (wire.encode(request),)), QUICK)

@@ -39,7 +39,7 @@ def notifications(device: Device, *options: str) -> list[dict[str, Any]]:
 
 
 def test_devices_are_told_what_others_did_while_they_were_away(writer: Device, reader: Device) -> None:
-    """[notified] [notified-muted]"""
+    """[notified] [notified-muted] [activity]"""
     folder = writer.mountpoint / "letters"
     folder.mkdir()
     for number in range(30):
@@ -61,6 +61,11 @@ def test_devices_are_told_what_others_did_while_they_were_away(writer: Device, r
     told = notifications(reader, "--since", since)
     assert [(each["kind"], each["path"]) for each in told] == [("added", str(reader.mountpoint / "note"))]
     assert "letters" in reader.run("notifications", "--muted")
+    done = json.loads(reader.run("activity", str(reader.mountpoint / "letters"), "--json"))
+    assert [(each["kind"], each["count"], each["device"]) for each in done] == [
+        ("added", 31, writer.name),
+        ("added", 1, writer.name),
+    ]
 
 
 def test_those_who_follow_and_the_desktop_hear_of_it_as_it_happens(

@@ -119,6 +119,7 @@ class Hostile:
             (routes.NOTIFICATIONS, lambda: notifications.NotificationsRequest(since=chance.randrange(9))),
             (routes.MUTE, lambda: notifications.MuteRequest(inode=known.root, is_muted=True)),
             (routes.MUTED, lambda: None),
+            (routes.ACTIVITY, lambda: notifications.ActivityRequest(inode=known.root)),
             (routes.SHARE, lambda: sharing.ShareRequest(inode=inode, user="mallory", role="editor")),
             (routes.UNSHARE, lambda: sharing.UnshareRequest(share=known.workspace, user="mallory")),
             (routes.INVITATIONS, lambda: None),

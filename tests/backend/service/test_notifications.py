@@ -6,11 +6,14 @@ import pytest
 from sqlalchemy import update
 
 from backend.metadata import schema
+from backend.service.activity import Activity
 from backend.service.notifications import KEPT, Notifications, add
 from backend.service.pruning import Pruning
 from drivefs.protocol.conflicts import CONFLICT_XATTR
+from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind
-from drivefs.protocol.notifications import Kind, MuteRequest, NotificationInfo, NotificationsRequest
+from drivefs.protocol.notifications import ActivityRequest, Kind, MuteRequest, NotificationInfo, NotificationsRequest
 from tests.backend.service.drive import SECOND, Device, Drive
 from tests.backend.service.sharing import neighbours
 
@@ -163,3 +166,54 @@ async def test_only_the_newest_are_kept(laptop: Device, phone: Device) -> None:
     reply = await service.list(phone.caller, NotificationsRequest(since=0, limit=1000))
     assert reply.notifications[0].number == 52
     assert reply.newest == KEPT + 51
+
+
+async def activity(device: Device, inode: InodeId) -> list[tuple[str, bytes, int, str]]:
+    service, found, before = Activity(device.drive.ground), list[NotificationInfo](), 0
+    while True:
+        reply = await service.read(device.caller, ActivityRequest(inode=inode, before=before))
+        found += reply.entries
+        before = reply.before
+        if not before:
+            return [(each.kind, each.path, each.count, each.device) for each in found]
+
+
+async def test_activity_of_a_file_says_who_did_what_whatever_it_was_saved_as(laptop: Device, phone: Device) -> None:
+    old = await laptop.save(b"doc", b"one")
+    await pause(laptop)
+    await laptop.save(b"other", b"other")
+    new = await phone.save(b"doc.tmp", b"two")
+    await phone.send(phone.rename(new, b"doc.tmp", b"doc", replaced=old, base=1))
+    assert await activity(laptop, new) == [("edited", b"doc", 1, "device 2"), ("added", b"doc", 1, "device 1")]
+
+
+async def test_activity_of_a_folder_is_of_all_below_it_and_is_read_part_by_part(
+    laptop: Device, phone: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.service.notifications.PART_CHANGES", 3)
+    top = await laptop.make(b"top", kind=InodeKind.DIRECTORY)
+    deep = await phone.make(b"deep", top, InodeKind.DIRECTORY)
+    await pause(laptop)
+    doc = await laptop.save(b"doc", b"one", parent=deep)
+    await laptop.save(b"beside", b"two")
+    await pause(laptop)
+    await phone.send(phone.unlink(doc, b"doc", deep, base=1))
+    expected = [
+        ("deleted", b"top/deep/doc", 1, "device 2"),
+        ("added", b"top/deep/doc", 1, "device 1"),
+        ("added", b"top/deep", 1, "device 2"),
+        ("added", b"top", 1, "device 1"),
+    ]
+    assert [each for each in await activity(laptop, top) if each[0] != "edited"] == expected
+
+
+async def test_activity_of_what_is_not_seen_is_not_told(tmp_path: Path) -> None:
+    both = await neighbours(tmp_path)
+    folder, _ = await both.tree()
+    own = await both.anna.save(b"own", b"secret")
+    await both.share(folder)
+    with pytest.raises(ProtocolError) as refused:
+        await activity(both.bert, own)
+    assert refused.value.code == Code.NOT_FOUND
+    assert await activity(both.bert, folder) == []
+    both.anna.drive.database.close()
