@@ -19,7 +19,7 @@ Rules:
 
 import enum
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
@@ -30,6 +30,7 @@ from drivefs.protocol.changes import (
     Base,
     Create,
     Exchange,
+    Link,
     Mutation,
     Rename,
     SetAttributes,
@@ -133,6 +134,8 @@ def plan(mutations: Iterable[Mutation], waiting: WaitingContent, terms: Terms) -
         held |= early
         result = _choose(groups, held, terms.most)
     result.is_sure = result is first and first.is_ended
+    if not result.batch and first.is_full and terms.most < MAX_BATCH_MUTATIONS:
+        return plan(mutations, waiting, replace(terms, most=MAX_BATCH_MUTATIONS))
     if not result.batch and first.is_full:
         # They are more than go at once: an empty file for a moment is better than none of it ever.
         result = first
@@ -209,9 +212,16 @@ def _first_stores(mutations: Sequence[Mutation]) -> dict[InodeId, Store]:
 
 
 def _last_removals(mutations: Iterable[Mutation]) -> dict[InodeId, OpNumber]:
-    """The last op that takes a name of an inode away."""
-    removals = (m for m in mutations if isinstance(m, Unlink | Rename))
-    return {replaced(m): m.n for m in removals if replaced(m) != NO_INODE}
+    """The ops that take away the last name of inodes that are made and named by these mutations alone."""
+    names: dict[InodeId, int] = {}
+    last: dict[InodeId, OpNumber] = {}
+    for mutation in mutations:
+        if isinstance(mutation, Create | Link):
+            names[mutation.inode] = names.get(mutation.inode, 0) + 1
+        elif isinstance(mutation, Unlink | Rename) and (inode := replaced(mutation)) != NO_INODE:
+            names[inode] = names.get(inode, 0) - 1
+            last[inode] = mutation.n
+    return {inode: n for inode, n in last.items() if names[inode] <= 0}
 
 
 @dataclass(slots=True)

@@ -78,4 +78,8 @@ def number_of(content: bytes) -> int:
 
 def tree(root: Path) -> dict[str, bytes]:
     """All files below a directory."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    found = {}
+    for path in sorted(root.rglob("*")):
+        with suppress(FileNotFoundError, IsADirectoryError):  # what another device is about to remove
+            found[str(path.relative_to(root))] = path.read_bytes()
+    return found

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivefs.protocol import wire
-from drivefs.protocol.changes import Base, Create, Mutation, Rename, SetAttributes, SetXattr, Store, Unlink
+from drivefs.protocol.changes import Base, Create, Link, Mutation, Rename, SetAttributes, SetXattr, Store, Unlink
 from drivefs.protocol.ids import InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.messages import MAX_BATCH_BYTES, MAX_BATCH_MUTATIONS
 from drivefs.protocol.model import InodeKind
-from drivefs.sync.planner import OVERTAKEN_ABOVE_BYTES, Plan, Terms, Waiting, plan, rebase
+from drivefs.sync.planner import OVERTAKEN_ABOVE_BYTES, REMOVED, Nothing, Plan, Terms, Waiting, plan, rebase
 
 ROOT = InodeId(1)
 
@@ -38,9 +38,26 @@ def unlink(n: int, inode: int, *, parent: int = 1) -> Unlink:
     return Unlink(n=OpNumber(n), time_ns=n, parent=InodeId(parent), name=b"f%d" % inode, inode=InodeId(inode))
 
 
+def save_by_link(n: int, inode: int, before: int, last: int) -> list[Mutation]:
+    """A new file takes the name of the one before, which has stayed under the name of the one before that."""
+    rename = Rename(
+        n=OpNumber(n + 3),
+        time_ns=n,
+        parent=ROOT,
+        name=b"new",
+        new_parent=ROOT,
+        new_name=b"document",
+        inode=InodeId(inode),
+        replaced=InodeId(before),
+    )
+    unlinked = Unlink(n=OpNumber(n), time_ns=n, parent=ROOT, name=b"backup", inode=InodeId(last))
+    link = Link(n=OpNumber(n + 1), time_ns=n, inode=InodeId(before), parent=ROOT, name=b"backup")
+    return [unlinked, link, create(n + 2, inode, name=b"new"), rename]
+
+
 def planned(
     mutations: list[Mutation],
-    waiting: dict[int, Waiting] | None = None,
+    waiting: dict[int, Waiting | Nothing] | None = None,
     *,
     deferred: set[int] | None = None,
     frozen: set[int] | None = None,
@@ -151,6 +168,22 @@ def test_batch_keeps_its_bounds() -> None:
         SetXattr(n=OpNumber(n), time_ns=n, inode=InodeId(n), name=b"user.x", value=b"v" * 60_000) for n in range(1, 101)
     ]
     assert sum(len(wire.encode(mutation)) for mutation in planned(heavy).batch) <= MAX_BATCH_BYTES
+
+
+def test_many_saves_of_one_file_go_together_so_that_none_is_seen_empty() -> None:
+    """Each of them was removed before its content was sent, by one of the next two."""
+    saves = [each for n in range(40) for each in save_by_link(4 * n + 1, 100 + n, 99 + n, 98 + n)]
+    contents: dict[int, Waiting | Nothing] = {100 + n: REMOVED for n in range(38)}
+    terms = Terms(frozen=set(), deferred=set(), most=100)
+    assert numbers(plan(saves[2:], lambda inode: contents.get(inode), terms)) == [mutation.n for mutation in saves[2:]]
+
+
+def test_file_whose_last_name_nothing_is_known_to_take_away_is_not_seen_empty() -> None:
+    saves = [each for n in range(3) for each in save_by_link(4 * n + 1, 100 + n, 99 + n, 98 + n)]
+    contents: dict[int, Waiting | Nothing] = {100: REMOVED}
+    # It is a backup until the next save, which is not among the first of these.
+    assert numbers(planned(saves[:8], contents)) == [1, 2]
+    assert numbers(planned(saves[:9], contents)) == list(range(1, 10))
 
 
 @st.composite
