@@ -1,4 +1,4 @@
-"""Public links, as browsers and curl meet them: a file as a download.
+"""Public links, as browsers and curl meet them: a file as a download, a folder as a tar archive.
 
 Owns the way from an address to bytes; who may have them is `links`' matter. A password is asked for as HTTP Basic, with
 any user name. What is given is an attachment and nothing that a browser would show or run. Invariant: refusals come
@@ -9,6 +9,7 @@ import base64
 import binascii
 import logging
 import re
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from urllib.parse import quote
 
@@ -17,10 +18,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from backend.api import archives
 from backend.api.services import Services
-from backend.service.links import Opened
+from backend.service.links import Found, Opened
 from drivefs.protocol.errors import STATUS, Code, ProtocolError
 from drivefs.protocol.links import ADDRESS
+from drivefs.protocol.model import InodeKind
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +63,35 @@ class Downloads:
             return
         await send({"type": "http.response.start", "status": 200, "headers": _headers(opened)})
         if request.method != "HEAD":
-            try:
-                async with aclosing(self._services.blocks.plaintexts(opened.account, opened.blocks)) as parts:
-                    async for part in parts:
-                        await send({"type": "http.response.body", "body": part, "more_body": True})
-            except ProtocolError as error:
-                log.error("a public link broke off: %s", error)
+            async with aclosing(self._content(opened)) as parts:
+                async for part in parts:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _content(self, opened: Opened) -> AsyncGenerator[bytes, None]:
+        """The body; what fails ends the connection, since the server has promised more."""
+        if opened.top.state.kind is InodeKind.FILE:
+            async with aclosing(self._services.blocks.plaintexts(opened.top.account, opened.top.blocks)) as parts:
+                async for part in parts:
+                    yield part
+            return
+        yield archives.header(opened.top.path, opened.top.state)
+        async with aclosing(self._services.links.walk(opened)) as members:
+            async for member in members:
+                if member.state.kind not in archives.TYPES:
+                    continue
+                yield archives.header(member.path, member.state)
+                async with aclosing(self._bytes(member)) as parts:
+                    async for part in parts:
+                        yield part
+        yield archives.END
+
+    async def _bytes(self, found: Found) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self._services.blocks.plaintexts(found.account, found.blocks)) as parts:
+            async for part in parts:
+                yield part
+        if found.state.kind is InodeKind.FILE and (rest := archives.padding(found.state.size)):
+            yield rest
 
 
 def _password(request: Request) -> str | None:
@@ -90,12 +115,14 @@ def _refusal(error: ProtocolError) -> Response:
 
 def _headers(opened: Opened) -> list[tuple[bytes, bytes]]:
     # Old programs read the first name only, which has letters that mean nothing in a header; the second one is exact.
-    plain = re.sub(rb"[^A-Za-z0-9 ._-]", b"_", opened.name).decode()
-    disposition = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(opened.name)}"
+    is_file = opened.top.state.kind is InodeKind.FILE
+    name = opened.top.path if is_file else opened.top.path + b".tar"
+    plain = re.sub(rb"[^A-Za-z0-9 ._-]", b"_", name).decode()
     headers = {
         **SAFE,
-        "content-type": "application/octet-stream",
-        "content-length": str(opened.size),
-        "content-disposition": disposition,
+        "content-type": "application/octet-stream" if is_file else "application/x-tar",
+        "content-disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}",
     }
+    if is_file:
+        headers["content-length"] = str(opened.top.state.size)
     return [(name.encode(), value.encode()) for name, value in headers.items()]

@@ -1,4 +1,4 @@
-"""Public links: files that whoever has the address may download, perhaps with a password and until a time.
+"""Public links: files and folders that whoever has the address may download, perhaps with a password and until a time.
 
 Owns the rows, and who may open one; the bytes are `blocks`'. What is downloaded is the content of the file as it is
 then: a link follows the file through saves, renames and moves. Invariants: the token is random, shown once, and kept as
@@ -7,6 +7,7 @@ answered alike; a wrong password is counted, for the link and for the address, b
 """
 
 import base64
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +20,16 @@ from backend.service.caller import Caller
 from backend.service.commit.contents import split_runs
 from backend.service.ground import Ground
 from backend.service.passwords import Passwords
-from backend.service.rows import FILE
+from backend.service.rows import DIRECTORY, FILE, Place
 from backend.service.sight import Slice
+from backend.service.workspaces import Access
 from drivefs.protocol.errors import Code, ProtocolError
-from drivefs.protocol.ids import AccountId, BlockId, InodeId, UserId
+from drivefs.protocol.ids import AccountId, BlockId, InodeId, Seq, UserId
 from drivefs.protocol.links import CreateLinkRequest, LinkInfo, LinkReply, LinksReply, RevokeLinkRequest
 from drivefs.protocol.model import InodeState, unpack_blocks
 
 TOKEN_BYTES = 24
+PAGE_NAMES = 500
 MAX_LINKS = 10_000
 """More links than anybody looks after."""
 MOST_WRONG, MOST_FROM_ADDRESS = 20, 100
@@ -37,13 +40,25 @@ _n, _r, _g = schema.runs.c, schema.revisions.c, schema.lineages.c
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A file that may be downloaded: its name, its size, and where its content is."""
+class Found:
+    """A file, folder or symbolic link that may be downloaded, with the blocks of its content.
 
-    name: bytes
-    size: int
+    `path` begins with the name of what the link leads to.
+    """
+
+    path: bytes
+    state: InodeState
     account: AccountId
     blocks: list[BlockId]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a link leads to, and who made it; a folder is given as it was at a commit of that user's drive."""
+
+    top: Found
+    user: UserId
+    seq: Seq
 
 
 class Links:
@@ -101,6 +116,22 @@ class Links:
             raise refused
         await self._ground.database.write(attempts.take_back, subjects, now_ns)
 
+    async def walk(self, opened: Opened) -> AsyncGenerator[Found, None]:
+        """All that is in a folder, folders before what is in them; nothing for a file.
+
+        Raises:
+            ProtocolError: `not_found`: it may not be seen any more.
+        """
+        waiting = [opened.top] if opened.top.state.kind == DIRECTORY else []
+        while waiting:
+            directory, after = waiting.pop(), b""
+            while page := await self._ground.database.read(_inside, opened, directory, after):
+                after = page[-1].path.rpartition(b"/")[2]
+                for each in page:
+                    yield each
+                    if each.state.kind == DIRECTORY:
+                        waiting.append(each)
+
     def _create(
         self, connection: Connection, caller: Caller, request: CreateLinkRequest, token: str, hashed: str | None
     ) -> LinkInfo:
@@ -152,13 +183,9 @@ class Links:
 
     def _content(self, connection: Connection, row: Any) -> Opened:
         part, state = _current(connection, row)
-        account = part.access.account
-        names = select(schema.dentries.c.name).where(
-            schema.dentries.c.account == account, schema.dentries.c.inode == state.inode
-        )
-        name = connection.execute(names.limit(1)).scalar_one()
-        packed = state.blocks if state.blocks is not None else _long_list(connection, account, state)
-        return Opened(name, state.size, account, [ref.block for ref in unpack_blocks(packed)])
+        home = workspaces.own_drive(connection, row.user)
+        path = paths.of_inode(connection, home, part.access, state.inode) or b"file"
+        return Opened(_found(connection, part.access, path.rpartition(b"/")[2], state), row.user, home.head_seq)
 
 
 def _nothing() -> ProtocolError:
@@ -177,8 +204,8 @@ def _file(connection: Connection, user: UserId, inode: InodeId) -> tuple[Slice, 
     state = seen.inodes([inode]).get(inode)
     if state is None or not state.nlink:
         raise _nothing()
-    if state.kind != FILE:
-        raise ProtocolError(Code.CONFLICT, "Only a file can have a link. Nothing was changed.")
+    if state.kind not in (FILE, DIRECTORY) or inode == home.root:
+        raise ProtocolError(Code.CONFLICT, "Only a file or a folder can have a link. Nothing was changed.")
     return seen.slice_of(inode), state
 
 
@@ -193,6 +220,27 @@ def _current(connection: Connection, row: Any) -> tuple[Slice, InodeState]:
             if state is not None and state.nlink:
                 return part, state
     raise _nothing()
+
+
+def _found(connection: Connection, access: Access, path: bytes, state: InodeState) -> Found:
+    packed = state.blocks if state.blocks is not None else _long_list(connection, access.account, state)
+    return Found(path, state, access.account, [ref.block for ref in unpack_blocks(packed)])
+
+
+def _inside(connection: Connection, opened: Opened, directory: Found, after: bytes) -> list[Found]:
+    """A page of what is in a folder, in byte order of the names."""
+    home = workspaces.own_drive(connection, opened.user)
+    seen = sight.look(connection, home, opened.seq)
+    inode = directory.state.inode
+    if inode not in seen.inodes([inode]):
+        raise _nothing()
+    named = seen.children(Place(inode, after), PAGE_NAMES)
+    states = seen.inodes({child for _, child in named})
+    return [
+        _found(connection, seen.slice_of(child).access, directory.path + b"/" + name, states[child])
+        for name, child in named
+        if child in states
+    ]
 
 
 def _long_list(connection: Connection, account: AccountId, state: InodeState) -> bytes:

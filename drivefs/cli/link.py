@@ -28,8 +28,8 @@ ASK = ""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    making = _action(actions, "create", "make an address at which anybody may download the file PATH", create)
-    making.add_argument("path", metavar="PATH", help="a file of a mounted drive")
+    making = _action(actions, "create", "make an address at which anybody may download PATH", create)
+    making.add_argument("path", metavar="PATH", help="a file of a mounted drive, or a folder (as a tar archive)")
     making.add_argument("--expires", metavar="WHEN", help="until when: 30m, 12h, 7d, 2w from now, or a time (ISO 8601)")
     making.add_argument(
         "--password", nargs="?", const=ASK, metavar="PASSWORD", help="a password for it; without a word it is asked for"
@@ -140,10 +140,11 @@ def _ask_password() -> str:
 
 COMMAND = Command(
     name="link",
-    summary="addresses at which anybody may download a file",
-    description="Makes an address at which whoever has it may download a file of the drive, without an account: for "
-    "ever or until a time, with a password or without. It gives the file as it is then, wherever it was moved. The "
-    "address is shown once; the server keeps a hash of it only. A password is given as HTTP Basic, with any user name.",
+    summary="addresses at which anybody may download a file or a folder",
+    description="Makes an address at which whoever has it may download a file of the drive, or a folder as a tar "
+    "archive, without an account: for ever or until a time, with a password or without. It gives what is there then, "
+    "wherever it was moved. The address is shown once; the server keeps a hash of it only. A password is given as HTTP "
+    "Basic, with any user name.",
     examples="  drivefs link create ~/Drive/report.pdf --expires 7d\n"
     "  drivefs link create ~/Drive/report.pdf --password\n"
     "  curl -OJ -u :PASSWORD https://drive.example.org/l/…\n"

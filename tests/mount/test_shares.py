@@ -145,6 +145,31 @@ def test_a_save_by_rename_onto_a_shared_file_changes_it_for_all(two: Two) -> Non
     assert mine.read_bytes() == b"by ada" * 100_000
 
 
+def test_what_was_carried_across_while_it_was_shared_is_where_it_was(workbench: Workbench, two: Two) -> None:
+    """[share-meanwhile]"""
+    ada = two.ada
+    link = workbench.link(ada.server)
+    other = workbench.device(ada.server, "ada", link)
+    root, theirs = ada.mountpoint, other.mount(*mount_options())
+    (root / "plans" / "sub").mkdir(parents=True)
+    write_file(root / "plans" / "file", b"content")
+    write_file(root / "outside", b"outside")
+    wait_until("all is there", lambda: (theirs / "plans" / "file").exists() and (theirs / "outside").exists())
+    link.cut()
+    (theirs / "plans" / "file").rename(theirs / "out")
+    (theirs / "outside").rename(theirs / "plans" / "in")
+    (theirs / "plans" / "sub").rename(theirs / "sub")
+    write_file(theirs / "plans" / "new", b"made there")
+    shared = two.share("plans", "editor")
+    link.restore()
+    wait_until("what was made there comes", lambda: (shared / "new").exists())
+    wait_until("all is settled", lambda: other.status()["pending"]["mutations"] == 0)
+    for each in (root, theirs):
+        assert sorted(os.listdir(each)) == ["outside", "plans"]
+        assert sorted(os.listdir(each / "plans")) == ["file", "new", "sub"]
+    assert "shared meanwhile" in other.run("status")
+
+
 def in_lost_and_found(device: Device) -> set[bytes]:
     return {path.read_bytes() for path in device.home.rglob("lost+found/*") if path.is_file()}
 

@@ -1,6 +1,9 @@
 """Public links: what a browser or curl gets at their address, and what it does not get."""
 
 import base64
+import io
+import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -92,12 +95,12 @@ async def test_a_link_gives_only_what_its_maker_sees(tmp_path: Path) -> None:
         owner = await a_drive(anna)
         await a_drive(bert)
         await owner.make_directory(10, b"folder")
-        folder, file = InodeId(owner.start + 10), InodeId(owner.start + 20)
+        root, folder, file = owner.root, InodeId(owner.start + 10), InodeId(owner.start + 20)
         owner.root = folder
         await owner.store_file(20, b"file", b"content")
         wanted = links.CreateLinkRequest(inode=file)
         assert (await bert.post(routes.CREATE_LINK, wanted)).problem() == "not_found"
-        assert (await anna.post(routes.CREATE_LINK, links.CreateLinkRequest(inode=folder))).problem() == "conflict"
+        assert (await anna.post(routes.CREATE_LINK, links.CreateLinkRequest(inode=root))).problem() == "conflict"
         before = await make(anna, file)
         invite = sharing.ShareRequest(inode=folder, user="bert", role="viewer")
         info = (await anna.post(routes.SHARE, invite)).message(sharing.ShareInfo)
@@ -117,3 +120,25 @@ async def test_a_link_gives_only_what_its_maker_sees(tmp_path: Path) -> None:
         assert (await get(anna, before.token)).status == 404
         (gone,) = (await anna.post(routes.LINKS)).message(links.LinksReply).links
         assert gone.path is None
+
+
+async def test_a_folder_is_given_as_an_archive(tmp_path: Path) -> None:
+    async with serving(tmp_path, Limits(quota_bytes=2**24)) as served:
+        drive = await a_drive(served)
+        await drive.make_directory(10, b"folder")
+        drive.root = InodeId(drive.start + 10)
+        await drive.store_file(20, b"large", LARGE)
+        await drive.make_directory(30, b"inner " + b"x" * 200)
+        drive.root = InodeId(drive.start + 30)
+        await drive.store_file(40, b"not text \xff", b"small")
+        made = await make(served, drive.start + 10)
+        reply = await get(served, made.token)
+        assert reply.reply_headers["content-disposition"].endswith("folder.tar")
+        with tarfile.open(fileobj=io.BytesIO(reply.reply)) as archive:
+            found = {member.name: member for member in archive}
+            contents = {name: archive.extractfile(found[name]) for name in found if found[name].isfile()}
+            read = {os.fsencode(name): each.read() for name, each in contents.items() if each is not None}
+        inner = b"folder/inner " + b"x" * 200
+        assert read == {b"folder/large": LARGE, inner + b"/not text \xff": b"small"}
+        assert {os.fsencode(name) for name in found} == {b"folder", inner, *read}
+        assert reply.reply.endswith(bytes(1024))
