@@ -52,6 +52,8 @@ WHY = {
     "predecessor": "what it depends on was not taken",
     "no_parent": "the directory that it is in was not taken",
     "absent": "what it depends on was not taken",
+    "workspace": "what is in a share stays in it, and nothing is moved there: the folder was shared meanwhile",
+    "share": "a share hangs there",
     left_behind.REASON: "it was ignored, only on this device, and another device has removed its directory",
 }
 KINDS = {InodeKind.FILE: "file", InodeKind.DIRECTORY: "directory", InodeKind.SYMLINK: "link"}
