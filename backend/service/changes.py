@@ -104,10 +104,12 @@ def _page(
     is_here = msgspec.structs.replace(cursor, incarnation=incarnation)
     if found.status is FeedStatus.CHANGES and cursor.seq < access.head_seq:
         rows = _whole_commits(connection, access, cursor.seq, limit)
-        told = following.expanded(connection, access, rows)
-        if told is not None and _are_contiguous(rows, max(cursor.seq + 1, access.first_seq)):
-            page = _changes(connection, access, is_here, told, Seq(rows[-1].seq))
-            if any(row.kind in following.ABOUT_SHARES for row in rows):
+        is_whole = _are_contiguous(rows, max(cursor.seq + 1, access.first_seq))
+        expanded = following.expanded(connection, access, rows, limit) if is_whole else None
+        if expanded is not None:
+            told, end = expanded
+            page = _changes(connection, access, is_here, told, end)
+            if any(row.kind in following.ABOUT_SHARES for row in rows if row.seq <= end):
                 page.shares = workspaces.shares_of(connection, access)
             return page
         log.error(

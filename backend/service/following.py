@@ -123,11 +123,18 @@ def _move_head(connection: Connection, home: Access, seq: int) -> Access:
     return workspaces.at_head(home, Seq(seq))
 
 
-def expanded(connection: Connection, access: Access, rows: Sequence[Any]) -> list[Any] | None:
-    """The changes that a page tells, those of shares in the place of what took them in; None: some are not kept."""
+def expanded(connection: Connection, access: Access, rows: Sequence[Any], limit: int) -> tuple[list[Any], Seq] | None:
+    """The changes that a page tells, those of shares in the places of what took them in, and the last commit of it.
+
+    As many whole commits as `limit` changes hold, but at least one. None: some changes are not kept any more.
+    """
     found: list[Any] = []
     shares: dict[int, Access | None] = {}
+    end = Seq(rows[0].seq)
     for row in rows:
+        if row.seq != end and len(found) >= limit:
+            break
+        end = Seq(row.seq)
         if row.kind != FOLLOW:
             found.append(row)
             continue
@@ -140,7 +147,7 @@ def expanded(connection: Connection, access: Access, rows: Sequence[Any]) -> lis
             if not of_share:
                 return None
             found += of_share
-    return found
+    return found, end
 
 
 @dataclass(frozen=True, slots=True)

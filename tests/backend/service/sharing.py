@@ -40,10 +40,10 @@ class Neighbours:
         folder = await self.anna.make(b"folder", kind=InodeKind.DIRECTORY)
         return folder, await self.anna.save(b"file", b"content", parent=folder)
 
-    async def pages(self, device: Device, after: int = 1) -> list[messages.FeedPage]:
+    async def pages(self, device: Device, after: int = 1, limit: int = 5000) -> list[messages.FeedPage]:
         """What a device hears that stands at a commit."""
         cursors = await device.drive.database.read(_cursor, device, Seq(after))
-        request = messages.ChangesRequest(cursors=[cursors], limit=5000)
+        request = messages.ChangesRequest(cursors=[cursors], limit=limit)
         found = []
         while pages := (await device.drive.changes.read(device.caller, request)).pages:
             found += pages

@@ -307,3 +307,14 @@ async def test_a_single_file_is_shared_and_its_history_stays_its_own(pair: Neigh
     await pair.end(share)
     assert await bert.names() == {b"other": other}
     assert await anna.names() == {b"file": file}
+
+
+async def test_a_page_holds_no_more_of_a_share_than_was_asked_for(pair: Neighbours) -> None:
+    folder, _ = await pair.tree()
+    await pair.share(folder)
+    (start,) = await pair.pages(pair.bert)
+    for number in range(5):
+        await pair.anna.send(*(pair.anna.create(b"%d %d" % (number, each), folder) for each in range(10)))
+    pages = await pair.pages(pair.bert, start.cursor.seq, limit=15)
+    assert [len(page.dentries) for page in pages] == [20, 20, 10]
+    assert [page.more for page in pages] == [True, True, False]
