@@ -42,6 +42,8 @@ class Translation:
         """Numbers that are not the id of their inode, since the kernel knew another one by it."""
         self._others: dict[InodeId, list[int]] = {}
         """Further numbers of inodes that others were found to be."""
+        self._disguised: set[InodeId] = set()
+        """Files whose content has changed, while size and mtime are what the kernel has."""
         self.absent = pyfuse3.EntryAttributes()
         """The answer to a lookup of a name that leads to nothing; the kernel keeps it too."""
         self.absent.st_ino = pyfuse3.InodeT(0)
@@ -100,11 +102,28 @@ class Translation:
         cached = self._cached.get(state.inode)
         if cached is not None and cached[0] is state:
             return cached[1]
+        if state.inode in self._disguised:
+            return self._undisguised(state)
         made = self._made(state)
         self._cached[state.inode] = (state, made)
         if len(self._cached) > MAX_CACHED:
             for inode in list(islice(self._cached, MAX_CACHED // 4)):
                 del self._cached[inode]
+        return made
+
+    def disguise(self, inode: InodeId) -> None:
+        """The content of a file has changed, and neither its size nor its mtime: the kernel would keep its pages.
+
+        To drop them outright would wait for reads under way, so the next answer gives another mtime, once.
+        """
+        self._disguised.add(inode)
+        self._cached.pop(inode, None)
+
+    def _undisguised(self, state: InodeState) -> pyfuse3.EntryAttributes:
+        self._disguised.discard(state.inode)
+        made = self._made(state)
+        made.st_mtime_ns += 1
+        made.attr_timeout = 0.0
         return made
 
     def fleeting(self, state: InodeState) -> pyfuse3.EntryAttributes:

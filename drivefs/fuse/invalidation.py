@@ -95,6 +95,11 @@ class Invalidation:
         for number in self._translation.numbers(inode):
             self._put(inode, Notification(number))
 
+    def disguised(self, inode: InodeId) -> None:
+        """The content of an inode has changed, and neither its size nor its mtime says so."""
+        self._translation.disguise(inode)
+        self.inode(inode, content=True)
+
     def entry(self, parent: InodeId, name: bytes) -> None:
         """What a name leads to has changed."""
         for number in self._translation.numbers(parent):

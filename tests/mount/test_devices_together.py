@@ -182,6 +182,23 @@ def test_reader_elsewhere_sees_whole_versions_only_and_no_copies_are_made(
     together.assert_no_copies()
 
 
+def test_content_that_changes_behind_the_same_size_and_time_is_seen(together: Together) -> None:
+    """[devices-see]"""
+    here, there, _ = together.roots
+    for content in (b"first", b"other", b"third"):
+        with (here / "sealed").open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.utime(file.fileno(), ns=(10**18, 10**18))
+        together.devices[0].sync()
+        wait_until("it is seen", lambda content=content: is_there(there / "sealed", content), SEEN_SECONDS)
+        wait_until("so is its time", lambda: (there / "sealed").stat().st_mtime_ns == 10**18, SEEN_SECONDS)
+
+
+def is_there(path: Path, content: bytes) -> bool:
+    return path.exists() and path.read_bytes() == content
+
+
 def test_file_that_another_device_replaces_is_there_all_the_time(together: Together) -> None:
     """[never-missing]"""
     here, there, _ = together.roots

@@ -31,6 +31,9 @@ class Kernel:
     def inode(self, inode: InodeId, *, content: bool) -> None:
         self.forgotten.append((inode, content))
 
+    def disguised(self, inode: InodeId) -> None:
+        self.forgotten.append((inode, "disguised"))
+
     def entry(self, parent: InodeId, name: bytes) -> None:
         self.forgotten.append((parent, name))
 
@@ -98,6 +101,14 @@ def test_change_of_another_device_that_comes_with_an_own_one_is_told(world: Worl
     told = world.apply(9, [changed], {b"a": state.inode})
     assert (state.inode, False) in told
     assert world.bench.fs.inode(state.inode).mode == 0o600
+
+
+def test_content_that_changed_behind_the_same_size_and_time_is_told_as_such(world: World) -> None:
+    state = world.committed(b"a", b"mine")
+    world.apply(9, [msgspec.structs.replace(state, seq=Seq(9))], {b"a": state.inode})
+    later = RevisionNumber(state.revision + 1)
+    changed = msgspec.structs.replace(state, revision=later, ctime_ns=state.ctime_ns + 1, seq=Seq(10))
+    assert world.apply(10, [changed], {}) == [(state.inode, "disguised")]
 
 
 def test_name_that_another_device_took_right_after_is_told(world: World) -> None:
