@@ -29,6 +29,8 @@ JOURNALED_FILES = 50
 PARALLEL_LARGE_FILES = 2
 RETRY_SECONDS = 2.0
 DAMAGED_SECONDS = 3600.0
+OF_ONE_SHARE = frozenset({Code.FORBIDDEN, Code.NOT_FOUND})
+"""With these the server refuses contents of a share that may not be changed any more, or is none of the user's now."""
 
 
 @dataclass(slots=True)
@@ -115,6 +117,11 @@ class Publisher:
         try:
             contents = await self._uploader.store_small(group, turn)
         except errors.RemoteError as error:
+            if len(group) > 1 and isinstance(error, errors.Refused) and error.code in OF_ONE_SHARE:
+                # What one share does not take says nothing of the others, nor of the drive.
+                for snapshot in group:
+                    await self._publish_group([snapshot], failed, turn)
+                return
             for snapshot in group:
                 self._failed(snapshot.inode, error, failed)
             return

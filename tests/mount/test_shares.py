@@ -175,7 +175,8 @@ def in_lost_and_found(device: Device) -> set[bytes]:
 
 
 @pytest.mark.fault(54)
-def test_what_was_not_sent_when_sharing_ends_is_kept_on_the_device(two: Two) -> None:
+@pytest.mark.parametrize("is_over", [True, False], ids=["unshared", "viewer"])
+def test_what_was_not_sent_when_sharing_ends_is_kept_on_the_device(two: Two, is_over: bool) -> None:
     """[share-ended]"""
     ada, bert, link = two
     (ada.mountpoint / "plans").mkdir()
@@ -187,15 +188,20 @@ def test_what_was_not_sent_when_sharing_ends_is_kept_on_the_device(two: Two) -> 
     write_file(theirs / "file", b"changed without a network")
     write_file(theirs / "new", b"made without a network")
     write_file(bert.mountpoint / "own", b"not shared")
-    ada.run("unshare", str(ada.mountpoint / "plans"), "bert")
+    plans = str(ada.mountpoint / "plans")
+    ada.run(*(("unshare", plans, "bert") if is_over else ("share", plans, "bert", "--role", "viewer")))
     link.restore()
-    wait_until("the share is gone", lambda: not theirs.exists())
+    if is_over:
+        wait_until("the share is gone", lambda: not theirs.exists())
     expected = {b"changed without a network", b"made without a network"}
     wait_until("what was written is kept", lambda: in_lost_and_found(bert) >= expected)
     bert.sync()
     assert "lost+found" in bert.run("status")
     assert (bert.mountpoint / "own").read_bytes() == b"not shared"
-    assert os.listdir(bert.mountpoint) == ["own"]
+    assert sorted(os.listdir(bert.mountpoint)) == (["own"] if is_over else ["own", "plans"])
+    if not is_over:
+        wait_until("what the server has is shown", lambda: (theirs / "file").read_bytes() == b"content")
+        wait_until("and no more", lambda: os.listdir(theirs) == ["file"])
     assert (ada.mountpoint / "plans" / "file").read_bytes() == b"content"
     assert os.listdir(ada.mountpoint / "plans") == ["file"]
 
