@@ -18,8 +18,9 @@ from drivefs.protocol.ground import Offload
 class Barrier:
     """Syncs of one journal; at most one of an object runs at a time.
 
-    With `staged` False it leaves staged bytes alone: enough to let others hear of mutations, and for what was written
-    without an fsync, since recovery finds out which staged bytes a power cut has left.
+    With `staged` False it leaves staged bytes alone, unless they have to come first: enough to let others hear of
+    mutations, and for what was written without an fsync, since recovery finds out which staged bytes a power cut has
+    left.
     """
 
     def __init__(self, database: Database, staging: Staging, offload: Offload, *, staged: bool) -> None:
@@ -65,7 +66,8 @@ class Barrier:
         self._begun_count += 1
         number, covered = self._begun_count, self._covered_commits
         self._covered_commits = self._database.commit_count
-        pending = self._staging.begin_sync() if self._staged else self._staging.nothing_to_sync()
+        is_staged = self._staged or self._staging.comes_first
+        pending = self._staging.begin_sync() if is_staged else self._staging.nothing_to_sync()
         try:
             removed_bytes = await self._offload(self._sync, pending)
         except OSError as error:

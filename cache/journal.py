@@ -95,6 +95,7 @@ class Journal:
     def __init__(self, database: Database, staging: Staging, *, reserve: Reserve, offload: Offload) -> None:
         self._database = database
         self._reserve = reserve
+        self._staging = staging
         self._ops = Counter(database, "op")
         self._ids = InodeIds(database)
         self._barrier = Barrier(database, staging, offload, staged=True)
@@ -183,6 +184,10 @@ class Journal:
     def is_log_dirty(self) -> bool:
         """Whether anything was committed since the last barrier of the log began."""
         return self._log_barrier.is_needed
+
+    def content_goes(self) -> None:
+        """Content that is durable goes with what was just added, for other content: that is to be durable before."""
+        self._staging.come_first()
 
     async def log_barrier(self) -> None:
         """Durable on return: all mutations and drafts committed before the call, but not the staged bytes of drafts.

@@ -58,6 +58,8 @@ class Staging:
         self._reading: dict[int, int] = {}
         self._dirty: set[int] = set()
         self._has_new_names = False
+        self.comes_first = False
+        """Whether what is dirty has to be durable before the log is; see `come_first`."""
         self._retired: list[int] = []
         make_directory(directory)
         self._earlier = {path.name for path in self.paths()}
@@ -76,6 +78,13 @@ class Staging:
     def is_dirty(self) -> bool:
         """Whether bytes or names wait for a sync, or files to be removed after one."""
         return bool(self._dirty) or self._has_new_names or bool(self._retired)
+
+    def come_first(self) -> None:
+        """Bytes that may not be durable yet stand in for others that are lost with the next sync of the log.
+
+        That is to sync them too: a file that was replaced, or cut and written anew, is the old or the new one then.
+        """
+        self.comes_first = self.comes_first or bool(self._dirty)
 
     def path(self, file: int) -> Path:
         """Where a staging file lies."""
@@ -208,7 +217,7 @@ class Staging:
         """What a barrier that begins now has to sync, and what it may remove then."""
         pending = PendingSync(self.directory, self._dirty, self._has_new_names, self._retired)
         self._dirty = set()
-        self._has_new_names = False
+        self._has_new_names = self.comes_first = False
         self._retired = []
         return pending
 
@@ -224,6 +233,7 @@ class Staging:
     def sync_cancelled(self, pending: "PendingSync") -> None:
         """The barrier never ran: the next one has to do its work."""
         self._dirty |= pending.files
+        self.comes_first = bool(self._dirty)
         self._has_new_names |= pending.has_new_names
         self._retired = pending.retired + self._retired
 

@@ -48,8 +48,8 @@ class Content:
     __slots__ = (
         "__weakref__",
         "base", "base_size", "draft_count",
-        "fresh", "frozen", "frozen_inline_bytes", "handles", "inline_bytes", "inode", "is_synced", "last_record",
-        "layers", "offsets", "refs", "sizes_before", "unverified", "writers", "written_bytes",
+        "fresh", "frozen", "frozen_inline_bytes", "handles", "inline_bytes", "inode", "is_cut", "is_synced",
+        "last_record", "layers", "offsets", "refs", "sizes_before", "unverified", "writers", "written_bytes",
     )  # fmt: skip
 
     def __init__(self, inode: InodeId, basis: Basis) -> None:
@@ -75,6 +75,8 @@ class Content:
         self.writers = 0
         self.fresh = False
         """Created or truncated through a descriptor, and not published since."""
+        self.is_cut = False
+        """Made shorter, and not closed by all who may write since: what was there is lost."""
         self.sizes_before: set[int] = set()
         """Sizes until another device changed them, since the file was opened: the kernel may still go by one."""
         self.unverified: list[tuple[StagedRange, int]] | None = None

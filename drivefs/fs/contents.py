@@ -194,6 +194,9 @@ class Contents:
             self._keep_idle(content)
         if writing and not content.writers and (content.layers or content.fresh):
             content.fresh = False
+            if content.is_cut:
+                content.is_cut = False
+                self._journal.content_goes()
             publisher.closed(inode)
 
     def _has_name(self, inode: InodeId) -> bool:
@@ -440,7 +443,8 @@ class Contents:
         """
         state = self._view.draft_of(content.inode)
         basis = content.basis if handle is None or handle.older is None else handle.older
-        if size > (state.size if content.layers else basis.size):
+        was = state.size if content.layers else basis.size
+        if size > was:
             self._quota.check_size(size)
         with self._view.change():
             if not content.layers:
@@ -453,6 +457,7 @@ class Contents:
             state.mtime_ns = state.ctime_ns = self._now_ns()
             self._view.put_inode(state)
         self._begin_draft(content, basis)
+        content.is_cut = content.is_cut or size < was
         if handle is not None:
             handle.draft, handle.older = content.draft_count, None
         before = content.layers[0].length

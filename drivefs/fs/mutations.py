@@ -60,6 +60,8 @@ class Mutations:
             if isinstance(mutation, SetXattr):
                 self._drop_earlier(mutation)
         self._journal.append(mutation, RowState.IGNORED if is_ignored else RowState.PENDING)
+        if isinstance(mutation, Rename) and mutation.replaced:
+            self._journal.content_goes()
         for inode in subjects(mutation):
             self._recent.pop(inode, None)
         self._recent[mutation.inode] = mutation
@@ -167,6 +169,7 @@ class Mutations:
         last = self._journal.touching(change.inode)[-1:]
         if not last or last[0].state is not RowState.PENDING:
             return None
+        self._journal.content_goes()
         merged = self._without_step(last[0].mutation, change)
         return merged if merged is not None and self._journal.replace_unsent(merged) else None
 

@@ -10,6 +10,7 @@ import random
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from cache.workspace import SUSPECT
+from drivefs.sync.engine import BARRIER_SECONDS
 from tests.mount.conftest import mount_options
 from tests.mount.oracle import snapshot, write_file
 from tests.support.mounts import Device, Server, Workbench, wait_until
@@ -307,14 +309,23 @@ def test_what_fsync_returned_for_survives_power_loss(offline_device: tuple[Devic
 
 @pytest.mark.fault(2)
 @pytest.mark.needs_root
-def test_power_loss_leaves_old_or_new_and_nothing_torn(offline_device: tuple[Device, DiskImage]) -> None:
-    """[crash-fsync]"""
+@pytest.mark.parametrize(
+    ("way", "wait_seconds"), [("replaced", 0.0), ("replaced", 2 * BARRIER_SECONDS), ("rewritten", 2 * BARRIER_SECONDS)]
+)
+def test_power_loss_leaves_old_or_new_and_nothing_torn(
+    offline_device: tuple[Device, DiskImage], way: str, wait_seconds: float
+) -> None:
+    """[crash-fsync] [crash-replaced]"""
     device, disk = offline_device
     root = device.mountpoint
-    fresh = write_file(root / "fresh", b"N" * 200_000)
-    os.rename(fresh, root / "old")
+    if way == "replaced":
+        fresh = write_file(root / "fresh", b"N" * 200_000)
+        os.rename(fresh, root / "old")
+    else:
+        write_file(root / "old", b"N" * 200_000)
     for number in range(50):
         write_file(root / f"file{number}", b"%d" % number * 3000)
+    time.sleep(wait_seconds)
     kept = disk.cut()
     device.kill()
     disk.go_back(kept)
