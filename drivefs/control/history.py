@@ -87,6 +87,7 @@ class Looking:
         path, number = arguments["path"], RevisionNumber(arguments["number"])
         inode = await inode_at(self._fs, path)
         with _refusing(path, number):
+            self._fs.borders.check_writable(inode)
             await self._published(inode, path)
             # A rename that is still to be sent decides which history the file goes on with.
             await self._sent(inode, SENT_SECONDS)

@@ -48,6 +48,8 @@ def past_refusals(holding: str, outcome: str) -> Iterator[None]:
     """
     try:
         yield
+    except errors.AccessDenied as error:
+        raise Refused("forbidden", f"{outcome}: it is shared with you to be read only") from error
     except errors.NotPermitted as error:
         raise Refused("forbidden", f"the server refuses this: {error}") from error
     except errors.Unavailable as error:

@@ -67,6 +67,7 @@ class TrashCan:
         with _refusing(path):
             by_id: int = arguments["id"]
             parent, entries = await (self._by_id(by_id) if by_id else self._way(path))
+            self._fs.borders.check_writable(parent)
             for directory in entries[:-1]:
                 place = await self._free(parent, directory)
                 self._fs.undeleting.bring_back_alone(directory.inode, place)

@@ -109,6 +109,8 @@ def test_a_viewer_reads_and_a_role_holds_at_once(two: Two) -> None:
     assert fails(lambda: (theirs / "file").chmod(0o600)) == errno.EACCES
     assert fails((theirs / "new").mkdir) == errno.EACCES
     assert fails(lambda: os.setxattr(theirs / "file", "user.x", b"x")) == errno.EACCES
+    refused = bert.command("revisions", "restore", str(theirs / "file"), "1")
+    assert (refused.returncode != 0, "read only" in refused.stderr) == (True, True)
     theirs = theirs.rename(bert.mountpoint / "called otherwise")
     ada.run("share", str(ada.mountpoint / "plans"), "bert", "--role", "editor")
     wait_until("bits are on", lambda: (theirs / "file").stat().st_mode & 0o777 == 0o644)
