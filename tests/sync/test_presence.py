@@ -24,6 +24,11 @@ class Drafts:
         return 0
 
 
+class Ignored:
+    def drafts(self) -> tuple[int, int]:
+        return 0, 0
+
+
 @dataclass
 class World:
     """A device that sends what `uploads` says, and a backend that notes what it is told."""
@@ -38,6 +43,7 @@ class World:
     pending_count: int = 0
     pending_bytes: int = 0
     drafts: Drafts = field(default_factory=Drafts)
+    ignored: Ignored = field(default_factory=Ignored)
 
     @property
     def journal(self) -> "World":
