@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import trio
 
+from cache.errors import CacheError, DiskFull
 from drivefs.fs import errors
 from drivefs.fs.ignore_rules import NAME
 from drivefs.fs.interfaces import Publisher
@@ -37,14 +38,15 @@ class Reconsidering:
         """Follow the rules until cancelled."""
         done = seen = -1
         while True:
-            with suppress(errors.FileSystemError):
+            with suppress(errors.FileSystemError, CacheError):
                 await self._names.lookup(self._root, NAME)
                 await self._kept.ignoring.learn()
             self.known.set()
             count = self._kept.ignoring.change_count
             if count == seen != done and not self._view.is_read_only:
-                done = seen
-                await self._release()
+                with suppress(errors.FileSystemError, DiskFull):  # it is tried again in a moment
+                    await self._release()
+                    done = seen
             seen = count
             await trio.sleep(LOOK_SECONDS)
 

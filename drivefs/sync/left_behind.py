@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import trio
 
+from cache.errors import DiskFull
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.messages import InodesRequest
 from drivefs.remote.errors import RemoteError
@@ -46,6 +47,8 @@ class LeftBehind:
                     await self.look()
                 except RemoteError as error:
                     connection.lost(error)
+                except DiskFull:
+                    pass  # it is tried again in a moment
                 else:
                     seen = count
             await trio.sleep(LOOK_SECONDS)

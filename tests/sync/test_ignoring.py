@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from cache.effects import subjects
+from cache.errors import DiskFull
 from drivefs.fs import errors, reconsidering
 from drivefs.fs.errors import FileSystemError
 from drivefs.fs.ignore_rules import TEMPORARY, Rules
@@ -251,6 +252,24 @@ async def test_rules_that_another_device_changes_hold_here_and_release_what_they
         await first.edit("a.tmp", b"A")
         await meet(fleet)
         assert await others(second) == {"a.tmp": b"A", "b.tmp": b"b"}
+
+
+async def test_full_disk_does_not_end_what_looks_at_the_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await with_rules(fleet)
+        await first.write("a.tmp", b"a")
+
+        def refuse(inode: InodeId) -> None:
+            raise DiskFull("no room")
+
+        await first.unlink(".drivefsignore")
+        with monkeypatch.context() as patch:
+            patch.setattr(first.fs.kept, "release", refuse)
+            await reconsider(first)
+        assert first.local.journal.ignored.count() == 1
+        await reconsider(first)
+        await meet(fleet)
+        assert await others(second) == {"a.tmp": b"a"}
 
 
 async def test_rules_that_are_being_written_release_nothing(tmp_path: Path) -> None:
