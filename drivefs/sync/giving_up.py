@@ -47,7 +47,7 @@ FETCHED_BYTES = 4 * 2**20
 KEPT_NOTES = 20
 META = "given_up"
 WHY = {
-    "role": "you may not change anything in this drive any more",
+    "role": "you may not change anything there any more",
     "limit": "it is larger than the server allows",
     "predecessor": "what it depends on was not taken",
     "no_parent": "the directory that it is in was not taken",
