@@ -62,12 +62,12 @@ settings:
                   what changed; after more it lists all anew
     trash_days    how long what was removed can be brought back       30
     keep_all_hours, keep_hourly_days, keep_daily_days, keep_weekly_days  24, 7, 30, 365
-                  up to which age all revisions of a file are kept, then the last one of each hour, of each day, and of
-                  each week; older ones go, but the newest, those marked to be kept, and those that snapshots show
-    burst_seconds of saves within so long the last is kept, once they 60
-                  are an hour old
+                  up to which age it is kept what a file was every burst_seconds, every hour, every day, and every week;
+                  what it was at none of these moments goes, but what was within the last hour, the newest revision,
+                  those marked to be kept, and those that snapshots show
+    burst_seconds see above                                           60
     keep_most     revisions of one file; with more, each of the       1000
-                  times above is doubled until there are not
+                  distances above is doubled until there are not
     cold          a directory on a cheaper disk where blocks rest     none
                   that only old revisions have, or that nobody has read for cold_days; what is read often comes back
     cold_days     how long a block of a present file has to be unread 30

@@ -92,6 +92,8 @@ devices = Table(
     Column("online_until_ns", BigInteger),  # a lease: past it, the device counts as away unless a server hears of it
     Column("pending_mutations", BigInteger),  # what it said that it has still to send; None: it never said
     Column("pending_bytes", BigInteger),
+    # What it has not sent may be based on what it saw then; None: since it was here last it has sent everything.
+    Column("based_ns", BigInteger),
     Column("revoked_ns", BigInteger),  # None: it may still come in
     Index("devices_by_user", "user"),
 )

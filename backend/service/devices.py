@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Update, bindparam, func, select, update
+from sqlalchemy import BigInteger, Connection, Update, bindparam, case, func, null, select, update
 
 from backend.metadata import schema
 from backend.notify import hub
@@ -190,6 +190,7 @@ def _sighted() -> Update:
         "online_until_ns": bindparam("until"),
         "pending_mutations": func.coalesce(bindparam("mutations"), d.c.pending_mutations),
         "pending_bytes": func.coalesce(bindparam("bytes"), d.c.pending_bytes),
+        "based_ns": case((bindparam("mutations", type_=BigInteger) == 0, null()), else_=d.c.based_ns),
     }
     return update(d).where(d.c.device == bindparam("this")).values(values)
 

@@ -1,13 +1,14 @@
 """Which revisions of a file are let go as they get older: dense when recent, sparse when old; pure.
 
-Owns the rules. Time is cut into pieces that are longer the longer ago they are, and of each piece the newest revision
-stays: of the last hour all, of the last day one of each burst of saves, then one for each hour, day and week. So what a
-file was at the end of each piece can be had. Where more are left than a file may have, all pieces are twice as long,
-until there are not.
+Owns the rules. A revision was the content from its time until that of the next one, and what counts is what the file
+was at certain moments: at each full minute of the last day, each full hour of a week, each day of a month and each week
+of a year, all counted from 1970. A content that stood for long is therefore kept for long, however old it was when
+something took its place, and what came and went between two such moments goes. What was current within the last hour
+stays. Where more are left than a file may have, all distances are twice as long, until there are not.
 
-Invariants: the newest revision stays, and so does what is held, and what was the newest at each of the moments that are
-given. What goes has a newer one in the same piece of time, or is older than everything that is kept. To decide again
-about what is left lets nothing go that the first decision kept, for the same time.
+Invariants: what the file was at each of those moments stays; so does the newest revision, what is held, and what was
+the newest at each of the moments that are given. To decide again about what is left lets nothing go that the first
+decision kept, for the same time.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,10 +22,10 @@ MOST_DOUBLINGS = 30
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """For how long revisions are kept so densely; ages in seconds, each not less than the one before."""
+    """Up to which age what a file was is kept so densely; in seconds, each age not less than the one before."""
 
     burst_seconds: int = 60
-    """Of saves within a piece as long as this, the last counts, once they are more than an hour old."""
+    """The shortest distance: of a burst of saves between two such moments the last one stays."""
     all_seconds: int = DAY
     hourly_seconds: int = 7 * DAY
     daily_seconds: int = 30 * DAY
@@ -33,9 +34,8 @@ class Rules:
     """Of one file, but what is held."""
 
     def tiers(self) -> list[tuple[int, int]]:
-        """Up to which age there is a revision for each piece of which length."""
+        """Up to which age there are moments at which distance."""
         return [
-            (min(HOUR, self.all_seconds), 1),
             (self.all_seconds, self.burst_seconds),
             (self.hourly_seconds, HOUR),
             (self.daily_seconds, DAY),
@@ -51,36 +51,50 @@ class Standing(NamedTuple):
     is_held: bool = False
 
 
-def let_go(revisions: Sequence[Standing], moments: Iterable[int], now_ns: int, rules: Rules) -> set[int]:
-    """The numbers of those revisions of one history that go; they are given by number."""
-    held = _held(revisions, moments)
-    pieces = 1
-    kept = held | _kept(revisions, now_ns, rules, pieces)
-    while len(kept) > max(rules.most, len(held)) and pieces < 2**MOST_DOUBLINGS:
-        pieces *= 2
-        kept = held | _kept(revisions, now_ns, rules, pieces)
+def let_go(
+    revisions: Sequence[Standing], moments: Iterable[int], now_ns: int, rules: Rules, *, ended_ns: int | None = None
+) -> set[int]:
+    """The numbers of those revisions of one history that go; they are given by number.
+
+    `ended_ns` is when the newest stopped being what the file is, since the file went on with another history; such a
+    newest one may go like any other.
+    """
+    if not revisions:
+        return set()
+    held = _held(revisions, moments, ended_ns)
+    ends = [*(each.time_ns for each in revisions[1:]), now_ns if ended_ns is None else ended_ns]
+    factor = 1
+    kept = held | _kept(revisions, ends, now_ns, rules, factor)
+    while len(kept) > max(rules.most, len(held)) and factor < 2**MOST_DOUBLINGS:
+        factor *= 2
+        kept = held | _kept(revisions, ends, now_ns, rules, factor)
     return {each.number for each in revisions} - kept
 
 
-def _held(revisions: Sequence[Standing], moments: Iterable[int]) -> set[int]:
+def _held(revisions: Sequence[Standing], moments: Iterable[int], ended_ns: int | None) -> set[int]:
     held = {each.number for each in revisions if each.is_held}
-    held.update(each.number for each in revisions[-1:])
+    if ended_ns is None:
+        held.update(each.number for each in revisions[-1:])
     for moment in moments:
-        held.update([each.number for each in revisions if each.time_ns <= moment][-1:])
+        if ended_ns is None or moment < ended_ns:
+            held.update([each.number for each in revisions if each.time_ns <= moment][-1:])
     return held
 
 
-def _kept(revisions: Sequence[Standing], now_ns: int, rules: Rules, pieces: int) -> set[int]:
-    """The newest of each piece of time, where all pieces are so many times as long."""
-    tiers = rules.tiers()
-    found: dict[tuple[int, int], int] = {}
-    for each in revisions:
-        age_ns = now_ns - each.time_ns
-        for until_seconds, piece_seconds in tiers:
-            if age_ns <= until_seconds * NS_PER_SECOND:
-                piece = each.time_ns // (piece_seconds * pieces * NS_PER_SECOND)
-                # Of the last hour all stay, unless there are too many.
-                within = each.number if piece_seconds == pieces == 1 else piece
-                found[until_seconds, within] = each.number
-                break
-    return set(found.values())
+def _kept(revisions: Sequence[Standing], ends: Sequence[int], now_ns: int, rules: Rules, factor: int) -> set[int]:
+    """What was the content at one of the moments, where all distances are so many times as long."""
+    young_ns = min(HOUR, rules.all_seconds) * NS_PER_SECOND
+    tiers = [(age * NS_PER_SECOND, distance * factor * NS_PER_SECOND) for age, distance in rules.tiers()]
+    if factor > 1:
+        # Not even all of the last hour can stay.
+        tiers.append((young_ns, factor * NS_PER_SECOND))
+    found = set[int]()
+    for each, end_ns in zip(revisions, ends, strict=True):
+        is_young = factor == 1 and end_ns >= now_ns - young_ns
+        # The last moment before its end has to be one at which it was there, and young enough.
+        if is_young or any(
+            (end_ns - 1) // distance_ns * distance_ns >= max(each.time_ns, now_ns - age_ns)
+            for age_ns, distance_ns in tiers
+        ):
+            found.add(each.number)
+    return found

@@ -58,7 +58,12 @@ class Sessions:
         epoch = Epoch(known.epoch)
         if not _goes_on(known, request) or _heard(connection, caller, epoch) > request.sent:
             epoch = Epoch(ids.random_id(self._ground.random_bytes))
-        values = {"epoch": epoch, "nonce": request.next_nonce, "last_seen_ns": self._ground.now_ns()}
+        values = {
+            "epoch": epoch,
+            "nonce": request.next_nonce,
+            "based_ns": func.coalesce(d.c.based_ns, d.c.last_seen_ns),
+            "last_seen_ns": self._ground.now_ns(),
+        }
         connection.execute(update(d).where(d.c.device == caller.device).values(values))
         incarnation = ids.incarnation(connection)
         usage, limits = self._figures(connection, caller)

@@ -1,9 +1,10 @@
 """Letting revisions go as they get older, account by account and history by history.
 
 Owns which histories are looked at, and what holds a revision beside its age: that it is what a file has or had last,
-that somebody marked it, that a snapshot shows it, or that a device which is away may have it as a base. Which of the
-others go is `retention`'s, and what becomes of their blocks `releasing`'s. Each step is one short transaction, and what
-is decided is decided in it. Cancellation, or a crash, leaves the rest for the next time.
+that somebody marked it, that a snapshot shows it, or that a device which is away, or has not sent everything since it
+came back, may have it as a base. Which of the others go is `retention`'s, and what becomes of their blocks
+`releasing`'s. Each step is one short transaction, and what is decided is decided in it. Cancellation, or a crash,
+leaves the rest for the next time.
 """
 
 from collections import Counter
@@ -106,23 +107,15 @@ class Thinning:
         rows = sorted(select_in(connection, _REVISIONS, lines, **bound), key=lambda row: (row.lineage, row.number))
         going: list[OldRevision] = []
         file_count = left_count = 0
-        left = set(select_in(connection, _LEFT, lines, **bound))
-        shown = snapshots.needed(connection, account, {row.inode for row in rows if (row.lineage,) in left})
+        holders = dict(tuple(row) for row in select_in(connection, _LEFT, lines, **bound))
         for lineage, each in groupby(rows, key=lambda row: row.lineage):
             found = list(each)
-            if (lineage,) in left:
-                # Its content goes on in another history, by another number: this one shows for a moment of the past.
-                old_ns = now_ns - self._ground.limits.retention.all_seconds * NS_PER_SECOND
-                going += [
-                    _old(row)
-                    for row in found
-                    if row.time_ns < old_ns
-                    and (lineage, row.number) not in held
-                    and (row.inode, row.number) not in shown
-                ]
-                continue
             standing = [Standing(row.number, row.time_ns, (lineage, row.number) in held) for row in found]
-            gone = let_go(standing, moments, now_ns, self._ground.limits.retention)
+            ended_ns = None
+            if lineage in holders:
+                left = {"file": holders[lineage], "lineage": lineage, "since": found[-1].seq}
+                ended_ns = connection.execute(_LEFT_AT, {**bound, **left}).scalar_one() or found[-1].time_ns
+            gone = let_go(standing, moments, now_ns, self._ground.limits.retention, ended_ns=ended_ns)
             going += [_old(row) for row in found if row.number in gone]
             file_count += bool(gone)
             left_count += len(found) - len(gone) if gone else 0
@@ -204,7 +197,14 @@ _LONG = (
 )
 _by = and_(_c.c.account == _r.c.account, _c.c.workspace == _r.c.workspace, _c.c.seq == _r.c.seq)
 _REVISIONS = (
-    select(_r.c.lineage, _r.c.number, _r.c.inode, _r.c.runs, func.coalesce(_c.c.time_ns, _r.c.time_ns).label("time_ns"))
+    select(
+        _r.c.lineage,
+        _r.c.number,
+        _r.c.inode,
+        _r.c.seq,
+        _r.c.runs,
+        func.coalesce(_c.c.time_ns, _r.c.time_ns).label("time_ns"),
+    )
     .select_from(_r.outerjoin(_c, _by))
     .where(_own(_r), is_asked(_r.c.lineage))
 )
@@ -225,7 +225,7 @@ _HELD = [
 ]
 _u, _d = schema.user_workspaces, schema.devices
 _SEEN = (
-    select(_d.c.last_seen_ns)
+    select(func.coalesce(_d.c.based_ns, _d.c.last_seen_ns))
     .distinct()
     .select_from(_d.join(_u, _u.c.user == _d.c.user))
     .where(_own(_u), _d.c.revoked_ns.is_(None), _d.c.last_seen_ns > bindparam("since"))
@@ -244,7 +244,15 @@ _LEFT_ALL = (
     .where(_own(_r), _h.c.lineage != _r.c.lineage, ~_forked)
     .group_by(_r.c.lineage)
 )
-_LEFT = _LEFT_ALL.where(is_asked(_r.c.lineage))
+_LEFT = _LEFT_ALL.add_columns(func.max(_h.c.inode)).where(is_asked(_r.c.lineage))
+_later = schema.revisions.alias("later")
+_its = and_(_c.c.account == _later.c.account, _c.c.workspace == _later.c.workspace, _c.c.seq == _later.c.seq)
+_LEFT_AT = (
+    select(func.min(_c.c.time_ns))
+    .select_from(_later.join(_c, _its))
+    .where(_own(_later), _later.c.inode == bindparam("file"), _later.c.lineage != bindparam("lineage"))
+    .where(_later.c.seq > bindparam("since"))
+)
 _NEXT_LEFT = (
     _LEFT_ALL.where(_r.c.lineage > bindparam("after"))
     .having(func.count() == 1)  # the others are among the long ones

@@ -3,7 +3,8 @@
 Owns the log of commits as the server made them (what a crash took back is not in it), the sequential trees made of it,
 and the ledger of contents.
 
-I1  what programs wrote is a current content, a revision, a conflict copy, or in `lost+found`
+I1  what programs wrote is a current content, a revision, a conflict copy, or in `lost+found`; what retention takes away
+    is only what somebody who was shown it removed or wrote over, so it is not missed
 I2  at rest, the server shows what every device shows, and nothing waits
 I3  no orphan, no cycle, no name twice
 I4  every view is a prefix of the order of commits, plus what waits on that device

@@ -45,6 +45,8 @@ class Profile:
     """A device pins something, or pins it no longer."""
     flaps_seconds: float = 0.0
     """The network is there for so long, and then as long away, again and again."""
+    tidies_seconds: float = 0.0
+    """The server lets go of all that age lets go, which is nearly everything but what files have now."""
     cache_bytes: int = 2**28
     """How much the block cache of a device may hold."""
     look_seconds: float = 0.5
@@ -81,11 +83,12 @@ PROFILES = {
     "cache": Profile(
         pins_seconds=2.0, cache_bytes=150_000, kills_seconds=20.0, disk_faults_seconds=15.0, operations=30
     ),
+    "tidy": replace(MIXED, tidies_seconds=2.0, pause_seconds=3.0, disk_faults_seconds=0.0, operations=30),
     "alone": replace(MIXED, clients=1, operations=30),
     "day": Profile(operations=300, pause_seconds=576.0, flaps_seconds=20.0, look_seconds=60.0),
     "long": replace(MIXED, operations=120, clients=3),
 }
-ALWAYS = ("pins_seconds", "flaps_seconds", "look_seconds", "rest_seconds")
+ALWAYS = ("pins_seconds", "tidies_seconds", "flaps_seconds", "look_seconds", "rest_seconds")
 """These are as the profile says, whatever the seed."""
 FAULTS = [
     name for name in Profile.__dataclass_fields__ if name.endswith(("_faults", "_seconds")) and name not in ALWAYS

@@ -27,6 +27,7 @@ from backend.service import block_rows, passwords
 from backend.service.devices import FLUSH_SECONDS
 from backend.service.ground import Ground, Limits
 from backend.service.keys import AccountKeys, MasterKey
+from backend.service.retention import Rules
 from drivefs.protocol import messages
 from drivefs.protocol.ids import DeviceId, InodeId, WorkspaceId
 from tests.simulation.disk import Image, SimDisk
@@ -38,6 +39,11 @@ from tests.simulation.streams import RandomBytes, Streams
 USER, PASSWORD = "ann", "correct horse"
 MASTER = MasterKey(bytes(range(32)))
 LIMITS = Limits(quota_bytes=2**30, file_bytes=2**30)
+HASTY = replace(
+    LIMITS,
+    retention=Rules(burst_seconds=1, all_seconds=10, hourly_seconds=10, daily_seconds=10, weekly_seconds=10),
+)
+"""Nearly nothing is kept but what files have now."""
 NAMES = ("anna", "bert", "carl", "dora")
 FIRST_NS = 1_700_000_000 * 10**9
 
@@ -58,10 +64,10 @@ async def _at_once(work: Callable[..., Any], /, *args: Any) -> Any:
     return work(*args)
 
 
-def _ground(data: Path, offload: Any, now_ns: Callable[[], int], random_bytes: Any) -> Ground:
+def _ground(data: Path, offload: Any, now_ns: Callable[[], int], random_bytes: Any, limits: Limits = LIMITS) -> Ground:
     database = Database(data / "metadata.db", offload)
     _share_statements(database)
-    return Ground(database, LocalStore(data / "blocks"), InProcessHub(), offload, now_ns, random_bytes, LIMITS)
+    return Ground(database, LocalStore(data / "blocks"), InProcessHub(), offload, now_ns, random_bytes, limits)
 
 
 STATEMENTS: Any = None
@@ -127,6 +133,9 @@ class ServerProcess:
         self._streams = streams
         self._random_bytes = RandomBytes(streams.of("server", "bytes"))
         self._ticks = 0
+        self.tidies_seconds = 0.0
+        """How often it lets go of what age lets go; 0: never."""
+        self.let_go_count = 0
         self.dressed: Callable[[ServerProcess], None] = lambda server: None
         """Told of each process before it serves: what wraps its parts."""
         disk.go_back(account().data)
@@ -146,7 +155,8 @@ class ServerProcess:
 
     async def _serve(self, life: Life) -> None:
         data = self.disk.root
-        ground = _ground(data, life.offload, self.now_ns, self._random_bytes)
+        limits = HASTY if self.tidies_seconds else LIMITS
+        ground = _ground(data, life.offload, self.now_ns, self._random_bytes, limits)
         self.ground = replace(ground, store=FaultyStore(ground.store, self.faults))
         self.ground.store.prepare()  # type: ignore[attr-defined]
         keys = AccountKeys(self.ground.database, MASTER, self.now_ns, self._random_bytes)
@@ -155,6 +165,8 @@ class ServerProcess:
         self.services = app.make_services(self.ground, keys, sealed.Algorithm.AEGIS_256X4)
         self.dressed(self)
         life.nursery.start_soon(self._keep_presence, self.services)
+        if self.tidies_seconds:
+            life.nursery.start_soon(self._keep_tidy, self.services)
         self._address.begin(life, app.make_app(self.services))
 
     async def _keep_presence(self, services: Services) -> None:
@@ -162,6 +174,13 @@ class ServerProcess:
             await trio.sleep(FLUSH_SECONDS)
             with suppress(OperationalError):
                 await services.devices.flush()
+
+    async def _keep_tidy(self, services: Services) -> None:
+        chance = self._streams.of("server", "tidying")
+        while True:
+            await trio.sleep(chance.expovariate(1 / self.tidies_seconds))
+            with suppress(OperationalError, OSError):
+                self.let_go_count += (await services.maintenance.run()).thinned.freed.revision_count
 
     async def die(self, *, power: bool) -> None:
         """The process ends, or its machine loses power; returns when nothing of it runs."""

@@ -40,6 +40,8 @@ class Outcome:
     trace: int = 0
     steps: int = 0
     commits: int = 0
+    let_go: int = 0
+    """Revisions."""
     virtual_seconds: float = 0.0
     rest_seconds: float = 0.0
     failure: str = ""
@@ -74,6 +76,7 @@ class Voyage:
             self._address.may_fail = faults.are_possible
             self._server = ServerProcess(disks["server"], self._address, self._streams, faults)
             self._server.dressed = self._oracle.dress
+            self._server.tidies_seconds = profile.tidies_seconds
             self._devices = [
                 Device(name, disks[name], self._address, streams=self._streams, note=self._note) for name in names
             ]
@@ -102,6 +105,7 @@ class Voyage:
                 await device.unmount()
                 self._check(device)
             self.outcome.commits = self._oracle.sequence.seq
+            self.outcome.let_go = self._server.let_go_count
         finally:
             for device in self._devices:
                 device.life.die()

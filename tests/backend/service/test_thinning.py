@@ -7,11 +7,13 @@ import pytest
 from sqlalchemy import select, update
 
 from backend.metadata import schema
+from backend.service.devices import Devices
 from backend.service.retention import DAY, HOUR
 from backend.service.thinning import Thinned, Thinning
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.history import CreateSnapshotRequest, DeleteSnapshotRequest, KeepRequest, RevisionsRequest
 from drivefs.protocol.ids import InodeId, RevisionNumber
+from drivefs.protocol.messages import Pending
 from tests.backend.service import invariants
 from tests.backend.service.drive import SECOND, Device, Drive
 
@@ -89,6 +91,29 @@ async def test_what_is_held_stays(drive: Drive, laptop: Device, phone: Device) -
     await drive.snapshots.delete(laptop.caller, drive.workspace, DeleteSnapshotRequest(name="named"))
     await thin(drive)
     assert await numbers(laptop, file) == [1, 6]
+
+
+async def test_a_device_that_came_back_has_its_bases_until_it_has_sent_everything(
+    drive: Drive, laptop: Device, phone: Device
+) -> None:
+    file = await laptop.make(b"doc")
+    await laptop.write(file, b"content 0", base=0)
+    devices = Devices(drive.ground)
+    devices.told(phone.caller, Pending(mutation_count=1, size_bytes=1))
+    await devices.flush()
+    for number in range(1, 4):
+        later(drive, 20 * DAY)
+        await laptop.write(file, b"content %d" % number, base=number)
+    later(drive, 20 * DAY)
+    await phone.begin()
+    later(drive, 2 * DAY)
+    await thin(drive)
+    assert 1 in await numbers(laptop, file)
+    devices.told(phone.caller, Pending(mutation_count=0, size_bytes=0))
+    await devices.flush()
+    later(drive, 370 * DAY)
+    await thin(drive)
+    assert await numbers(laptop, file) == [4]
 
 
 async def test_saving_by_rename_leaves_nothing_behind(drive: Drive, laptop: Device) -> None:
