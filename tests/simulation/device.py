@@ -197,7 +197,7 @@ class Device:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the process has ended by itself, or is about to, since its disk failed."""
+        """Whether the disk has failed, or with it the process: nothing more is accepted."""
         return self.life.is_dead or self.local.journal._database.poisoned is not None
 
     async def ended_by_disk(self, seconds: float) -> None:

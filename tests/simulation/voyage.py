@@ -167,7 +167,9 @@ class Voyage:
             raise Violated(f"the server answered 500: {self._address.failures}")
         await self._server.ground.database.read(self._oracle.catch_up)
         head = self._oracle.sequence.seq
-        return all(d.is_mounted and d.is_online and d.seq == head and not d.has_unsent for d in self._devices)
+        if any(not device.is_mounted or device.has_failed for device in self._devices):
+            return False
+        return all(d.is_online and d.seq == head and not d.has_unsent for d in self._devices)
 
     def _unrest(self) -> str:
         return "; ".join(
