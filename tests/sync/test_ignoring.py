@@ -14,6 +14,7 @@ from cache.errors import DiskFull
 from drivefs.fs import errors, reconsidering
 from drivefs.fs.errors import FileSystemError
 from drivefs.protocol.ids import InodeId
+from drivefs.protocol.messages import Limits, Usage
 from drivefs.protocol.model import InodeKind
 from drivefs.sync.status import pending
 from tests.sync.fleet import Device, Fleet, sailing
@@ -66,6 +67,19 @@ async def test_ignored_files_are_here_after_a_crash_and_nowhere_else(tmp_path: P
         await first.unlink("a.tmp")
         assert await others(first) == {"a": b"ours"}
         assert first.local.journal.ignored.count() == 0
+
+
+async def test_ignored_files_take_nothing_of_the_quota(tmp_path: Path) -> None:
+    async with sailing(tmp_path, "first") as (fleet, (first,)):
+        await with_rules(fleet)
+        quota = first.fs.quota
+        quota.told(Limits(file_bytes=10**6, quota_bytes=10_000), Usage())
+        await first.write("a.tmp", b"x" * 50_000)
+        assert quota.used_bytes == 0
+        await first.write("a", b"x" * 6_000)
+        with pytest.raises(errors.OverQuota):
+            await first.write("b", b"x" * 6_000)
+        await first.write("b.tmp", b"x" * 6_000)
 
 
 async def test_watermark_moves_on_beside_ignored_files(tmp_path: Path) -> None:
