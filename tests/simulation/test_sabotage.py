@@ -38,6 +38,8 @@ class Sabotage:
     name: str
     instead: Any
     profile: Profile
+    likely: int = 1
+    """The seed that is tried first: it found it the last time."""
 
 
 def _nothing(*_args: Any, **_options: Any) -> None:
@@ -74,13 +76,13 @@ def _without_names(apply: Any) -> Any:
 
 
 SABOTAGES = [
-    Sabotage("the server compares no base", state.State, "is_at", lambda *_: True, PROFILES["quiet"]),
-    Sabotage("the server forgets answers", batches, "judge", _forgetful(batches.judge), PROFILES["network"]),
+    Sabotage("the server compares no base", state.State, "is_at", lambda *_: True, PROFILES["quiet"], 6),
+    Sabotage("the server forgets answers", batches, "judge", _forgetful(batches.judge), PROFILES["network"], 10),
     Sabotage("the server's database syncs nothing", sqlite, "PRAGMAS", None, SERVER_POWER),
     Sabotage("the server's store syncs no names", local, "_sync_directory", _nothing, SERVER_POWER),
-    Sabotage("the log is not synced", barrier, "sync_path", _nothing, POWER),
-    Sabotage("staging is not synced", staging.PendingSync, "sync", _nothing, POWER),
-    Sabotage("what is pinned is evicted", BlockIndex, "choose_victims", _oldest, PROFILES["cache"]),
+    Sabotage("the log is not synced", barrier, "sync_path", _nothing, POWER, 21),
+    Sabotage("staging is not synced", staging.PendingSync, "sync", _nothing, POWER, 2),
+    Sabotage("what is pinned is evicted", BlockIndex, "choose_victims", _oldest, PROFILES["cache"], 7),
     Sabotage("changes stand on old bases", contents, "_basis_of", _older(contents._basis_of), PROFILES["quiet"]),
     Sabotage("names of a page are lost", Follower, "apply", _without_names(Follower.apply), PROFILES["quiet"]),
 ]
@@ -104,4 +106,5 @@ def _no_log_of_faults() -> None:
 @pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda sabotage: sabotage.what)
 def test_what_is_taken_away_is_missed(sabotage: Sabotage) -> None:
     with _done(sabotage):
-        assert any(sail(seed, sabotage.profile).failure for seed in range(1, MOST_SEEDS + 1))
+        seeds = [sabotage.likely, *range(1, MOST_SEEDS + 1)]
+        assert any(sail(seed, sabotage.profile).failure for seed in seeds)
