@@ -6,12 +6,12 @@ of a year, all counted from 1970. A content that stood for long is therefore kep
 something took its place, and what came and went between two such moments goes. What was current within the last hour
 stays. Where more are left than a file may have, all distances are twice as long, until there are not.
 
-Invariants: what the file was at each of those moments stays; so does the newest revision, what is held, and what was
-the newest at each of the moments that are given. To decide again about what is left lets nothing go that the first
+Invariants: what the file was at each of those moments stays; so does the newest revision, what is held, and what the
+file was within each of the spans that are given. To decide again about what is left lets nothing go that the first
 decision kept, for the same time.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,6 +32,8 @@ class Rules:
     weekly_seconds: int = 365 * DAY
     most: int = 1000
     """Of one file, but what is held."""
+    lag_seconds: int = 600
+    """So far behind a device may have been when it was heard of last."""
 
     def tiers(self) -> list[tuple[int, int]]:
         """Up to which age there are moments at which distance."""
@@ -51,8 +53,15 @@ class Standing(NamedTuple):
     is_held: bool = False
 
 
+class Span(NamedTuple):
+    """A stretch of time, both ends included: all that a file was in it is held."""
+
+    since_ns: int
+    until_ns: int
+
+
 def let_go(
-    revisions: Sequence[Standing], moments: Iterable[int], now_ns: int, rules: Rules, *, ended_ns: int | None = None
+    revisions: Sequence[Standing], spans: Collection[Span], now_ns: int, rules: Rules, *, ended_ns: int | None = None
 ) -> set[int]:
     """The numbers of those revisions of one history that go; they are given by number.
 
@@ -61,24 +70,19 @@ def let_go(
     """
     if not revisions:
         return set()
-    held = _held(revisions, moments, ended_ns)
-    ends = [*(each.time_ns for each in revisions[1:]), now_ns if ended_ns is None else ended_ns]
+    ends = [*(each.time_ns for each in revisions[1:]), now_ns + 1 if ended_ns is None else ended_ns]
+    held = {each.number for each in revisions if each.is_held}
+    if ended_ns is None:
+        held.add(revisions[-1].number)
+    for each, end_ns in zip(revisions, ends, strict=True):
+        if any(each.time_ns <= span.until_ns and end_ns > span.since_ns for span in spans):
+            held.add(each.number)
     factor = 1
     kept = held | _kept(revisions, ends, now_ns, rules, factor)
     while len(kept) > max(rules.most, len(held)) and factor < 2**MOST_DOUBLINGS:
         factor *= 2
         kept = held | _kept(revisions, ends, now_ns, rules, factor)
     return {each.number for each in revisions} - kept
-
-
-def _held(revisions: Sequence[Standing], moments: Iterable[int], ended_ns: int | None) -> set[int]:
-    held = {each.number for each in revisions if each.is_held}
-    if ended_ns is None:
-        held.update(each.number for each in revisions[-1:])
-    for moment in moments:
-        if ended_ns is None or moment < ended_ns:
-            held.update([each.number for each in revisions if each.time_ns <= moment][-1:])
-    return held
 
 
 def _kept(revisions: Sequence[Standing], ends: Sequence[int], now_ns: int, rules: Rules, factor: int) -> set[int]:

@@ -21,7 +21,7 @@ from backend.service import block_rows, snapshots
 from backend.service.commit.contents import split_runs
 from backend.service.ground import Ground
 from backend.service.releasing import Freed, OldRevision, Releasing
-from backend.service.retention import NS_PER_SECOND, Standing, let_go
+from backend.service.retention import NS_PER_SECOND, Span, Standing, let_go
 from drivefs.protocol.ids import AccountId, BlockId, InodeId, LineageId, RunId
 from drivefs.protocol.model import unpack_blocks
 
@@ -103,7 +103,7 @@ class Thinning:
         now_ns = self._ground.now_ns()
         bound = {"account": account}
         held = {tuple(row) for statement in _HELD for row in select_in(connection, statement, lines, **bound)}
-        moments = self._moments(connection, account, now_ns)
+        spans = self._spans(connection, account, now_ns)
         rows = sorted(select_in(connection, _REVISIONS, lines, **bound), key=lambda row: (row.lineage, row.number))
         going: list[OldRevision] = []
         file_count = left_count = 0
@@ -115,17 +115,19 @@ class Thinning:
             if lineage in holders:
                 left = {"file": holders[lineage], "lineage": lineage, "since": found[-1].seq}
                 ended_ns = connection.execute(_LEFT_AT, {**bound, **left}).scalar_one() or found[-1].time_ns
-            gone = let_go(standing, moments, now_ns, self._ground.limits.retention, ended_ns=ended_ns)
+            gone = let_go(standing, spans, now_ns, self._ground.limits.retention, ended_ns=ended_ns)
             going += [_old(row) for row in found if row.number in gone]
             file_count += bool(gone)
             left_count += len(found) - len(gone) if gone else 0
         return _Decided(going, file_count, left_count)
 
-    def _moments(self, connection: Connection, account: AccountId, now_ns: int) -> list[int]:
-        """The times of which something is to be kept: those of snapshots, and when each device was here last."""
+    def _spans(self, connection: Connection, account: AccountId, now_ns: int) -> set[Span]:
+        """The times of which all is to be kept: those of snapshots, and when each device was here last."""
         since = now_ns - self._ground.limits.feed_seconds * NS_PER_SECOND
-        named = {each.time_ns for each in snapshots.shown(connection, account)}
-        return [*named, *connection.execute(_SEEN, {"account": account, "since": since}).scalars()]
+        named = {Span(each.time_ns, each.time_ns) for each in snapshots.shown(connection, account)}
+        lag_ns = self._ground.limits.retention.lag_seconds * NS_PER_SECOND
+        seen = connection.execute(_SEEN, {"account": account, "since": since}).scalars()
+        return named | {Span(each - lag_ns, each) for each in seen}
 
     async def _look_at_nameless(self, account: AccountId, done: Thinned, trial: _Trial | None) -> None:
         """Histories of files that are not even in the trash, and were held by what does not hold them any more."""

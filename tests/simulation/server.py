@@ -41,9 +41,11 @@ MASTER = MasterKey(bytes(range(32)))
 LIMITS = Limits(quota_bytes=2**30, file_bytes=2**30)
 HASTY = replace(
     LIMITS,
-    retention=Rules(burst_seconds=1, all_seconds=10, hourly_seconds=10, daily_seconds=10, weekly_seconds=10),
+    retention=Rules(
+        burst_seconds=1, all_seconds=10, hourly_seconds=10, daily_seconds=10, weekly_seconds=10, lag_seconds=20
+    ),
 )
-"""Nearly nothing is kept but what files have now."""
+"""Little is kept but what files have now; a power cut may take a device back by seconds from where it was heard of."""
 NAMES = ("anna", "bert", "carl", "dora")
 FIRST_NS = 1_700_000_000 * 10**9
 

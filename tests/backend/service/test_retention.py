@@ -3,7 +3,7 @@
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from backend.service.retention import DAY, HOUR, NS_PER_SECOND, WEEK, Rules, Standing, let_go
+from backend.service.retention import DAY, HOUR, NS_PER_SECOND, WEEK, Rules, Span, Standing, let_go
 
 NOW = 1_800_000_000 * NS_PER_SECOND
 RULES = Rules()
@@ -26,15 +26,16 @@ def left(history: list[Standing], rules: Rules = RULES, now_ns: int = NOW) -> li
     return [each for each in history if each.number not in gone]
 
 
-@given(histories(), st.lists(st.integers(0, 400 * DAY), max_size=3), st.integers(1, 20))
+@given(histories(), st.lists(st.tuples(st.integers(0, 400 * DAY), st.integers(0, DAY)), max_size=3), st.integers(1, 20))
 @settings(max_examples=150)
-def test_what_must_stay_stays(history: list[Standing], ages: list[int], most: int) -> None:
-    moments = [NOW - age * NS_PER_SECOND for age in ages]
-    gone = let_go(history, moments, NOW, Rules(most=most))
+def test_what_must_stay_stays(history: list[Standing], ages: list[tuple[int, int]], most: int) -> None:
+    spans = [Span(NOW - (age + lag) * NS_PER_SECOND, NOW - age * NS_PER_SECOND) for age, lag in ages]
+    gone = let_go(history, spans, NOW, Rules(most=most))
     assert gone <= {each.number for each in history}
     must = {each.number for each in history if each.is_held} | {each.number for each in history[-1:]}
-    for moment in moments:
-        must |= {each.number for each in [each for each in history if each.time_ns <= moment][-1:]}
+    for span in spans:
+        first = at(history, span.since_ns)
+        must |= {each.number for each in history if each == first or span.since_ns < each.time_ns <= span.until_ns}
     assert not gone & must
     assert len(history) - len(gone) <= max(most, len(must)) + 5
 
@@ -75,8 +76,9 @@ def test_a_history_that_was_left_goes_as_if_something_had_taken_its_place(histor
         return
     ended = max(history[-1].time_ns, NOW - age * NS_PER_SECOND)
     followed = [*history, Standing(10**6, ended)]
-    gone = let_go(history, [ended, NOW], NOW, RULES, ended_ns=ended)
-    assert gone == let_go(followed, [ended, NOW], NOW, RULES)
+    spans = [Span(ended, ended), Span(NOW, NOW)]
+    gone = let_go(history, spans, NOW, RULES, ended_ns=ended)
+    assert gone == let_go(followed, spans, NOW, RULES)
 
 
 @given(histories(), st.integers(0, 400 * DAY))
