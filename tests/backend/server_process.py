@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import messages, routes, wire
+from tests.support import launching
 
 M = TypeVar("M")
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -42,15 +43,7 @@ class ServerProcess:
     environment: dict[str, str] = field(default_factory=dict)
 
     def command(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "backend", *words],
-            cwd=ROOT,
-            env=self._environment(),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_SECONDS,
-        )
+        return launching.run(["backend", *words], text=stdin, env=self._environment(), seconds=DEADLINE_SECONDS)
 
     def on_data(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         return self.command(*words, "--data", str(self.data), stdin=stdin)
