@@ -41,7 +41,11 @@ class Handshake:
         """
         if self._pair is None:
             await trio.lowlevel.wait_readable(fd)
-            self._divert(fd)
+            try:
+                self._divert(fd)
+            except OSError:
+                # It was unmounted already: libfuse finds that out for itself.
+                self.is_over = True
             return
         try:
             with trio.fail_after(ANSWER_SECONDS):

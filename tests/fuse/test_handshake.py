@@ -1,5 +1,6 @@
 """The first exchange with the kernel: what is changed in it, and that libfuse has the kernel's descriptor after it."""
 
+import errno
 import os
 import socket
 import struct
@@ -75,4 +76,20 @@ async def test_libfuse_that_does_not_answer_is_not_waited_for_for_ever(monkeypat
         await polled.wait_readable(ours.fileno())
         with pytest.raises(trio.TooSlowError):
             await polled.wait_readable(ours.fileno())
+        trio.lowlevel.notify_closing(ours.fileno())
+
+
+async def test_what_is_unmounted_at_once_is_left_to_libfuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unmounted(*_: object) -> bytes:
+        raise OSError(errno.ENODEV, "No such device")
+
+    kernel, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with kernel, ours:
+        polled = PolledFirst(Handshake())
+        kernel.send(request(OTHER_FLAGS))
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "read", unmounted)
+            await polled.wait_readable(ours.fileno())
+        await polled.wait_readable(ours.fileno())
+        assert os.read(ours.fileno(), 1000) == request(OTHER_FLAGS)
         trio.lowlevel.notify_closing(ours.fileno())
