@@ -3,6 +3,8 @@
 Owns calls with deadlines, each made by a program of its own, so that one that hangs is seen and does not hang the test.
 """
 
+import errno
+import itertools
 import os
 import random
 import shutil
@@ -10,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -92,22 +94,34 @@ def test_calls_on_a_mount_whose_server_is_frozen(workbench: Workbench, server: S
     assert (root / "directory/elsewhere").stat().st_size == len((root / "directory/elsewhere").read_bytes())
 
 
+@contextmanager
+def met() -> Iterator[None]:
+    """The other device removes and makes directories too, at any moment: what it did first is no error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
 def storm(root: Path, chance: random.Random, seconds: float) -> None:
     """Change everything below `root` again and again: contents, names, whole trees."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    for turn in itertools.count():
         for number in range(60):
             path = root / f"package{number % 6}/module{number % 11}/file{number}.txt"
-            # The other device removes some of these directories, at any moment.
-            with suppress(FileNotFoundError):
+            with met():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(chance.randbytes(3000))
-        victim = root / f"package{chance.randrange(6)}"
-        os.rename(victim, root / "aside")
-        if chance.random() < 0.5:
-            shutil.rmtree(root / "aside")
-        else:
-            os.rename(root / "aside", victim)
+        victim, aside = root / f"package{chance.randrange(6)}", root / f"aside{turn}"
+        with met():
+            os.rename(victim, aside)
+            if chance.random() < 0.5:
+                shutil.rmtree(aside)
+            else:
+                os.rename(aside, victim)
+        if time.monotonic() > end:
+            return
 
 
 WALKERS = {
