@@ -161,6 +161,13 @@ WEAKENINGS = (
         "tests/cache/test_workspace.py",
     ),
     Weakening(
+        "nothing of a newer state is touched",
+        "cache/workspace.py",
+        "        refuse_newer(path, JOURNAL_VERSION)\n",
+        "",
+        "tests/cache/test_recovery.py",
+    ),
+    Weakening(
         "nothing new is accepted when the disk is full",
         "cache/reserve.py",
         "        if spare < 0 or not self._is_held:\n",
@@ -232,6 +239,20 @@ WEAKENINGS = (
         "tests/backend/service/test_commit_contents.py tests/backend/service/test_ops.py",
     ),
     Weakening(
+        "a device that has sent a block may name it",
+        "backend/service/blocks.py",
+        "is_proven=True",
+        "is_proven=False",
+        "tests/backend/api/test_shared_blocks.py",
+    ),
+    Weakening(
+        "an upload to a full account is refused before it comes",
+        "backend/service/blocks.py",
+        "        if room <= 0:\n",
+        "        if False:\n",
+        "tests/backend/api/test_block_transfer.py",
+    ),
+    Weakening(
         "a store is compared with its base",
         "backend/service/commit/inodes.py",
         "    if not state.is_at(row, mutation.base):\n",
@@ -254,9 +275,9 @@ WEAKENINGS = (
     ),
     Weakening(
         "an op that was answered is not applied again",
-        "backend/service/commits.py",
-        "judge(state, request.mutations, loader.results(wanted.ops))",
-        "judge(state, request.mutations, {})",
+        "backend/service/batches.py",
+        "loader.results(wants.collect(request.mutations).ops)",
+        "{}",
         "tests/backend/service/test_ops.py",
     ),
     Weakening(
@@ -305,8 +326,8 @@ WEAKENINGS = (
     Weakening(
         "blocks are forgotten only if they have not come back",
         "backend/service/garbage.py",
-        ", b.generation == generation, b.state == BlockState.DELETING)",
-        ")",
+        '    blocks.c.generation == bindparam("n"),\n    blocks.c.state == BlockState.DELETING,\n',
+        "",
         "tests/backend/api/test_garbage.py",
     ),
     Weakening(
@@ -319,8 +340,8 @@ WEAKENINGS = (
     Weakening(
         "a page of the feed leaves out no commit",
         "backend/service/changes.py",
-        "        if _are_contiguous(rows, max(cursor.seq + 1, access.first_seq)):\n",
-        "        if rows:\n",
+        "        is_whole = _are_contiguous(rows, max(cursor.seq + 1, access.first_seq))\n",
+        "        is_whole = bool(rows)\n",
         "tests/backend/service/test_changes.py",
     ),
     Weakening(

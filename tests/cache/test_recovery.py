@@ -467,6 +467,17 @@ def test_a_newer_state_is_refused_and_left_as_it_is(bench: Bench, local: LocalSt
     assert {path.name: path.read_bytes() for path in state.glob("journal*")} == before
 
 
+def test_the_log_of_a_newer_state_is_not_mended(bench: Bench, local: LocalState) -> None:
+    create(local.journal, b"a")
+    image = bench.crash()
+    damage(image / "journal.db", 60, (99).to_bytes(4, "big"))
+    damage(image / "journal.db-wal", HEADER_BYTES + 100, b"rot")
+    before = {path: path.read_bytes() for path in image.rglob("*") if path.is_file()}
+    with pytest.raises(NewerState, match="newer drivefs"):
+        bench.open("crashed")
+    assert {path: path.read_bytes() for path in image.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.fault(7)
 def test_answers_survive_a_crash(bench: Bench, local: LocalState) -> None:
     inode, n = create(local.journal, b"a")

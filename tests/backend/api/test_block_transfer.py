@@ -165,7 +165,10 @@ async def test_an_upload_over_the_quota_is_refused_and_leaves_nothing(served: Se
     assert served.objects() == []
     assert (await served.usage()).pinned_bytes == 0
     assert (await served.put(*blocks[:6])).status == 200
-    assert (await served.put(b"one byte more")).problem() == "over_quota"
+    path = routes.PUT_BLOCKS.format(workspace=served.workspace)
+    one_more = Request(path, [framed(b"one byte more")], served.token)
+    assert (await served.run(one_more)).problem() == "over_quota"
+    assert one_more.taken_count == 0, "a full account takes nothing that it would throw away"
 
 
 async def test_pins_that_have_run_out_give_their_bytes_back(served: Served) -> None:
