@@ -119,7 +119,7 @@ class Releasing:
             self.connection.execute(_DROP_REVISION, rows)
 
     def _empty(self, going: Iterable[OldRevision]) -> None:
-        """Files whose content is gone say so."""
+        """Files whose content is gone say so (`InodeRow.is_emptied`)."""
         rows = [{"key": self.account, "of": each.inode, "line": each.lineage, "which": each.number} for each in going]
         if rows:
             self.connection.execute(_EMPTY, rows)
@@ -200,7 +200,7 @@ _EMPTY = (
         inodes.c.lineage == bindparam("line"),
         inodes.c.revision == bindparam("which"),
     )
-    .values(revision=0, content_since=0, size=0, blocks=b"")
+    .values(revision=0, content_since=inodes.c.last_number, size=0, blocks=b"")
 )
 _COUNT_RUN = (
     update(runs).where(runs.c.account == bindparam("key"), runs.c.run == bindparam("of")).values(refs=bindparam("left"))

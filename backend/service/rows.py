@@ -57,6 +57,11 @@ class InodeRow(msgspec.Struct):
     target: bytes
     from_seq: Seq
 
+    @property
+    def is_emptied(self) -> bool:
+        """Whether it is a file without a name whose content was let go for good (`releasing`)."""
+        return self.content_since > self.revision
+
 
 class DentryRow(msgspec.Struct):
     """A row of `dentries`, without its account."""

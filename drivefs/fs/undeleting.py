@@ -101,7 +101,14 @@ class Undeleting:
             directory = self._view.draft_of(parent)
             for name, state in free:
                 self._mutations.taking(parent, name)
-                change = Restore(n=self._mutations.next_op(), time_ns=now, inode=state.inode, parent=parent, name=name)
+                change = Restore(
+                    n=self._mutations.next_op(),
+                    time_ns=now,
+                    inode=state.inode,
+                    parent=parent,
+                    name=name,
+                    expects_content=True,
+                )
                 self._mutations.append(change)
                 is_directory = state.kind is InodeKind.DIRECTORY
                 back = msgspec.structs.replace(state, nlink=2 if is_directory else 1, ctime_ns=now)

@@ -121,11 +121,15 @@ class Store(Change, tag="store", kw_only=True):
 
 
 class Restore(Change, tag="restore", kw_only=True):
-    """Bring an inode without a name back under one; expects the name to be free."""
+    """Bring an inode without a name back under one; expects the name to be free.
+
+    `expects_content`: and that a file has its content still. Who has new content for it does not.
+    """
 
     inode: InodeId
     parent: InodeId
     name: bytes
+    expects_content: bool = False
 
 
 Mutation = Create | Link | Unlink | Rename | Exchange | SetAttributes | SetXattr | Store | Restore
@@ -152,7 +156,7 @@ class OpResult(msgspec.Struct, omit_defaults=True):
     """The answer to op `n`.
 
     `seq` and `revision` (the number that a store or its lineage gave) are set for `ok`; `reason` is for programs
-    (`exists`, `absent`, `changed`, `not_empty`, `cycle`, `no_parent`, `not_directory`, `role`, `limit`, …);
+    (`exists`, `absent`, `changed`, `not_empty`, `cycle`, `no_parent`, `gone`, `not_directory`, `role`, `limit`, …);
     `blocks` are the ids that `needs_blocks` asks for. `gone` says of inodes without a name, for lack of which ops of
     this commit are refused, and of the directories above them where they last were; each stands in one answer only.
     """

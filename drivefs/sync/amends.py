@@ -26,7 +26,7 @@ from drivefs.protocol.changes import (
 )
 from drivefs.protocol.conflicts import CONFLICT_XATTR, ConflictMark, encode_mark
 from drivefs.protocol.ids import NO_INODE, NO_OP, NO_REVISION, InodeId, LineageId, OpNumber, RevisionNumber, Seq
-from drivefs.protocol.model import InodeKind, InodeState, cut_runs, run_id, unpack_blocks
+from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.sync import planner, renaming
 from drivefs.sync.contents import Contents, Shown
 from drivefs.sync.places import Places
@@ -40,6 +40,7 @@ from drivefs.sync.resolver import (
     Merge,
     Place,
     Stay,
+    as_first,
     conflict_name,
 )
 from drivefs.sync.telling import Telling
@@ -371,10 +372,7 @@ class Amends:
                 gid=state.gid,
             )
         )
-        runs = list(cut_runs(unpack_blocks(frozen[1])))
-        ids = [run_id(run) for run in runs]
-        unique = list(dict(zip(ids, runs, strict=True)).values())
-        stored = self._append(msgspec.structs.replace(store, inode=copy, base=Base(), runs=ids, new_runs=unique))
+        stored = self._append(msgspec.structs.replace(as_first(store, frozen[1]), inode=copy))
         self._contents.moved(inode, copy, stored.n)
         fresh = msgspec.structs.replace(
             state,

@@ -11,6 +11,7 @@ The rules, for what was committed first against what was refused later:
   meant for it. So are two directories of one name: they merge, and their children meet by the same rules.
 - edit / delete, in either order: the edit survives. A stale removal is dropped; a removed file comes back at its place,
   and so do the directories above it that were removed.
+- A removed file whose content the backend has let go comes back only with an edit, never without content.
 - rename / rename, and what would make a cycle: the first wins.
 - Two things under one name: the later one gets another name.
 - Attributes: each is as the last commit left it.
@@ -38,13 +39,14 @@ from drivefs.protocol.changes import (
     Unlink,
 )
 from drivefs.protocol.ids import NO_INODE, NO_OP, NO_REVISION, InodeId, RevisionNumber
-from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.protocol.model import InodeKind, InodeState, cut_runs, run_id, unpack_blocks
 from drivefs.protocol.names import MAX_NAME_BYTES
 
 LOST_AND_FOUND = NO_INODE
 """In place of a directory: the drive's `lost+found`, for what has no way to the root any more."""
 
 NOT_EMPTY = "not_empty"
+GONE = "gone"
 CYCLE = "cycle"
 ABSENT = "absent"
 
@@ -219,16 +221,27 @@ def _store(store: Store, refusal: Refusal, local: Local, remote: Remote) -> list
         return [Copy(is_lost=True)] if place is None else _bring_back(store, place, local, remote)
     if theirs.revision == refusal.base:
         return [Make(store)]
+    if theirs.revision == NO_REVISION and (content := local.content(store.inode)) is not None:
+        # It was brought back after its content had been let go: what was changed of that is all there is.
+        return [Make(as_first(store, content))]
     if local.content(store.inode) == remote.content(theirs):
         return [Adopt(theirs)]
     return [Copy(base=refusal.base or NO_REVISION)]
+
+
+def as_first(store: Store, content: bytes) -> Store:
+    """The same content, for a file that has none."""
+    runs = list(cut_runs(unpack_blocks(content)))
+    ids = [run_id(run) for run in runs]
+    unique = list(dict(zip(ids, runs, strict=True)).values())
+    return msgspec.structs.replace(store, base=Base(), runs=ids, new_runs=unique)
 
 
 def _bring_back(change: Store | SetAttributes | SetXattr, place: Place, local: Local, remote: Remote) -> list[Action]:
     """What was edited here was removed, or replaced, elsewhere."""
     way = _way(place.parent, remote)
     at = NO_INODE if way else remote.at(place)
-    restore = _restored(change.inode, place, change)
+    restore = _restored(change, place, local)
     if not at:
         return [*way, Make(restore), Make(change)]
     if _is_same(change.inode, at, local, remote):
@@ -237,8 +250,15 @@ def _bring_back(change: Store | SetAttributes | SetXattr, place: Place, local: L
     return [Make(restore, is_aside=True, of=_marked(change.inode, at, local, remote), base=base), Make(change)]
 
 
-def _restored(inode: InodeId, place: Place, because: Mutation) -> Restore:
-    return Restore(n=NO_OP, time_ns=because.time_ns, inode=inode, parent=place.parent, name=place.name)
+def _restored(because: Mutation, place: Place, local: Local) -> Restore:
+    return Restore(
+        n=NO_OP,
+        time_ns=because.time_ns,
+        inode=because.inode,
+        parent=place.parent,
+        name=place.name,
+        expects_content=not local.is_edited(because.inode),
+    )
 
 
 def _way(directory: InodeId, remote: Remote) -> list[Action]:
@@ -297,6 +317,9 @@ def _restore(restore: Restore, refusal: Refusal, local: Local, remote: Remote) -
         return [Drop()]
     if refusal.reason == ABSENT:
         return [Merge(restore.inode, LOST_AND_FOUND)] if mine.kind is InodeKind.DIRECTORY else [Drop()]
+    if refusal.reason == GONE and not local.is_edited(restore.inode):
+        return [Drop("it was removed, and its content has gone from the trash for good since")]
+    restore = msgspec.structs.replace(restore, expects_content=restore.expects_content and refusal.reason != GONE)
     if way := _way(restore.parent, remote):
         return [*way, Make(restore)]
     at = remote.at(Place(restore.parent, restore.name))
@@ -309,7 +332,7 @@ def _link(link: Link, local: Local, remote: Remote) -> list[Action]:
     if local.inode(link.inode) is None:
         return [Drop()]
     place = Place(link.parent, link.name)
-    change: Mutation = link if remote.inode(link.inode) is not None else _restored(link.inode, place, link)
+    change: Mutation = link if remote.inode(link.inode) is not None else _restored(link, place, local)
     if way := _way(link.parent, remote):
         return [*way, Make(change)]
     at = remote.at(place)
@@ -321,7 +344,7 @@ def _rename(rename: Rename, refusal: Refusal, local: Local, remote: Remote) -> l
     way = _way(rename.new_parent, remote)
     if remote.inode(inode) is None:
         # Removed elsewhere, and somebody here goes on with it: it comes back where it was moved to.
-        return [Drop()] if local.inode(inode) is None else [*way, Make(_restored(inode, target, rename))]
+        return [Drop()] if local.inode(inode) is None else [*way, Make(_restored(rename, target, local))]
     if remote.at(Place(rename.parent, rename.name)) != inode:
         if not way and remote.at(target) == inode:
             return [Drop()]

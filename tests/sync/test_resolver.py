@@ -141,8 +141,8 @@ ATTRIBUTES = SetAttributes(n=N, time_ns=1, inode=MINE, mode=0o600)
 XATTR = SetXattr(n=N, time_ns=1, inode=MINE, name=b"user.x", value=b"1")
 
 
-def restored(inode: InodeId, place: Place, time_ns: int = 1) -> Restore:
-    return Restore(n=NO_OP, time_ns=time_ns, inode=inode, parent=place.parent, name=place.name)
+def restored(inode: InodeId, place: Place, time_ns: int = 1, **more: bool) -> Restore:
+    return Restore(n=NO_OP, time_ns=time_ns, inode=inode, parent=place.parent, name=place.name, **more)
 
 
 class TestStore:
@@ -323,7 +323,7 @@ class TestRename:
         assert decide(RENAME, "absent", self.mine, there((state(MINE), B))) == [Drop()]
 
     def test_what_was_removed_elsewhere_comes_back_under_its_new_name(self) -> None:
-        assert decide(RENAME, "absent", self.mine, there()) == [Make(restored(MINE, B))]
+        assert decide(RENAME, "absent", self.mine, there()) == [Make(restored(MINE, B, expects_content=True))]
 
     def test_what_was_removed_on_both_sides_stays_so(self) -> None:
         assert decide(RENAME, "absent", Device(), there()) == [Drop()]
@@ -383,7 +383,8 @@ class TestRename:
 
 class TestOthers:
     def test_link_to_what_was_removed_brings_it_back(self) -> None:
-        assert decide(LINK, "absent", here(state(MINE), B), there()) == [Make(restored(MINE, B))]
+        back = Make(restored(MINE, B, expects_content=True))
+        assert decide(LINK, "absent", here(state(MINE), B), there()) == [back]
 
     def test_link_under_a_taken_name_gets_another(self) -> None:
         remote = there((state(MINE), A), (state(THEIRS), B))

@@ -153,8 +153,11 @@ def restore(state: State, mutation: changes.Restore) -> RevisionNumber:
         raise refusals.conflict(refusals.ABSENT)
     if row.nlink:
         raise refusals.conflict(refusals.CHANGED)
+    if mutation.expects_content and row.is_emptied:
+        raise refusals.conflict(refusals.GONE)
     place = state.free_place(mutation.parent, mutation.name)
     row = _renew(state, row, mutation.time_ns)
+    row.content_since = min(row.content_since, row.revision)
     row.nlink = 2 if row.kind == DIRECTORY else 1
     state.tree.add_name(place, row, mutation.time_ns)
     if row.kind == FILE and state.lineages.is_taken(row):

@@ -283,8 +283,8 @@ class Device:
     def set_xattr(self, inode: InodeId, name: bytes, value: bytes | None) -> SetXattr:
         return SetXattr(**self._op(), inode=inode, name=name, value=value)
 
-    def restore(self, inode: InodeId, name: bytes, parent: InodeId = NO_INODE) -> Restore:
-        return Restore(**self._op(), inode=inode, parent=parent or self.drive.root, name=name)
+    def restore(self, inode: InodeId, name: bytes, parent: InodeId = NO_INODE, **more: bool) -> Restore:
+        return Restore(**self._op(), inode=inode, parent=parent or self.drive.root, name=name, **more)
 
     def store(
         self, inode: InodeId, blocks: list[BlockRef], base: Base | int = 0, after: Iterable[Mutation] = (), **more: Any

@@ -75,7 +75,8 @@ def check_contents(connection: Connection) -> None:
     runs = {row.run: row.packed for row in connection.execute(select(schema.runs))}
     revisions = {(row.lineage, row.number): row for row in connection.execute(select(schema.revisions))}
     for row in connection.execute(select(schema.inodes)):
-        assert row.content_since <= row.revision <= row.last_number
+        assert row.revision <= row.last_number
+        assert row.content_since <= row.revision or (row.nlink == row.revision == 0)
         if not row.revision:
             assert row.blocks == b""
             continue

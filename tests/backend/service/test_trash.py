@@ -195,6 +195,23 @@ async def test_an_edit_of_what_went_for_good_is_not_lost_and_not_refused_with_an
     assert await phone.say(phone.store(file, blocks, 0)) == "ok"
 
 
+async def test_what_went_for_good_does_not_come_back_empty(drive: Drive, laptop: Device, phone: Device) -> None:
+    file, empty_file = await laptop.save(b"doc", b"one"), await laptop.make(b"empty")
+    await laptop.send(laptop.unlink(file, b"doc", base=1), laptop.unlink(empty_file, b"empty"))
+    await empty(laptop)
+    # A file that never had content, under a name that had a history.
+    heir = await laptop.make(b"doc")
+    await laptop.send(laptop.unlink(heir, b"doc"))
+    assert await phone.say(phone.restore(file, b"doc", expects_content=True)) == "conflict gone"
+    assert await phone.say(phone.restore(heir, b"doc", expects_content=True)) == "ok"
+    assert await phone.say(phone.restore(empty_file, b"empty", expects_content=True)) == "ok"
+    assert await phone.say(phone.restore(file, b"again")) == "ok"
+    blocks = await drive.upload(phone, b"edited offline")
+    assert await phone.say(phone.store(file, blocks, 0)) == "ok"
+    assert await phone.say(phone.unlink(file, b"again", base=2)) == "ok"
+    assert await phone.say(phone.restore(file, b"again", expects_content=True)) == "ok"
+
+
 async def test_what_expired_goes_by_itself(drive: Drive, laptop: Device) -> None:
     for name in (b"early", b"late"):
         file = await laptop.save(name, name)
