@@ -2,8 +2,9 @@
 
 Owns the rows, and who may open one; the bytes are `blocks`'. What is downloaded is the content of the file as it is
 then: a link follows the file through saves, renames and moves. Invariants: the token is random, shown once, and kept as
-a hash only; a link gives nothing that the user who made it does not see any more; expired, revoked and never made are
-answered alike; a wrong password is counted, for the link and for the address, before anything is hashed.
+a hash only; a link gives nothing that the user who made it does not see any more, or may only read; expired, revoked
+and never made are answered alike; a wrong password is counted, for the link and for the address, before anything is
+hashed.
 """
 
 import base64
@@ -21,7 +22,7 @@ from backend.service.commit.contents import split_runs
 from backend.service.ground import Ground
 from backend.service.passwords import Passwords
 from backend.service.rows import DIRECTORY, FILE, Place
-from backend.service.sight import Slice
+from backend.service.sight import Sight, Slice
 from backend.service.workspaces import Access
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import AccountId, BlockId, InodeId, Seq, UserId
@@ -209,10 +210,16 @@ def _file(connection: Connection, user: UserId, inode: InodeId) -> tuple[Slice, 
     return seen.slice_of(inode), state
 
 
+def _look(connection: Connection, home: Access, seq: Seq) -> Sight:
+    """What a user may give links to: not what others share with that user to be read, in whatever folder it hangs."""
+    seen = sight.look(connection, home, seq)
+    return Sight(connection, [part for part in seen.slices if part.access.role in workspaces.WRITERS])
+
+
 def _current(connection: Connection, row: Any) -> tuple[Slice, InodeState]:
     """The file that a link leads to now: what goes on with the history of the one that it was made for."""
     home = workspaces.own_drive(connection, row.user)
-    for part in sight.look(connection, home, home.head_seq).slices:
+    for part in _look(connection, home, home.head_seq).slices:
         own = (_g.account == part.access.account, _g.lineage == row.lineage)
         heir = connection.execute(select(_g.inode).where(*own)).scalar_one_or_none()
         for inode in dict.fromkeys((heir or row.inode, row.inode)):
@@ -230,7 +237,7 @@ def _found(connection: Connection, access: Access, path: bytes, state: InodeStat
 def _inside(connection: Connection, opened: Opened, directory: Found, after: bytes) -> list[Found]:
     """A page of what is in a folder, in byte order of the names."""
     home = workspaces.own_drive(connection, opened.user)
-    seen = sight.look(connection, home, opened.seq)
+    seen = _look(connection, home, opened.seq)
     inode = directory.state.inode
     if inode not in seen.inodes([inode]):
         raise _nothing()

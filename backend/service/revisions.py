@@ -22,7 +22,6 @@ from drivefs.protocol.ids import MAX_ID, InodeId, LineageId, RevisionNumber, Wor
 
 MAX_FORKS = 1000
 """More lineages than any history goes through."""
-MARKERS = WRITERS
 
 
 class Stretch(NamedTuple):
@@ -56,7 +55,7 @@ class Revisions:
 
     def _keep(self, connection: Connection, caller: Caller, workspace: WorkspaceId, request: KeepRequest) -> None:
         access = sight.home_of(connection, caller, workspace, request.inode)
-        if access.role not in MARKERS:
+        if access.role not in WRITERS:
             raise ProtocolError(Code.FORBIDDEN, "This drive is shared with you to be read: nothing was marked.")
         k = schema.kept
         found = find(connection, access, request.inode, request.revision)

@@ -2,7 +2,7 @@
 
 Owns the names and the rule of what a snapshot needs: each content that a file with a name had then. Nothing is copied
 for one; whoever lets revisions go asks here first. Invariants: a name means one moment until it is deleted, and is no
-time; only who may write to a workspace makes or deletes its snapshots.
+time; only the owner of a workspace makes or deletes its snapshots.
 """
 
 from collections.abc import Collection
@@ -12,11 +12,10 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
 
 from backend.metadata import schema
 from backend.metadata.queries import is_asked, select_in
-from backend.metadata.schema import MemberState
+from backend.metadata.schema import MemberState, Role
 from backend.service import history, workspaces
 from backend.service.caller import Caller
 from backend.service.ground import Ground
-from backend.service.revisions import MARKERS
 from backend.service.workspaces import Access
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.history import (
@@ -65,7 +64,7 @@ class Snapshots:
     def _create(
         self, connection: Connection, caller: Caller, workspace: WorkspaceId, request: CreateSnapshotRequest
     ) -> SnapshotInfo:
-        access = _writable(connection, caller, workspace)
+        access = _owned(connection, caller, workspace)
         _check_name(request.name)
         s = schema.snapshots.c
         here = (s.account == access.account, s.workspace == workspace)
@@ -102,10 +101,10 @@ def _check_name(name: str) -> None:
         )
 
 
-def _writable(connection: Connection, caller: Caller, workspace: WorkspaceId) -> Access:
+def _owned(connection: Connection, caller: Caller, workspace: WorkspaceId) -> Access:
     access = workspaces.require(connection, caller.user, workspace, lock=True)
-    if access.role not in MARKERS:
-        raise ProtocolError(Code.FORBIDDEN, "This drive is shared with you to be read: its snapshots stay as they are.")
+    if access.role is not Role.OWNER:
+        raise ProtocolError(Code.FORBIDDEN, "Its owner alone names moments of what is shared: they take his room.")
     return access
 
 
@@ -133,7 +132,7 @@ def _all(connection: Connection, access: Access) -> list[SnapshotInfo]:
 
 
 def _delete(connection: Connection, caller: Caller, workspace: WorkspaceId, name: str) -> None:
-    access, s = _writable(connection, caller, workspace), schema.snapshots.c
+    access, s = _owned(connection, caller, workspace), schema.snapshots.c
     same = (s.account == access.account, s.workspace == workspace, s.name == name)
     if not connection.execute(delete(schema.snapshots).where(*same)).rowcount:
         raise _no_such(name)

@@ -142,3 +142,30 @@ async def test_a_folder_is_given_as_an_archive(tmp_path: Path) -> None:
         assert read == {b"folder/large": LARGE, inner + b"/not text \xff": b"small"}
         assert {os.fsencode(name) for name in found} == {b"folder", inner, *read}
         assert reply.reply.endswith(bytes(1024))
+
+
+async def test_a_viewer_publishes_nothing_by_the_folder_around_a_share_nor_by_an_older_link(tmp_path: Path) -> None:
+    """[57] What may not have a link of its own is not given by another one."""
+    async with serving(tmp_path, Limits(quota_bytes=2**24)) as anna:
+        await anna.services.accounts.add_user("bert", "correct horse")
+        bert = await anna.log_in_as("bert")
+        owner, member = await a_drive(anna), await a_drive(bert)
+        await owner.make_directory(10, b"folder")
+        folder, file, box = InodeId(owner.start + 10), InodeId(owner.start + 20), InodeId(member.start + 10)
+        owner.root = folder
+        await owner.store_file(20, b"file", b"content")
+        invite = sharing.ShareRequest(inode=folder, user="bert", role="editor")
+        info = (await anna.post(routes.SHARE, invite)).message(sharing.ShareInfo)
+        await bert.post(routes.ANSWER, sharing.AnswerRequest(share=info.share, accept=True))
+        await member.make_directory(10, b"box")
+        place = {"parent": member.root, "name": b"folder", "new_parent": box, "new_name": b"folder"}
+        moved = changes.Rename(n=11, time_ns=1, inode=folder, **place)  # type: ignore[arg-type]
+        assert [each.status for each in (await member._commit(11, [moved])).results] == [changes.Status.OK]
+        around, direct = await make(bert, box), await make(bert, file)
+        assert b"content" in (await get(bert, around.token)).reply
+        await anna.post(routes.SHARE, sharing.ShareRequest(inode=folder, user="bert", role="viewer"))
+        archive = await get(bert, around.token)
+        assert (archive.status, b"folder" in archive.reply, b"content" in archive.reply) == (200, False, False)
+        assert (await get(bert, direct.token)).status == 404
+        await anna.post(routes.SHARE, sharing.ShareRequest(inode=folder, user="bert", role="editor"))
+        assert (await get(bert, direct.token)).reply == b"content"
