@@ -66,8 +66,8 @@ class Recovery:
         Raises:
             Corrupt: the database cannot be read; it is as it was.
         """
-        self._mend_indexes()
         with self._database.transaction():
+            self._mend_indexes()
             self._mend_rows()
             self._take_in_strays()
             for place in self._bad_places():
@@ -118,17 +118,23 @@ class Recovery:
         sound = [("ok",)]
         if self._database.rows("PRAGMA integrity_check(1)") == sound:
             return
-        with self._database.transaction():
-            self._database.execute_script("REINDEX")
-            is_sound = self._database.rows("PRAGMA integrity_check(1)") == sound
-            if self._is_thorough and not is_sound:
-                raise Unusable(unreadable(self._database.path, "its structure is damaged"))
+        self._database.execute_script("REINDEX")
+        is_sound = self._database.rows("PRAGMA integrity_check(1)") == sound
+        if self._is_thorough and not is_sound:
+            raise Unusable(unreadable(self._database.path, "its structure is damaged"))
         if is_sound:
             self._find(Severity.WARNING, "An index of the journal was damaged", "It was made again; nothing is lost")
         else:
+            self._require_facts()
             meaning = "What was written and not uploaded may be lacking in part; no damaged byte is given out or sent"
             advice = f"{CHECK_DISK}, unmount, keep a copy of the state directory, then `drivefs check --repair`"
             self._find(Severity.DAMAGE, "The journal's structure is damaged", meaning, advice)
+
+    def _require_facts(self) -> None:
+        """What is read once the journal is open can be read: later it would be refused with all this done to it."""
+        for (name,) in self._database.rows("SELECT name FROM sqlite_schema WHERE type = 'table'"):
+            if name in FACTS:
+                self._database.rows(f"SELECT * FROM {name}")
 
     # -- rows --------------------------------------------------------------------------------------------------------
 
@@ -364,6 +370,9 @@ class Recovery:
         self._staging.recount()
         self._database.write("DELETE FROM retired")
 
+
+FACTS = frozenset({"meta", "counters", "id_ranges", "aliases", "pins", "retired"})
+"""Small tables without which a journal cannot be opened."""
 
 KEYS: dict[str, tuple[str, ...]] = {
     "inodes": ("inode",),

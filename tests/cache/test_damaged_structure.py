@@ -4,6 +4,7 @@ import sqlite3
 
 import pytest
 
+from cache.errors import Unusable
 from cache.workspace import LocalState
 from tests.cache.states import Bench, content_of, create, damage, damage_row, power_cut
 from tests.cache.writer import pattern
@@ -47,3 +48,18 @@ def test_a_structure_that_cannot_be_mended_is_told_at_every_start(bench: Bench, 
     assert "structure" in again.report[0].what
     assert content_of(again, inode) == b"12345"
     bench.close(again, "crashed")
+
+
+def test_a_journal_that_cannot_be_opened_is_left_as_it_is(bench: Bench, local: LocalState) -> None:
+    local.pins.put(create(local.journal, b"one", content=pattern(4_000))[0], b"one")
+    image = bench.crash()
+    damage_row(image, "UPDATE meta SET value = value WHERE key = 'open'")
+    connection = sqlite3.connect(image / "journal.db")
+    (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'pins'").fetchone()
+    connection.close()
+    damage(image / "journal.db", (page - 1) * 2048, bytes(2048))
+    before = (image / "journal.db").read_bytes()
+    with pytest.raises(Unusable, match="check --repair"):
+        bench.open("crashed")
+    assert (image / "journal.db").read_bytes() == before
+    assert not (image / "journal.db-wal").stat().st_size

@@ -56,6 +56,7 @@ class Participant:
             for _ in range(self.plan.operations):
                 self._maybe_fault()
                 self.actor.step()
+                self.device.watchdog.restart()
                 if self.chance.random() < 0.2:
                     time.sleep(self.chance.choice([0.0, 0.01, 0.05, 0.2]))
             self.actor.let_go()
@@ -175,7 +176,8 @@ class Run:
             names: dict[int, list[str]] = {}
             for path in paths(root):
                 names.setdefault(Path(path).lstat().st_ino, []).append(os.path.relpath(path, root))
-            tree: dict[bytes, object] = dict(snapshot(root, times=True))
+            alive = self.workbench.watchdog.restart
+            tree: dict[bytes, object] = dict(snapshot(root, times=True, seen=alive))
             tree[b"names of one inode"] = sorted(sorted(each) for each in names.values() if len(each) > 1)
             found.append(tree)
         return found

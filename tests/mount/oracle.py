@@ -72,10 +72,14 @@ class Entry:
     xattrs: tuple[tuple[str, bytes], ...]
 
 
-def snapshot(root: Path, *, times: bool = False) -> dict[bytes, Entry]:
-    """Every entry below `root` by its path; mtimes only where asked, since the two sides were not written at once."""
+def snapshot(root: Path, *, times: bool = False, seen: Callable[[], None] = lambda: None) -> dict[bytes, Entry]:
+    """Every entry below `root` by its path; mtimes only where asked, since the two sides were not written at once.
+
+    `seen` is called for each: where the tree may be so large that a watchdog would take it for a hanging mount.
+    """
     found = {}
     for path in walk(os.fsencode(root)):
+        seen()
         found[os.path.relpath(path, os.fsencode(root))] = describe(path, times=times)
     return found
 

@@ -81,7 +81,10 @@ def test_killed_in_the_middle_of_untar_git_and_sqlite(
     device.sync()
     fresh = workbench.device(device.server)
     there = fresh.mount(*mount_options())
-    wait_until("both show the same", lambda: snapshot(there, times=True) == snapshot(root, times=True))
+    alive = workbench.watchdog.restart
+    wait_until(
+        "both show the same", lambda: snapshot(there, times=True, seen=alive) == snapshot(root, times=True, seen=alive)
+    )
     assert not [path for path in root.rglob("*") if "conflicted copy" in path.name]
     for each in (device, fresh):
         each.umount()

@@ -197,7 +197,7 @@ def test_damage_is_told_or_refused_and_can_be_mended(
         except Exception:
             failures.append(f"--damage-seeds {seed}-{seed}: {copy.did}: {traceback.format_exc(limit=-4)}")
     assert not failures, "\n".join(failures)
-    assert outcomes["opened"]
+    assert outcomes["opened"] or len(seeds(pytestconfig)) < 10
     assert outcomes["refused"] or len(seeds(pytestconfig)) < 10
     print(outcomes)
 
