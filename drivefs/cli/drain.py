@@ -100,8 +100,8 @@ def drain(drive: Drive, limit_seconds: float | None) -> Outcome:
         last["mutations"],
         last["bytes"],
         held_files=_held_files(last),
-        refused_count=last["refused"],
-        ignored_count=last["ignored"],
+        refused_count=last.get("refused", 0),
+        ignored_count=last.get("ignored", 0),
     )
 
 

@@ -49,10 +49,12 @@ class Drive:
         Raises:
             CommandError: it has gone, does not answer, or refuses; in its own words.
         """
+        hears = None if on_progress is None else lambda progress: on_progress(self._told(progress))
         try:
-            return client.call(
-                self.mounted.directory, command, arguments, silence_seconds=silence_seconds, on_progress=on_progress
+            told = client.call(
+                self.mounted.directory, command, arguments, silence_seconds=silence_seconds, on_progress=hears
             )
+            return self._told(told)
         except errors.NotRunning as error:
             raise CommandError(f"{self.mountpoint} is no longer mounted", ExitCode.NOT_MOUNTED) from error
         except errors.NoAnswer as error:
@@ -65,6 +67,26 @@ class Drive:
             raise CommandError(error.message, ExitCode.UNFINISHED if is_offline else ExitCode.FAILED) from error
         except errors.ControlError as error:
             raise CommandError(str(error)) from error
+
+    def _told(self, value: Any) -> Any:
+        """What the mount told; what it does not say is asked of it in vain, in words for people."""
+        if isinstance(value, dict):
+            return _Told(self.mountpoint, {key: self._told(each) for key, each in value.items()})
+        return [self._told(each) for each in value] if isinstance(value, list) else value
+
+
+class _Told(dict[str, Any]):
+    """Fields of an answer. The mount may run an older version of drivefs, which lacks some that this one knows."""
+
+    def __init__(self, mountpoint: str, fields: dict[str, Any]) -> None:
+        super().__init__(fields)
+        self._mountpoint = mountpoint
+
+    def __missing__(self, key: str) -> Any:
+        raise CommandError(
+            f"the mount at {self._mountpoint} runs another version of drivefs, which does not say {key!r}. What is in "
+            "the drive is as it was: unmount it and mount it again, then this version serves it"
+        )
 
 
 def places() -> config.Places:

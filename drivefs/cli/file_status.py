@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = Path(os.path.abspath(arguments.path))
     drive = drives.holding(drives.places(), path)
     status = {"path": os.fsencode(path).decode(errors="replace"), **_ask(drive, path)}
-    if status["incoming"] is not None:
+    if status.get("incoming") is not None:
         status["incoming"] |= {"path": status["path"], "name": os.path.basename(status["path"])}
     if arguments.json:
         output.print_json(status)
@@ -56,8 +56,8 @@ def _ask(drive: drives.Drive, path: Path) -> dict[str, Any]:
 
 def lines(status: dict[str, Any]) -> list[str]:
     """The status for people."""
-    shown = [f"{status['path']}: {STATES[status['state']]}"]
-    if status["incoming"] is not None:
+    shown = [f"{status['path']}: {STATES.get(status['state'], status['state'])}"]
+    if status.get("incoming") is not None:
         shown.append(f"  incoming  {output.upload_in_words(status['incoming'])}")
     if status["state"] == "incoming":
         return shown

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     words += ["--cache-size", str(settings.profile.cache_limit_bytes), "-o", ",".join(sorted(settings.options))]
     background.start(words, settings.places.log_file)
     output.say(f"{settings.mountpoint} is mounted")
-    if drives.choose(drives.places(), str(settings.mountpoint), None).call("status")["revoked"]:
+    if drives.choose(drives.places(), str(settings.mountpoint), None).call("status").get("revoked"):
         output.say(
             "this device was revoked, so the drive is read-only: log in again to send what waits here, or copy it with "
             "drivefs export DIRECTORY"

@@ -49,8 +49,8 @@ def upload_in_words(upload: dict[str, Any]) -> str:
     """Say what is on its way, how far it is and from where."""
     where = upload["path"] or f"{upload['name']}, in a directory not known here yet"
     part = 100 * upload["sent"] // upload["size"] if upload["size"] else 100
-    sender = f" from {upload['device']}" if upload["device"] else ""
-    since = upload["stalled_since_ns"]
+    sender = f" from {upload['device']}" if upload.get("device") else ""
+    since = upload.get("stalled_since_ns")
     stalled = f"; nothing heard of it since {time_in_words(since)}" if since else ""
     return f"{where}: {in_units(upload['sent'])} of {in_units(upload['size'])} ({part} %){sender}{stalled}"
 

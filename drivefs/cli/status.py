@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     drive = drives.choose(drives.places(), arguments.mountpoint, arguments.profile)
     status = drive.call("status")
-    for each in status["incoming"] + status["outgoing"]:
+    for each in status.get("incoming", []) + status.get("outgoing", []):
         each["path"] = None if each["path"] is None else os.path.join(drive.mountpoint, os.fsdecode(each["path"]))
         each["name"] = os.fsdecode(each["name"])
     if arguments.json:
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def lines(status: dict[str, Any]) -> list[str]:
-    """The status for people."""
+    """The status for people; a mount that runs an older version leaves some of it out."""
     pending, cache, quota = status["pending"], status["cache"], status["quota"]
     shown = [
         f"{status['mountpoint']}  profile {status['profile']}, {status['user']} on {status['device']}, {status['url']}",
@@ -42,21 +42,21 @@ def lines(status: dict[str, Any]) -> list[str]:
         f"  cache     {output.in_units(cache['used_bytes'])} of {output.in_units(cache['limit_bytes'])}",
         f"  quota     {_quota(quota)}",
     ]
-    if unlisted := status["unlisted_directories"]:
+    if unlisted := status.get("unlisted_directories"):
         shown.append(f"  listing   {unlisted} folders are known but not listed yet; opening one lists it")
-    if (ignored := status["ignored"])["files"]:
+    if (ignored := status.get("ignored")) and ignored["files"]:
         count = output.count_of(ignored["files"], "file")
         shown.append(f"  ignored   {count}, {output.in_units(ignored['bytes'])}, only on this device")
-    shown += [f"  sending   {output.upload_in_words(each)}" for each in status["outgoing"]]
-    shown += [f"  incoming  {output.upload_in_words(each)}" for each in status["incoming"]]
-    return shown + [f"  attention {notice}" for notice in status["attention"]]
+    shown += [f"  sending   {output.upload_in_words(each)}" for each in status.get("outgoing", [])]
+    shown += [f"  incoming  {output.upload_in_words(each)}" for each in status.get("incoming", [])]
+    return shown + [f"  attention {notice}" for notice in status.get("attention", [])]
 
 
 def _reach(status: dict[str, Any]) -> str:
     since = output.time_in_words(status["since_ns"])
     if status["online"]:
         return f"online since {since}"
-    if status["revoked"]:
+    if status.get("revoked"):
         return f"revoked: {status['reason']}" if status["reason"] else "revoked"
     return f"offline since {since}" + (f": {status['reason']}" if status["reason"] else "")
 

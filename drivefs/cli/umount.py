@@ -61,7 +61,7 @@ def _left(drive: Drive) -> Outcome:
         "",
         pending["mutations"],
         pending["bytes"],
-        ignored_count=status["ignored"]["files"],
+        ignored_count=status.get("ignored", {}).get("files", 0),
     )
 
 
