@@ -12,6 +12,7 @@ from functools import partial
 import trio
 
 from cache.errors import DiskFull
+from drivefs.protocol.errors import Code
 from drivefs.protocol.ids import InodeId, RevisionNumber, Seq
 from drivefs.protocol.messages import ContentRequest, ListManyRequest, ListReply, ListRequest
 from drivefs.remote import errors
@@ -55,12 +56,22 @@ class Lister:
                 await other.wait()
                 continue
             done = self._under_way[directory] = trio.Event()
+            before = self._replica.cursor(self._workspace)
             try:
                 await self._fetch(directory)
+            except errors.Refused as error:
+                has_moved = self._replica.cursor(self._workspace) != before
+                if error.code is not Code.NOT_FOUND or not has_moved or not self._is_there(directory):
+                    raise
+                continue  # it was brought back meanwhile, and heard of since
             finally:
                 del self._under_way[directory]
                 done.set()
             return
+
+    def _is_there(self, directory: InodeId) -> bool:
+        state = self._replica.inode(directory)
+        return state is not None and state.nlink > 0
 
     async def _fetch(self, directory: InodeId) -> None:
         if self._replica.cursor(self._workspace) is None:

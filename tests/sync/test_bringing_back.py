@@ -2,11 +2,15 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from drivefs.fs import errors
 from drivefs.protocol.ids import RevisionNumber
+from drivefs.remote.errors import Refused
+from drivefs.sync.connection import Untracked
+from drivefs.sync.lister import Lister
 from tests.sync.fleet import Device, Fleet, sailing
 
 pytestmark = pytest.mark.anyio
@@ -142,3 +146,26 @@ async def test_what_has_no_such_revision_or_no_content_is_refused(fleet: Fleet) 
     await first.write("new", b"never sent")
     with pytest.raises(errors.NotFound):
         await bring_back(first, "new", 1)
+
+
+async def test_a_directory_that_comes_back_while_it_is_asked_for_is_listed(fleet: Fleet) -> None:
+    first, second = fleet.devices
+    await first.mkdir("d")
+    await fleet.settle()
+    directory = (await first.known("d")).inode
+    await second.write("d/new", b"new")
+    await first.rmdir("d")
+    await first.sync()
+    lister, ask = Lister(first.ends, Untracked(), changed=lambda inode: None), first.remote.list_directory
+
+    async def ask_while_it_comes_back(*words: Any) -> Any:
+        try:
+            return await ask(*words)
+        except Refused:
+            await second.sync()
+            await first.pull()
+            raise
+
+    first.remote.list_directory = ask_while_it_comes_back  # type: ignore[method-assign]
+    await lister.list_directory(directory)
+    assert await first.tree() == {"d": None, "d/new": b"new"}
