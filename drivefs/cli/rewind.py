@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     asked = {"path": path, "to": iso_time(time_ns) if time_ns is not None else arguments.to}
     told = drive.call("rewind", asked, _progress, silence_seconds=ANSWER_SECONDS)
     shown = os.path.join(drive.mountpoint, os.fsdecode(path)) if path else drive.mountpoint
-    left = {kind: [os.fsdecode(name) for name in told[kind]] for kind in ("lost", "busy")}
+    left = {kind: [os.fsdecode(name) for name in told.get(kind, [])] for kind in ("lost", "busy", "shares")}
     counts = {name: told[name] for name in ("changed", "moved", "restored", "removed")}
     if arguments.json:
         output.print_json({"path": shown, **counts, **left, "before": iso_time(told["before_ns"])})
@@ -38,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         _print(shown, arguments.to, counts, iso_time(told["before_ns"]))
     for name in left["lost"]:
         output.say(f"{name} is as it was: what it held then is not kept any more")
+    for name in left["shares"]:
+        output.say(f"{name} is as it was: it is shared with you to be read only, or is a share that was not there then")
     for name in left["busy"]:
         output.say(f"{name} is as it was: somebody was writing there. Run the command again")
     return ExitCode.UNFINISHED if left["busy"] else ExitCode.FAILED if left["lost"] else ExitCode.OK

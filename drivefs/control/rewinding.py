@@ -64,7 +64,8 @@ class TakingBack:
                 )
             done = await self._fs.rewinding.rewind(place, then, seq, self._kernel, progress)
         await self._local.journal.log_barrier()
-        counts = {name: getattr(done, name) for name in ("changed", "moved", "restored", "removed", "lost", "busy")}
+        kinds = ("changed", "moved", "restored", "removed", "lost", "busy", "shares")
+        counts = {name: getattr(done, name) for name in kinds}
         return {**counts, "before_ns": before.time_ns}
 
     async def _place(self, path: bytes) -> tuple[tuple[InodeId, bytes], InodeState | None]:

@@ -23,6 +23,10 @@ class Borders:
         """Whether there are any."""
         return bool(self._shares.roots)
 
+    def is_share(self, inode: InodeId) -> bool:
+        """Whether an inode is the root of a share."""
+        return inode in self._shares.roots
+
     def is_read_only(self, inode: InodeId) -> bool:
         """Whether an inode is shared to be read only."""
         return bool(self._shares.roots) and self._shares.is_read_only(inode)

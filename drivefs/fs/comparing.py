@@ -2,13 +2,15 @@
 
 Owns the comparison of two trees, which are asked for directory by directory, and nothing of how one becomes the other.
 Invariants: what is in both trees at one place, or is a directory that was moved, is compared and neither comes nor
-leaves; whatever comes or leaves does so behind the directory that it is in.
+leaves; whatever comes or leaves does so behind the directory that it is in. What is shared to be read only is not
+compared, and nothing in a share leaves because the share was not there.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from drivefs.fs.borders import Borders
 from drivefs.fs.view import Name
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind, InodeState
@@ -45,14 +47,16 @@ class Differences:
     staying: set[InodeId] = field(default_factory=set)
     """Inodes that had several names then, of which one leads to them still."""
     leaving_directories: dict[InodeId, InodeState] = field(default_factory=dict)
+    read_only: list[InodeId] = field(default_factory=list)
 
 
 class Comparison:
     """Compares trees; `now` and `then` list a directory of each."""
 
-    def __init__(self, now: Listing, then: Listing) -> None:
+    def __init__(self, now: Listing, then: Listing, borders: Borders) -> None:
         self._now = now
         self._then = then
+        self._borders = borders
         self.found = Differences()
 
     async def directories(self, pair: Pair) -> Differences:
@@ -76,6 +80,9 @@ class Comparison:
         found, waiting = self.found, [first]
         while waiting:
             pair = waiting.pop()
+            if self._borders.is_read_only(pair.now.inode):
+                found.read_only.append(pair.now.inode)
+                continue
             found.directories[pair.then.inode] = pair.now.inode
             found.changed.append(pair)
             here, there = await self._now(pair.now.inode), await self._then(pair.then.inode)
@@ -95,6 +102,9 @@ class Comparison:
         if pair.now.kind is InodeKind.DIRECTORY:
             waiting.append(pair)
             return
+        if self._borders.is_read_only(pair.now.inode):
+            self.found.read_only.append(pair.now.inode)
+            return
         if pair.then.nlink > 1 and pair.now.inode == pair.then.inode:
             self.found.staying.add(pair.now.inode)
         if is_changed(pair):
@@ -107,6 +117,8 @@ class Comparison:
             self.found.leaving[place] = state
             if state.kind is InodeKind.DIRECTORY:
                 self.found.leaving_directories[state.inode] = state
+                if self._borders.is_share(state.inode):
+                    continue
                 below = await self._now(state.inode)
                 waiting += [((state.inode, name), each) for name, each in below.items()]
 

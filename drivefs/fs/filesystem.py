@@ -131,6 +131,7 @@ class FileSystem:
             undeleting=self.undeleting,
             past=past,
             owner=self.owner,
+            borders=self.borders,
             names_of=self.names_of,
         )
         return Rewinding(parts)

@@ -6,7 +6,8 @@ changed gets its content and its attributes again, as a new revision; and what w
 trash. No byte of content travels. Each change is in the journal when it is made; a crash or cancellation leaves those
 that were made, and to rewind once more does the rest.
 
-Invariant: nothing is removed before all that comes has come.
+Invariants: nothing is removed before all that comes has come. A share is neither removed nor emptied because it was not
+there then, and what is shared to be read only stays as it is.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -17,6 +18,7 @@ import trio
 
 from drivefs.fs import errors
 from drivefs.fs.attributes import Attributes, Wanted
+from drivefs.fs.borders import Borders
 from drivefs.fs.comparing import Coming, Comparison, Differences, Pair, has_other_content, is_changed
 from drivefs.fs.directories import Directories
 from drivefs.fs.history import History
@@ -57,6 +59,8 @@ class Rewound:
     """What it was then is not kept any more: they are as they were."""
     busy: list[bytes] = field(default_factory=list)
     """Somebody is writing to them: they are as they were."""
+    shares: list[bytes] = field(default_factory=list)
+    """Shared to be read only, or shares that were not there then: they are as they were."""
 
     @property
     def total(self) -> int:
@@ -76,6 +80,7 @@ class Parts:
     undeleting: Undeleting
     past: Past
     owner: Owner
+    borders: Borders
     names_of: Callable[[InodeId], Iterable[Name]]
 
 
@@ -115,12 +120,14 @@ class _Run:
         self._aside: dict[Name, Name] = {}
         """Where those are whose name was needed before they could leave, by that name."""
         self._came: set[InodeId] = set()
+        self._stay: set[InodeId] = set()
+        """Shares that were not there then, and the directories that they are in."""
         self._stamps: list[Pair] = []
         """Directories whose attributes are set last: what happens in them moves their times."""
 
     async def run(self, place: Name, now: InodeState | None, then: InodeState) -> Rewound:
         """Do it."""
-        comparison = Comparison(self._list_now, self._list_then)
+        comparison = Comparison(self._list_now, self._list_then, self._parts.borders)
         self._found = comparison.found
         if now is None:
             self._found.coming.append(Coming(place[0], place[1], then))
@@ -131,6 +138,7 @@ class _Run:
         else:
             self._found.changed.append(Pair(now, then))
         self._where = {state.inode: place for place, state in self._found.leaving.items()}
+        self._keep_shares()
         for coming in self._found.coming:
             await self._come(coming)
         for pair in self._found.changed:
@@ -140,6 +148,15 @@ class _Run:
         for pair in reversed(self._stamps):
             self._set_attributes(pair)
         return self._done
+
+    def _keep_shares(self) -> None:
+        coming = {each.then.inode for each in self._found.coming}
+        for (parent, name), state in reversed(self._found.leaving.items()):
+            is_share = self._parts.borders.is_share(state.inode)
+            if (is_share or state.inode in self._stay) and state.inode not in coming:
+                self._stay |= {state.inode, parent}
+                self._done.shares += [name] * is_share
+        self._done.shares += [self._name_of(inode) for inode in self._found.read_only]
 
     async def _list_now(self, directory: InodeId) -> dict[bytes, InodeState]:
         number = self._parts.directories.open(directory)
@@ -224,7 +241,7 @@ class _Run:
         """The name to come to, which is free: what leaves goes on under another one; what is new there keeps it."""
         if await self._parts.names.lookup(*place) is None:
             return place
-        if place not in self._found.leaving:
+        if place not in self._found.leaving or self._found.leaving[place].inode in self._stay:
             return self._parts.undeleting.free_name(place)
         aside = (place[0], ASIDE % (self._found.leaving[place].inode, len(self._aside)))
         await self._parts.names.rename(place, aside, replace=False)
@@ -240,7 +257,7 @@ class _Run:
             return
         refs = None
         if has_other_content(pair):
-            refs = await self._content(pair.then, self._name_of(pair.now))
+            refs = await self._content(pair.then, self._name_of(pair.now.inode))
             if refs is None:
                 return
         self._apply(pair, refs)
@@ -259,10 +276,12 @@ class _Run:
 
     def _apply(self, pair: Pair, refs: list[BlockRef] | None) -> None:
         """Nobody else runs meanwhile."""
+        if self._parts.borders.is_read_only(pair.now.inode):
+            return
         now = self._parts.history.view.inode(pair.now.inode)
         if refs is not None and has_other_content(Pair(now, pair.then)):
             if self._parts.history.is_changed(now.inode):
-                self._done.busy.append(self._name_of(now))
+                self._done.busy.append(self._name_of(now.inode))
                 return
             self._parts.history.bring_back(now.inode, refs)
             self._kernel.inode(now.inode, content=True)
@@ -271,7 +290,7 @@ class _Run:
     def _set_attributes(self, pair: Pair) -> None:
         parts, then, owner = self._parts, pair.then, self._parts.owner
         now = parts.history.view.inode(pair.now.inode)
-        if not now.nlink or not is_changed(Pair(now, then)):
+        if not now.nlink or not is_changed(Pair(now, then)) or parts.borders.is_read_only(now.inode):
             return
         publisher = parts.history.publisher
         for name in {*now.xattrs, *then.xattrs}:
@@ -294,6 +313,8 @@ class _Run:
 
     async def _leave(self, place: Name, state: InodeState) -> None:
         is_directory = state.kind is InodeKind.DIRECTORY
+        if state.inode in self._stay or self._parts.borders.is_share(state.inode):
+            return
         try:
             if is_directory:
                 await self._parts.names.rmdir(*place)
@@ -309,8 +330,8 @@ class _Run:
         self._done.removed += not is_directory
         await self._told()
 
-    def _name_of(self, state: InodeState) -> bytes:
-        return next((name for _, name in self._parts.names_of(state.inode)), b"%d" % state.inode)
+    def _name_of(self, inode: InodeId) -> bytes:
+        return next((name for _, name in self._parts.names_of(inode)), b"%d" % inode)
 
     async def _told(self) -> None:
         await self._progress(self._done)

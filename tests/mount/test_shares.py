@@ -235,3 +235,33 @@ def test_a_link_gives_a_file_to_whoever_has_the_address(workbench: Workbench) ->
     (root / "moved").unlink()
     ada.sync()
     assert httpx.get(open_one).status_code == 404
+
+
+def test_a_share_is_taken_back_with_its_folder_but_never_removed_or_tried_in_vain(two: Two) -> None:
+    """[rewind-shares]"""
+    ada, bert, _ = two
+    for name in ("plans", "seen", "late"):
+        (ada.mountpoint / name).mkdir()
+        write_file(ada.mountpoint / name / "file", b"first")
+    box = bert.mountpoint / "box"
+    box.mkdir()
+    for name, role in (("plans", "editor"), ("seen", "viewer")):
+        os.rename(two.share(name, role), box / name)
+        wait_until("it is here", (box / name / "file").exists)
+    write_file(box / "own", b"first")
+    bert.run("snapshot", "create", "then")
+    (box / "new").mkdir()
+    os.rename(two.share("late", "editor"), box / "new" / "late")
+    for path in ("own", "plans/file", "new/late/file"):
+        write_file(box / path, b"second")
+    write_file(ada.mountpoint / "seen" / "file", b"second")
+    wait_until("it is here", lambda: (box / "seen" / "file").read_bytes() == b"second")
+    ended = bert.command("rewind", str(box), "--to", "then")
+    assert ended.returncode == 0, ended.stderr
+    assert "late is as it was" in ended.stderr
+    assert "seen is as it was" in ended.stderr
+    bert.run("sync", "--wait")
+    now = {path: (box / path).read_bytes() for path in ("own", "plans/file", "seen/file", "new/late/file")}
+    assert now == {"own": b"first", "plans/file": b"first", "seen/file": b"second", "new/late/file": b"second"}
+    wait_until("the owner has it", lambda: (ada.mountpoint / "plans" / "file").read_bytes() == b"first")
+    assert (ada.mountpoint / "late" / "file").read_bytes() == b"second"
