@@ -27,6 +27,7 @@ from drivefs.protocol.messages import (
     Cursor,
     FeedPage,
     FeedStatus,
+    Share,
     WorkspaceCursor,
     WorkspaceUploads,
 )
@@ -103,14 +104,14 @@ def _page(
     found = cursors.judge_both(connection, access, incarnation, cursor, followed.seen)
     is_here = msgspec.structs.replace(cursor, incarnation=incarnation)
     if found.status is FeedStatus.CHANGES and cursor.seq < access.head_seq:
-        rows = _whole_commits(connection, access, cursor.seq, limit)
+        rows = _up_to_an_end(_whole_commits(connection, access, cursor.seq, limit))
         is_whole = _are_contiguous(rows, max(cursor.seq + 1, access.first_seq))
         expanded = following.expanded(connection, access, rows, limit) if is_whole else None
         if expanded is not None:
             told, end = expanded
             page = _changes(connection, access, is_here, told, end)
             if any(row.kind in following.ABOUT_SHARES for row in rows if row.seq <= end):
-                page.shares = workspaces.shares_of(connection, access)
+                page.shares = _hanging(workspaces.shares_of(connection, access), rows, end)
             return page
         log.error(
             "the feed of workspace %d lacks changes behind commit %d: its devices look at the whole drive anew."
@@ -126,6 +127,21 @@ def _page(
         # The same history goes on after a restore: there is nothing to tell but its new name.
         return FeedPage(workspace=access.workspace, status=found.status, cursor=is_here, since=cursor.seq)
     return None
+
+
+def _up_to_an_end(rows: Sequence[Any]) -> Sequence[Any]:
+    """The changes up to the first commit that takes a share out of the drive: it may be back by the next page.
+
+    Nothing tells the drive what happened in the share between the two, so its devices have to hear of both.
+    """
+    end = next((row.seq for row in rows if row.kind == following.UNLINK), None)
+    return rows if end is None else [row for row in rows if row.seq <= end]
+
+
+def _hanging(shares: list[Share], rows: Sequence[Any], end: Seq) -> list[Share]:
+    """The shares that hang in a drive, without what the end of the page takes out."""
+    ended = {row.inode for row in rows if row.kind == following.UNLINK and row.seq <= end}
+    return [each for each in shares if each.root not in ended]
 
 
 def _are_contiguous(rows: Sequence[Any], first: int) -> bool:

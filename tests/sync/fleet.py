@@ -119,6 +119,7 @@ class Device:
         shown = Shown(self.fs, self.kernel)
         events = Events()
         uploader = Uploader(self.remote, self.local.blocks, at_once, workspace)
+        uploader.share_of = lambda inode: share.workspace if (share := self.local.shares.of(inode)) else None
         self.publisher = Publisher(self.local.journal, self.fs.contents, self.publications, uploader)
         labels = Labels(device=self.name, today=lambda: "2026-11-22")
         amends = Amends(self.local, self.root, contents=self.fs.contents, shown=shown, labels=labels)
@@ -137,7 +138,7 @@ class Device:
             self.remote,
             workspace,
             random_bytes=self.random,
-            opened=lambda reply: None,
+            opened=lambda reply: self.follower.sharing.told(reply.shares),
         )
         self.session.renumbered = self._renumbered
         self.follower = self._make_follower(ends, shown, Announcer(events, Places(self.local, self.root)))

@@ -96,6 +96,19 @@ async def test_a_page_tells_which_shares_hang_in_the_drive(pair: Neighbours) -> 
     assert [(each.name, each.inode) for each in page.dentries] == [(b"folder", 0)]
 
 
+async def test_a_share_that_ended_and_came_back_while_a_device_was_away_is_told_as_both(pair: Neighbours) -> None:
+    """[57] What happened in it between the two is told to nobody, so the device has to look at it anew."""
+    folder, _ = await pair.tree()
+    share = await pair.share(folder)
+    (first,) = await pair.pages(pair.bert)
+    await pair.end(share)
+    await pair.anna.make(b"meanwhile", folder)
+    await pair.share(folder)
+    ended, back = await pair.pages(pair.bert, first.cursor.seq)
+    assert (ended.shares, ended.more) == ([], True)
+    assert [each.root for each in back.shares or []] == [folder]
+
+
 async def test_a_viewer_changes_nothing_and_is_told_why(pair: Neighbours) -> None:
     folder, file = await pair.tree()
     await pair.share(folder, "viewer")
