@@ -290,9 +290,16 @@ WEAKENINGS = (
     Weakening(
         "a device commits under its epoch",
         "backend/service/commits.py",
-        "        sessions.require_epoch(connection, caller, request.epoch)\n",
+        "        sessions.require_epoch(connection, caller, request.epoch, request.nonce)\n",
         "",
         "tests/backend/service/test_sessions.py tests/backend/service/test_ops.py",
+    ),
+    Weakening(
+        "a device commits in its last session",
+        "backend/service/sessions.py",
+        ' or nonce not in (b"", present.nonce):',
+        ":",
+        "tests/backend/service/test_ops.py tests/sync/test_rolled_back.py",
     ),
     Weakening(
         "a rolled-back disk is found out",

@@ -51,7 +51,7 @@ class Commits:
         access = workspaces.require(connection, caller.user, workspace, lock=True)
         if access.kind == workspaces.SHARE:
             raise ProtocolError(Code.FORBIDDEN, "What is in a share is changed by way of the drive that it hangs in.")
-        sessions.require_epoch(connection, caller, request.epoch)
+        sessions.require_epoch(connection, caller, request.epoch, request.nonce)
         incarnation = ids.incarnation(connection)
         _require_history(connection, access, incarnation, request.seen)
         batch = Batch(connection, self._ground, caller, access, request)

@@ -125,17 +125,17 @@ def _goes_on(known: Any, request: SessionRequest) -> bool:
     return bool(request.epoch == known.epoch and request.last_nonce == known.nonce)
 
 
-_EPOCH = select(schema.devices.c.epoch).where(schema.devices.c.device == bindparam("device"))
+_PRESENT = select(schema.devices.c.epoch, schema.devices.c.nonce).where(schema.devices.c.device == bindparam("device"))
 
 
-def require_epoch(connection: Connection, caller: Caller, epoch: Epoch) -> None:
-    """See that a device speaks for its present epoch.
+def require_epoch(connection: Connection, caller: Caller, epoch: Epoch, nonce: bytes = b"") -> None:
+    """See that a device speaks for its present epoch, and in its last session if it says which it speaks in.
 
     Raises:
         ProtocolError: `stale_epoch`.
     """
-    current = connection.execute(_EPOCH, {"device": caller.device}).scalar_one_or_none()
-    if not epoch or current != epoch:
+    present = connection.execute(_PRESENT, {"device": caller.device}).one_or_none()
+    if not epoch or present is None or present.epoch != epoch or nonce not in (b"", present.nonce):
         raise ProtocolError(
             Code.STALE_EPOCH,
             "Another copy of this device's state has been mounted since. Nothing was changed; mount again.",

@@ -295,9 +295,12 @@ class CommitRequest(Message, kw_only=True):
 
     `seen` is the newest commit that the device knows of: if it is not part of the history, all is refused (`diverged`).
     `sent` is the number of the batch: it grows with each, and what the device has noted of it lasts before it is sent.
+    `nonce` is that of the session; empty: an older device, which does not say. Another copy of the device has begun
+    one since if it is not the last.
     """
 
     epoch: Epoch
+    nonce: Annotated[bytes, Meta(max_length=32)] = b""
     watermark: OpNumber
     seen: Cursor | None = None
     sent: Count = 0

@@ -18,7 +18,7 @@ from cache.journal import Journal, JournalRow, RowState
 from drivefs.protocol.changes import FINAL, Base, Mutation, OpResult, Status, Store
 from drivefs.protocol.ids import Epoch, InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.messages import MAX_BATCH_MUTATIONS, CommitReply, CommitRequest
-from drivefs.sync import planner, renaming, seen, sent
+from drivefs.sync import planner, renaming, seen, sent, session
 from drivefs.sync.ahead import Ahead, first_store
 from drivefs.sync.contents import Contents
 from drivefs.sync.ends import Ends
@@ -85,6 +85,7 @@ class Committer:
         await self._journal.log_barrier()
         request = CommitRequest(
             epoch=epoch,
+            nonce=session.nonce(self._journal),
             watermark=self._journal.watermark(),
             sent=sent.count(self._journal),
             seen=seen.newest(self._ends.local, self._workspace),

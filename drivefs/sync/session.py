@@ -45,12 +45,17 @@ async def _ask(local: LocalState, remote: Remote, next_nonce: bytes) -> SessionR
         await local.barrier()
     request = SessionRequest(
         epoch=journal.epoch,
-        last_nonce=journal.meta("nonce") or b"",
+        last_nonce=nonce(journal),
         next_nonce=next_nonce,
         asked=earlier,
         sent=sent.count(journal),
     )
     return await remote.session(request)
+
+
+def nonce(journal: Journal) -> bytes:
+    """What the present session is known by."""
+    return journal.meta("nonce") or b""
 
 
 def _asked(journal: Journal) -> list[bytes]:

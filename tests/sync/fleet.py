@@ -74,6 +74,7 @@ class Device:
     def __init__(self, name: str, place: Path, token: str, asgi: Any) -> None:
         self.name = name
         self.place = place
+        self.token = token
         self.line = Line(httpx.ASGITransport(app=asgi))
         self._client = httpx.AsyncClient(transport=self.line)  # type: ignore[arg-type]
         self.remote = Remote(URL, token, client=self._client, jitter=lambda: 0.5)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from drivefs.protocol.errors import Code
+from drivefs.remote.errors import Refused
 from tests.sync.fleet import Device, sailing
 
 
@@ -45,6 +47,45 @@ def test_ids_that_were_given_out_since_are_not_given_out_again(tmp_path: Path, i
                 "new": b"of the second life",
                 "new directory": None,
             }
+
+    trio.run(main)
+
+
+@pytest.mark.fault(19)
+def test_a_copy_that_is_mounted_while_the_original_runs_makes_that_another(tmp_path: Path) -> None:
+    """The copy knows the last nonce, and of all that was sent: it goes on, and the original begins a new epoch."""
+
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, _bert)):
+            await anna.write("before", b"of both")
+            await fleet.settle()
+            epoch = anna.session.epoch
+            shutil.copytree(anna.place, tmp_path / "copy")
+            copy = Device("copy", tmp_path / "copy", anna.token, fleet.served.asgi)
+            copy._info = anna._info
+            await copy.open()
+            await copy.begin()
+            fleet.devices.append(copy)
+            assert copy.session.epoch == epoch
+            await copy.write("by the copy", b"one")
+            await copy.mkdir("directory")
+            await copy.push()
+            await anna.mkdir("another directory")
+            await anna.write("by the original", b"other")
+            with pytest.raises(Refused) as caught:
+                await anna.push()
+            assert caught.value.code is Code.STALE_EPOCH
+            await anna.begin()
+            assert anna.session.epoch != epoch
+            found = await fleet.settle()
+            assert found == {
+                "before": b"of both",
+                "by the copy": b"one",
+                "directory": None,
+                "another directory": None,
+                "by the original": b"other",
+            }
+            assert copy.session.epoch == epoch
 
     trio.run(main)
 

@@ -201,6 +201,25 @@ async def test_a_stale_epoch_commits_nothing(laptop: Device) -> None:
     assert await laptop.say(mutation) == "ok"
 
 
+@pytest.mark.fault(19)
+async def test_a_session_that_is_not_the_last_commits_nothing(drive: Drive, laptop: Device) -> None:
+    """Of two copies of a device with one epoch, the one that began last goes on; who names no nonce is not asked."""
+
+    async def say_as(nonce: bytes, name: bytes) -> str:
+        watermark, mutations = OpNumber(laptop.watermark), [laptop.create(name)]
+        request = messages.CommitRequest(epoch=laptop.epoch, nonce=nonce, watermark=watermark, mutations=mutations)
+        return say((await drive.commits.commit(laptop.caller, drive.workspace, request)).results[0])
+
+    before = laptop.nonce
+    assert await say_as(before, b"a") == "ok"
+    await laptop.begin()
+    with pytest.raises(ProtocolError) as caught:
+        await say_as(before, b"b")
+    assert caught.value.code is Code.STALE_EPOCH
+    assert [await say_as(laptop.nonce, b"c"), await say_as(b"", b"d")] == ["ok", "ok"]
+    assert set(await laptop.names()) == {b"a", b"c", b"d"}
+
+
 async def refused(code: Code, device: Device, *mutations: Any) -> None:
     with pytest.raises(ProtocolError) as caught:
         await device.send(*mutations)
