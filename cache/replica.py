@@ -40,6 +40,16 @@ FORGOTTEN = (
     ("inodes", "inode"),
 )
 """Where a tree that is forgotten has rows."""
+BELOW = (
+    "WITH RECURSIVE tree (inode) AS (VALUES (?) UNION SELECT d.inode FROM tree"
+    " JOIN dentries d ON d.parent = tree.inode AND d.inode != 0)"
+)
+ELSEWHERE = (
+    "SELECT directory FROM complete WHERE directory NOT IN tree"
+    " UNION SELECT parent FROM dentries WHERE parent NOT IN tree"
+    " UNION SELECT inode FROM dentries WHERE inode != 0 AND parent NOT IN tree AND inode NOT IN tree"
+)
+"""What is not in that tree: directories, and what is in them."""
 PUT_INCOMPLETE = (
     "INSERT OR IGNORE INTO incomplete (directory) SELECT ? WHERE NOT EXISTS"
     " (SELECT 1 FROM complete WHERE directory = ?)"
@@ -230,16 +240,26 @@ class Replica:
             rows = [(directory,) for directory in directories]
             self.database.write_many("DELETE FROM incomplete WHERE directory = ?", rows)
 
-    def forget_tree(self, root: InodeId) -> None:
-        """Nothing is known any more of what is below a directory, and of itself: others could change it unheard."""
-        tree = (
-            "WITH RECURSIVE tree (inode) AS (VALUES (?) UNION SELECT d.inode FROM tree"
-            " JOIN dentries d ON d.parent = tree.inode AND d.inode != 0) SELECT inode FROM tree"
-        )
+    def forget_tree(self, root: InodeId, home: InodeId) -> tuple[list[InodeId], list[tuple[InodeId, bytes]]]:
+        """Nothing is known any more of what is below a directory, and of itself: others could change it unheard.
+
+        Nor of what no name leads to from `home`: it was below that directory when it was known last. Gives the inodes
+        that are forgotten, and the names in them.
+        """
+        was_known = self.is_complete(root) or self.inode(root) is not None
         with self.database.transaction():
-            gone = self.database.rows(tree, (root,))
-            for table, column in FORGOTTEN:
-                self.database.write_many(f"DELETE FROM {table} WHERE {column} = ?", gone)
+            inodes, names = self._forget(f"{BELOW} SELECT inode FROM tree", root)
+            if was_known:
+                more_inodes, more_names = self._forget(f"{BELOW} {ELSEWHERE}", home)
+                return inodes + more_inodes, names + more_names
+        return inodes, names
+
+    def _forget(self, which: str, top: InodeId) -> tuple[list[InodeId], list[tuple[InodeId, bytes]]]:
+        inodes = [InodeId(inode) for (inode,) in self.database.rows(which, (top,))]
+        names = [(inode, name) for inode in inodes for name, _ in self.names(inode)]
+        for table, column in FORGOTTEN:
+            self.database.write_many(f"DELETE FROM {table} WHERE {column} = ?", [(inode,) for inode in inodes])
+        return inodes, names
 
     def marked(self) -> list[InodeId]:
         """The inodes known here that carry the mark of a conflict copy, perhaps with some others."""

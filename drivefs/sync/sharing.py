@@ -26,9 +26,19 @@ class Sharing:
         before = self._local.shares.roots
         for share in self._local.shares.told(shares):
             if share.root not in before and share.role != OWNER:
-                self._local.replica.forget_tree(share.root)
+                self._forget(share.root)
             else:
                 self._tell(share.root)
+
+    def _forget(self, root: InodeId) -> None:
+        """What was known of a share from an earlier time is not shown any more either."""
+        inodes, names = self._local.replica.forget_tree(root, self._local.shares.drive_root)
+        # Also of a directory that had no names it is remembered that it has none.
+        self._shown.views.forget_cached(inodes, [*names, *((inode, b"") for inode in inodes)])
+        for inode in inodes:
+            self._shown.invalidator.inode(inode, content=True)
+        for parent, name in names:
+            self._shown.invalidator.entry(parent, name)
 
     def _tell(self, root: InodeId) -> None:
         """What may be done with all that is in a share has changed."""

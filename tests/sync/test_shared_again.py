@@ -1,0 +1,90 @@
+"""A share that a member is taken out of, and invited to again: nothing of the earlier time in it is shown."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drivefs.protocol import messages, routes, wire
+from drivefs.protocol.ids import InodeId
+from drivefs.protocol.sharing import AnswerRequest, ShareInfo, ShareRequest, UnshareRequest
+from tests.backend.api.served import PASSWORD, USER
+from tests.sync.fleet import Device, Fleet, sailing
+
+pytestmark = pytest.mark.anyio
+
+MEMBER = "bert"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "trio"
+
+
+class Sharers:
+    """The owner's device, and one of a member, who comes and goes."""
+
+    def __init__(self, fleet: Fleet, owner: Device, member: Device, tokens: dict[str, str]) -> None:
+        self.fleet, self.owner, self.member = fleet, owner, member
+        self._tokens = tokens
+        self._share = 0
+
+    async def _post(self, who: str, route: str, request: Any) -> Any:
+        reply = await self.fleet.served.post(route, request, token=self._tokens[who])
+        assert reply.status == 200, reply.reply
+        return reply.reply
+
+    async def begin(self, root: InodeId) -> None:
+        told = await self._post("owner", routes.SHARE, ShareRequest(inode=root, user=MEMBER, role="editor"))
+        self._share = wire.decode(told, ShareInfo).share
+        await self._post("member", routes.ANSWER, AnswerRequest(share=self._share, accept=True))
+
+    async def end(self) -> None:
+        await self._post("owner", routes.UNSHARE, UnshareRequest(share=self._share, user=MEMBER))
+
+
+async def logged_in(fleet: Fleet, user: str, name: str) -> tuple[Device, str]:
+    request = messages.LoginRequest(user=user, password=PASSWORD, device=name)
+    token = wire.decode((await fleet.served.post(routes.LOGIN, request, token="")).reply, messages.LoginReply).token
+    device = Device(name, fleet.place / name, token, fleet.served.asgi)
+    device.place.mkdir()
+    await device.open()
+    await device.begin()
+    fleet.devices.append(device)
+    return device, token
+
+
+@pytest.fixture
+async def sharers(tmp_path: Path) -> AsyncIterator[Sharers]:
+    async with sailing(tmp_path, "first") as (fleet, _):
+        await fleet.served.services.accounts.add_user(MEMBER, PASSWORD)
+        owner, owners = await logged_in(fleet, USER, "owner")
+        member, members = await logged_in(fleet, MEMBER, "member")
+        yield Sharers(fleet, owner, member, {"owner": owners, "member": members})
+
+
+async def test_what_changed_while_a_member_was_out_is_shown_when_he_is_back(sharers: Sharers) -> None:
+    owner, member = sharers.owner, sharers.member
+    for path in ("s", "s/d", "s/empty"):
+        await owner.mkdir(path)
+    await owner.write("s/d/old", b"old")
+    await owner.sync()
+    await sharers.begin((await owner.known("s")).inode)
+    for device in (owner, member):
+        await device.sync()
+    assert await member.tree() == await owner.tree()
+    await sharers.end()
+    await member.sync()
+    assert await member.tree() == {}
+    await owner.unlink("s/d/old")
+    await owner.write("s/empty/new", b"new")
+    await owner.rename("s/d", "s/e")
+    await owner.mkdir("s/d")
+    await owner.sync()
+    await sharers.begin((await owner.known("s")).inode)
+    for device in (owner, member):
+        await device.sync()
+    expected = {"s": None, "s/d": None, "s/e": None, "s/empty": None, "s/empty/new": b"new"}
+    assert await owner.tree() == expected
+    assert await member.tree() == expected
