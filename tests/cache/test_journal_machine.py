@@ -309,4 +309,4 @@ def page_of(mutation: Mutation, seq: int) -> FeedPage:
 
 
 TestJournalMachine = JournalMachine.TestCase
-TestJournalMachine.settings = settings(max_examples=100, stateful_step_count=40)
+TestJournalMachine.settings = settings(max_examples=60, stateful_step_count=40)

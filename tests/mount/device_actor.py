@@ -202,9 +202,9 @@ class Actor:
             self.wrote(before[: len(before) * 2 // 3], path)
 
     def save(self) -> None:
-        """Write to a temporary name, rename over."""
+        """Write to a temporary name, which no rule ignores, and rename over."""
         path, content = self.a_place(), self.fresh()
-        temporary = path.with_name(f".{path.name}.{self.name}~")
+        temporary = path.with_name(f".{path.name}.{self.name}.new")
         if temporary.exists():
             self._remove(temporary)  # left by a save that could not be finished
         with opened(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY) as descriptor:

@@ -153,7 +153,7 @@ def test_programs_go_on_while_changes_from_elsewhere_storm_in(workbench: Workben
         )
         for command in WALKERS.values()
     ]  # fmt: skip
-    storm(here, random.Random(1), 6.0)
+    storm(here, random.Random(1), 4.0)
     codes = {name: walker.wait(STORM_SECONDS * 2) for name, walker in zip(WALKERS, walkers, strict=True)}
     assert codes == dict.fromkeys(WALKERS, 0), "a program hung"
     for device in devices:
@@ -190,7 +190,7 @@ def test_umount_while_changes_from_elsewhere_storm_in(workbench: Workbench, serv
     wait_until("the project is there", (there / "run").exists, STORM_SECONDS)
     stormy = os.fork()
     if stormy == 0:
-        storm(here, random.Random(2), 6.0)
+        storm(here, random.Random(2), 4.0)
         os._exit(0)
     for _ in range(3):
         call("find", there, "-type", "f", seconds=STORM_SECONDS)
