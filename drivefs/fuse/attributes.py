@@ -23,7 +23,6 @@ CACHED_SECONDS = 86_400.0
 BLOCK_BYTES = 4096
 SECTOR_BYTES = 512
 MAX_CACHED = 8192
-DISGUISED_ANSWERS = 3
 WRITE_BITS = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -43,8 +42,8 @@ class Translation:
         """Numbers that are not the id of their inode, since the kernel knew another one by it."""
         self._others: dict[InodeId, list[int]] = {}
         """Further numbers of inodes that others were found to be."""
-        self._disguised: dict[InodeId, int] = {}
-        """Files whose content has changed, while size and mtime are what the kernel has; for how many answers."""
+        self._disguised: set[InodeId] = set()
+        """Files whose content has changed, while size and mtime are what the kernel has."""
         self.absent = pyfuse3.EntryAttributes()
         """The answer to a lookup of a name that leads to nothing; the kernel keeps it too."""
         self.absent.st_ino = pyfuse3.InodeT(0)
@@ -115,16 +114,13 @@ class Translation:
     def disguise(self, inode: InodeId) -> None:
         """The content of a file has changed, and neither its size nor its mtime: the kernel would keep its pages.
 
-        To drop them outright would wait for reads under way, so the next answers give another mtime: the kernel may
-        throw one of them away, if it was on its way when the notification came.
+        To drop them outright would wait for reads under way, so the next answer gives another mtime, once.
         """
-        self._disguised[inode] = DISGUISED_ANSWERS
+        self._disguised.add(inode)
         self._cached.pop(inode, None)
 
     def _undisguised(self, state: InodeState) -> pyfuse3.EntryAttributes:
-        self._disguised[state.inode] -= 1
-        if not self._disguised[state.inode]:
-            del self._disguised[state.inode]
+        self._disguised.discard(state.inode)
         made = self._made(state)
         made.st_mtime_ns += 1
         made.attr_timeout = 0.0
