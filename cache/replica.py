@@ -256,7 +256,10 @@ class Replica:
 
     def _forget(self, which: str, top: InodeId) -> tuple[list[InodeId], list[tuple[InodeId, bytes]]]:
         inodes = [InodeId(inode) for (inode,) in self.database.rows(which, (top,))]
-        names = [(inode, name) for inode in inodes for name, _ in self.names(inode)]
+        names = self.database.rows(
+            "SELECT parent, name FROM dentries WHERE inode != 0 AND parent IN (SELECT value FROM json_each(?))",
+            (json_list(inodes),),
+        )
         for table, column in FORGOTTEN:
             self.database.write_many(f"DELETE FROM {table} WHERE {column} = ?", [(inode,) for inode in inodes])
         return inodes, names

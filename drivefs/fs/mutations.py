@@ -169,9 +169,11 @@ class Mutations:
         last = self._journal.touching(change.inode)[-1:]
         if not last or last[0].state is not RowState.PENDING:
             return None
-        self._journal.content_goes()
         merged = self._without_step(last[0].mutation, change)
-        return merged if merged is not None and self._journal.replace_unsent(merged) else None
+        if merged is None or not self._journal.replace_unsent(merged):
+            return None
+        self._journal.content_goes()
+        return merged
 
     def _without_step(self, move: Mutation, change: Unlink) -> Rename | Unlink | None:
         place = (change.parent, change.name)

@@ -16,13 +16,11 @@ from pathlib import Path
 from benchmarks import collecting, drives, large_drive, processes, settings
 from benchmarks.direct import DirectDevice
 from benchmarks.filling import Shape
+from benchmarks.large_drive import Figures, Say
+from benchmarks.settings import MEBIBYTE
 from drivefs.protocol.changes import Base, Create, Store
 from drivefs.protocol.ids import RevisionNumber
 from drivefs.protocol.model import InodeKind
-
-MEBIBYTE = 2**20
-Figures = dict[str, float]
-Say = Callable[[str], None]
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

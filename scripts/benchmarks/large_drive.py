@@ -19,6 +19,7 @@ from benchmarks import processes, settings
 from benchmarks.direct import DirectDevice
 from benchmarks.drives import Device, Server
 from benchmarks.filling import Filler, Shape
+from benchmarks.settings import MEBIBYTE
 from benchmarks.targets import TrivialMount
 
 MADE = "made.json"
@@ -26,7 +27,6 @@ MADE = "made.json"
 COMPLETE_SECONDS = 3600.0
 SAMPLE_PAUSE_SECONDS = 0.02
 LEAST_SAMPLES = 200
-MEBIBYTE = 2**20
 
 Figures = dict[str, float]
 Say = Callable[[str], None]
