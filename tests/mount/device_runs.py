@@ -190,10 +190,7 @@ class Run:
         def is_equal() -> bool:
             for each in self.participants:
                 each.device.sync()
-            try:
-                trees = self.trees()
-            except OSError:
-                return False  # an entry went between two looks: it is not over yet
+            trees = self.trees()
             return all(tree == trees[0] for tree in trees) and self.is_quiet()
 
         try:

@@ -134,10 +134,7 @@ class Machine(RuleBasedStateMachine):
         there = self._other.mountpoint / self._drive.name
 
         def is_same() -> bool:
-            try:
-                return snapshot(there, times=True) == snapshot(self._drive, times=True)
-            except OSError:
-                return False
+            return snapshot(there, times=True) == snapshot(self._drive, times=True)
 
         wait_until("another device shows the same", is_same, SEEN_SECONDS)
         assert links(there) == links(self._drive)

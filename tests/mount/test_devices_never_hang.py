@@ -172,10 +172,7 @@ def assert_same_in_the_end(devices: list[Device]) -> None:
     def is_same() -> bool:
         for device in devices:
             device.sync()
-        try:
-            trees = [snapshot(device.mountpoint, times=True) for device in devices]
-        except FileNotFoundError:
-            return False
+        trees = [snapshot(device.mountpoint, times=True) for device in devices]
         return trees[0] == trees[1]
 
     wait_until("both show the same tree", is_same, STORM_SECONDS)

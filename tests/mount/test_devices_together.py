@@ -41,10 +41,8 @@ class Together:
         return snapshot(self.roots[0], times=True)
 
     def are_equal(self) -> bool:
-        with suppress(FileNotFoundError):
-            trees = [snapshot(root, times=True) for root in self.roots]
-            return all(tree == trees[0] for tree in trees)
-        return False
+        trees = [snapshot(root, times=True) for root in self.roots]
+        return all(tree == trees[0] for tree in trees)
 
     def assert_no_copies(self) -> None:
         assert not [name for root in self.roots for name in root.rglob("*(conflicted copy*")]

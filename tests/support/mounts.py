@@ -6,6 +6,7 @@ Invariants: every wait has a deadline; whether something is mounted is read from
 out by touching the path; only processes started here are ever signalled.
 """
 
+import errno
 import json
 import os
 import select
@@ -32,16 +33,31 @@ READY_SECONDS = 30.0
 COMMAND_SECONDS = 120.0
 """How long any one command may take."""
 LOG_TAIL_BYTES = 8000
+CHANGED_MEANWHILE = {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.ENODATA, errno.ESTALE
+}  # fmt: skip
+"""What a call says when another kind of entry, or none, came in place of what was listed a moment ago."""
 
 DRIVEFS = [sys.executable, "-m", "drivefs"]
 
 
 def wait_until(what: str, is_so: Callable[[], bool], seconds: float = READY_SECONDS) -> None:
-    """Return as soon as `is_so()`; raise TimeoutError, naming `what`, after `seconds`."""
+    """Return as soon as `is_so()`; raise TimeoutError, naming `what`, after `seconds`.
+
+    A look that finds a name gone, or another kind of entry, where it had just been listed, says "not yet".
+    """
     deadline = time.monotonic() + seconds
-    while not is_so():
+    missed = None
+    while True:
+        try:
+            if is_so():
+                return
+        except OSError as error:
+            if error.errno not in CHANGED_MEANWHILE:
+                raise
+            missed = error
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:.0f} s: {what}")
+            raise TimeoutError(f"not within {seconds:.0f} s: {what}") from missed
         time.sleep(0.02)
 
 
