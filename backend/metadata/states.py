@@ -44,6 +44,8 @@ class MemberState(enum.StrEnum):
     ACTIVE = "active"
     ENDED = "ended"
     """It was active: what the user's devices still send is refused by role, and not as if nothing were there."""
+    INVITED_AGAIN = "invited_again"
+    """It ended, and the user is asked once more; declined, or taken back, it has ended as before."""
 
 
 class Trash(enum.IntEnum):

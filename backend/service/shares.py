@@ -118,8 +118,7 @@ class Shares:
             connection.execute(insert(_x), key)
             self._tell(connection, caller, user, share)
         else:
-            ended = known.state == MemberState.ENDED
-            state = MemberState.INVITED if ended else known.state
+            state = MemberState.INVITED_AGAIN if known.state == MemberState.ENDED else known.state
             connection.execute(update(_m).where(*_same(share, user)).values(role=request.role, state=state))
             if known.state == MemberState.ACTIVE and known.role != request.role:
                 following.tell(connection, self._ground, home, [ChangeRow(following.ROLE, share.root)])
@@ -150,7 +149,7 @@ class Shares:
         if known is not None and known.state == MemberState.INVITED:
             connection.execute(delete(_m).where(*_same(share, user)))
             connection.execute(delete(_x).where(_x.c.user == user, _x.c.workspace == share.workspace))
-        elif known is not None and known.state == MemberState.ACTIVE:
+        elif known is not None and known.state in (MemberState.ACTIVE, MemberState.INVITED_AGAIN):
             connection.execute(update(_m).where(*_same(share, user)).values(state=MemberState.ENDED))
             hanging.unhang(connection, self._ground, home, Target(share.account, share.workspace, share.root))
         return home.workspace
@@ -231,7 +230,7 @@ def _info(connection: Connection, caller: Caller, share: Access) -> ShareInfo:
         owner=next((row.name for row in members if row.role == Role.OWNER), ""),
         path=Paths(connection, home, share).of(share.root) or b"",
         members=tuple(
-            MemberInfo(user=row.name, role=row.role, is_invited=row.state == MemberState.INVITED)
+            MemberInfo(user=row.name, role=row.role, is_invited=row.state in workspaces.ASKED)
             for row in members
             if row.role != Role.OWNER and (is_owner or row.user == caller.user)
         ),
@@ -252,7 +251,7 @@ def _name(connection: Connection, share: Access) -> bytes:
 def _invitations(connection: Connection, caller: Caller) -> list[InvitationInfo]:
     member = and_(_m.c.account == _x.c.account, _m.c.workspace == _x.c.workspace, _m.c.user == _x.c.user)
     columns = select(_x.c.workspace, _m.c.role).select_from(_x.join(_m, member))
-    rows = connection.execute(columns.where(_x.c.user == caller.user, _m.c.state == MemberState.INVITED)).all()
+    rows = connection.execute(columns.where(_x.c.user == caller.user, _m.c.state.in_(workspaces.ASKED))).all()
     found = []
     for row in rows:
         share = _invited_to(connection, caller, row.workspace)

@@ -122,7 +122,11 @@ def _root_inode(workspace: WorkspaceId, root: InodeId, now_ns: int) -> dict[str,
     }
 
 
-def accesses(state: MemberState = MemberState.ACTIVE) -> Select[Any]:
+ASKED = (MemberState.INVITED, MemberState.INVITED_AGAIN)
+"""States of who has not answered an invitation."""
+
+
+def accesses(*states: MemberState) -> Select[Any]:
     """The columns of an `Access`, of all workspaces that the user of parameter `user` is a member of."""
     w, m, u = schema.workspaces, schema.members, schema.user_workspaces
     same = and_(w.c.account == u.c.account, w.c.workspace == u.c.workspace)
@@ -133,13 +137,13 @@ def accesses(state: MemberState = MemberState.ACTIVE) -> Select[Any]:
     stamp = select(func.coalesce(func.max(sent.c.stamp), 0)).where(sent_here).scalar_subquery()
     columns = select(w.c.account, w.c.workspace, w.c.kind, w.c.root, m.c.role, *seqs, stamp, m.c.user)
     joined = columns.select_from(u.join(w, same).join(m, member))
-    return joined.where(u.c.user == bindparam("user"), m.c.state == state)
+    return joined.where(u.c.user == bindparam("user"), m.c.state.in_(states or (MemberState.ACTIVE,)))
 
 
 # Made once: every request looks its workspace up, and making the statement took longer than executing it.
 _VISIBLE = accesses().order_by(schema.workspaces.c.workspace)
 _ONE = accesses().where(schema.workspaces.c.workspace == bindparam("workspace"))
-_INVITED = accesses(MemberState.INVITED).where(schema.workspaces.c.workspace == bindparam("workspace"))
+_INVITED = accesses(*ASKED).where(schema.workspaces.c.workspace == bindparam("workspace"))
 _OWN_DRIVE = accesses().where(schema.workspaces.c.kind == HOME)
 _LOCK = (
     select(schema.workspaces.c.workspace)

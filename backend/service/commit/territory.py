@@ -32,7 +32,7 @@ _SHARES = (
     select(_w.c.account, _w.c.workspace, _m.c.role, _m.c.state)
     .select_from(_u.join(_w, _same).join(_m, _member))
     .where(_u.c.user == bindparam("user"), _w.c.kind == workspaces.SHARE)
-    .where(_m.c.state.in_((MemberState.ACTIVE, MemberState.ENDED)))
+    .where(_m.c.state != MemberState.INVITED)
 )
 
 

@@ -140,6 +140,39 @@ async def test_what_comes_after_a_revocation_is_refused_by_role_and_nothing_is_s
         await pair.bert.content(file, 1)
 
 
+@pytest.mark.parametrize("then", ["is pending", "declined", "taken back", "accepted"])
+async def test_what_comes_late_is_refused_by_role_whatever_became_of_a_later_invitation(
+    pair: Neighbours, then: str
+) -> None:
+    folder, file = await pair.tree()
+    share = await pair.share(folder)
+    late = pair.bert.create(b"late", folder)
+    await pair.end(share)
+    again = sharing.ShareRequest(inode=folder, user="bert", role="editor")
+    info = await pair.shares.share(pair.anna.caller, again)
+    assert [(each.user, each.is_invited) for each in info.members] == [("bert", True)]
+    assert [each.share for each in (await pair.shares.invitations(pair.bert.caller)).invitations] == [share]
+    if then == "taken back":
+        await pair.end(share)
+    elif then != "is pending":
+        answer = sharing.AnswerRequest(share=share, accept=then == "accepted")
+        await pair.shares.answer(pair.bert.caller, answer)
+    is_back = then == "accepted"
+    assert await pair.bert.say(late) == ("ok" if is_back else "rejected role")
+    assert await pair.write_in_share(pair.bert, file, b"late", base=1) == ("ok" if is_back else "rejected role")
+    assert (await pair.bert.state(file) is not None) is is_back
+    left = (await pair.shares.invitations(pair.bert.caller)).invitations
+    assert [each.share for each in left] == ([share] if then == "is pending" else [])
+
+
+async def test_who_was_never_a_member_is_told_of_nothing_there(pair: Neighbours) -> None:
+    folder, file = await pair.tree()
+    info = await pair.shares.share(pair.anna.caller, sharing.ShareRequest(inode=folder, user="bert", role="editor"))
+    assert await pair.bert.say(pair.bert.unlink(file, b"file", folder)) == "conflict absent"
+    await pair.shares.answer(pair.bert.caller, sharing.AnswerRequest(share=info.share))
+    assert await pair.bert.say(pair.bert.unlink(file, b"file", folder)) == "conflict absent"
+
+
 async def test_an_answer_that_was_lost_is_given_again_whatever_was_shared_since(pair: Neighbours) -> None:
     folder, _ = await pair.tree()
     before, after = pair.anna.create(b"before", folder), pair.anna.create(b"after", folder)
