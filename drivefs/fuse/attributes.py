@@ -4,6 +4,12 @@ Owns the translation, a bounded cache of it, and the numbers: the root of the wo
 other inode has its own id, unless its descriptors followed a content to another one, or it was found to be another one
 that the kernel had not heard of: then the two have swapped their numbers until the end of the
 mount. Invariant: what is cached for an inode was made of the state that is cached with it.
+
+Owns too what makes the kernel drop the pages of a content that is another one now. It drops them by itself when an
+answer shows another size or mtime than it has; but that may be the same again by the time it asks, and it throws an
+answer away that was on its way when something else about the inode changed. So who opens the file next is answered
+that the pages are not to be kept, which is certain; and who has it open meanwhile sees another mtime in a few answers,
+if nothing else shows the change.
 """
 
 import stat
@@ -23,6 +29,9 @@ CACHED_SECONDS = 86_400.0
 BLOCK_BYTES = 4096
 SECTOR_BYTES = 512
 MAX_CACHED = 8192
+MAX_CHANGED = 65_536
+ODD_ANSWERS = 3
+"""Who asks alone has one answer on its way at most when something changes."""
 WRITE_BITS = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -30,20 +39,27 @@ class Translation:
     """Makes `EntryAttributes` of states."""
 
     def __init__(
-        self, root: InodeId, owner: Owner, is_read_only: Callable[[InodeId], bool] = lambda inode: False
+        self,
+        root: InodeId,
+        owner: Owner,
+        is_read_only: Callable[[InodeId], bool] = lambda inode: False,
+        is_open: Callable[[InodeId], bool] = lambda inode: False,
     ) -> None:
         """`is_read_only` says of an inode that nobody here may change it, whatever its mode is elsewhere."""
         self._root = root
         self._owner = owner
         self._is_read_only = is_read_only
+        self._is_open = is_open
         self._cached: dict[InodeId, tuple[InodeState, pyfuse3.EntryAttributes]] = {}
         self._numbers: dict[InodeId, int] = {}
         self._inodes: dict[int, InodeId] = {}
         """Numbers that are not the id of their inode, since the kernel knew another one by it."""
         self._others: dict[InodeId, list[int]] = {}
         """Further numbers of inodes that others were found to be."""
-        self._disguised: set[InodeId] = set()
-        """Files whose content has changed, while size and mtime are what the kernel has."""
+        self._changed: dict[InodeId, None] = {}
+        """Files whose content has changed, and that nobody has opened since."""
+        self._odd: dict[InodeId, tuple[InodeState | None, int]] = {}
+        """Of these, those that were open: what the kernel was told last, and for how many answers it matters."""
         self.absent = pyfuse3.EntryAttributes()
         """The answer to a lookup of a name that leads to nothing; the kernel keeps it too."""
         self.absent.st_ino = pyfuse3.InodeT(0)
@@ -102,29 +118,46 @@ class Translation:
         cached = self._cached.get(state.inode)
         if cached is not None and cached[0] is state:
             return cached[1]
-        if state.inode in self._disguised:
-            return self._undisguised(state)
         made = self._made(state)
+        if state.inode in self._odd and self._is_told_oddly(state, made):
+            return made
         self._cached[state.inode] = (state, made)
         if len(self._cached) > MAX_CACHED:
             for inode in list(islice(self._cached, MAX_CACHED // 4)):
                 del self._cached[inode]
         return made
 
-    def disguise(self, inode: InodeId) -> None:
-        """The content of a file has changed, and neither its size nor its mtime: the kernel would keep its pages.
+    def changed(self, inode: InodeId) -> None:
+        """The content of a file has changed: the kernel is to drop its pages.
 
-        To drop them outright would wait for reads under way, so the next answer gives another mtime, once.
+        Of very many that nobody opens, those that changed first rely on their size and mtime.
         """
-        self._disguised.add(inode)
-        self._cached.pop(inode, None)
+        told = self._cached.pop(inode, None)
+        self._changed[inode] = None
+        if len(self._changed) > MAX_CHANGED:
+            del self._changed[next(iter(self._changed))]
+        if self._is_open(inode):
+            before, _ = self._odd.get(inode, (told[0] if told else None, 0))
+            self._odd[inode] = (before, ODD_ANSWERS)
 
-    def _undisguised(self, state: InodeState) -> pyfuse3.EntryAttributes:
-        self._disguised.discard(state.inode)
-        made = self._made(state)
+    def opened(self, inode: InodeId) -> bool:
+        """A file is being opened; gives whether the pages that the kernel has of it are right."""
+        if inode not in self._changed:
+            return True
+        del self._changed[inode]
+        self._odd.pop(inode, None)
+        return False
+
+    def _is_told_oddly(self, state: InodeState, made: pyfuse3.EntryAttributes) -> bool:
+        """Give the answer another mtime if it would not show that the content has changed."""
+        before, left = self._odd.pop(state.inode)
+        if before is not None and (before.size, before.mtime_ns) != (state.size, state.mtime_ns):
+            return False
+        if left > 1:
+            self._odd[state.inode] = (before, left - 1)
         made.st_mtime_ns += 1
         made.attr_timeout = 0.0
-        return made
+        return True
 
     def fleeting(self, state: InodeState) -> pyfuse3.EntryAttributes:
         """The attributes of an inode, for one answer only: the kernel may keep nothing of it."""

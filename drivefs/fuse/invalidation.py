@@ -4,9 +4,9 @@ Owns a few workers, each with its queue; what concerns one directory or inode go
 notification may wait in the kernel for requests under way, and those are answered by the event loop: so it is never
 made there. Satisfies `drivefs.sync.contents.Invalidator`.
 
-Content that changed is told by its attributes (`attr_only`): the kernel then sees another size or mtime and drops its
-pages. That takes no page lock; dropping pages outright would wait for reads under way, in a thread that nothing can
-stop.
+Content that changed is told by its attributes (`attr_only`): the kernel then asks, or opens the file, and drops its
+pages (`attributes` has how). That takes no page lock here; dropping pages outright would wait for reads under way, in
+a thread that nothing can stop.
 
 The kernel knows an inode only once the program that looked it up, or listed it, has run on: until then a notification
 finds nothing, and the answer, older by now, is kept for as long as it says. So what the kernel does not know is told
@@ -91,14 +91,11 @@ class Invalidation:
         self._queues = [_Queue() for _ in range(WORKERS)]
 
     def inode(self, inode: InodeId, *, content: bool) -> None:
-        """The attributes of an inode have changed, and perhaps its content: its size or mtime says so."""
+        """The attributes of an inode have changed, and perhaps its content."""
+        if content:
+            self._translation.changed(inode)
         for number in self._translation.numbers(inode):
             self._put(inode, Notification(number))
-
-    def disguised(self, inode: InodeId) -> None:
-        """The content of an inode has changed, and neither its size nor its mtime says so."""
-        self._translation.disguise(inode)
-        self.inode(inode, content=True)
 
     def entry(self, parent: InodeId, name: bytes) -> None:
         """What a name leads to has changed."""

@@ -205,10 +205,12 @@ class Operations(pyfuse3.Operations):
 
     @looked_up
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        """Open a file; the kernel keeps the pages that it has, but those of a virtual one, which nobody tells it of."""
+        """Open a file; the kernel keeps right pages, but those of a virtual one, which nobody tells it of."""
         self._acting(ctx.pid)
-        number = self._fs.open(self._inode(inode), flags, ctx)
-        return FileInfo(fh=number, keep_cache=inode < virtual.FIRST, direct_io=number >= virtual.UNSIZED)
+        opened = self._inode(inode)
+        number = self._fs.open(opened, flags, ctx)
+        keeps = inode < virtual.FIRST and self._translation.opened(opened)
+        return FileInfo(fh=number, keep_cache=keeps, direct_io=number >= virtual.UNSIZED)
 
     @translated
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:

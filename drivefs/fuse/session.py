@@ -39,7 +39,9 @@ class Session:
 
     def __init__(self, filesystem: FileSystem, mountpoint: str, options: Iterable[str], source: str) -> None:
         """Prepare a mount; `options` are FUSE's, as `allow_other` or `ro`; `source` is its name in mount tables."""
-        self.translation = Translation(filesystem.root, filesystem.owner, filesystem.borders.is_read_only)
+        self.translation = Translation(
+            filesystem.root, filesystem.owner, filesystem.borders.is_read_only, filesystem.contents.is_open
+        )
         self.stage = Stage(filesystem, self.translation)
         self._operations = StagedOperations(filesystem, self.translation, self.stage)
         filesystem.contents.await_forgetting()

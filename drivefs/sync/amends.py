@@ -389,10 +389,8 @@ class Amends:
             self._mark(copy, old, inode, action.base)
         self._outcome.copies.append((copy, place))
         self._outcome.contents.add(copy)
-        if (theirs := self._replica.inode(inode)) is not None:
+        if self._replica.inode(inode) is not None:
             self._overlay.drop_inode(inode)
-            if (theirs.size, theirs.mtime_ns) == (state.size, state.mtime_ns):
-                self._telling.disguised.add(inode)
 
     def _place_of(self, inode: InodeId) -> Place | None:
         names = self._overlay.names_of(inode) or self._replica.names_of(inode)

@@ -142,10 +142,6 @@ class Invalidator(Protocol):
         """The attributes of an inode have changed, and its content if `content`."""
         ...
 
-    def disguised(self, inode: InodeId) -> None:
-        """The content of an inode has changed, and neither its size nor its mtime says so."""
-        ...
-
     def entry(self, parent: InodeId, name: bytes) -> None:
         """What a name leads to has changed."""
         ...

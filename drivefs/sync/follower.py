@@ -47,8 +47,6 @@ class _Difference:
 
     attributes: list[InodeId] = field(default_factory=list)
     contents: list[InodeId] = field(default_factory=list)
-    disguised: list[InodeId] = field(default_factory=list)
-    """Other contents of which neither size nor mtime says that they are."""
     names: list[NameChange] = field(default_factory=list)
     alike: list[InodeState] = field(default_factory=list)
     came: list[InodeId] = field(default_factory=list)
@@ -65,8 +63,6 @@ class _Difference:
         else:
             if before.revision == after.revision:
                 self.attributes.append(after.inode)
-            elif (before.size, before.mtime_ns) == (after.size, after.mtime_ns):
-                self.disguised.append(after.inode)
             else:
                 self.contents.append(after.inode)
             self.states.append((before, after))
@@ -223,7 +219,7 @@ class Follower:
             led = self._views.leads_to(dentry.parent, dentry.name)
             if led is not None and not isinstance(known, Missing) and (known or NO_INODE) != led:
                 found.names.append(NameChange(dentry.parent, dentry.name, led, _leads_to(known)))
-        if found.names or found.attributes or found.contents or found.disguised:
+        if found.names or found.attributes or found.contents:
             self._tell(found, self._announcer.before(found.names))
 
     def relisted(self, directory: InodeId) -> None:
@@ -284,15 +280,13 @@ class Follower:
         names = [(change.parent, change.name) for change in difference.names]
         # What came back may still be open as it was when it was removed.
         back = set(difference.came).intersection(self._views.open_inodes()) if difference.came else ()
-        changed = [*difference.attributes, *difference.contents, *difference.disguised, *difference.came]
+        changed = [*difference.attributes, *difference.contents, *difference.came]
         self._views.forget_cached(changed, names)
         self._views.replaced(difference.alike)
         for inode in difference.attributes:
             self._invalidator.inode(inode, content=False)
-        for inode in difference.contents:
+        for inode in (*difference.contents, *back):
             self._invalidator.inode(inode, content=True)
-        for inode in (*difference.disguised, *back):
-            self._invalidator.disguised(inode)
         for parent, name in names:
             self._invalidator.entry(parent, name)
         self._announcer.elsewhere(before, difference.names, difference.states)

@@ -20,8 +20,6 @@ class Telling:
         self._shown = shown
         self._leads_to = leads_to
         self.inodes: set[InodeId] = set()
-        self.disguised: set[InodeId] = set()
-        """Files that show another content, of which neither size nor mtime says that it is."""
         self._before: dict[Place, InodeId] = {}
         self._cached: set[Place] = set()
         self._same: dict[InodeId, InodeId] = {}
@@ -29,7 +27,6 @@ class Telling:
 
     def begin(self) -> None:
         """Another refusal is to be made good."""
-        self.disguised = set()
         self.inodes, self._before, self._cached, self._same, self._merged = set(), {}, set(), {}, []
 
     def note(self, places: Iterable[Place]) -> None:
@@ -68,10 +65,8 @@ class Telling:
         for inode, into, is_new in self._merged:
             self._shown.invalidator.merged(inode, into, is_new=is_new)
         self._shown.views.forget_cached(self.inodes, self._before.keys() | self._cached)
-        for inode in self.inodes - self.disguised:
+        for inode in self.inodes:
             self._shown.invalidator.inode(inode, content=True)
-        for inode in self.disguised:
-            self._shown.invalidator.disguised(inode)
         for place, before in self._before.items():
             if self._same.get(before, before) != self._leads_to(place):
                 self._shown.invalidator.entry(*place)

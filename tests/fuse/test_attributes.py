@@ -77,12 +77,52 @@ def test_an_inode_that_was_merged_can_be_itself_again() -> None:
     assert (both.inode(7), both.inode(8)) == (other, one)
 
 
-def test_content_that_changed_behind_the_same_size_and_time_shows_another_time_once() -> None:
-    shown = translation()
-    before, after = state(size=4, mtime_ns=7), state(size=4, mtime_ns=7)
-    assert shown.attributes(before).st_mtime_ns == 7
-    shown.disguise(before.inode)
-    first = shown.attributes(after)
-    assert (first.st_mtime_ns, first.attr_timeout) == (8, 0.0)
-    then = shown.attributes(after)
+def shown_open() -> Translation:
+    """Of a drive on which every file is open."""
+    return Translation(ROOT, Owner(501, 502), is_open=lambda inode: True)
+
+
+def test_pages_of_changed_content_are_not_kept_when_a_file_is_opened_next() -> None:
+    shown, file = translation(), state(size=4, mtime_ns=7)
+    assert shown.attributes(file).st_mtime_ns == 7
+    assert shown.opened(file.inode)
+    shown.changed(file.inode)
+    # Nobody has it open: no time but its own is ever seen.
+    after = shown.attributes(state(size=4, mtime_ns=7))
+    assert (after.st_mtime_ns, after.attr_timeout) == (7, attributes.CACHED_SECONDS)
+    assert [shown.opened(file.inode) for _ in range(2)] == [False, True]
+
+
+def test_an_open_file_whose_content_changed_behind_the_same_size_and_time_shows_another_time_a_few_times() -> None:
+    shown, file = shown_open(), state(size=4, mtime_ns=7)
+    assert shown.attributes(file).st_mtime_ns == 7
+    shown.changed(file.inode)
+    told = [shown.attributes(state(size=4, mtime_ns=7)) for _ in range(attributes.ODD_ANSWERS)]
+    assert {(each.st_mtime_ns, each.attr_timeout) for each in told} == {(8, 0.0)}
+    then = shown.attributes(state(size=4, mtime_ns=7))
     assert (then.st_mtime_ns, then.attr_timeout) == (7, attributes.CACHED_SECONDS)
+
+
+def test_an_open_file_whose_size_or_time_shows_the_change_shows_its_own_time() -> None:
+    for changes in ({"size": 5, "mtime_ns": 7}, {"size": 4, "mtime_ns": 9}):
+        shown = shown_open()
+        shown.attributes(state(size=4, mtime_ns=7))
+        shown.changed(InodeId(2**40))
+        for _ in range(2):
+            assert shown.attributes(state(**changes)).st_mtime_ns == changes["mtime_ns"]
+
+
+def test_who_opens_a_changed_file_sees_its_own_time() -> None:
+    shown, file = shown_open(), state(size=4, mtime_ns=7)
+    shown.attributes(file)
+    shown.changed(file.inode)
+    assert not shown.opened(file.inode)
+    assert shown.attributes(state(size=4, mtime_ns=7)).st_mtime_ns == 7
+
+
+def test_what_is_known_of_changed_files_is_bounded() -> None:
+    shown = translation()
+    for number in range(attributes.MAX_CHANGED + 10):
+        shown.changed(InodeId(number))
+    assert len(shown._changed) == attributes.MAX_CHANGED
+    assert not shown.opened(InodeId(number))

@@ -193,6 +193,29 @@ def test_content_that_changes_behind_the_same_size_and_time_is_seen(together: To
         wait_until("so is its time", lambda: (there / "sealed").stat().st_mtime_ns == 10**18, SEEN_SECONDS)
 
 
+@pytest.mark.parametrize("is_open", [False, True], ids=["closed", "open"])
+def test_content_that_changes_and_gets_its_old_time_back_is_seen(together: Together, is_open: bool) -> None:
+    """[devices-see]"""
+    here, there, _ = together.roots
+    write_file(here / "sealed", b"first")
+    os.utime(here / "sealed", ns=(10**18, 10**18))
+    together.wait()
+    with (there / "sealed").open("rb", buffering=0) as reader:
+        assert reader.read() == b"first"
+        if not is_open:
+            reader.close()
+        for number, change in enumerate(
+            (lambda: (here / "sealed").write_bytes(b"other"), lambda: os.utime(here / "sealed", ns=(10**18, 10**18)))
+        ):
+            change()
+            together.devices[0].sync()
+            # Nobody looks at the file between the two.
+            (here / f"{number}").mkdir()
+            wait_until("what came before is there", (there / f"{number}").is_dir)
+        assert (os.pread(reader.fileno(), 100, 0) if is_open else (there / "sealed").read_bytes()) == b"other"
+    wait_until("so is its time", lambda: (there / "sealed").stat().st_mtime_ns == 10**18, SEEN_SECONDS)
+
+
 def is_there(path: Path, content: bytes) -> bool:
     return path.exists() and path.read_bytes() == content
 

@@ -55,9 +55,6 @@ class Kernel:
     def inode(self, inode: InodeId, *, content: bool) -> None:
         pass
 
-    def disguised(self, inode: InodeId) -> None:
-        pass
-
     def entry(self, parent: InodeId, name: bytes) -> None:
         pass
 

@@ -35,9 +35,6 @@ class Kernel:
     def inode(self, inode: InodeId, *, content: bool) -> None:
         self.forgotten.add(inode)
 
-    def disguised(self, inode: InodeId) -> None:
-        self.forgotten.add((inode, "disguised"))
-
     def entry(self, parent: InodeId, name: bytes) -> None:
         self.forgotten.add((parent, name))
 
