@@ -57,6 +57,16 @@ class Ignored:
         )
         return (row[0], int(row[1])) if row else (0, 0)
 
+    def others(self) -> list[tuple[InodeId, int]]:
+        """All other inodes that have unpublished content, and how many bytes of it were written."""
+        return [
+            (InodeId(inode), int(length))
+            for inode, length in self._database.rows(
+                f"SELECT inode, (SELECT total(length) FROM records WHERE id > place << {PLACE_BITS}"
+                f" AND id <= (place + 1) << {PLACE_BITS}) FROM drafts WHERE inode NOT IN (SELECT inode {_WHERE})"
+            )
+        ]
+
     def earlier(self, parent: InodeId, name: bytes, inode: InodeId) -> tuple[OpNumber, InodeId] | None:
         """The last mutation about an inode that changed a name, and what it made the name lead to; None: none did."""
         rows = self._database.rows(

@@ -206,8 +206,14 @@ class Assembly:
         self.reporter = Reporter(local, self.connection, sent=sent, received=received)
         self.allowance.hear += [self.filesystem.quota.told, self.reporter.told]
         self.filesystem.quota.refused = self.allowance.refused
+        self.follower.sharing.changed = self.allowance.refused
         self.connection.refused = self.allowance.refused_by
         self.allowance.waits = lambda: self.committer.is_over_quota
+
+    def without_room(self) -> set[str]:
+        """In whose accounts there is no room for what programs wrote here, or wanted to; empty: the user's own."""
+        payer = self.filesystem.quota.payer
+        return {*self.filesystem.quota.short, *map(payer, self.committer.without_room())}
 
     def _refusals(self) -> tuple[Refusals, GivingUp]:
         """What deals with refused mutations: those that are made good, and those that never can be."""

@@ -378,7 +378,7 @@ class _Mount:
                 "send it: drivefs umount, drivefs login, mount again. To take it elsewhere: drivefs export DIRECTORY"
             )
         found += parts.drive.engine.given_up
-        found += space.notices(parts.drive.filesystem.quota, is_waiting=parts.drive.committer.is_over_quota)
+        found += space.notices(parts.drive.without_room())
         if self._local.blocks.problem:
             found.append(f"nothing is kept in the cache until the next mount: {self._local.blocks.problem}")
         if (question := parts.drive.guard.question) is not None:

@@ -47,6 +47,8 @@ class Batch:
         self.results: list[OpResult] = []
         self.changed: list[WorkspaceId] = []
         """The workspaces that have new commits."""
+        self.is_abroad = False
+        """Whether a part of it was for a share of another user."""
         self._known: dict[OpNumber, StoredResult] = {}
         self._outcomes: dict[OpNumber, OpResult] = {}
         self._standing = Standing()
@@ -86,6 +88,7 @@ class Batch:
         stamp = self._next_stamp(workspaces.stamp(connection, ground.account, ground.workspace, head))
         loader = self._loader(ground, stamp, Seq(head + 1))
         is_own = ground.account == self.home.account
+        self.is_abroad = self.is_abroad or not is_own
         figures = self.figures if is_own else figures_of(connection, ground.account, self._ground)
         state = loader.load(wants.collect(mutations), figures, self._new_lineage)
         state.watermark = self._standing.watermark

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, select
 
 from backend.metadata import schema
 from backend.notify import hub
-from backend.service import cursors, following, ids, notifications, sight, uploads, workspaces
+from backend.service import cursors, following, ids, membership, notifications, sight, uploads, workspaces
 from backend.service.caller import Caller
 from backend.service.devices import refuse_revoked
 from backend.service.ground import Ground
@@ -111,7 +111,7 @@ def _page(
             told, end = expanded
             page = _changes(connection, access, is_here, told, end)
             if any(row.kind in following.ABOUT_SHARES for row in rows if row.seq <= end):
-                page.shares = _hanging(workspaces.shares_of(connection, access), rows, end)
+                page.shares = _hanging(membership.shares_of(connection, access), rows, end)
             return page
         log.error(
             "the feed of workspace %d lacks changes behind commit %d: its devices look at the whole drive anew."

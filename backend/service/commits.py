@@ -10,7 +10,7 @@ import anyio
 from sqlalchemy import Connection
 
 from backend.notify import hub
-from backend.service import cursors, ids, sessions, workspaces
+from backend.service import cursors, ids, membership, sessions, workspaces
 from backend.service.batches import Batch
 from backend.service.caller import Caller
 from backend.service.commit import validity
@@ -58,7 +58,8 @@ class Commits:
         batch.judge()
         usage = Usage(stored_bytes=batch.figures.stored_bytes, pinned_bytes=batch.figures.pinned_bytes)
         head = workspaces.head_cursor(connection, batch.home, incarnation)
-        return CommitReply(results=batch.results, head=head, usage=usage), batch.changed
+        told = membership.rooms(connection, caller.user, self._ground.limits) if batch.is_abroad else []
+        return CommitReply(results=batch.results, head=head, usage=usage, rooms=told), batch.changed
 
 
 def _check_request(request: CommitRequest) -> None:

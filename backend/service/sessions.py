@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, func, select, update
 
 from backend.metadata import schema
-from backend.service import ids, workspaces
+from backend.service import ids, membership, workspaces
 from backend.service.caller import Caller
 from backend.service.ground import Ground
 from drivefs.protocol.errors import Code, ProtocolError
@@ -46,9 +46,14 @@ class Sessions:
         return await self._ground.database.write(_id_ranges, caller, request)
 
     async def usage(self, caller: Caller) -> UsageReply:
-        """The figures of the caller's own account."""
-        usage, limits = await self._ground.database.read(self._figures, caller)
-        return UsageReply(usage=usage, limits=limits)
+        """The figures of the caller's own account, and the room in those of others."""
+        return await self._ground.database.read(self._usage, caller)
+
+    def _usage(self, connection: Connection, caller: Caller) -> UsageReply:
+        usage, limits = self._figures(connection, caller)
+        return UsageReply(
+            usage=usage, limits=limits, rooms=membership.rooms(connection, caller.user, self._ground.limits)
+        )
 
     def _begin(self, connection: Connection, caller: Caller, request: SessionRequest) -> SessionReply:
         d, u = schema.devices, schema.users
@@ -86,9 +91,10 @@ class Sessions:
                 )
                 for access in seen
             ],
-            shares=[share for access in seen for share in workspaces.shares_of(connection, access)],
+            shares=[share for access in seen for share in membership.shares_of(connection, access)],
             limits=limits,
             usage=usage,
+            rooms=membership.rooms(connection, caller.user, self._ground.limits),
         )
 
     def _figures(self, connection: Connection, caller: Caller) -> tuple[Usage, Limits]:

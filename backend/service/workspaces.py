@@ -27,7 +27,7 @@ from drivefs.protocol.ids import (
     UserId,
     WorkspaceId,
 )
-from drivefs.protocol.messages import Cursor, Share
+from drivefs.protocol.messages import Cursor
 
 ROOT_MODE = 0o755
 HOME, SHARE = "home", "share"
@@ -189,14 +189,6 @@ def own_drive(connection: Connection, user: UserId, *, lock: bool = False) -> Ac
     """A user's own drive; with `lock` its row is held until the transaction ends."""
     own = access_of(connection.execute(_OWN_DRIVE, {"user": user}).one())
     return require(connection, user, own.workspace, lock=True) if lock else own
-
-
-def shares_of(connection: Connection, access: Access) -> list[Share]:
-    """The shares that hang in a user's own drive; none in another workspace."""
-    if access.kind != HOME:
-        return []
-    seen = (each for each in visible(connection, access.user) if each.kind == SHARE)
-    return [Share(workspace=each.workspace, root=each.root, role=each.role) for each in seen]
 
 
 def require(connection: Connection, user: UserId, workspace: WorkspaceId, *, lock: bool = False) -> Access:

@@ -3,12 +3,13 @@
 Owns the shape of the answer, and the sentence about an account that is full.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from cache.workspace import LocalState
 from drivefs.control.errors import Refused
 from drivefs.control.server import Handler, Report
-from drivefs.fs.quota import Quota
+from drivefs.fs.waiting import OWN
 from drivefs.protocol.accounting import QuotaReply
 from drivefs.remote.client import Remote
 from drivefs.remote.errors import RemoteError
@@ -19,6 +20,12 @@ from drivefs.sync.status import pending
 FULL = (
     "the account is full, so writing fails (EDQUOT); reading, renaming and removing work. drivefs quota shows what "
     "takes the room: drivefs trash empty and drivefs-server maintain free some, or ask for a larger quota"
+)
+
+OTHERS_FULL = (
+    "the account of {owner} is full, and what is in the shares of {owner} is kept there: writing in them fails "
+    "(EDQUOT), and what was accepted waits on this device until there is room; reading, renaming and removing work. "
+    "{owner} can make room, or ask for a larger quota"
 )
 
 
@@ -47,6 +54,7 @@ class Space:
         return {**{name: getattr(found, name) for name in names}, "pending_bytes": pending(self._local.journal)[1]}
 
 
-def notices(quota: Quota, *, is_waiting: bool) -> list[str]:
-    """What people should know of the room in their account; `is_waiting`: content that was accepted waits for it."""
-    return [FULL] if quota.is_short or is_waiting else []
+def notices(payers: Collection[str]) -> list[str]:
+    """What people should know of room: in the accounts of these (`OWN`, or owners of shares) there is none."""
+    others = sorted(payer for payer in payers if payer != OWN)
+    return [*([FULL] if OWN in payers else []), *(OTHERS_FULL.format(owner=owner) for owner in others)]

@@ -361,7 +361,7 @@ class Contents:
         """
         content, end = handle.content, offset + len(data)
         self._quota.check_size(end)
-        self._quota.check_write(len(data), is_stored=lambda: not self._journal.ignored.has(content.inode))
+        self._quota.check_write(content.inode, len(data))
         self._journal.admit(len(data))
         state = self._view.draft_of(content.inode)
         basis = self._seen_by(handle, offset, end)

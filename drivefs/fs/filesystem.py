@@ -43,6 +43,7 @@ from drivefs.fs.told import Told
 from drivefs.fs.trash_tree import TrashTree
 from drivefs.fs.undeleting import Undeleting
 from drivefs.fs.view import Name, View
+from drivefs.fs.waiting import Waiting
 from drivefs.fs.xattrs import Xattrs, revision_of
 from drivefs.protocol.changes import Mutation
 from drivefs.protocol.conflicts import CONFLICT_XATTR
@@ -65,8 +66,7 @@ class FileSystem:
     def __init__(self, local: LocalState, services: Services, drive: Drive, now_ns: NowNs) -> None:
         self.root = drive.root
         self.owner = drive.owner
-        self.quota = Quota(drive.limits, drive.usage, local.journal.pending_bytes)
-        self.quota.ignored_bytes = lambda: local.journal.ignored.drafts()[1]
+        self.quota = Quota(drive.limits, drive.usage, Waiting(local))
         self._local = local
         self._publisher = services.publisher
         self.acting = services.publisher.acting

@@ -101,11 +101,22 @@ class WorkspaceInfo(Message, kw_only=True):
 
 
 class Share(Message, kw_only=True):
-    """A folder or file of a drive that is a workspace of its own: its root, and what this user may do in it."""
+    """A folder or file of a drive that is a workspace of its own: its root, and what this user may do in it.
+
+    `owner` is the user whose account its contents count against; empty: this user's own.
+    """
 
     workspace: WorkspaceId
     root: InodeId
     role: str
+    owner: str = ""
+
+
+class Room(Message, kw_only=True):
+    """How much more may be stored in the shares of another user, all together."""
+
+    owner: str
+    room_bytes: int
 
 
 class Limits(Message, kw_only=True):
@@ -152,6 +163,7 @@ class SessionReply(Message, kw_only=True):
     shares: list[Share] = []
     limits: Limits
     usage: Usage
+    rooms: list[Room] = []
 
 
 class IdRangesRequest(Message, kw_only=True):
@@ -308,11 +320,15 @@ class CommitRequest(Message, kw_only=True):
 
 
 class CommitReply(Message, kw_only=True):
-    """One result for each mutation, in their order; `head` is the workspace's newest commit."""
+    """One result for each mutation, in their order; `head` is the workspace's newest commit.
+
+    `rooms` are told where something was stored in a share of another user.
+    """
 
     results: list[OpResult]
     head: Cursor
     usage: Usage
+    rooms: list[Room] = []
 
 
 class Pending(Message, kw_only=True):
@@ -460,7 +476,8 @@ class ChangesReply(Message, kw_only=True):
 
 
 class UsageReply(Message, kw_only=True):
-    """The account's figures."""
+    """The account's figures, and the room in those of others into whose shares the user may write."""
 
     usage: Usage
     limits: Limits
+    rooms: list[Room] = []

@@ -5,13 +5,13 @@ want of room, nothing is committed, so they are asked for then: more or less may
 has made room.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
 from cache.workspace import LocalState
 from drivefs.protocol.errors import Code
-from drivefs.protocol.messages import Limits, SessionReply, Usage
+from drivefs.protocol.messages import Limits, Room, SessionReply, Usage
 from drivefs.remote.client import Remote
 from drivefs.remote.errors import Refused, RemoteError
 from drivefs.sync.session import known_limits
@@ -29,7 +29,7 @@ class Allowance:
     def __init__(self, local: LocalState, remote: Remote) -> None:
         self.limits = known_limits(local.journal)
         self.usage = Usage()
-        self.hear: list[Callable[[Limits, Usage], None]] = []
+        self.hear: list[Callable[[Limits, Usage, Sequence[Room]], None]] = []
         self._remote = remote
         self.waits: Callable[[], bool] = lambda: False
         """Whether content waits for room that the backend did not have."""
@@ -39,16 +39,16 @@ class Allowance:
     def told(self, reply: SessionReply) -> None:
         """A session has begun."""
         self.limits = reply.limits
-        self.used(reply.usage)
+        self.used(reply.usage, reply.rooms)
 
-    def used(self, usage: Usage) -> None:
-        """The backend has said what the account uses now."""
+    def used(self, usage: Usage, rooms: Sequence[Room] = ()) -> None:
+        """The backend has said what the account uses now, and what room there is in shares of others."""
         self.usage = usage
         for each in self.hear:
-            each(self.limits, usage)
+            each(self.limits, usage, rooms)
 
     def refused(self) -> None:
-        """A program was refused for want of room."""
+        """A program was refused for want of room, or there are shares of which the room is not known."""
         self._is_asked = True
         self._refused.raise_()
 
@@ -70,5 +70,5 @@ class Allowance:
                 pass  # it stays as it is known
             else:
                 self.limits = reply.limits
-                self.used(reply.usage)
+                self.used(reply.usage, reply.rooms)
             await trio.sleep(LEAST_SECONDS)

@@ -120,6 +120,11 @@ class Committer:
         """Whether content waits for room in the account."""
         return any(status is Status.OVER_QUOTA for _, status in self._deferred.values())
 
+    def without_room(self) -> set[InodeId]:
+        """The inodes whose content waits for room."""
+        waiting = [n for n, (_, status) in self._deferred.items() if status is Status.OVER_QUOTA]
+        return {row.mutation.inode for n in waiting if (row := self._journal.get(n)) is not None}
+
     def _take_batch(self, *, urgent: bool) -> list[Mutation]:
         now = trio.current_time()
         self._deferred = {n: wait for n, wait in self._deferred.items() if wait[0] > now}

@@ -7,7 +7,7 @@ a `RemoteError`, `DiskFull` or `Poisoned` ends the mount: that is a defect, and 
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from cache.errors import Corrupt, DiskFull, OutOfIds, Poisoned
 from cache.workspace import LocalState
 from drivefs.protocol.changes import OpResult, Store
 from drivefs.protocol.ids import InodeId, OpNumber
-from drivefs.protocol.messages import FeedPage, FeedStatus, Usage
+from drivefs.protocol.messages import FeedPage, FeedStatus, Room, Usage
 from drivefs.remote import errors
 from drivefs.sync import walker
 from drivefs.sync.commits import Committer
@@ -65,7 +65,7 @@ class Parts:
     walker: walker.Walker
     prefetcher: Prefetcher
     healing: Healing
-    used: Callable[[Usage], None]
+    used: Callable[[Usage, Sequence[Room]], None]
 
 
 @dataclass(slots=True)
@@ -278,7 +278,7 @@ class Engine:
             return False
         self._settled.set()
         self._parts.giving_up.look()
-        self._parts.used(reply.usage)
+        self._parts.used(reply.usage, reply.rooms)
         await session.refill_ids()
         return True
 

@@ -4,7 +4,7 @@ Owns the order: what the databases know, then the caches, then the kernel. Invar
 earlier time in it is forgotten before it is there again, since nobody has heard what happened meanwhile.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cache.workspace import LocalState
 from drivefs.protocol.ids import InodeId
@@ -20,11 +20,16 @@ class Sharing:
     def __init__(self, local: LocalState, shown: Shown) -> None:
         self._local = local
         self._shown = shown
+        self.changed: Callable[[], None] = lambda: None
+        """Called when there are other shares than before, or others' roles in them."""
 
     def told(self, shares: Sequence[Share]) -> None:
         """The backend says which shares hang in the drive, with the user's roles."""
         before = self._local.shares.roots
-        for share in self._local.shares.told(shares):
+        changed = self._local.shares.told(shares)
+        if changed:
+            self.changed()
+        for share in changed:
             if share.root not in before and share.role != OWNER:
                 self._forget(share.root)
             else:

@@ -5,14 +5,14 @@ for the network.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import trio
 
 from cache.journal import Journal
 from cache.workspace import LocalState
-from drivefs.protocol.messages import Limits, Usage
+from drivefs.protocol.messages import Limits, Room, Usage
 from drivefs.sync.connection import Connection
 from drivefs.sync.standing import is_revoked
 
@@ -93,7 +93,7 @@ class Reporter:
             self._sent.sample()
             self._received.sample()
 
-    def told(self, limits: Limits, usage: Usage) -> None:
+    def told(self, limits: Limits, usage: Usage, rooms: Sequence[Room] = ()) -> None:
         """The backend has said what the account may use and does use."""
         self._limits, self._usage = limits, usage
 

@@ -18,6 +18,8 @@ from tests.mount.oracle import write_file
 from tests.support.link import Link
 from tests.support.mounts import Device, Workbench, wait_until
 
+MEBIBYTE = 2**20
+
 
 class Two(NamedTuple):
     """The mounted devices of the owner and of another user."""
@@ -265,3 +267,26 @@ def test_a_share_is_taken_back_with_its_folder_but_never_removed_or_tried_in_vai
     assert now == {"own": b"first", "plans/file": b"first", "seen/file": b"second", "new/late/file": b"second"}
     wait_until("the owner has it", lambda: (ada.mountpoint / "plans" / "file").read_bytes() == b"first")
     assert (ada.mountpoint / "late" / "file").read_bytes() == b"second"
+
+
+def test_room_in_a_share_is_that_of_its_owner(workbench: Workbench, two: Two) -> None:
+    """[share-room]"""
+    ada, bert, _ = two
+    (server,) = workbench.servers
+    (ada.mountpoint / "plans").mkdir()
+    ada.sync()
+    server.command("user", "set", "ada", "--quota", "3M")
+    theirs = two.share("plans", "editor")
+    write_file(theirs / "first", os.urandom(2 * MEBIBYTE))
+    bert.sync()
+    assert fails(lambda: (theirs / "second").write_bytes(os.urandom(2 * MEBIBYTE))) == errno.EDQUOT
+    assert any("ada" in each and "EDQUOT" in each for each in bert.status()["attention"])
+    write_file(bert.mountpoint / "mine", os.urandom(4 * MEBIBYTE))
+    bert.sync()
+    server.command("user", "set", "ada", "--quota", "90M")
+    server.command("user", "set", "bert", "--quota", "1M")
+    wait_until("the room is known", lambda: not any("ada" in each for each in bert.status()["attention"]))
+    write_file(theirs / "second", os.urandom(2 * MEBIBYTE))
+    assert fails(lambda: (bert.mountpoint / "more").write_bytes(b"x" * MEBIBYTE)) == errno.EDQUOT
+    bert.sync()
+    wait_until("ada has it", lambda: (ada.mountpoint / "plans" / "second").stat().st_size == 2 * MEBIBYTE)

@@ -47,7 +47,7 @@ def running(place: Path, work: Callable[[Allowance, Remote], Awaitable[None]]) -
 def test_who_is_refused_asks_once_in_a_while(tmp_path: Path) -> None:
     async def work(made: Allowance, remote: Remote) -> None:
         heard: list[tuple[int, int]] = []
-        made.hear.append(lambda limits, usage: heard.append((limits.quota_bytes, usage.stored_bytes)))
+        made.hear.append(lambda limits, usage, rooms: heard.append((limits.quota_bytes, usage.stored_bytes)))
         await trio.sleep(5 * LOOK_SECONDS)
         assert remote.asked == 0
         remote.reply = UsageReply(usage=Usage(stored_bytes=5), limits=Limits(file_bytes=1, quota_bytes=7))

@@ -1,4 +1,4 @@
-"""A share that a member is taken out of, and invited to again: nothing of the earlier time in it is shown."""
+"""A share whose member comes and goes: nothing of an earlier time in it is shown, and its room is the owner's."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from drivefs.control import space
+from drivefs.fs import errors
 from drivefs.protocol import messages, routes, wire
 from drivefs.protocol.ids import InodeId
+from drivefs.protocol.messages import Limits, Room, Usage
 from drivefs.protocol.sharing import AnswerRequest, ShareInfo, ShareRequest, UnshareRequest
 from tests.backend.api.served import PASSWORD, USER
 from tests.sync.fleet import Device, Fleet, sailing
@@ -88,3 +91,46 @@ async def test_what_changed_while_a_member_was_out_is_shown_when_he_is_back(shar
     expected = {"s": None, "s/d": None, "s/e": None, "s/empty": None, "s/empty/new": b"new"}
     assert await owner.tree() == expected
     assert await member.tree() == expected
+
+
+async def begun(sharers: Sharers) -> None:
+    """A folder of the owner's in both drives."""
+    await sharers.owner.mkdir("s")
+    await sharers.owner.sync()
+    await sharers.begin((await sharers.owner.known("s")).inode)
+    for device in (sharers.owner, sharers.member):
+        await device.sync()
+
+
+async def test_a_member_who_is_full_writes_where_the_owner_has_room(sharers: Sharers) -> None:
+    await begun(sharers)
+    quota = sharers.member.fs.quota
+    quota.told(Limits(file_bytes=2**30, quota_bytes=5_000), Usage(), [Room(owner=USER, room_bytes=20_000)])
+    await sharers.member.write("s/theirs", b"x" * 9_000)
+    await sharers.member.write("mine", b"x" * 3_000)
+    assert quota.used_bytes == 3_000
+    await sharers.member.write("s/more", b"x" * 9_000)
+    for device in (sharers.member, sharers.owner):
+        await device.sync()
+    assert quota.used_bytes == 0
+    assert (await sharers.owner.tree())["s/more"] == b"x" * 9_000
+    with pytest.raises(errors.OverQuota):
+        await sharers.member.write("more", b"x" * 9_000)
+    assert quota.short == {""}
+    await sharers.member.write("s/last", b"x" * 9_000)
+
+
+async def test_a_write_where_the_owner_is_full_is_refused_and_says_whose_room_it_is(sharers: Sharers) -> None:
+    await begun(sharers)
+    quota = sharers.member.fs.quota
+    quota.told(Limits(file_bytes=2**30, quota_bytes=2**30), Usage(), [Room(owner=USER, room_bytes=10_000)])
+    await sharers.member.write("mine", b"x" * 20_000)
+    await sharers.member.write("s/theirs", b"x" * 6_000)
+    with pytest.raises(errors.OverQuota):
+        await sharers.member.write("s/more", b"x" * 6_000)
+    assert quota.short == {USER}
+    (told,) = space.notices(quota.short)
+    assert USER in told
+    quota.told(quota.limits, Usage(), [Room(owner=USER, room_bytes=2**22)])
+    assert quota.short == set()
+    await sharers.member.write("s/more", b"x" * 6_000)

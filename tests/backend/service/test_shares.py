@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, update
 
+from backend.metadata import schema
 from backend.service import conversion, workspaces
 from backend.service.shares import Shares
-from drivefs.protocol import sharing
+from drivefs.protocol import messages, sharing
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.history import EmptyTrashRequest, TrashEntry, TrashRequest
 from drivefs.protocol.ids import InodeId, Seq, WorkspaceId
@@ -364,3 +365,23 @@ async def test_a_page_holds_no_more_of_a_share_than_was_asked_for(pair: Neighbou
     pages = await pair.pages(pair.bert, start.cursor.seq, limit=15)
     assert [len(page.dentries) for page in pages] == [20, 20, 10]
     assert [page.more for page in pages] == [True, True, False]
+
+
+async def test_who_writes_is_told_whose_room_it_takes_and_how_much_there_is(pair: Neighbours) -> None:
+    folder, file = await pair.tree()
+    sessions = pair.bert.drive.sessions
+    assert (await sessions.usage(pair.bert.caller)).rooms == []
+    await pair.share(folder)
+    await pair.anna.drive.execute(
+        update(schema.accounts).where(schema.accounts.c.account == pair.anna.caller.account).values(quota_bytes=20)
+    )
+    told = await pair.bert.begin()
+    assert [(each.root, each.owner) for each in told.shares] == [(folder, "someone")]
+    assert told.rooms == [messages.Room(owner="someone", room_bytes=20 - len(b"content"))]
+    assert (await pair.anna.begin()).rooms == []
+    assert await pair.write_in_share(pair.bert, file, b"more", base=1) == "ok"
+    reply = await pair.bert.commit(pair.bert.create(b"new", folder))
+    assert [each.room_bytes for each in reply.rooms] == [20 - len(b"contentmore")]
+    assert (await pair.bert.commit(pair.bert.create(b"own"))).rooms == []
+    await pair.share(folder, "viewer")
+    assert (await sessions.usage(pair.bert.caller)).rooms == []
