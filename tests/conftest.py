@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from backend.service import passwords
+from tests.support import statements
 
 settings.register_profile("drivefs", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("drivefs")
@@ -20,6 +21,13 @@ def cheap_passwords() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passwords, "TIME_COST", 1)
         patch.setattr(passwords, "MEMORY_KIB", 8 * passwords.PARALLELISM)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_statements() -> Iterator[None]:
+    """Servers in the tests' own process compile each statement once."""
+    with statements.shared():
         yield
 
 

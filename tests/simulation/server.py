@@ -14,7 +14,6 @@ from typing import Any
 from unittest import mock
 
 import trio
-from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 
 from backend import app
@@ -68,20 +67,7 @@ async def _at_once(work: Callable[..., Any], /, *args: Any) -> Any:
 
 def _ground(data: Path, offload: Any, now_ns: Callable[[], int], random_bytes: Any, limits: Limits = LIMITS) -> Ground:
     database = Database(data / "metadata.db", offload)
-    _share_statements(database)
     return Ground(database, LocalStore(data / "blocks"), InProcessHub(), offload, now_ns, random_bytes, limits)
-
-
-STATEMENTS: Any = None
-"""Statements as SQLAlchemy compiles them: kept for all runs of this process, since that takes longer than they do."""
-
-
-def _share_statements(database: Database) -> None:
-    global STATEMENTS
-    for engine in (database._readers, database._writer):
-        assert isinstance(engine, Engine)
-        STATEMENTS = STATEMENTS or engine._compiled_cache
-        engine._compiled_cache = STATEMENTS
 
 
 async def _make_account(disk: SimDisk) -> Account:

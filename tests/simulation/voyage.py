@@ -27,6 +27,7 @@ from tests.simulation.scheduler import Trace
 from tests.simulation.server import NAMES, ServerProcess, account
 from tests.simulation.server_faults import Faults
 from tests.simulation.streams import Streams
+from tests.support import statements
 
 REST_LOOK_SECONDS = 0.5
 MEMORY = Path("/dev/shm")
@@ -199,7 +200,7 @@ def sail(seed: int, profile: Profile, note: Callable[[str], None] | None = None)
     """Make one run; what was wrong is in the outcome."""
     prepare()
     place = TemporaryDirectory(prefix="drivefs-simulation-", dir=MEMORY if MEMORY.is_dir() else None)
-    with place as directory:
+    with place as directory, statements.shared():
 
         async def main(trace: Trace) -> Outcome:
             voyage = Voyage(seed, profile, trace)

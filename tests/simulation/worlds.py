@@ -63,8 +63,6 @@ class Entry(NamedTuple):
 
 
 Tree = dict[str, Entry]
-COMPILED: Any = {}
-"""SQLAlchemy's compiled statements, for all servers of all worlds."""
 
 
 # -- machines --------------------------------------------------------------------------------------------------------
@@ -166,10 +164,8 @@ async def world_of(
     """The server begun from its files, and no device yet; all that were begun are ended."""
     data, clock, random = places[SERVER], Clock(), Random()
     random.drawn = 10**5 * life
-    # The schema is looked at once, when the first world is made, and statements are compiled once: that takes longest.
+    # The schema is looked at once, when the first world is made.
     database = Database(data / "metadata.db", at_once) if life else await Database.open(data / "metadata.db", at_once)
-    for engine in (database._readers, database._writer):
-        engine._compiled_cache = COMPILED
     async with AsyncExitStack() as opened:
         opened.callback(database.close)
         store = LocalStore(data / "blocks")
