@@ -18,18 +18,12 @@ from typing import TypeVar
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import messages, routes, wire
 from tests.support import launching
+from tests.support.ports import free_port
 
 M = TypeVar("M")
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEADLINE_SECONDS = 60.0
 USER, PASSWORD = "ann", "correct horse"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

@@ -70,10 +70,12 @@ def in_child(work: Callable[[int], None], number: int) -> int:
     """Do it in a process of its own until the drive fails it; gives the process."""
     child = os.fork()
     if child == 0:
-        os.setsid()
-        with suppress(OSError, sqlite3.Error, subprocess.SubprocessError):
-            work(number)
-        os._exit(0)
+        try:
+            os.setsid()
+            with suppress(OSError, sqlite3.Error, subprocess.SubprocessError):
+                work(number)
+        finally:
+            os._exit(0)
     return child
 
 

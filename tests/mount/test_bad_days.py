@@ -26,10 +26,10 @@ from tests.support.mounts import (
     Server,
     Workbench,
     end,
-    free_port,
     fuse_connections,
     wait_until,
 )
+from tests.support.ports import free_port
 
 UNFINISHED, NOT_MOUNTED, REFUSED = 3, 4, 5
 LARGE = random.Random(5).randbytes(8_000_000)
@@ -145,7 +145,7 @@ def test_revoked_device_keeps_what_it_has(server: Server, device: Device) -> Non
     database.close()
     server.start()
     write_file(root / "after", b"kept here")
-    refused = device.command("sync", str(root), "--wait", "--timeout", "3")
+    refused = device.command("sync", str(root), "--wait", "--timeout", "60")
     assert refused.returncode == REFUSED, refused.stderr
     assert "revoked" in (refused.stderr + str(device.status())).lower()
     assert (root / "after").read_bytes() == b"kept here"

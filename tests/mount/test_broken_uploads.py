@@ -8,7 +8,7 @@ import pytest
 
 from tests.mount.conftest import mount_options
 from tests.mount.oracle import write_file
-from tests.support.link import REPLIES, REQUESTS, Link
+from tests.support.link import REQUESTS, Link
 from tests.support.mounts import Device, Server, Workbench, wait_until
 
 MEBIBYTE = 2**20
@@ -75,18 +75,21 @@ def revision(path: Path) -> bytes:
 
 @pytest.mark.fault(7, 27, 28, 32)
 def test_what_the_server_has_done_is_not_done_again_after_a_crash(device: Device, link: Link, other: Device) -> None:
-    """The answer to the commit never came, and the mount was killed before it could ask again."""
+    """The answer to the commit is on its way when the mount is killed."""
     root, there = device.mountpoint, other.mountpoint
     for name in ("kept", "replaced", "removed"):
         write_file(root / name, name.encode() * 1000)
     device.sync()
     wait_until("both have it", lambda: (there / "removed").exists())
-    link.lose(REPLIES)
+    # Without a server first, so that all of it is one commit.
+    link.cut()
+    wait_until("it is known to be offline", lambda: not device.status()["online"])
     (root / "made").mkdir()
     os.rename(root / "kept", root / "made/moved")
     os.rename(root / "made/moved", root / "replaced")
     os.unlink(root / "removed")
     os.link(root / "replaced", root / "made/linked")
+    link.delay(0.7)
     wait_until("the server has done it", lambda: (there / "made/linked").exists())
     device.kill()
     write_file(there / "removed", b"made anew elsewhere")

@@ -134,13 +134,15 @@ def test_every_call_that_returned_is_there(workbench: Workbench, server: Server)
 
 def work_until_killed(root: Path, oracle: Path, ledger: Path) -> None:
     """Do one random change after the other, first on the drive and, when it returned, on the oracle."""
-    with suppress(OSError):
-        for step in range(100_000):
-            change(root, step)
-            change(oracle, step)
-            with ledger.open("ab") as done:
-                done.write(b".")
-    os._exit(0)
+    try:
+        with suppress(OSError):
+            for step in range(100_000):
+                change(root, step)
+                change(oracle, step)
+                with ledger.open("ab") as done:
+                    done.write(b".")
+    finally:
+        os._exit(0)
 
 
 def change(root: Path, step: int) -> None:

@@ -68,7 +68,7 @@ def test_devices_take_turns(workbench: Workbench, device: Device) -> None:
     device.mount(*mount_options())
     third = workbench.device(device.server)
     third.mount(*mount_options())
-    assert (device.mountpoint / "small").read_bytes() == b"changed by the second"
+    wait_until("it is seen", lambda: (device.mountpoint / "small").read_bytes() == b"changed by the second")
     assert snapshot(device.mountpoint, times=True) == snapshot(third.mountpoint, times=True)
     assert sorted(os.listdir(device.mountpoint / "inner")) == ["leaf"]
 
@@ -171,7 +171,7 @@ def test_small_file_overtakes_a_large_one(workbench: Workbench) -> None:
     device, second = workbench.device(server, link=link), workbench.device(server)
     for each in (device, second):
         each.mount(*mount_options())
-    link.trickle(MEBIBYTE)
+    link.trickle(MEBIBYTE / 4)
     write_file(device.mountpoint / "large", random.Random(6).randbytes(20 * MEBIBYTE))
     write_file(device.mountpoint / "small", b"small")
     wait_until("the small one is there", (second.mountpoint / "small").exists)

@@ -22,8 +22,8 @@ from tests.mount.oracle import snapshot, write_file
 from tests.mount.test_tools import source_tree
 from tests.support.mounts import DRIVEFS, Device, Server, Workbench, fuse_connections, wait_until
 
-LOCAL_SECONDS = 5.0
-"""For what is answered from what is here; hundreds of times what it takes."""
+LOCAL_SECONDS = 30.0
+"""For what is answered from what is here, and ends well: what asks a frozen server ends with an error before."""
 DEADLINE_SECONDS = 40.0
 """For what has to ask the server: then an error."""
 STORM_SECONDS = 60.0
@@ -139,7 +139,7 @@ def test_programs_go_on_while_changes_from_elsewhere_storm_in(workbench: Workben
     devices = [workbench.device(server) for _ in range(2)]
     here, there = (device.mount(*mount_options()) / "project" for device in devices)
     here.mkdir()
-    source_tree(here)
+    source_tree(here, files=80)
     subprocess.run(["git", "-c", "safe.directory=*", "init", "-q"], cwd=here, check=True)
     subprocess.run(["git", "-c", "safe.directory=*", "add", "--all"], cwd=here, check=True)
     devices[0].sync()
@@ -147,13 +147,13 @@ def test_programs_go_on_while_changes_from_elsewhere_storm_in(workbench: Workben
     walkers = [
         # Each command has a deadline of its own, in which it makes thousands of calls: one that hangs does not end.
         subprocess.Popen(
-            ["sh", "-c", f"n=0; while [ $n -lt 6 ]; do n=$((n+1)); timeout -s KILL 60 sh -c {quoted(command)}; "
+            ["sh", "-c", f"n=0; while [ $n -lt 4 ]; do n=$((n+1)); timeout -s KILL 60 sh -c {quoted(command)}; "
              "[ $? -eq 137 ] && exit 99; done; exit 0"],
             cwd=there, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
         for command in WALKERS.values()
     ]  # fmt: skip
-    storm(here, random.Random(1), 4.0)
+    storm(here, random.Random(1), 2.5)
     codes = {name: walker.wait(STORM_SECONDS * 2) for name, walker in zip(WALKERS, walkers, strict=True)}
     assert codes == dict.fromkeys(WALKERS, 0), "a program hung"
     for device in devices:
@@ -183,12 +183,16 @@ def test_umount_while_changes_from_elsewhere_storm_in(workbench: Workbench, serv
     devices = [workbench.device(server) for _ in range(2)]
     here, there = (device.mount(*mount_options()) / "project" for device in devices)
     here.mkdir()
-    source_tree(here)
+    source_tree(here, files=80)
     wait_until("the project is there", (there / "run").exists, STORM_SECONDS)
     stormy = os.fork()
     if stormy == 0:
-        storm(here, random.Random(2), 4.0)
-        os._exit(0)
+        code = 1
+        try:
+            storm(here, random.Random(2), 3.0)
+            code = 0
+        finally:
+            os._exit(code)
     for _ in range(3):
         call("find", there, "-type", "f", seconds=STORM_SECONDS)
         done = devices[1].command("umount", str(devices[1].mountpoint), seconds=DEADLINE_SECONDS)

@@ -8,13 +8,16 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from drivefs.cli.exit_codes import ExitCode
 from tests.mount.conftest import mount_options, opened
 from tests.mount.oracle import write_file
+from tests.support.link import Link
 from tests.support.mounts import Device, Watchdog, wait_until
 
 FILES = 1100
@@ -60,19 +63,27 @@ def contents(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
+class Devices(NamedTuple):
+    """One that removes, one that sees it, and the network of the first."""
+
+    first: Device
+    second: Device
+    link: Link
+
+
 @pytest.fixture(scope="module")
-def devices(pytestconfig: pytest.Config, watchdog: Watchdog, server_home: Path) -> Iterator[tuple[Device, Device]]:
+def devices(pytestconfig: pytest.Config, watchdog: Watchdog, server_home: Path) -> Iterator[Devices]:
     """Two devices of one drive, mounted; making new ones for each test would take most of the time."""
     for workbench in opened(pytestconfig, watchdog, server_home):
         server = workbench.server()
-        first, second = workbench.device(server), workbench.device(server)
-        yield first, second
+        link = workbench.link(server)
+        yield Devices(workbench.device(server, link=link), workbench.device(server), link)
 
 
 @pytest.fixture
-def first(devices: tuple[Device, Device]) -> Device:
+def first(devices: Devices) -> Device:
     """A device that remembers neither what it made nor what it removed; the drive has the tree and some others."""
-    first, second = devices
+    first, second, _ = devices
     if first.process is not None:
         first.command("held", "restore")
         first.umount()
@@ -85,8 +96,13 @@ def first(devices: tuple[Device, Device]) -> Device:
 
 
 @pytest.fixture
-def second(devices: tuple[Device, Device], first: Device) -> Device:
-    return devices[1]
+def second(devices: Devices, first: Device) -> Device:
+    return devices.second
+
+
+@pytest.fixture
+def link(devices: Devices) -> Link:
+    return devices.link
 
 
 def assert_same(first: Device, second: Device) -> None:
@@ -101,11 +117,22 @@ def synced(device: Device) -> subprocess.CompletedProcess[str]:
 
 
 def soon(what: str, is_so: Callable[[], bool]) -> None:
-    wait_until(what, is_so, 20.0)
+    wait_until(what, is_so)
 
 
-def delete_tree(device: Device) -> None:
-    shutil.rmtree(device.mountpoint / "tree")
+@contextmanager
+def unsent(device: Device, link: Link) -> Iterator[None]:
+    """What is done meanwhile waits, and is decided about as a whole: a slow machine may send the first of it before."""
+    link.cut()
+    soon("it is known to be offline", lambda: not device.status()["online"])
+    yield
+    link.restore()
+    soon("it is online again", lambda: bool(device.status()["online"]))
+
+
+def delete_tree(device: Device, link: Link | None = None) -> None:
+    with nullcontext() if link is None else unsent(device, link):
+        shutil.rmtree(device.mountpoint / "tree")
     ended = synced(device)
     assert ended.returncode == ExitCode.HELD, ended.stdout + ended.stderr
     assert "held" in ended.stderr
@@ -120,9 +147,9 @@ def held_of(first: Device, second: Device) -> int:
     return files
 
 
-def test_a_mass_deletion_is_held_and_asked_about(first: Device, second: Device) -> None:
+def test_a_mass_deletion_is_held_and_asked_about(first: Device, second: Device, link: Link) -> None:
     """[deletion-held]"""
-    delete_tree(first)
+    delete_tree(first, link)
     status = first.status()
     assert status["held"]["files"] == FILES
     assert status["held"]["drive_files"] == FILES + OTHERS
@@ -154,11 +181,11 @@ def test_released_it_reaches_other_devices(first: Device, second: Device) -> Non
     first.server.assert_sound()
 
 
-def test_restored_the_files_are_here_again(first: Device, second: Device) -> None:
+def test_restored_the_files_are_here_again(first: Device, second: Device, link: Link) -> None:
     """[deletion-held]"""
     before = names(first.mountpoint)
     times = {path: path.stat().st_mtime_ns for path in (first.mountpoint / "tree").rglob("*") if path.is_file()}
-    delete_tree(first)
+    delete_tree(first, link)
     write_file(first.mountpoint / "new", b"new")
     assert json.loads(first.run("held", "restore", "--json")) == {"files": FILES}
     assert names(first.mountpoint) == {*before, "new"}
@@ -220,11 +247,12 @@ def test_made_again_later_they_are_replaced_too(first: Device, second: Device) -
     first.assert_sound()
 
 
-def test_a_single_file_made_again_goes_alone(first: Device, second: Device) -> None:
+def test_a_single_file_made_again_goes_alone(first: Device, second: Device, link: Link) -> None:
     """[deletion-replaced]"""
     directory = first.mountpoint / "tree/0"
-    for path in (first.mountpoint / "tree").rglob("file*"):
-        path.unlink()
+    with unsent(first, link):
+        for path in (first.mountpoint / "tree").rglob("file*"):
+            path.unlink()
     assert synced(first).returncode == ExitCode.HELD
     write_file(directory / "file0", b"again")
     assert synced(first).returncode == ExitCode.HELD
@@ -233,10 +261,11 @@ def test_a_single_file_made_again_goes_alone(first: Device, second: Device) -> N
     assert len(names(second.mountpoint / "tree")) == FILES
 
 
-def test_a_directory_with_held_files_waits_with_them(first: Device, second: Device) -> None:
+def test_a_directory_with_held_files_waits_with_them(first: Device, second: Device, link: Link) -> None:
     """[deletion-held]"""
-    for path in (first.mountpoint / "tree").rglob("file*"):
-        path.unlink()
+    with unsent(first, link):
+        for path in (first.mountpoint / "tree").rglob("file*"):
+            path.unlink()
     assert synced(first).returncode == ExitCode.HELD
     os.rmdir(first.mountpoint / "tree/0")
     os.rename(first.mountpoint / "tree/1", first.mountpoint / "moved")

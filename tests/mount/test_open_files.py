@@ -66,6 +66,11 @@ def only_copy(device: Device) -> Path:
     return found
 
 
+def shows(path: Path, content: bytes) -> None:
+    """A name leads to that content, once the kernel has been told."""
+    wait_until(f"{path} shows {content[:20]!r}", lambda: path.read_bytes() == content)
+
+
 def end(here: Device, there: Device) -> None:
     """Both are in order, and so is the server."""
     for device in (here, there):
@@ -108,7 +113,7 @@ def test_a_write_that_has_not_seen_a_change_becomes_a_copy(here: Device, there: 
         assert path.read_bytes() == NEW
     here.sync()
     wait_until("the other device has the copy", lambda: only_copy(there).read_bytes() == expected)
-    assert (there.mountpoint / "file").read_bytes() == NEW
+    shows(there.mountpoint / "file", NEW)
     write_file(path, b"and on it goes")
     here.sync()
     wait_until("it goes on", lambda: (there.mountpoint / "file").read_bytes() == b"and on it goes")
@@ -139,7 +144,7 @@ def test_a_map_that_has_not_seen_a_change_becomes_a_copy(here: Device, there: De
     here.sync()
     copy = only_copy(here)
     assert copy.read_bytes() == b"here" + OLD[4:]
-    assert path.read_bytes() == NEW
+    shows(path, NEW)
     end(here, there)
 
 
@@ -168,8 +173,8 @@ def test_what_goes_elsewhere_stays_whole_for_its_readers(here: Device, there: De
         gone = (lambda: not path.exists()) if how == "removed" else (lambda: path.read_bytes() == NEW)
         wait_until("it is known here", gone)
         assert os.pread(descriptor, 100_000, 0) == OLD
-        found = os.fstat(descriptor)
-        assert (found.st_nlink, found.st_size) == (0, len(OLD))
+        wait_until("it has no name left", lambda: os.fstat(descriptor).st_nlink == 0)
+        assert os.fstat(descriptor).st_size == len(OLD)
     assert path.exists() == (how == "replaced")
     end(here, there)
 
@@ -204,7 +209,7 @@ def test_an_edit_of_what_goes_elsewhere_survives(here: Device, there: Device, ho
         assert copies(here) == []
     else:
         assert only_copy(here).read_bytes() == b"here" + OLD[4:]
-        assert path.read_bytes() == NEW
+        shows(path, NEW)
     end(here, there)
 
 
@@ -231,5 +236,5 @@ def test_an_unseen_change_is_kept_apart_over_a_crash(here: Device, there: Device
         wait_until("it is back", lambda: path.exists() and path.read_bytes() == b"here" + OLD[4:])
     else:
         assert only_copy(here).read_bytes() == b"here" + OLD[4:]
-        assert path.read_bytes() == NEW
+        shows(path, NEW)
     end(here, there)

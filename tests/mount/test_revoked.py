@@ -96,7 +96,7 @@ def test_a_revoked_device_goes_on_reading_and_takes_no_changes(lost: Device, oth
     assert other.command("devices", "revoke", lost.name).returncode == 2, "it asks, and there is no terminal"
     wait_until("it polls", lambda: devices(other)[lost.name]["online"])
     other.run("devices", "revoke", lost.name, "--yes")
-    wait_until("its poll is ended", lambda: bool(lost.status()["revoked"]), 5)
+    wait_until("its poll is ended", lambda: bool(lost.status()["revoked"]), 20)
     assert lost.name not in devices(other)
     assert "revoked" in lost.run("status")
     assert "read-only" in lost.run("status")
@@ -176,7 +176,7 @@ def test_what_was_not_sent_is_exported_mounted_or_not_and_sent_after_a_new_login
     assert done.returncode == 0, done.stderr
     server.start()
     wait_revoked(lost)
-    stuck = lost.command("sync", str(lost.mountpoint), "--wait", seconds=30)
+    stuck = lost.command("sync", str(lost.mountpoint), "--wait")
     assert (stuck.returncode, "revoked" in stuck.stderr) == (5, True)
     assert snapshot(lost.mountpoint) == expected
     targets = [workbench.home / name for name in ("mounted", "unmounted")]
@@ -185,9 +185,9 @@ def test_what_was_not_sent_is_exported_mounted_or_not_and_sent_after_a_new_login
     lost.run("export", str(targets[0]))
     assert_exported(targets[0], contents)
     assert lost.command("export", str(targets[0])).returncode == 1, "nothing there is replaced"
-    assert lost.command("umount", str(lost.mountpoint), seconds=30).returncode == 3
+    assert lost.command("umount", str(lost.mountpoint)).returncode == 3
     assert lost.process is not None
-    lost.process.wait(30)
+    lost.process.wait(60)
     lost.ended()
     server.stop()
     assert json.loads(lost.run("export", str(targets[1]), "--json"))["incomplete"] == 0
@@ -243,12 +243,12 @@ def test_a_large_upload_ends_with_its_device(workbench: Workbench, server: Serve
     slow.url = link.url
     slow.login()
     slow.mount(*mount_options())
-    link.trickle(MEBIBYTE)
+    link.trickle(MEBIBYTE / 2)
     content = random.Random(4).randbytes(40 * MEBIBYTE)
     write_file(slow.mountpoint / "film", content)
     wait_until("it is coming", lambda: bool(lost.status()["incoming"]))
     other.run("devices", "revoke", slow.name, "--yes")
-    wait_until("it does not come any more", lambda: not lost.status()["incoming"], 10)
+    wait_until("it does not come any more", lambda: not lost.status()["incoming"], 40)
     wait_revoked(slow)
     assert (slow.mountpoint / "film").read_bytes() == content
     assert os.listdir(lost.mountpoint) == []

@@ -12,7 +12,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,10 +24,11 @@ from typing import Any
 
 from tests.support import launching
 from tests.support.link import Link
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PASSWORD = "correct horse battery staple"
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 """How long a server or a mount may take until it answers."""
 COMMAND_SECONDS = 120.0
 """How long any one command may take."""
@@ -71,13 +71,6 @@ def fuse_connections() -> dict[Path, int]:
             path = fields[4].encode("utf-8", "surrogateescape").decode("unicode_escape")
             found[Path(path)] = int(fields[2].split(":")[1])
     return found
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def end(

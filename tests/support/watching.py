@@ -69,6 +69,21 @@ class Inotify(Watcher):
         events = [line.replace(self._prefix, "") for line in self.lines]
         return [event for event in events if not event.startswith(("OPEN", "ACCESS", "CLOSE_NOWRITE"))]
 
+    def wait_watching(self, count: int) -> None:
+        """Return when it watches so many directories: of what is made in a new one before, it hears nothing."""
+        wait_until(f"{count} directories are watched", lambda: self._watch_count() >= count)
+
+    def _watch_count(self) -> int:
+        found = [path.read_text() for path in Path(f"/proc/{self.process.pid}/fdinfo").iterdir()]
+        return sum(line.startswith("inotify wd:") for text in found for line in text.splitlines())
+
+    def expect_all(self, *wanted: str) -> list[str]:
+        """Return the events once these are among them, in whatever order, and forget them."""
+        wait_until(f"{wanted} among {self.seen}", lambda: set(wanted) <= set(self.seen))
+        seen = self.seen
+        self.clear()
+        return seen
+
     def expect(self, *wanted: str) -> list[str]:
         """Return the events once these are among them, in this order, and forget them."""
         wait_until(f"{wanted} among {self.seen}", lambda: is_subsequence(wanted, self.seen))
