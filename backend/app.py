@@ -301,8 +301,9 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
 
 def make_app(services: Services) -> ASGIApp:
     """The whole application over these services."""
-    sync = [*SyncApi(services).routes(), Mount("/sync", problems.nothing_here)]
-    return Router([*sync, *Downloads(services).routes(), Mount("/", make_public_api(services))])
+    sync, links = SyncApi(services).routes(), Downloads(services).routes()
+    public = make_public_api(services, [*sync, *links])
+    return Router([*sync, Mount("/sync", problems.nothing_here), *links, Mount("/", public)])
 
 
 async def serve(settings: Settings, say: Callable[[str], None]) -> None:

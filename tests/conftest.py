@@ -42,6 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--any-calls", type=int, default=0, metavar="N", help="long runs beside ext4 (default: 8 short ones)"
     )
+    group.addoption(
+        "--described", type=int, default=0, metavar="N", help="random requests of a sort at a route (default: 2, fixed)"
+    )
     group.addoption("--long", action="store_true", help="also run the tests of several devices that take minutes")
 
 

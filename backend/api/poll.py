@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from backend.api import problems, requests
+from backend.api.endpoints import Shape
 from backend.api.services import Services
 from backend.notify import hub
 from backend.service.caller import Caller
@@ -24,6 +25,8 @@ RETRY_SECONDS = 2.0
 
 class ChangesPoll:
     """The route of the change feed."""
+
+    shape = Shape(messages.ChangesRequest, messages.ChangesReply)
 
     def __init__(self, services: Services) -> None:
         self._services = services

@@ -1,11 +1,15 @@
-"""The public JSON API, with its description: so far what tells whether the server is there and can work."""
+"""The public JSON API: what tells whether the server is there and can work, and the description of all routes."""
 
-from typing import Literal
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal
 
 from fastapi import FastAPI, Response
 from pydantic import BaseModel
 from sqlalchemy import Connection, text
+from starlette.routing import Route
 
+from backend.api.description import describe
 from backend.api.services import Services
 from drivefs.protocol import routes
 
@@ -25,10 +29,19 @@ class Readiness(BaseModel):
     reason: str = ""
 
 
-def make_public_api(services: Services) -> FastAPI:
-    """The public API over these services."""
+def make_public_api(services: Services, others: Sequence[Route]) -> FastAPI:
+    """The public API over these services; its description tells of the other routes too."""
     # No interactive pages: they would load scripts from elsewhere.
-    api = FastAPI(title="drivefs", summary="A cloud drive that is a real directory", docs_url=None, redoc_url=None)
+    about: dict[str, Any] = {"title": "drivefs", "summary": "A cloud drive that is a real directory"}
+    api = FastAPI(**about, openapi_url=None, docs_url=None, redoc_url=None)
+
+    @cache
+    def described() -> dict[str, Any]:
+        return describe(api.openapi(), others)
+
+    @api.get(routes.DESCRIPTION, include_in_schema=False)
+    async def description() -> dict[str, Any]:
+        return described()
 
     @api.get(routes.HEALTH)
     async def healthz() -> Health:

@@ -1,8 +1,9 @@
-"""Where each message goes: paths of the sync API, below the server's URL. All are POST and msgpack but `HEALTH`."""
+"""Where each message goes: paths of the sync API, below the server's URL. All but two are POST and msgpack."""
 
 PROTOCOL = 1
 
 HEALTH = "/healthz"
+DESCRIPTION = "/openapi.json"
 LOGIN = "/sync/v1/login"
 LOGOUT = "/sync/v1/logout"
 SESSION = "/sync/v1/session"

@@ -99,8 +99,8 @@ class ServerProcess:
         assert status == 200, (status, reply)
         return wire.decode(reply, kind)
 
-    def log_in(self) -> "RemoteDevice":
-        request = messages.LoginRequest(user=USER, password=PASSWORD, device="laptop")
+    def log_in(self, user: str = USER) -> "RemoteDevice":
+        request = messages.LoginRequest(user=user, password=PASSWORD, device="laptop")
         token = self.call(routes.LOGIN, request, messages.LoginReply).token
         session = messages.SessionRequest(next_nonce=bytes(16))
         return RemoteDevice(self, token, self.call(routes.SESSION, session, messages.SessionReply, token))

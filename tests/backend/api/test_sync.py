@@ -120,10 +120,10 @@ async def test_addresses_and_methods_that_are_not_are_not_found(served: Served) 
 
 
 async def test_an_error_of_the_server_says_no_more_than_that(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(_caller: object) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("inner detail")
 
-    monkeypatch.setattr(served.services.sessions, "usage", fail)
+    monkeypatch.setattr(served.services.sessions, "_figures", fail)
     reply = await served.post(routes.USAGE)
     assert reply.problem() == "internal"
     assert b"inner detail" not in reply.reply
