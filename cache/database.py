@@ -180,11 +180,16 @@ class Database:
             return
         self._execute(sql, bindings)
 
-    def write_many(self, sql: str, rows: Iterable[Bindings]) -> None:
-        """Run a statement that changes something once for each row, inside the caller's transaction."""
+    def write_many(self, sql: str, rows: Iterable[Bindings]) -> int:
+        """Run a statement that changes something once for each row, inside the caller's transaction.
+
+        Gives how many rows of the table it changed.
+        """
         if not self._depth:
             raise RuntimeError("many rows are written in one transaction")
+        before = self._connection.total_changes()
         self._executemany(sql, rows)
+        return self._connection.total_changes() - before
 
     def row(self, sql: str, bindings: Bindings = ()) -> Row | None:
         """The first row of a query, or None."""

@@ -22,6 +22,7 @@ from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId, OpNumber
 INLINE_BYTES = 4096
 PLACE_BITS = 28
 MAX_CACHED_PLACES = 4096
+MAX_CACHED_ROWS = 4096
 PAGE_ROWS = 500
 
 
@@ -85,6 +86,8 @@ class Drafts:
         self._staging = staging
         self._places = Counter(database, "draft")
         self._cached: dict[InodeId, Place] = {}
+        self._rows: dict[InodeId, DraftRow] = {}
+        """Drafts as they are in the database; of the open transaction too."""
         self.dropped: list[InodeId] = []
         """Inodes whose draft was dropped in the open transaction; the journal looks whether they are still needed."""
         self.retired: list[int] = []
@@ -113,6 +116,7 @@ class Drafts:
         self.retired.clear()
         self.dropped.clear()
         self._cached.clear()
+        self._rows.clear()
         self._places.reread()
 
     def draft(self, inode: InodeId) -> DraftRow | None:
@@ -121,13 +125,22 @@ class Drafts:
         Raises:
             Corrupt: the row does not verify.
         """
+        known = self._rows.get(inode)
+        if known is not None:
+            return known
         row = self._database.row("SELECT place, state, digest FROM drafts WHERE inode = ?", (inode,))
         if row is None:
             return None
         place, state, found = row
         if row_digest(state, inode, place) != found:
             raise self._database.rot(f"the draft of inode {inode} does not match its checksum")
-        return wire.decode(state, DraftRow)
+        return self._keep(wire.decode(state, DraftRow))
+
+    def _keep(self, draft: DraftRow) -> DraftRow:
+        if len(self._rows) >= MAX_CACHED_ROWS:
+            del self._rows[next(iter(self._rows))]
+        self._rows[draft.inode] = draft
+        return draft
 
     def put_draft(self, draft: DraftRow) -> None:
         """Create a draft or change its state; records and base blocks stay."""
@@ -140,6 +153,7 @@ class Drafts:
             " SET place = excluded.place, state = excluded.state, digest = excluded.digest",
             (inode, number, state, row_digest(state, inode, number)),
         )
+        self._keep(draft)
 
     def drop_draft(self, inode: InodeId) -> bool:
         """Drop a draft with its records and base blocks; its staging files go after the next barrier.
@@ -154,6 +168,7 @@ class Drafts:
             self._database.write("DELETE FROM drafts WHERE inode = ?", (inode,))
             self._database.write("DELETE FROM bases WHERE inode = ?", (inode,))
             self._cached.pop(inode, None)
+            self._rows.pop(inode, None)
             self.dropped.append(inode)
         return True
 
@@ -170,6 +185,7 @@ class Drafts:
             self._database.write("DELETE FROM drafts WHERE inode = ?", (inode,))
             self._database.write("DELETE FROM bases WHERE inode = ?", (inode,))
             del self._cached[inode]
+            self._rows.pop(inode, None)
             self._remember(other, place)
             self.put_draft(msgspec.structs.replace(draft, inode=other))
             self.put_base_blocks(other, blocks)

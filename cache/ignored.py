@@ -1,7 +1,8 @@
 """What the journal has of files that a rule keeps on this device: questions about rows in the state `IGNORED`.
 
 Owns the queries only. An inode is ignored as long as its creation is in that state; all its other mutations are then
-too. Everything is asked of the database each time, so a transaction that fails leaves nothing to put right.
+too. Everything is asked of the database each time, so a transaction that fails leaves nothing to put right; but as long
+as nothing was ever ignored, which is so for most, nothing is asked.
 """
 
 from collections.abc import Iterator
@@ -21,9 +22,16 @@ class Ignored:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._may_be = self.has_any()
+
+    def expect(self) -> None:
+        """A row in the state `IGNORED` is about to come."""
+        self._may_be = True
 
     def has(self, inode: InodeId) -> bool:
         """Whether an inode is known on this device only."""
+        if not self._may_be:
+            return False
         return self._database.row(f"SELECT 1 {_WHERE} AND inode = ? LIMIT 1", (inode,)) is not None
 
     def has_any(self) -> bool:

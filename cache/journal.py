@@ -224,6 +224,8 @@ class Journal:
         first, second = subjects(mutation)
         body = wire.encode(mutation)
         n = mutation.n
+        if state is RowState.IGNORED:
+            self.ignored.expect()
         self._database.write(
             "INSERT INTO mutations VALUES (?, ?, ?, ?, 0, 0, '', '', ?, ?, ?)",
             (n, state, first, second, body, row_digest(body, n), row_digest(b"", n, state, 0, 0)),
@@ -303,10 +305,11 @@ class Journal:
 
     def touching(self, inode: InodeId) -> list[JournalRow]:
         """Mutations, not acknowledged, that are about an inode (not those that only name it as a parent), in order."""
-        found = self._database.rows(f"SELECT {_COLUMNS} FROM mutations WHERE inode = ? AND state != 2", (inode,))
-        # Two queries: as one, which sorts what both give, they took ten times as long.
-        found += self._database.rows(
-            f"SELECT {_COLUMNS} FROM mutations WHERE other = ?1 AND other != 0 AND inode != ?1 AND state != 2", (inode,)
+        # Sorted here: by the database it took ten times as long.
+        found = self._database.rows(
+            f"SELECT {_COLUMNS} FROM mutations WHERE inode = ?1 AND state != 2 UNION ALL"
+            f" SELECT {_COLUMNS} FROM mutations WHERE other = ?1 AND other != 0 AND inode != ?1 AND state != 2",
+            (inode,),
         )
         return [self._decoded(row) for row in sorted(found)]
 
@@ -317,14 +320,26 @@ class Journal:
                 return Seq(seq)
         return None
 
-    def mark_sent(self, numbers: list[OpNumber]) -> None:
-        """Freeze bodies: these are about to be sent, after a barrier."""
+    def mark_sent(self, mutations: Sequence[Mutation]) -> None:
+        """Freeze mutations as they are given: these are about to be sent, after a barrier.
+
+        Raises:
+            ValueError: one was sent before, or is not there.
+        """
+        rows = []
+        for mutation in mutations:
+            n, body = mutation.n, wire.encode(mutation)
+            rows.append(
+                (*subjects(mutation), body, row_digest(body, n), mark_of(n, RowState.SENT, NO_SEQ, NO_REVISION), n)
+            )
         with self._database.transaction():
-            for n in numbers:
-                self._database.write(
-                    "UPDATE mutations SET state = 1, mark = ? WHERE n = ? AND state = 0",
-                    (row_digest(b"", n, 1, 0, 0), n),
-                )
+            changed = self._database.write_many(
+                "UPDATE mutations SET state = 1, inode = ?, other = ?, body = ?, digest = ?, mark = ?"
+                " WHERE n = ? AND state = 0",
+                rows,
+            )
+            if changed != len(rows):
+                raise ValueError("a mutation that was sent, or is not there, cannot be sent anew")
 
     def settle(self, n: OpNumber, seq: Seq, revision: RevisionNumber = NO_REVISION) -> None:
         """A mutation was committed; it stays until `forget`."""

@@ -34,7 +34,7 @@ MAX_SYNCED_INLINE_BYTES = 2**20
 """Up to this much of a draft is kept in the journal database itself; what is written past it goes to staging."""
 
 PAGE_BYTES = 4096
-MAX_IDLE_CONTENTS = 512
+MAX_IDLE_CONTENTS = 2048
 MAX_EMPTIED = 4096
 MAX_LEAVING = 256
 MAX_IDLE_BLOCKS = 64

@@ -9,7 +9,7 @@ nothing is committed to a history that lacks what this device has seen.
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 
 import trio
 
@@ -133,10 +133,7 @@ class Committer:
             most = COMPANY_BATCH_MUTATIONS
         batch, frozen = self._plan_ahead(most) if urgent else self._plan_next(most)
         with self._journal.transaction():
-            fresh = [mutation for mutation in batch if mutation.n not in frozen]
-            for mutation in fresh:
-                self._journal.replace(mutation)
-            self._journal.mark_sent([mutation.n for mutation in fresh])
+            self._journal.mark_sent([mutation for mutation in batch if mutation.n not in frozen])
             if batch:
                 sent.note(self._journal)
         return batch
@@ -247,13 +244,13 @@ class Committer:
 
     def _rebase(self, store: Store, revision: RevisionNumber) -> None:
         """Unsent mutations made on what this store replaced are now made on its outcome."""
-        for old in (store.base, Base(revision_op=store.n)):
-            self._replace_base(store.inode, old, Base(revision=revision))
+        self._replace_base(store.inode, (store.base, Base(revision_op=store.n)), Base(revision=revision))
 
-    def _replace_base(self, inode: InodeId, old: Base, new: Base) -> None:
+    def _replace_base(self, inode: InodeId, old: Sequence[Base], new: Base) -> None:
         waiting = [row.mutation for row in self._journal.touching(inode) if row.state is RowState.PENDING]
-        for mutation in planner.rebase(waiting, inode=inode, old=old, new=new):
-            self._journal.replace(mutation)
+        for base in old:
+            for mutation in planner.rebase(waiting, inode=inode, old=base, new=new):
+                self._journal.replace(mutation)
 
     def lacks(self, store: Store) -> None:
         """The content of a store is neither with the backend nor here: the file is what the backend has of it."""
@@ -266,7 +263,7 @@ class Committer:
         with self._journal.transaction():
             self._journal.fail(store.n, Status.CONFLICT, NO_CONTENT)
             self._journal.remove(store.n)
-            self._replace_base(store.inode, Base(revision_op=store.n), store.base)
+            self._replace_base(store.inode, [Base(revision_op=store.n)], store.base)
         self._deferred.pop(store.n, None)
         self._publications.settled([store.n])
         self._publications.arrived(store.inode)

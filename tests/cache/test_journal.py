@@ -13,6 +13,7 @@ from drivefs.protocol.changes import Exchange, Link, SetAttributes, Status
 from drivefs.protocol.ids import ID_RANGE_LENGTH, NO_INODE, Epoch, InodeId, OpNumber, RevisionNumber, Seq
 from drivefs.protocol.model import DentryState, InodeKind, InodeState
 from tests.cache.states import FIRST_ID, ROOT, Bench, change_mode, create, unlink
+from tests.support.journals import mark_sent
 
 
 def numbers(local: LocalState) -> list[int]:
@@ -20,7 +21,7 @@ def numbers(local: LocalState) -> list[int]:
 
 
 def acknowledge(local: LocalState, n: OpNumber, seq: int) -> None:
-    local.journal.mark_sent([n])
+    mark_sent(local.journal, [n])
     local.journal.settle(n, Seq(seq), RevisionNumber(1))
 
 
@@ -105,7 +106,7 @@ def test_only_what_was_not_sent_may_be_replaced_or_removed(local: LocalState) ->
     mutation = journal.unsettled(1)[0].mutation
     journal.replace(msgspec.structs.replace(mutation, time_ns=5))
     assert journal.unsettled(1)[0].mutation.time_ns == 5
-    journal.mark_sent([n])
+    mark_sent(journal, [n])
     assert journal.unsettled(1)[0].state is RowState.SENT
     with pytest.raises(ValueError, match="replaced"):
         journal.replace(mutation)
@@ -126,7 +127,7 @@ def test_removing_a_change_lets_its_overlay_go(local: LocalState) -> None:
 def test_a_refused_change_stays_until_it_was_dealt_with(local: LocalState) -> None:
     journal = local.journal
     inode, n = create(journal, b"a")
-    journal.mark_sent([n])
+    mark_sent(journal, [n])
     journal.fail(n, Status.CONFLICT, "exists")
     (row,) = journal.failed(10)
     assert (row.n, row.state, row.status, row.reason) == (n, RowState.FAILED, Status.CONFLICT, "exists")
@@ -144,7 +145,7 @@ def test_a_refused_change_stays_until_it_was_dealt_with(local: LocalState) -> No
 def test_a_rejected_change_that_nobody_can_help_stays_and_holds_up_nothing(local: LocalState) -> None:
     journal = local.journal
     _, n = create(journal, b"a")
-    journal.mark_sent([n])
+    mark_sent(journal, [n])
     journal.fail(n, Status.CONFLICT, "no_parent")
     journal.keep_rejected(n)
     row = journal.get(n)

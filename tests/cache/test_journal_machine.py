@@ -29,6 +29,7 @@ from drivefs.protocol.ids import (
 from drivefs.protocol.messages import Cursor, FeedPage, FeedStatus
 from drivefs.protocol.model import DentryState, InodeKind, InodeState
 from tests.cache.states import ROOT, T0, Bench, content_of, draft_of
+from tests.support.journals import mark_sent
 
 MEMORY = Path("/dev/shm")
 """Where files cost no disk: this is about what is in them."""
@@ -196,7 +197,7 @@ class JournalMachine(RuleBasedStateMachine):
     def acknowledge(self, data: st.DataObject) -> None:
         mutation = data.draw(st.sampled_from(self._may_settle()))
         self.seq += 1
-        self.local.journal.mark_sent([mutation.n])
+        mark_sent(self.local.journal, [mutation.n])
         self.local.journal.settle(mutation.n, Seq(self.seq), RevisionNumber(1))
         self.pending.remove(mutation)
         self.acked.append((mutation, self.seq))

@@ -33,6 +33,7 @@ from tests.cache.states import (
     unlink,
 )
 from tests.cache.writer import pattern
+from tests.support.journals import mark_sent
 
 BIG = pattern(100_000)
 FRAME_BYTES = FRAME_HEADER_BYTES + 2048
@@ -482,7 +483,7 @@ def test_the_log_of_a_newer_state_is_not_mended(bench: Bench, local: LocalState)
 def test_answers_survive_a_crash(bench: Bench, local: LocalState) -> None:
     inode, n = create(local.journal, b"a")
     m = unlink(local.journal, b"a", inode)
-    local.journal.mark_sent([n, m])
+    mark_sent(local.journal, [n, m])
     local.journal.settle(n, Seq(4))
     bench.crash()
     journal = bench.open("crashed").journal

@@ -29,6 +29,7 @@ from drivefs.protocol.ids import ID_RANGE_LENGTH, NO_INODE, NO_OP, Epoch, InodeI
 from drivefs.protocol.model import InodeKind, InodeState
 from tests.cache.states import FIRST_ID, ROOT, T0, Bench, change_mode, content_of, create, draft_of, unlink
 from tests.cache.writer import pattern
+from tests.support.journals import mark_sent
 
 SERVERS_FILE = InodeId(7)
 FRESH_RANGE = InodeId(9 * ID_RANGE_LENGTH)
@@ -114,7 +115,7 @@ def furnish(local: LocalState) -> list[OpNumber]:
         journal.overlay.put_inode(InodeState(SERVERS_FILE, InodeKind.FILE, 0o644, size=3), NO_OP)
         journal.drafts.put_draft(draft_of(SERVERS_FILE, 3))
         journal.drafts.put_base_blocks(SERVERS_FILE, b"c" * 36)
-    journal.mark_sent([made_outer, made_small])
+    mark_sent(journal, [made_outer, made_small])
     return [row.n for row in journal.unsettled(100) if isinstance(row.mutation, Create)]
 
 
@@ -211,7 +212,7 @@ def test_what_is_committed_keeps_its_id(bench: Bench, local: LocalState) -> None
     acked, n = create(local.journal, b"acked", content=b"later")
     heard, m = create(local.journal, b"heard")
     unheard, o = create(local.journal, b"unheard")
-    local.journal.mark_sent([n, m, o])
+    mark_sent(local.journal, [n, m, o])
     local.journal.settle(n, Seq(4))
     local.replica.put_inodes([InodeState(heard, InodeKind.FILE, 0o644, seq=Seq(5))], Seq(6))
     fresh = begin_epoch(local)
@@ -233,7 +234,7 @@ def test_a_base_that_only_the_old_epoch_knows_is_named_by_its_number(local: Loca
         third = msgspec.structs.replace(store, n=journal.next_op(), base=Base(revision_op=second.n))
         journal.append(second)
         journal.append(third)
-    journal.mark_sent([store.n, second.n, third.n])
+    mark_sent(journal, [store.n, second.n, third.n])
     journal.settle(store.n, Seq(3), RevisionNumber(8))
     begin_epoch(local)
     bases = [row.mutation.base for row in journal.unsettled(10) if isinstance(row.mutation, Store)]

@@ -55,6 +55,7 @@ from drivefs.protocol.model import (
     run_id,
 )
 from drivefs.remote.errors import Offline, Refused
+from tests.support.journals import mark_sent
 
 ROOT = InodeId(2**20)
 WORKSPACE = WorkspaceId(1)
@@ -371,7 +372,7 @@ class FsBench:
         inode, revision = row.mutation.inode, RevisionNumber(next(self.revisions))
         journal = self.local.journal
         earlier = [row.n for row in journal.touching(inode) if row.n < op]
-        journal.mark_sent([*earlier, op])
+        mark_sent(journal, [*earlier, op])
         with journal.transaction():
             for n in earlier:
                 journal.settle(n, Seq(next(self.seqs)))

@@ -11,6 +11,7 @@ from drivefs.protocol.changes import Base, Create, Exchange, Rename, SetAttribut
 from drivefs.protocol.ids import NO_INODE, InodeId, RevisionNumber, Seq
 from drivefs.protocol.model import InodeKind, InodeState
 from tests.fs.bench import ROOT, FsBench, User
+from tests.support.journals import mark_sent
 
 
 def existing(bench: FsBench, name: bytes, parent: InodeId = ROOT) -> InodeState:
@@ -389,7 +390,7 @@ def test_a_directory_with_sent_children_does_not_vanish(bench: FsBench) -> None:
     directory = bench.mkdir(b"directory")
     bench.file(b"below", parent=directory)
     created = [each for each in bench.mutations() if isinstance(each, Create)]
-    bench.local.journal.mark_sent([created[1].n])
+    mark_sent(bench.local.journal, [created[1].n])
     bench.unlink(b"below", directory)
     bench.run(bench.fs.rmdir, ROOT, b"directory")
     assert [type(each) for each in bench.mutations()] == [Create, Create, Unlink, Unlink]
@@ -407,7 +408,7 @@ def test_a_directory_that_vanished_is_not_counted_by_the_one_that_it_was_in(benc
 def test_what_was_sent_does_not_vanish(bench: FsBench) -> None:
     bench.file(b"file")
     (created,) = bench.mutations()
-    bench.local.journal.mark_sent([created.n])
+    mark_sent(bench.local.journal, [created.n])
     bench.unlink(b"file")
     assert [type(each) for each in bench.mutations()] == [Create, Unlink]
 
@@ -445,7 +446,7 @@ def test_attribute_changes_do_not_merge_across_another_mutation(bench: FsBench) 
 
 def test_attribute_changes_do_not_merge_into_what_was_sent(bench: FsBench) -> None:
     inode = bench.file(b"file")
-    bench.local.journal.mark_sent([each.n for each in bench.mutations()])
+    mark_sent(bench.local.journal, [each.n for each in bench.mutations()])
     bench.fs.set_attributes(inode, Wanted(mode=0o600))
     assert [type(each) for each in bench.mutations()] == [Create, SetAttributes]
 

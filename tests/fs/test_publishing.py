@@ -11,6 +11,7 @@ from drivefs.protocol.ids import NO_REVISION, InodeId
 from drivefs.protocol.model import InodeKind, InodeState
 from tests.fs.bench import FsBench
 from tests.fs.test_files import written_elsewhere
+from tests.support.journals import mark_sent
 
 
 def test_a_published_file_is_clean_and_reads_the_same(bench: FsBench) -> None:
@@ -107,7 +108,7 @@ def test_a_file_removed_while_its_store_is_on_the_way_stays_removed(bench: FsBen
     assert op is not None
     bench.unlink(b"file")
     assert "dropped" in bench.backend.told(inode)
-    bench.local.journal.mark_sent([op])
+    mark_sent(bench.local.journal, [op])
     with bench.local.journal.transaction():
         bench.fs.contents.published(inode, op, bench.fs.inode(inode).revision)
     assert bench.lookup(b"file") is None

@@ -18,6 +18,7 @@ from drivefs.sync.ahead import Ahead
 from drivefs.sync.guard import Guard
 from drivefs.sync.publications import Publications
 from tests.cache.states import ROOT, T0, Bench, create, unlink
+from tests.support.journals import mark_sent
 
 TAR, EDITOR = 1, 2
 
@@ -89,7 +90,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def test_a_save_behind_thousands_of_others_goes_ahead_alone(world: World) -> None:
     edited, first = world.file(b"edited")
-    world.journal.mark_sent([first])
+    mark_sent(world.journal, [first])
     world.journal.settle(first, 1)  # type: ignore[arg-type]
     with world.journal.transaction():
         burst = [world.file(b"f%d" % number)[1] for number in range(3000)]

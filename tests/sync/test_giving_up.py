@@ -16,6 +16,7 @@ from drivefs.remote.errors import Offline
 from drivefs.sync.giving_up import GivingUp
 from drivefs.sync.publications import Publications
 from tests.fs.bench import ME, ROOT, FsBench
+from tests.support.journals import mark_sent
 from tests.sync.test_refusals import World as Refusing
 
 
@@ -311,7 +312,7 @@ def test_what_was_sent_and_has_no_answer_is_waited_for(world: World) -> None:
     (change,) = world.pending(SetAttributes, inode)
     world.reject(store)
     with world.journal.transaction():
-        world.journal.mark_sent([change.n])
+        mark_sent(world.journal, [change.n])
     world.give_up()
     assert (world.lost, world.giving_up.is_waiting) == ({}, True)
 

@@ -12,6 +12,7 @@ from drivefs.remote.errors import Offline
 from drivefs.sync import guard as guarding
 from drivefs.sync.guard import BURST_FILES, LEAST_FILES, QUIET_SECONDS, TEMPORARY_SECONDS, Guard, Question, is_mass
 from tests.fs.bench import ROOT, FsBench
+from tests.support.journals import mark_sent
 
 
 class World:
@@ -46,7 +47,7 @@ class World:
     def send(self) -> None:
         journal = self.bench.local.journal
         numbers = [row.n for row in self.guard.rows(100_000)]
-        journal.mark_sent(numbers)
+        mark_sent(journal, numbers)
         for n in numbers:
             journal.settle(n, Seq(2))
 
@@ -274,7 +275,7 @@ def test_what_the_backend_never_had_is_no_deletion(world: World) -> None:
     for number in range(100):
         world.bench.make(b"%d" % number, parent=directory)
     unsent = world.guard.rows(100_000)
-    world.bench.local.journal.mark_sent([row.n for row in unsent])
+    mark_sent(world.bench.local.journal, [row.n for row in unsent])
     world.remove(100, directory)
     world.bench.run(world.bench.fs.rmdir, ROOT, b"tmp")
     assert not world.guard.is_waiting
@@ -312,7 +313,7 @@ def test_such_files_do_not_count_beside_others(world: World) -> None:
     directory = world.bench.mkdir(b"tmp")
     for number in range(100):
         world.bench.make(b"%d" % number, parent=directory)
-    world.bench.local.journal.mark_sent([row.n for row in world.guard.rows(100_000)])
+    mark_sent(world.bench.local.journal, [row.n for row in world.guard.rows(100_000)])
     world.remove(100, directory)
     world.remove(65)
     settle(world)

@@ -20,6 +20,7 @@ from drivefs.sync.events import Events, Kind
 from drivefs.sync.refusals import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, MOST_TRIES, Refusals
 from drivefs.sync.resolver import Action
 from tests.fs.bench import ROOT, WORKSPACE, FsBench
+from tests.support.journals import mark_sent
 
 COPY = b"a (conflicted copy, laptop, 2026-11-21).txt"
 LOST = b"lost+found"
@@ -79,7 +80,7 @@ class World:
         self, *refused: tuple[Mutation, str], status: Status = Status.CONFLICT, head: int = 0, gone: object = ()
     ) -> None:
         with self.journal.transaction():
-            self.journal.mark_sent([mutation.n for mutation, _ in refused])
+            mark_sent(self.journal, [mutation.n for mutation, _ in refused])
             for mutation, reason in refused:
                 self.journal.fail(mutation.n, status, reason)
         results = [
