@@ -16,12 +16,13 @@ from sqlalchemy import Connection, bindparam, insert, select, text, update
 from backend.metadata import schema
 from backend.metadata.queries import is_asked, select_in
 from backend.metadata.schema import MemberState, Role
-from backend.service import batches, following, hanging, workspaces
+from backend.service import batches, following, hanging, parting, workspaces
 from backend.service.caller import Caller
 from backend.service.commit.batch import ChangeRow
 from backend.service.commit.contents import split_runs
 from backend.service.ground import Ground
 from backend.service.hanging import Target
+from backend.service.parting import Outside
 from backend.service.rows import DIRECTORY, FILE, Place
 from backend.service.workspaces import SHARE, Access
 from drivefs.protocol.errors import Code, ProtocolError
@@ -49,9 +50,9 @@ _REVISION = select(_r.runs).where(
     _r.account == bindparam("account"), _r.lineage == bindparam("lineage"), _r.number == bindparam("number")
 )
 _RUNS = select(_n.packed).where(_n.account == bindparam("account"), is_asked(_n.run))
-_NAMES = select(_d.inode, _d.parent).where(_d.account == bindparam("account"), is_asked(_d.inode))
-_PLACE = select(_d.parent, _d.name, _d.from_seq).where(
-    _d.account == bindparam("account"), _d.inode == bindparam("inode")
+_NAMES = select(_d.inode, _d.parent, _d.name).where(_d.account == bindparam("account"), is_asked(_d.inode))
+_SINCE_SEQ = select(_d.from_seq).where(
+    _d.account == bindparam("account"), _d.parent == bindparam("parent"), _d.name == bindparam("name")
 )
 
 
@@ -68,17 +69,24 @@ _SINCE = select(_h.inode, _h.parent, _h.other_inode, _h.other_parent).where(
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A folder that can be shared: what went with it as of a commit, and the blocks that it had then."""
+    """A folder that can be shared: what went with it as of a commit, and the blocks that it had then.
+
+    `outside` are other names of files that go with it, which do not.
+    """
 
     account: AccountId
     root: InodeId
+    place: Place
     seq: Seq
     inodes: frozenset[InodeId]
+    outside: list[Outside]
     blocks: list[BlockId]
 
 
-def plan(connection: Connection, caller: Caller, inode: InodeId) -> Plan | None:
+def plan(connection: Connection, caller: Caller, inode: InodeId, named: Place | None = None) -> Plan | None:
     """See that a folder of the caller's drive can be shared; None: it is a share already.
+
+    A file that has several names is shared under the one that is `named`.
 
     Raises:
         ProtocolError: `not_found`, `conflict`.
@@ -88,7 +96,9 @@ def plan(connection: Connection, caller: Caller, inode: InodeId) -> Plan | None:
         return None
     rows = _look(connection, home, inode)
     inodes = frozenset(row.inode for row in rows)
-    return Plan(home.account, inode, home.head_seq, inodes, sorted(_blocks(connection, home.account, rows)))
+    place, outside = _placed(connection, home, inode, rows, named)
+    blocks = sorted(_blocks(connection, home.account, rows))
+    return Plan(home.account, inode, place, home.head_seq, inodes, outside, blocks)
 
 
 async def admit(ground: Ground, share: WorkspaceId, planned: Plan) -> None:
@@ -108,12 +118,16 @@ def convert(connection: Connection, ground: Ground, home: Access, planned: Plan,
     if touched & planned.inodes:
         return False
     moved = [{"of_account": home.account, "moved": inode, "share": share} for inode in planned.inodes]
-    connection.execute(_MOVE, moved)
+    change = ChangeRow(following.LINK, planned.root, planned.place.parent, planned.place.name)
     seq = Seq(home.head_seq + 1)
-    place = _link(connection, home, planned.root, share, seq)
+    if planned.outside:
+        after = parting.part(connection, ground, home, planned.outside, change)
+    else:
+        after = following.tell(connection, ground, home, [change])
+    connection.execute(_MOVE, moved)
+    _link(connection, home, planned, share, seq)
     made = _make(connection, ground, home, Target(home.account, share, planned.root), seq)
-    change = ChangeRow(following.LINK, planned.root, place.parent, place.name)
-    following.begin(connection, following.tell(connection, ground, home, [change]), made)
+    following.begin(connection, after, made)
     return True
 
 
@@ -137,7 +151,6 @@ def _look(connection: Connection, home: Access, inode: InodeId) -> list[Any]:
     inside = {row.inode for row in rows}
     if any(row.workspace != home.workspace for row in rows) or _has_links(connection, home, inside):
         raise ProtocolError(Code.CONFLICT, "A share hangs in it: move that out of the folder first.")
-    _refuse_names_outside(connection, home, rows)
     return rows
 
 
@@ -146,17 +159,26 @@ def _has_links(connection: Connection, home: Access, inodes: set[InodeId]) -> bo
     return any(parent in inodes for (parent,) in connection.execute(links))
 
 
-def _refuse_names_outside(connection: Connection, home: Access, rows: list[Any]) -> None:
+def _placed(
+    connection: Connection, home: Access, root: InodeId, rows: list[Any], named: Place | None
+) -> tuple[Place, list[Outside]]:
+    """The name under which a folder or file is shared, and the names outside of what goes with it.
+
+    Raises:
+        ProtocolError: it is a file with several names, and none of them was named.
+    """
     inside = {row.inode for row in rows}
     named_twice = [row.inode for row in rows if row.kind != DIRECTORY and row.nlink > 1]
-    names = select_in(connection, _NAMES, named_twice, account=home.account)
-    outside = {inode for inode, parent in names if parent not in inside}
-    if outside:
-        raise ProtocolError(
-            Code.CONFLICT,
-            f"{len(outside)} of its files have another name (a hard link) outside of the folder, and what is shared "
-            "cannot. Remove those names, or copy the files; nothing was changed.",
-        )
+    found = [
+        Outside(inode, Place(parent, name))
+        for inode, parent, name in select_in(connection, _NAMES, {root, *named_twice}, account=home.account)
+        if parent not in inside
+    ]
+    places = [each.place for each in found if each.inode == root]
+    place = places[0] if len(places) == 1 else named
+    if place not in places:
+        raise ProtocolError(Code.CONFLICT, "The file has several names (hard links): say which one is to be shared.")
+    return place, [each for each in found if each != Outside(root, place)]
 
 
 def _blocks(connection: Connection, account: AccountId, rows: list[Any]) -> set[BlockId]:
@@ -173,16 +195,24 @@ def _packed(connection: Connection, account: AccountId, row: Any) -> Iterator[by
     yield from (packed for (packed,) in select_in(connection, _RUNS, named, account=account))
 
 
-def _link(connection: Connection, home: Access, root: InodeId, share: WorkspaceId, seq: Seq) -> Place:
+def _link(connection: Connection, home: Access, planned: Plan, share: WorkspaceId, seq: Seq) -> None:
     """Let the folder's name lead into the share."""
-    row = connection.execute(_PLACE, {"account": home.account, "inode": root}).one()
-    before = {"account": home.account, "parent": row.parent, "name": row.name, "inode": root, "from_seq": row.from_seq}
-    closed = {**before, "to_seq": seq, "trash": schema.Trash.NONE, "lineage": 0, "last_number": 0}
+    parent, name = planned.place
+    at = {"account": home.account, "parent": parent, "name": name}
+    since = connection.execute(_SINCE_SEQ, at).scalar_one()
+    closed = {
+        **at,
+        "inode": planned.root,
+        "from_seq": since,
+        "to_seq": seq,
+        "trash": schema.Trash.NONE,
+        "lineage": 0,
+        "last_number": 0,
+    }
     connection.execute(insert(schema.dentry_versions), closed)
-    same = (_d.account == home.account, _d.parent == row.parent, _d.name == row.name)
+    same = (_d.account == home.account, _d.parent == parent, _d.name == name)
     values = {"target_account": home.account, "target_workspace": share, "from_seq": seq}
     connection.execute(update(schema.dentries).where(*same).values(values))
-    return Place(row.parent, row.name)
 
 
 def _make(connection: Connection, ground: Ground, home: Access, target: Target, seq: Seq) -> Access:

@@ -20,6 +20,7 @@ from backend.service.commit.batch import ChangeRow
 from backend.service.ground import Ground
 from backend.service.hanging import Target
 from backend.service.paths import Paths
+from backend.service.rows import Place
 from backend.service.workspaces import SHARE, Access
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import UserId, WorkspaceId
@@ -57,7 +58,8 @@ class Shares:
         await database.read(_invitee, caller, request.user)
         share = WorkspaceId(ids.random_id(self._ground.random_bytes))
         for _ in range(MOST_LOOKS):
-            planned = await database.read(conversion.plan, caller, request.inode)
+            named = None if request.parent is None else Place(request.parent, request.name)
+            planned = await database.read(conversion.plan, caller, request.inode, named)
             if planned is None:
                 break
             await conversion.admit(self._ground, share, planned)

@@ -39,9 +39,13 @@ class Sharing:
         """Invite `user` to the folder at `path` as `role`; or give another role to who is there."""
         path: bytes = arguments["path"]
         inode = await inode_at(self._fs, path)
+        above, _, name = path.rstrip(b"/").rpartition(b"/")
+        parent = await inode_at(self._fs, above)
         await waiting.all_sent(self._engine, self._local, SENT_SECONDS)
         with _refusing():
-            request = ShareRequest(inode=inode, user=arguments["user"], role=arguments["role"])
+            request = ShareRequest(
+                inode=inode, parent=parent, name=name, user=arguments["user"], role=arguments["role"]
+            )
             info = await self._remote.share(request)
         invited = next((each.is_invited for each in info.members if each.user == arguments["user"]), False)
         return {"id": info.share, "path": path, "is_invited": invited}

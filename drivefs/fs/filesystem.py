@@ -92,7 +92,7 @@ class FileSystem:
         self._names.connect(services.lister, services.publisher, drive.deadline_seconds)
         self._attributes = Attributes(view, mutations, self._contents, owner=drive.owner, now_ns=now_ns)
         self._files = Files(view, self._contents, self._attributes, services.publisher)
-        self._saving = Saving(view, self._names, self._files, self._contents)
+        self._saving = Saving(view, self._names, self._files, self._contents, now_ns)
         self._directories = Directories(view, self._names)
         self.offering = Offering(local, view, self._contents, services.publisher)
         self.told = Told(drive.root)
@@ -195,7 +195,7 @@ class FileSystem:
             IsDirectory, NotFound, Unavailable.
         """
         self._check_real(parent, name)
-        await self._names.unlink(parent, name)
+        await self._saving.unlink(parent, name)
 
     async def rmdir(self, parent: InodeId, name: bytes) -> None:
         """Remove an empty directory.

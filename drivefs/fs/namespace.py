@@ -370,7 +370,7 @@ class Namespace:
         self.borders.check_together(source[0], target[0])
         self.borders.check_goes(replaced)
         self._kept.check(moved, target, left=source)
-        self._move(source, target, moved, self._view.inode(replaced) if replaced else None)
+        self.move(source, target, moved, self._view.inode(replaced) if replaced else None)
 
     def _is_replaceable(self, moved: InodeState, replaced: InodeState, *, replace: bool) -> bool:
         """Whether one inode may take the other's name; False if that is a directory that has to be listed first."""
@@ -390,7 +390,8 @@ class Namespace:
             raise errors.NotEmpty
         return True
 
-    def _move(self, source: Name, target: Name, moved: InodeState, replaced: InodeState | None) -> None:
+    def move(self, source: Name, target: Name, moved: InodeState, replaced: InodeState | None = None) -> None:
+        """Move a name, of which all is known that has to be checked before."""
         if self._kept.keeps(target, moved) and (replaced is None or self._kept.has(replaced.inode)):
             self._kept.move(moves.rename(self._stamp(), source, target, moved.inode, replaced), moved, replaced)
             return

@@ -14,9 +14,15 @@ UserName = Annotated[str, Meta(min_length=1, max_length=256)]
 
 
 class ShareRequest(Message, kw_only=True):
-    """Let another user see a folder of the caller's drive, or change what that user may do there."""
+    """Let another user see a folder of the caller's drive, or change what that user may do there.
+
+    A file that has several names is shared under the one that `parent` and `name` say, and is another file than the
+    one under the others from then on.
+    """
 
     inode: Annotated[InodeId, BOUND]
+    parent: Annotated[InodeId, BOUND] | None = None
+    name: Annotated[bytes, Meta(max_length=255)] = b""
     user: UserName
     role: Literal["editor", "viewer"]
 

@@ -1,6 +1,7 @@
 """A share whose member comes and goes: nothing of an earlier time in it is shown, and its room is the owner's."""
 
 from collections.abc import AsyncIterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from drivefs.control import space
 from drivefs.fs import errors
+from drivefs.fs.saving import ASIDE_NS
 from drivefs.protocol import messages, routes, wire
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.messages import Limits, Room, Usage
@@ -134,3 +136,65 @@ async def test_a_write_where_the_owner_is_full_is_refused_and_says_whose_room_it
     quota.told(quota.limits, Usage(), [Room(owner=USER, room_bytes=2**22)])
     assert quota.short == set()
     await sharers.member.write("s/more", b"x" * 6_000)
+
+
+async def save_aside(device: Device, content: bytes, *, is_sent: bool = False) -> None:
+    await device.rename("f", "f~")
+    if is_sent:
+        await device.sync()
+    await device.write("f", content)
+    if is_sent:
+        await device.sync()
+    await device.unlink("f~")
+    assert await device.tree() == {"f": content}
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+async def test_saving_a_shared_file_by_moving_it_aside_changes_it_for_all(sharers: Sharers, is_sent: bool) -> None:
+    owner, member = sharers.owner, sharers.member
+    await owner.write("f", b"first")
+    await owner.sync()
+    inode = (await owner.known("f")).inode
+    await sharers.begin(inode)
+    await member.sync()
+    for number, (device, other) in enumerate(((member, owner), (owner, member), (member, owner))):
+        content = b"content %d" % number
+        await save_aside(device, content, is_sent=is_sent)
+        for each in (device, other):
+            await each.sync()
+        assert await other.tree() == {"f": content}
+        assert (await device.known("f")).inode == (await other.known("f")).inode == inode
+
+
+async def test_what_was_moved_long_ago_is_not_saved_over(sharers: Sharers) -> None:
+    member = sharers.member
+    await sharers.owner.write("f", b"first")
+    await sharers.owner.sync()
+    await sharers.begin((await sharers.owner.known("f")).inode)
+    await member.sync()
+    await member.rename("f", "f~")
+    member.ticks = count(next(member.ticks) + ASIDE_NS)
+    await member.write("f", b"mine")
+    with pytest.raises(errors.Busy):
+        await member.unlink("f~")
+    assert await member.tree() == {"f~": b"first", "f": b"mine"}
+
+
+async def test_other_names_of_what_is_shared_are_files_of_their_own(sharers: Sharers) -> None:
+    owner, member = sharers.owner, sharers.member
+    await owner.mkdir("s")
+    await owner.write("s/f", b"first")
+    await owner.link("s/f", "outside")
+    await owner.sync()
+    await sharers.begin((await owner.known("s")).inode)
+    await owner.write("outside", b"of the share")
+    for device in (owner, member, owner):
+        await device.sync()
+    assert (await owner.known("outside")).inode != (await owner.known("s/f")).inode
+    await owner.write("outside", b"mine")
+    await member.write("s/f", b"theirs")
+    for device in (owner, member, owner):
+        await device.sync()
+    assert await owner.tree() == {"s": None, "s/f": b"theirs", "outside": b"mine"}
+    assert await member.tree() == {"s": None, "s/f": b"theirs"}
+    assert ((await owner.known("outside")).nlink, (await owner.known("s/f")).nlink) == (1, 1)

@@ -184,7 +184,7 @@ def insert_blocks(connection: Connection, caller: Caller, blocks: list[BlockRef]
             )
         if not known and not pinned:
             a = schema.accounts
-            connection.execute(update(a).values(pinned_bytes=a.c.pinned_bytes + size))
+            connection.execute(update(a).where(a.c.account == account).values(pinned_bytes=a.c.pinned_bytes + size))
         if caller.device not in pinned:
             row = {"account": account, "block": block, "device": caller.device, "expires_ns": 2**62, "proven": True}
             connection.execute(insert(p), row)

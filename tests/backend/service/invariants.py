@@ -9,6 +9,7 @@ from backend.metadata import schema
 from backend.metadata.schema import Trash
 from backend.service.commit.contents import split_runs
 from backend.service.rows import DIRECTORY, FILE
+from backend.service.workspaces import HOME
 from drivefs.protocol.model import MAX_INLINE_BLOCKS, unpack_blocks
 
 
@@ -24,33 +25,38 @@ def check(connection: Connection) -> None:
 
 def check_links(connection: Connection) -> None:
     inodes = {row.inode: row for row in connection.execute(select(schema.inodes))}
-    root = connection.execute(select(schema.workspaces.c.root)).scalar_one()
+    w = schema.workspaces.c
+    roots = set(connection.execute(select(w.root).where(w.kind == HOME)).scalars())
     names: Counter[int] = Counter()
     subdirectories: Counter[int] = Counter()
     for dentry in connection.execute(select(schema.dentries)):
-        names[dentry.inode] += 1
+        # The name of a share in the drive of another user is none of its root's.
+        names[dentry.inode] += dentry.target_account in (None, dentry.account)
         parent = inodes[dentry.parent]
         assert parent.kind == DIRECTORY
         assert parent.nlink >= 2, "a name stands in a directory that is gone"
         subdirectories[dentry.parent] += inodes[dentry.inode].kind == DIRECTORY
     for inode, row in inodes.items():
         if row.kind == DIRECTORY and row.nlink:
-            assert names[inode] == (inode != root), "a directory has one name, the root none"
+            assert names[inode] == (inode not in roots), "a directory has one name, the root none"
             assert row.nlink == 2 + subdirectories[inode]
         else:
             assert row.nlink == names[inode]
-    parents = {d.inode: d.parent for d in connection.execute(select(schema.dentries))}
+    own = (d for d in connection.execute(select(schema.dentries)) if d.target_account in (None, d.account))
+    parents = {d.inode: d.parent for d in own}
     for inode, row in inodes.items():
         steps, here = 0, inode
-        while row.nlink and here != root:
+        while row.nlink and here not in roots:
             here, steps = parents[here], steps + 1
             assert steps <= len(parents), "a cycle"
 
 
 def check_versions(connection: Connection) -> None:
     """The versions of an inode follow each other without gap; those of names never overlap."""
-    seqs = {row.seq for row in connection.execute(select(schema.commits))}
-    assert seqs == set(range(1, len(seqs) + 1))
+    for made in connection.execute(select(schema.workspaces)):
+        commits = select(schema.commits.c.seq).where(schema.commits.c.workspace == made.workspace)
+        seqs = set(connection.execute(commits).scalars())
+        assert seqs == set(range(made.first_seq, made.head_seq + 1))
     for row in connection.execute(select(schema.inodes)):
         versions = connection.execute(
             select(schema.inode_versions)
@@ -97,15 +103,16 @@ def check_references(connection: Connection) -> None:
         if row.refs:
             block_refs.update(block for block, _ in unpack_blocks(row.packed))
     assert not run_refs, "a revision names a run that is not there"
-    stored = pinned = 0
+    stored: Counter[int] = Counter()
+    pinned: Counter[int] = Counter()
     pins = {row.block for row in connection.execute(select(schema.pins))}
     for row in connection.execute(select(schema.blocks)):
         assert row.refs == block_refs.pop(row.block, 0)
-        stored += row.size_bytes if row.refs else 0
-        pinned += row.size_bytes if not row.refs and row.block in pins else 0
+        stored[row.account] += row.size_bytes if row.refs else 0
+        pinned[row.account] += row.size_bytes if not row.refs and row.block in pins else 0
     assert not block_refs, "a run names a block that is not there"
-    account = connection.execute(select(schema.accounts)).one()
-    assert (account.stored_bytes, account.pinned_bytes) == (stored, pinned)
+    for account in connection.execute(select(schema.accounts)):
+        assert (account.stored_bytes, account.pinned_bytes) == (stored[account.account], pinned[account.account])
 
 
 def check_lineages(connection: Connection) -> None:
@@ -121,5 +128,6 @@ def check_history(connection: Connection) -> None:
     trash = list(connection.execute(held).scalars())
     assert not named & set(trash)
     assert len(trash) == len(set(trash)), "one inode lies in the trash at one place"
-    times = list(connection.execute(select(schema.commits.c.time_ns).order_by(schema.commits.c.seq)).scalars())
-    assert all(earlier < later for earlier, later in pairwise(times))
+    c = schema.commits.c
+    times = connection.execute(select(c.workspace, c.time_ns).order_by(c.workspace, c.seq)).all()
+    assert all(earlier.time_ns < later.time_ns for earlier, later in pairwise(times) if earlier[0] == later[0])

@@ -13,6 +13,7 @@ from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.history import EmptyTrashRequest, TrashEntry, TrashRequest
 from drivefs.protocol.ids import InodeId, Seq, WorkspaceId
 from drivefs.protocol.model import InodeKind
+from tests.backend.service import invariants
 from tests.backend.service.drive import Device, refs
 from tests.backend.service.sharing import Neighbours, content_of, neighbours
 
@@ -246,10 +247,54 @@ async def test_what_cannot_be_shared_is_refused_and_changes_nothing(pair: Neighb
     assert await refused(pair.shares, pair, folder, "someone") is Code.CONFLICT
     assert await refused(pair.shares, pair, folder, "nobody") is Code.NOT_FOUND
     assert await pair.anna.say(pair.anna.link(file, b"outside")) == "ok"
-    assert await refused(pair.shares, pair, folder) is Code.CONFLICT
+    assert await refused(pair.shares, pair, file) is Code.CONFLICT
     await pair.share(inner)
     assert await refused(pair.shares, pair, folder) is Code.CONFLICT
     assert await pair.bert.names() == {b"inner": inner}
+
+
+async def test_names_outside_of_a_shared_folder_become_a_file_of_their_own(pair: Neighbours) -> None:
+    anna, bert = pair.anna, pair.bert
+    folder, file = await pair.tree()
+    await anna.write(file, b"second", base=1)
+    assert await anna.say(anna.set_xattr(file, b"user.x", b"y")) == "ok"
+    pipe = await anna.make(b"pipe", folder, InodeKind.FIFO)
+    for linked in (anna.link(file, b"inside", folder), anna.link(file, b"one"), anna.link(pipe, b"pipe")):
+        assert await anna.say(linked) == "ok"
+    other = await anna.make(b"other", kind=InodeKind.DIRECTORY)
+    assert await anna.say(anna.link(file, b"two", other)) == "ok"
+    before = await anna.head()
+    await pair.share(folder)
+    await anna.drive.database.read(invariants.check)
+    own = (await anna.names())[b"one"]
+    assert own == (await anna.names(other))[b"two"] != file
+    assert (await anna.names())[b"pipe"] not in (pipe, own)
+    assert await bert.names(folder) == {b"file": file, b"inside": file, b"pipe": pipe}
+    first, second = await anna.known(file), await anna.known(own)
+    assert (first.nlink, second.nlink) == (2, 2)
+    assert (first.blocks, first.mode, first.mtime_ns) == (second.blocks, second.mode, second.mtime_ns)
+    assert second.xattrs == {b"user.x": b"y"}
+    (page,) = await pair.pages(anna, before)
+    assert {(each.name, each.inode) for each in page.dentries} >= {(b"one", own), (b"two", own)}
+    assert {each.inode: each.nlink for each in page.inodes}[file] == 2
+    assert await anna.names(as_of=before) == {**await anna.names(), b"one": file, b"pipe": pipe}
+    assert (await anna.known(file, as_of=before)).nlink == 4
+    assert await anna.write(own, b"third", base=2) == 3
+    assert await pair.write_in_share(bert, file, b"bert's", base=2) == "ok"
+    assert (await anna.content(own, 1, history=True)).size == len(b"content")
+    assert await anna.say(anna.unlink(own, b"one")) == "ok"
+    await anna.drive.database.read(invariants.check)
+
+
+async def test_a_file_with_several_names_is_shared_under_the_one_that_is_named(pair: Neighbours) -> None:
+    file = await pair.anna.save(b"file", b"content")
+    assert await pair.anna.say(pair.anna.link(file, b"other")) == "ok"
+    request = sharing.ShareRequest(inode=file, parent=pair.anna.drive.root, name=b"other", user="bert", role="editor")
+    info = await pair.shares.share(pair.anna.caller, request)
+    assert info.path == b"other"
+    assert (await pair.anna.names())[b"other"] == file != (await pair.anna.names())[b"file"]
+    assert (await pair.anna.known(file)).nlink == (await pair.anna.known((await pair.anna.names())[b"file"])).nlink == 1
+    await pair.anna.drive.database.read(invariants.check)
 
 
 async def test_no_id_of_a_share_is_good_for_a_stranger(pair: Neighbours) -> None:
