@@ -16,6 +16,10 @@ from drivefs.cli.drives import Drive
 
 OFFLINE_SECONDS = 15.0
 """How long an unreachable server is waited for, without a limit set by the user."""
+NOTHING_LEFT_SECONDS = 2.0
+"""How long the mount may take, whatever the limit, to say that nothing is left: that is no waiting for the server."""
+SILENCE_SECONDS = 30.0
+"""How long the mount itself may say nothing; a limit set by the user makes it less."""
 STALL_SECONDS = 120.0
 """How long nothing at all may be finished, though the server is reachable."""
 
@@ -57,6 +61,8 @@ class Patience:
         if progress.get("revoked") and progress["mutations"]:
             return output.clause(progress["reason"] or "this device was revoked")
         if self._limit is not None:
+            if left == (0, 0) and now - self._began < NOTHING_LEFT_SECONDS:
+                return ""
             return f"the time limit of {self._limit:g} s is over" if now - self._began >= self._limit else ""
         if now - self._online_at >= OFFLINE_SECONDS:
             return progress["reason"] or "the server cannot be reached"
@@ -78,6 +84,7 @@ def drain(drive: Drive, limit_seconds: float | None) -> Outcome:
     patience = Patience(limit_seconds, time.monotonic())
     last: dict[str, Any] = {"mutations": 0, "bytes": 0}
     reason = ""
+    silence_seconds = SILENCE_SECONDS if limit_seconds is None else min(SILENCE_SECONDS, limit_seconds + 5.0)
 
     with _bar(drive.mountpoint) as show:
 
@@ -90,7 +97,7 @@ def drain(drive: Drive, limit_seconds: float | None) -> Outcome:
                 raise _GaveUp
 
         try:
-            last = drive.call("sync", {"wait": True}, on_progress, silence_seconds=30.0)
+            last = drive.call("sync", {"wait": True}, on_progress, silence_seconds=silence_seconds)
         except _GaveUp:
             return Outcome(False, reason, last["mutations"], last["bytes"], is_revoked=bool(last.get("revoked")))
         show(last)

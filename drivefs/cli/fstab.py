@@ -1,7 +1,8 @@
 """`mount.drivefs`: what mount(8) calls for a line of /etc/fstab. Turns its notation into `drivefs mount`.
 
-    PROFILE  MOUNTPOINT  drivefs  OPTIONS  0  0
+    drivefs:PROFILE  MOUNTPOINT  drivefs  OPTIONS  0  0
 
+The kernel's list of mounts names the drive so too: `mount -a` then leaves alone what is mounted. PROFILE alone will do.
 Owns the translation of options only (pure: `translate`). `setuid=USER` mounts as that user, with that user's profiles.
 """
 
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from drivefs.cli.exit_codes import ExitCode
 from drivefs.cli.mount import OPTIONS
 
-USAGE = "usage: mount.drivefs PROFILE MOUNTPOINT [-sfnv] [-o OPTION,…]"
+USAGE = "usage: mount.drivefs drivefs:PROFILE MOUNTPOINT [-sfnv] [-o OPTION,…]"
 OF_FSTAB = frozenset(
     {
         "defaults",
@@ -92,11 +93,11 @@ def translate(words: Sequence[str]) -> Request:
     Raises:
         NotUnderstood: they make no sense.
     """
-    places, options, is_fake = _split(words)
+    places, options, letters = _split(words)
     if len(places) != 2:
         raise NotUnderstood("a profile and a mountpoint are needed")
-    profile, mountpoint = places
-    user, passed, flags = None, list[str](), list[str]()
+    profile, mountpoint = places[0].removeprefix("drivefs:"), places[1]
+    user, passed, flags = None, list[str](), [] if "v" in letters else ["--quiet"]
     for option in options:
         key, _, value = option.partition("=")
         if key == "setuid":
@@ -107,17 +108,20 @@ def translate(words: Sequence[str]) -> Request:
             passed.append(key)
         elif key in IMPLIED:
             passed += IMPLIED[key]
+        elif key == "remount":
+            raise NotUnderstood("a mounted drive takes no other options: unmount it and mount it again")
         elif key not in OF_FSTAB and not key.startswith(("x-", "X-")) and key not in ("comment", "uhelper", "helper"):
             raise NotUnderstood(f"no such mount option: {option}")
     if "--profile" not in flags and profile not in ("none", "drivefs"):
         flags += ["--profile", profile]
     if passed:
         flags += ["-o", ",".join(passed)]
-    return Request(("mount", mountpoint, *flags), user, is_fake)
+    return Request(("mount", mountpoint, *flags), user, is_fake="f" in letters)
 
 
-def _split(words: Sequence[str]) -> tuple[list[str], list[str], bool]:
-    places, options, is_fake = list[str](), list[str](), False
+def _split(words: Sequence[str]) -> tuple[list[str], list[str], str]:
+    """The places, the options, and the letters of mount(8)'s own flags."""
+    places, options, letters = list[str](), list[str](), ""
     rest = iter(words)
     for word in rest:
         if word in ("-o", "-t", "-N"):
@@ -130,11 +134,11 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str], bool]:
         elif word.startswith("-") and word != "-":
             if set(word[1:]) - set("sfnvrw"):
                 raise NotUnderstood(f"no such option: {word}")
-            is_fake = is_fake or "f" in word
+            letters += word[1:]
             options += ["ro"] if "r" in word else []
         else:
             places.append(word)
-    return places, [option for option in options if option], is_fake
+    return places, [option for option in options if option], letters
 
 
 def become(user: pwd.struct_passwd) -> None:

@@ -71,9 +71,7 @@ def _checked_url(url: str, allow_insecure: bool) -> str:
     try:
         return transport.check_url(url, allow_insecure=allow_insecure)
     except errors.InsecureUrl as error:
-        raise CommandError(
-            f"{output.clause(error)} (--allow-insecure-http). Nothing was sent", ExitCode.REFUSED
-        ) from error
+        raise CommandError(f"{output.clause(error)}. Nothing was sent", ExitCode.REFUSED) from error
 
 
 def _over_existing(places: config.Places, profile: config.Profile) -> config.Profile:
@@ -95,7 +93,10 @@ def _over_existing(places: config.Places, profile: config.Profile) -> config.Pro
 
 def _password(from_stdin: bool, profile: config.Profile) -> str:
     if from_stdin:
-        return sys.stdin.readline().rstrip("\r\n")
+        password = sys.stdin.readline().rstrip("\r\n")
+        if not password:
+            raise CommandError("there is no password on standard input. Nothing was sent", ExitCode.USAGE)
+        return password
     if not sys.stdin.isatty():
         raise CommandError("standard input is no terminal to ask at: use --password-stdin", ExitCode.USAGE)
     return getpass.getpass(f"Password of {profile.user} at {profile.url}: ")

@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="an empty directory")
     parser.add_argument("--foreground", action="store_true", help="stay, and unmount on SIGTERM or Ctrl-C")
+    parser.add_argument("--quiet", action="store_true", help="say nothing when it is mounted")
     parser.add_argument("--read-only", action="store_true", help="refuse all changes")
     parser.add_argument(
         "--cache-size",
@@ -48,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="OPTION,…",
-        help="allow_other, ro, nosuid, nodev, noexec, noatime, dev, suid: as for mount(8)",
+        help="allow_other, ro, noexec, noatime, dev, suid: as for mount(8), but nosuid and nodev unless asked "
+        "(mount(8) itself does not pass dev and suid on)",
     )
     parser.add_argument("--ready-pipe", type=int, help=argparse.SUPPRESS)
     add_profile(parser)
@@ -65,7 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     words = ["mount", str(settings.mountpoint), "--foreground", "--profile", settings.profile.name]
     words += ["--cache-size", str(settings.profile.cache_limit_bytes), "-o", ",".join(sorted(settings.options))]
     background.start(words, settings.places.log_file)
-    output.say(f"{settings.mountpoint} is mounted")
+    if not arguments.quiet:
+        output.say(f"{settings.mountpoint} is mounted")
     if drives.choose(drives.places(), str(settings.mountpoint), None).call("status").get("revoked"):
         output.say(
             "this device was revoked, so the drive is read-only: log in again to send what waits here, or copy it with "
@@ -151,7 +154,7 @@ COMMAND = Command(
     examples="  drivefs mount ~/Drive\n"
     "  drivefs mount ~/Work --profile work --cache-size 50G\n"
     "  drivefs mount /srv/drive --read-only -o allow_other\n"
-    "  in /etc/fstab:  default /home/ann/Drive drivefs noauto,user,_netdev,setuid=ann 0 0",
+    "  in /etc/fstab:  drivefs:default /home/ann/Drive drivefs noauto,user,_netdev,setuid=ann 0 0",
     add_arguments=add_arguments,
     run=run,
 )

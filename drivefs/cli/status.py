@@ -33,8 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
 def lines(status: dict[str, Any]) -> list[str]:
     """The status for people; a mount that runs an older version leaves some of it out."""
     pending, cache, quota = status["pending"], status["cache"], status["quota"]
+    profile = ("read-only, " if status.get("read_only") else "") + f"profile {status['profile']}"
     shown = [
-        f"{status['mountpoint']}  profile {status['profile']}, {status['user']} on {status['device']}, {status['url']}",
+        f"{status['mountpoint']}  {profile}, {status['user']} on {status['device']}, {status['url']}",
         f"  server    {_reach(status)}",
         f"  pending   {output.pending_in_words(pending['mutations'], pending['bytes'])}",
         f"  upload    {_transfer(status['transfers']['upload'])}",

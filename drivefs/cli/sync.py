@@ -40,9 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
         left = output.pending_in_words(outcome.mutations, outcome.size_bytes)
         raise CommandError(f"{outcome.reason}. Not on the server: {left}", ExitCode.REFUSED)
     output.say(
-        f"not everything is on the server: {outcome.reason}. "
-        f"{output.pending_in_words(outcome.mutations, outcome.size_bytes)} waits in the journal of this device and "
-        "travels as soon as the server takes it"
+        f"not everything is on the server: {outcome.reason}. In the journal of this device, to travel as soon as the "
+        f"server takes it: {output.pending_in_words(outcome.mutations, outcome.size_bytes)}"
     )
     return ExitCode.UNFINISHED
 

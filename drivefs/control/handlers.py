@@ -174,7 +174,7 @@ class Handlers:
             "reason": refused.reason if refused else "",
             "mutations": len(rows) + (draft is not None),
             "bytes": unsent,
-            "cached_bytes": self._cached_bytes(state),
+            "cached_bytes": min(state.size, self._cached_bytes(state) + unsent),
             "incoming": None if incoming is None else uploads.as_fields(incoming),
         }
 

@@ -32,6 +32,7 @@ MAX_CACHED = 8192
 MAX_CHANGED = 65_536
 ODD_ANSWERS = 3
 """Who asks alone has one answer on its way at most when something changes."""
+SET_ID = stat.S_ISUID | stat.S_ISGID
 WRITE_BITS = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -171,6 +172,9 @@ class Translation:
         made.generation = 0
         # What is virtual changes without the kernel being told.
         made.entry_timeout = made.attr_timeout = CACHED_SECONDS if state.inode < virtual.FIRST else 0.0
+        if state.mode & SET_ID and state.kind is InodeKind.FILE:
+            # Writing clears these bits, and the kernel goes by the mode that it has: whoever executes the file as well.
+            made.attr_timeout = 0.0
         hidden = WRITE_BITS if self._is_read_only(state.inode) else 0
         made.st_mode = state.kind | state.mode & ~hidden
         made.st_nlink = state.nlink

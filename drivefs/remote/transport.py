@@ -67,7 +67,7 @@ def check_url(url: str, *, allow_insecure: bool) -> str:
     if parts.scheme == "http" and not is_loopback(host) and not allow_insecure:
         raise errors.InsecureUrl(
             f"{url} is not encrypted: your password and files could be read on the way to {host}. "
-            "Use https://, or allow plain HTTP explicitly if the network between is your own"
+            "Use https://, or allow plain HTTP explicitly (--allow-insecure-http) if the network between is your own"
         )
     return url.rstrip("/")
 
@@ -302,6 +302,10 @@ def translated(url: str) -> Iterator[None]:
         raise errors.NotDrivefs(_not_drivefs(url, f"its answer is damaged: {error.message}")) from error
 
 
+_PLAIN_ANSWERS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+"""What OpenSSL calls an answer that is no TLS."""
+
+
 def _network_error(url: str, error: Exception) -> errors.RemoteError:
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -310,7 +314,8 @@ def _network_error(url: str, error: Exception) -> errors.RemoteError:
                 "If the server is yours, add its authority to this machine's trusted certificates"
             )
         if isinstance(cause, ssl.SSLError):
-            return errors.Offline(f"no secure connection to {url} ({cause.reason or cause})")
+            hint = "; what answers there may speak plain HTTP" if cause.reason in _PLAIN_ANSWERS else ""
+            return errors.Offline(f"no secure connection to {url} ({cause.reason or cause}){hint}")
     if isinstance(error, httpx.ConnectError):
         return errors.Offline(f"the server at {url} cannot be reached ({_innermost(error)})")
     return errors.Offline(f"the connection to {url} broke ({_innermost(error)})")

@@ -56,3 +56,9 @@ def test_what_is_pending_is_put_into_words() -> None:
     assert output.pending_in_words(0, 0) == "nothing"
     assert output.pending_in_words(1, 2048) == "1 change (2.0 KiB of content)"
     assert output.pending_in_words(1234, 0) == "1,234 changes (0 B of content)"
+
+
+def test_a_limit_of_no_time_is_enough_where_nothing_is_left() -> None:
+    patience = drain.Patience(0.0, 0.0)
+    assert not patience.is_over(progress(0), 0.0)
+    assert "time limit" in patience.is_over(progress(1), 0.0)

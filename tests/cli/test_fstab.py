@@ -7,18 +7,19 @@ from drivefs.cli.exit_codes import ExitCode
 from drivefs.cli.fstab import translate
 
 
-def test_a_line_names_profile_and_mountpoint() -> None:
-    assert translate(["work", "/mnt/drive"]).words == ("mount", "/mnt/drive", "--profile", "work")
+@pytest.mark.parametrize("source", ["work", "drivefs:work"])
+def test_a_line_names_profile_and_mountpoint(source: str) -> None:
+    assert translate([source, "/mnt/drive"]).words == ("mount", "/mnt/drive", "--quiet", "--profile", "work")
 
 
 @pytest.mark.parametrize("source", ["none", "drivefs"])
 def test_a_line_without_a_profile_takes_the_default(source: str) -> None:
-    assert translate([source, "/mnt/drive"]).words == ("mount", "/mnt/drive")
+    assert translate([source, "/mnt/drive"]).words == ("mount", "/mnt/drive", "--quiet")
 
 
 def test_options_of_ours_are_passed_on() -> None:
     asked = translate(["p", "/mnt", "-o", "ro,allow_other,cache_size=5G"])
-    assert asked.words == ("mount", "/mnt", "--cache-size", "5G", "--profile", "p", "-o", "ro,allow_other")
+    assert asked.words == ("mount", "/mnt", "--quiet", "--cache-size", "5G", "--profile", "p", "-o", "ro,allow_other")
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ def test_options_of_ours_are_passed_on() -> None:
     ["defaults", "_netdev,nofail,noauto", "x-systemd.automount,x-systemd.idle-timeout=60", "comment=a", "x-gvfs-hide"],
 )
 def test_options_for_others_are_accepted(options: str) -> None:
-    assert translate(["p", "/mnt", "-o", options]).words == ("mount", "/mnt", "--profile", "p")
+    assert translate(["p", "/mnt", "-o", options]).words == ("mount", "/mnt", "--quiet", "--profile", "p")
 
 
 def test_user_implies_what_mount_says() -> None:
@@ -61,3 +62,8 @@ def test_unknown_user_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 def test_senseless_lines_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert fstab.main(words) == ExitCode.USAGE
     assert fstab.USAGE in capsys.readouterr().err
+
+
+def test_remounting_is_refused_with_what_to_do_instead(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fstab.main(["p", "/mnt", "-o", "remount,ro"]) == ExitCode.USAGE
+    assert "unmount it and mount it again" in capsys.readouterr().err

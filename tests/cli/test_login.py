@@ -100,3 +100,16 @@ def test_password_is_not_asked_for_without_a_terminal(capsys: pytest.CaptureFixt
 def test_logging_out_without_a_login_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["logout"]) == ExitCode.REFUSED
     assert "no device is logged in" in capsys.readouterr().err
+
+
+def test_a_server_without_tls_asked_for_tls_is_named(portal: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert log_in(portal.replace("http://", "https://")) == ExitCode.UNFINISHED
+    assert "may speak plain HTTP" in capsys.readouterr().err
+
+
+def test_no_password_is_sent_to_nobody(
+    portal: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert log_in(portal) == ExitCode.USAGE
+    assert "no password" in capsys.readouterr().err

@@ -53,6 +53,12 @@ def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
         yield answers
 
 
+def test_a_drive_that_takes_no_changes_says_so(answers: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    answers["status"] = STATUS | {"read_only": True}
+    assert main(["status"]) == ExitCode.OK
+    assert "/mnt/old  read-only, profile old" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [["status"], ["status", "--json"]])
 def test_status_shows_what_there_is(
     answers: dict[str, Any], words: list[str], capsys: pytest.CaptureFixture[str]

@@ -4,9 +4,11 @@ Owns the section "Attributes" of SEMANTICS.md.
 Invariant: to see a time move, a test first sets it to the distant past; it never waits for a clock.
 """
 
+import mmap
 import os
 import stat
 import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,6 +119,28 @@ def test_writes_clear_set_id_bits(both: Pair, mode: int, change: str, who: str) 
     both(prepare)
     both(work) if who == "root" else both.as_user(ALICE, work)
     both.assert_same_tree()
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("flag", [0, os.O_DIRECT])
+def test_who_asks_for_the_mode_alone_sees_set_id_bits_cleared(both: Pair, flag: int) -> None:
+    """[setid-write] The kernel believes what it has, and `execve` goes by it too, unless it may not keep it."""
+
+    def modes(root: Path) -> list[str]:
+        path = write_file(root / "file", mode=0o6777)
+        shown = ["stat", "-c", "%a", str(path)]
+
+        def write(root: Path) -> None:
+            descriptor = os.open(path, os.O_WRONLY | flag)
+            with mmap.mmap(-1, 4096) as page:
+                os.write(descriptor, page)
+            os.close(descriptor)
+
+        before = subprocess.check_output(shown, text=True)
+        ALICE.run(write, root)
+        return [before, subprocess.check_output(shown, text=True)]
+
+    assert both(modes) == ["6777\n", "777\n"]
 
 
 @pytest.mark.needs_root
