@@ -43,6 +43,7 @@ from drivefs.sync.prefetch import Prefetcher
 from drivefs.sync.presence import Outgoing, Presence
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
+from drivefs.sync.quiet import Quiet
 from drivefs.sync.refusals import Refusals
 from drivefs.sync.relisting import Relisting
 from drivefs.sync.session import Session
@@ -188,12 +189,13 @@ class Assembly:
             giving_up=giving_up,
             follower=follower,
             relisting=Relisting(ends, self.shown, self.filesystem, lister=self.lister, follower=follower),
-            walker=Walker(local.replica, self.lister, self.kernel.call_count),
+            walker=Walker(local.replica, self.lister, Quiet(self.kernel.call_count)),
             prefetcher=self.prefetcher,
             healing=Healing(remote, local.blocks, uploader, options.workspace),
             used=self.allowance.used,
         )
         follower.coming = self.prefetcher.coming
+        follower.quiet = Quiet(self.kernel.call_count)
         parts.relisting.publishable = self.publications.arrived
         self.engine = Engine(parts, ground.jitter)
         self.left_behind = LeftBehind(

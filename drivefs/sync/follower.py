@@ -27,6 +27,7 @@ from drivefs.sync.happenings import NameChange
 from drivefs.sync.notices import Notices
 from drivefs.sync.overtaken import Overtaken
 from drivefs.sync.presence import Presence
+from drivefs.sync.quiet import Quiet
 from drivefs.sync.sharing import Sharing
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,9 @@ MOST_GAPS = 1
 """How often in a row a page that does not fit is asked for again."""
 LET_GO_MUTATIONS = 32
 LET_GO_PAUSE_SECONDS = 0.005
+LET_GO_WAIT_SECONDS = 2.0
+"""So long what is in the replica stays in the overlay too while programs keep calling: a scan of a directory took a
+third longer beside it."""
 MAX_TOLD_NAMES = 10_000
 """So many names of a directory that is itself again the kernel is told of: it may have others under them."""
 
@@ -95,6 +99,10 @@ class Follower:
         """Hears what others are sending, and says what is pending; None: nobody wants to know."""
         self.notices: Notices | None = None
         """Hears that people may have to be told of something."""
+        self.quiet = Quiet(lambda: 0)
+        self._hides = False
+        """Whether the overlay shows something else than what a page brought."""
+        self._pause = trio.CancelScope()
         self._overtaken = Overtaken(ends.local)
         self.sharing = Sharing(ends.local, shown)
         self._gap_count = 0
@@ -188,10 +196,14 @@ class Follower:
     async def let_go(self) -> None:
         """Drop from the overlay what the replica has durably taken over; cancellation leaves the rest for later.
 
-        Nobody waits for it, so it goes in small steps with pauses for those whose system calls do wait.
+        Nobody waits for it, so it waits for a pause of those whose system calls do wait, and goes in small steps.
         """
         replica = self._local.replica
         await replica.sync()
+        if not self._hides:
+            with trio.CancelScope() as self._pause:
+                await self.quiet.wait(LET_GO_WAIT_SECONDS)
+        self._hides = False
         more = True
         while more:
             forgotten = self._local.journal.forget(replica.synced_seq(self._workspace), LET_GO_MUTATIONS)
@@ -247,22 +259,34 @@ class Follower:
     def _compare(self, page: FeedPage) -> _Difference:
         """Find what the page changes of what this device shows: where the overlay has something, it stays."""
         replica, overlay = self._local.replica, self._local.journal.overlay
-        own = {state.inode for state in overlay.inodes([state.inode for state in page.inodes])}
+        own = {state.inode: state for state in overlay.inodes([state.inode for state in page.inodes])}
         found = _Difference()
         for state in page.inodes:
-            if state.inode in own:
+            if (shown := own.get(state.inode)) is not None:
+                if state.kind is InodeKind.DIRECTORY:
+                    # What is made in it here moves these all the time.
+                    moving = {"mtime_ns": state.mtime_ns, "ctime_ns": state.ctime_ns, "nlink": state.nlink}
+                    shown = msgspec.structs.replace(shown, **moving)
+                self._hide(_looks_same(shown, state))
                 continue
             if (before := replica.inode(state.inode)) is not None:
                 found.add_state(before, state)
             else:
                 found.came.append(state.inode)
         for dentry in page.dentries:
-            if overlay.dentry(dentry.parent, dentry.name) is not MISSING:
+            if (leads := overlay.dentry(dentry.parent, dentry.name)) is not MISSING:
+                self._hide(leads == dentry.inode)
                 continue
             known = replica.dentry(dentry.parent, dentry.name)
             if known is MISSING or (known or NO_INODE) != dentry.inode:
                 found.names.append(NameChange(dentry.parent, dentry.name, _leads_to(known), dentry.inode))
         return found
+
+    def _hide(self, is_alike: bool) -> None:
+        """Something of a page does not show yet: unless it looks alike, the overlay lets go of what it can at once."""
+        if not is_alike:
+            self._hides = True
+            self._pause.cancel()
 
     def _uncovered(self, forgotten: Forgotten) -> _Difference:
         """Find where the replica, now that it shows, differs from what the overlay showed until now."""

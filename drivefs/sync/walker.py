@@ -5,29 +5,23 @@ holds no more than one batch in memory. It keeps out of the way: it waits while 
 ever, since a program that does not stop calling (an indexer, a backup) would otherwise keep it from ending.
 """
 
-from collections.abc import Callable
-
-import trio
-
 from cache.replica import Replica
 from drivefs.sync.lister import Lister
+from drivefs.sync.quiet import Quiet
 
 BATCH_DIRECTORIES = 100
-QUIET_SECONDS = 0.05
-"""So long no call may have come before it goes on."""
 LONGEST_WAIT_SECONDS = 1.0
 """It goes on after so long however busy the mount is: a batch takes about a hundredth of that."""
 IDLE_SECONDS = 2.0
 
 
 class Walker:
-    """Lists what is not listed yet; `call_count` says how many system calls have come so far."""
+    """Lists what is not listed yet."""
 
-    def __init__(self, replica: Replica, lister: Lister, call_count: Callable[[], int]) -> None:
+    def __init__(self, replica: Replica, lister: Lister, quiet: Quiet) -> None:
         self._replica = replica
         self._lister = lister
-        self._call_count = call_count
-        self._seen_count = call_count()
+        self._quiet = quiet
 
     async def walk(self) -> None:
         """List all that is known to be incomplete, nearest to the root first; returns when nothing is.
@@ -39,15 +33,8 @@ class Walker:
             DiskFull: there is no room to keep more.
         """
         while True:
-            await self._wait_for_quiet()
+            await self._quiet.wait(LONGEST_WAIT_SECONDS)
             batch = self._replica.incomplete(BATCH_DIRECTORIES)
             if not batch:
                 return
             await self._lister.list_many(batch)
-
-    async def _wait_for_quiet(self) -> None:
-        """Return at once if no call has come since the last time."""
-        with trio.move_on_after(LONGEST_WAIT_SECONDS):
-            while self._seen_count != (count := self._call_count()):
-                self._seen_count = count
-                await trio.sleep(QUIET_SECONDS)

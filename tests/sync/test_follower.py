@@ -1,12 +1,13 @@
 """Pages of the feed on a real local state: the kernel hears of what looks different, and of nothing else."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from cache.check import check
 from drivefs.protocol.changes import Create
@@ -17,8 +18,9 @@ from drivefs.sync.announcer import Announcer
 from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
 from drivefs.sync.events import Events
-from drivefs.sync.follower import Follower
+from drivefs.sync.follower import LET_GO_WAIT_SECONDS, Follower
 from drivefs.sync.places import Places
+from drivefs.sync.quiet import Quiet
 from tests.fs.bench import ROOT, WORKSPACE, FsBench
 
 
@@ -35,6 +37,16 @@ class Kernel:
         self.forgotten.append((parent, name))
 
 
+def page_of(seq: int, inodes: list[InodeState], dentries: dict[bytes, int]) -> FeedPage:
+    return FeedPage(
+        workspace=WORKSPACE,
+        status=FeedStatus.CHANGES,
+        cursor=Cursor(incarnation=Incarnation(1), seq=Seq(seq)),
+        inodes=inodes,
+        dentries=[DentryState(ROOT, name, InodeId(inode)) for name, inode in dentries.items()],
+    )
+
+
 class World:
     """A device and its follower."""
 
@@ -48,14 +60,7 @@ class World:
     def apply(self, seq: int, inodes: list[InodeState], dentries: dict[bytes, int]) -> list[object]:
         """A page arrives; gives what the kernel has to forget."""
         self.kernel.forgotten.clear()
-        page = FeedPage(
-            workspace=WORKSPACE,
-            status=FeedStatus.CHANGES,
-            cursor=Cursor(incarnation=Incarnation(1), seq=Seq(seq)),
-            inodes=inodes,
-            dentries=[DentryState(ROOT, name, InodeId(inode)) for name, inode in dentries.items()],
-        )
-        self.follower.apply(page)
+        self.follower.apply(page_of(seq, inodes, dentries))
         trio.run(self.follower.let_go)
         return list(self.kernel.forgotten)
 
@@ -98,6 +103,54 @@ def test_change_of_another_device_that_comes_with_an_own_one_is_told(world: Worl
     told = world.apply(9, [changed], {b"a": state.inode})
     assert (state.inode, False) in told
     assert world.bench.fs.inode(state.inode).mode == 0o600
+
+
+def busy_until_let_go(world: World, page: Callable[[], object]) -> float:
+    """How long it takes until what a page brings shows while programs keep calling."""
+    calls = 0
+
+    async def call() -> None:
+        nonlocal calls
+        while True:
+            calls += 1
+            await trio.sleep(0.01)
+
+    async def scenario() -> float:
+        world.follower.quiet = Quiet(lambda: calls)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            await trio.sleep(1)
+            page()
+            begin = trio.current_time()
+            await world.follower.let_go()
+            nursery.cancel_scope.cancel()
+            return trio.current_time() - begin
+
+    return trio.run(scenario, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_own_changes_that_came_back_are_let_go_in_a_pause_of_the_programs(world: World) -> None:
+    state = world.committed(b"a", b"mine")
+    page = page_of(9, [msgspec.structs.replace(state, seq=Seq(9))], {b"a": state.inode})
+    assert busy_until_let_go(world, lambda: world.follower.apply(page)) == pytest.approx(LET_GO_WAIT_SECONDS)
+    assert world.bench.local.journal.overlay.inode(state.inode) is None
+
+
+def test_what_another_device_changed_behind_an_own_change_shows_at_once(world: World) -> None:
+    state = world.committed(b"a", b"mine")
+    page = page_of(9, [msgspec.structs.replace(state, mode=0o600, seq=Seq(9))], {b"a": state.inode})
+    assert busy_until_let_go(world, lambda: world.follower.apply(page)) < LET_GO_WAIT_SECONDS / 10
+    assert world.bench.fs.inode(state.inode).mode == 0o600
+
+
+def test_name_that_another_device_took_behind_an_own_change_shows_at_once(world: World) -> None:
+    world.committed(b"a", b"mine")
+    other = InodeState(inode=InodeId(9000), kind=InodeKind.FILE, mode=0o644)
+    page = page_of(9, [other], {b"a": 9000})
+    assert busy_until_let_go(world, lambda: world.follower.apply(page)) < LET_GO_WAIT_SECONDS / 10
+    shown = world.bench.lookup(b"a")
+    assert shown is not None
+    assert shown.inode == 9000
 
 
 def test_content_that_changed_behind_the_same_size_and_time_is_told(world: World) -> None:

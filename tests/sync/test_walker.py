@@ -16,6 +16,7 @@ from drivefs.remote.errors import Offline, RemoteError
 from drivefs.sync import lister, walker
 from drivefs.sync.connection import Untracked
 from drivefs.sync.ends import Ends
+from drivefs.sync.quiet import QUIET_SECONDS, Quiet
 from tests.fs.bench import ROOT, WORKSPACE, FsBench
 
 NOW = Cursor(incarnation=Incarnation(1), seq=Seq(5), commit=CommitId(bytes(16)))
@@ -82,7 +83,7 @@ class World:
         self.replica = bench.local.replica
         self.reach = Reach()
         self.lister = lister.Lister(ends, self.reach, changed=lambda inode: None)
-        self.walker = walker.Walker(self.replica, self.lister, lambda: self.calls)
+        self.walker = walker.Walker(self.replica, self.lister, Quiet(lambda: self.calls))
 
     def begin(self) -> None:
         """The replica is empty, as when the cache was deleted."""
@@ -204,7 +205,7 @@ def test_the_walk_waits_while_calls_come_in_but_not_for_ever(bench: FsBench) -> 
     waited = [later - earlier for earlier, later in itertools.pairwise(moments)]
     assert waited[0] == pytest.approx(walker.LONGEST_WAIT_SECONDS)
     assert 0.5 < waited[1] < walker.LONGEST_WAIT_SECONDS
-    assert waited[2:] == pytest.approx([0.0, 0.0], abs=walker.QUIET_SECONDS)
+    assert waited[2:] == pytest.approx([0.0, 0.0], abs=QUIET_SECONDS)
 
 
 def test_a_listing_goes_on_while_pages_of_the_feed_arrive(bench: FsBench) -> None:
