@@ -5,9 +5,12 @@ it arrives and after it was answered. Between two boundaries the disks change on
 all prefixes of these are among the images of the next boundary. Equal disks are tried once: `digest` says which are.
 """
 
+import functools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
@@ -15,7 +18,16 @@ import blake3
 import httpx
 
 from cache.database import Database
-from tests.simulation.disk import PAGE_BYTES, ROOT_ID, Image, Look, SimDisk, all_survives, nothing_survives
+from tests.simulation.disk import (
+    PAGE_BYTES,
+    ROOT_ID,
+    Image,
+    Look,
+    SimDisk,
+    all_survives,
+    content,
+    nothing_survives,
+)
 from tests.sync.fleet import Line
 
 UNFINISHED = "before "
@@ -153,6 +165,28 @@ def digest(image: Image) -> bytes:
             if child in image.names:
                 waiting.append((child, below))
             else:
-                summed.update(b"%d " % len(image.files[child]))
-                summed.update(image.files[child])
+                summed.update(_digest_of(image.files[child]))
     return summed.digest()
+
+
+def digest_below(place: Path) -> bytes:
+    """Tells what is below a directory apart, by names, modes and bytes."""
+    summed = blake3.blake3()
+    waiting = [str(place)]
+    while waiting:
+        with os.scandir(waiting.pop()) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        for entry in entries:
+            mode, name = entry.stat(follow_symlinks=False).st_mode, os.fsencode(entry.path[len(str(place)) :])
+            summed.update(b"%o %s " % (mode, name))
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            else:
+                summed.update(blake3.blake3(content(entry.path)).digest())
+    return summed.digest()
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of(data: bytes) -> bytes:
+    """Most files of an image are, as objects, those of the one before."""
+    return blake3.blake3(data).digest()

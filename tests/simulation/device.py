@@ -134,7 +134,7 @@ class Device:
             root = self.disk.root
             places = (root / "state", root / "cache")
             self.local = LocalState(*places, offload=life.offload, cache_limit_bytes=self.cache_bytes)
-        client = httpx.AsyncClient(transport=self._way)
+        client = httpx.AsyncClient(transport=self._way, trust_env=False)
         remote = Remote(URL, account().tokens[self.name], client=client, jitter=self._jitter.random)
         self.drive = Assembly(
             self._ground(life),

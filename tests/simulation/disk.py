@@ -24,6 +24,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -175,9 +176,9 @@ class SimDisk:
             if not is_failing:
                 self._known.names[number] = self._listed(path)
         elif is_failing:
-            self._known.failed[number] = Path(path).read_bytes()
+            self._known.failed[number] = content(path)
         else:
-            self._known.files[number] = self._written(number, Path(path).read_bytes())
+            self._known.files[number] = self._written(number, content(path))
         if is_failing:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -270,7 +271,7 @@ class SimDisk:
     @contextmanager
     def booted(self) -> Iterator[None]:
         """Within it, a local state that is opened belongs to the boot of this machine."""
-        with mock.patch.object(workspace, "boot_id", return_value=b"boot %d" % self.boot):
+        with mock.patch.object(workspace, "boot_id", partial(bytes, b"boot %d" % self.boot)):
             yield
 
     def raise_pending(self) -> None:
@@ -307,7 +308,7 @@ class SimDisk:
             for name in sorted(found):
                 path = os.path.join(place, name)
                 if name in names[number] and stat.S_ISREG(os.lstat(path).st_mode):
-                    files.setdefault(names[number][name], (self.relative(path), Path(path).read_bytes()))
+                    files.setdefault(names[number][name], (self.relative(path), content(path)))
                 else:
                     names[number].pop(name, None)
         return names, files
@@ -316,7 +317,8 @@ class SimDisk:
         """The bytes of a file that can still reach the disk: not those that a failed sync has let go of."""
         failed, synced = self._known.failed.get(number), self._known.files.get(number, b"")
         if failed is None:
-            return data
+            # One object for equal bytes: they need not be compared again.
+            return synced if data == synced else data
         return b"".join(
             synced[at : at + PAGE_BYTES].ljust(len(page), b"\0")[: len(page)]
             if failed[at : at + PAGE_BYTES] == page
@@ -357,6 +359,12 @@ class SimDisk:
             self._known.names = {number: dict(names) for number, names in image.names.items()}
             self._known.files = dict(image.files)
             self._known.failed = {}
+
+
+def content(path: str) -> bytes:
+    """The bytes of a file; `Path` and buffers take longer than small files do."""
+    with open(path, "rb", 0) as file:
+        return file.readall()
 
 
 def write_image(image: Image, root: Path) -> dict[int, int]:

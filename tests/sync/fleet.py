@@ -76,7 +76,7 @@ class Device:
         self.place = place
         self.token = token
         self.line = Line(httpx.ASGITransport(app=asgi))
-        self._client = httpx.AsyncClient(transport=self.line)  # type: ignore[arg-type]
+        self._client = httpx.AsyncClient(transport=self.line, trust_env=False)  # type: ignore[arg-type]
         self.remote = Remote(URL, token, client=self._client, jitter=lambda: 0.5)
         self.random = Random()
         self.random.drawn = int.from_bytes(name.encode()[:4], "big")
