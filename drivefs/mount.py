@@ -80,7 +80,9 @@ YOUNG_OBJECTS = 10_000
 END_SECONDS = 20.0
 FIRST_SESSION_SECONDS = 5.0
 FRESH_SECONDS = 2.0
-"""How long a mount waits, before it says that it is there, for what others changed since the last one."""
+"""How long a mount waits for the server's first answer before it says that it is there."""
+CAUGHT_UP_SECONDS = 10.0
+"""How long it waits, once the server has answered, for what others changed since the last one."""
 
 
 class MountError(Exception):
@@ -409,7 +411,8 @@ class _Mount:
         is_new = self._local.replica.cursor(settings.credentials.workspace) is None
         with trio.move_on_after(FIRST_SESSION_SECONDS if is_new else FRESH_SECONDS):
             await drive.connection.tried.wait()
-            if drive.connection.reach.online:
+        if drive.connection.reach.online:
+            with trio.move_on_after(CAUGHT_UP_SECONDS):
                 await drive.engine.caught_up.wait()
                 await drive.filesystem.reconsidering.known.wait()
         await trio.to_thread.run_sync(os.stat, settings.mountpoint, abandon_on_cancel=True)

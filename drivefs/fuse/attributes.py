@@ -8,13 +8,15 @@ mount. Invariant: what is cached for an inode was made of the state that is cach
 Owns too what makes the kernel drop the pages of a content that is another one now. It drops them by itself when an
 answer shows another size or mtime than it has; but that may be the same again by the time it asks, and it throws an
 answer away that was on its way when something else about the inode changed. So who opens the file next is answered
-that the pages are not to be kept, which is certain; and who has it open meanwhile sees another mtime in a few answers,
-if nothing else shows the change.
+that the pages are not to be kept, which is certain: once the kernel knows that the size is to be asked for too, since
+before that it would show new bytes up to the old size. Who has it open sees another mtime in a few answers, if nothing
+else shows the change.
 """
 
 import stat
 from collections.abc import Callable
 from itertools import islice
+from typing import NamedTuple
 
 import pyfuse3
 
@@ -29,11 +31,18 @@ CACHED_SECONDS = 86_400.0
 BLOCK_BYTES = 4096
 SECTOR_BYTES = 512
 MAX_CACHED = 8192
-MAX_CHANGED = 65_536
+MAX_CHANGED = 16_384
 ODD_ANSWERS = 3
 """Who asks alone has one answer on its way at most when something changes."""
 SET_ID = stat.S_ISUID | stat.S_ISGID
 WRITE_BITS = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+
+
+class _Change(NamedTuple):
+    """A change of content: which one, or 0 once the kernel is told; and the size and mtime that it was told before."""
+
+    number: int
+    before: tuple[int, int] | None
 
 
 class Translation:
@@ -57,10 +66,11 @@ class Translation:
         """Numbers that are not the id of their inode, since the kernel knew another one by it."""
         self._others: dict[InodeId, list[int]] = {}
         """Further numbers of inodes that others were found to be."""
-        self._changed: dict[InodeId, None] = {}
-        """Files whose content has changed, and that nobody has opened since."""
-        self._odd: dict[InodeId, tuple[InodeState | None, int]] = {}
-        """Of these, those that were open: what the kernel was told last, and for how many answers it matters."""
+        self._changed: dict[InodeId, _Change] = {}
+        """Files whose content has changed, and that nobody has opened since the kernel was told."""
+        self._change_count = 0
+        self._odd: dict[InodeId, int] = {}
+        """Of these, those that are open: how many answers have to show that it has."""
         self.absent = pyfuse3.EntryAttributes()
         """The answer to a lookup of a name that leads to nothing; the kernel keeps it too."""
         self.absent.st_ino = pyfuse3.InodeT(0)
@@ -133,17 +143,36 @@ class Translation:
 
         Of very many that nobody opens, those that changed first rely on their size and mtime.
         """
-        told = self._cached.pop(inode, None)
-        self._changed[inode] = None
+        self._change_count += 1
+        told, earlier = self._cached.pop(inode, None), self._changed.pop(inode, None)
+        before = (told[0].size, told[0].mtime_ns) if told else earlier.before if earlier else None
+        self._changed[inode] = _Change(self._change_count, before)
         if len(self._changed) > MAX_CHANGED:
-            del self._changed[next(iter(self._changed))]
+            first = next(iter(self._changed))
+            del self._changed[first]
+            self._odd.pop(first, None)
         if self._is_open(inode):
-            before, _ = self._odd.get(inode, (told[0] if told else None, 0))
-            self._odd[inode] = (before, ODD_ANSWERS)
+            self._odd[inode] = ODD_ANSWERS
+
+    def change(self, number: int) -> int:
+        """Which change the kernel is to be told of by a notification that is made from now on; 0: none."""
+        change = self._changed.get(self.inode(number))
+        return change.number if change else 0
+
+    def told(self, number: int, change: int) -> None:
+        """The kernel has been told of that change: what it knows of size and times holds no longer."""
+        inode = self.inode(number)
+        if change and self.change(number) == change:
+            self._changed[inode] = self._changed[inode]._replace(number=0)
 
     def opened(self, inode: InodeId) -> bool:
-        """A file is being opened; gives whether the pages that the kernel has of it are right."""
-        if inode not in self._changed:
+        """A file is being opened; gives whether the kernel is to keep the pages that it has of it."""
+        change = self._changed.get(inode)
+        if change is None:
+            return True
+        if change.number:
+            if change.before:
+                self._odd[inode] = ODD_ANSWERS
             return True
         del self._changed[inode]
         self._odd.pop(inode, None)
@@ -151,11 +180,11 @@ class Translation:
 
     def _is_told_oddly(self, state: InodeState, made: pyfuse3.EntryAttributes) -> bool:
         """Give the answer another mtime if it would not show that the content has changed."""
-        before, left = self._odd.pop(state.inode)
-        if before is not None and (before.size, before.mtime_ns) != (state.size, state.mtime_ns):
+        left, before = self._odd.pop(state.inode), self._changed[state.inode].before
+        if before not in (None, (state.size, state.mtime_ns)):
             return False
         if left > 1:
-            self._odd[state.inode] = (before, left - 1)
+            self._odd[state.inode] = left - 1
         made.st_mtime_ns += 1
         made.attr_timeout = 0.0
         return True

@@ -135,7 +135,10 @@ class Invalidation:
     async def _work(self, queue: _Queue, nursery: trio.Nursery) -> None:
         while True:
             batch = await queue.take()
+            changes = [(each.number, self._translation.change(each.number)) for each in batch if each.name is None]
             unknown = await self._offload(notify, batch)
+            for number, change in changes:
+                self._translation.told(number, change)
             queue.told(len(batch))
             if unknown:
                 nursery.start_soon(self._tell_again, unknown)

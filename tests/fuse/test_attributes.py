@@ -90,6 +90,11 @@ def test_pages_of_changed_content_are_not_kept_when_a_file_is_opened_next() -> N
     # Nobody has it open: no time but its own is ever seen.
     after = shown.attributes(state(size=4, mtime_ns=7))
     assert (after.st_mtime_ns, after.attr_timeout) == (7, attributes.CACHED_SECONDS)
+    change = shown.change(file.inode)
+    shown.changed(file.inode)
+    for number in (change, shown.change(file.inode)):
+        assert shown.opened(file.inode), "new bytes up to the old size, before the kernel was told of both changes"
+        shown.told(file.inode, number)
     assert [shown.opened(file.inode) for _ in range(2)] == [False, True]
 
 
@@ -116,6 +121,7 @@ def test_who_opens_a_changed_file_sees_its_own_time() -> None:
     shown, file = shown_open(), state(size=4, mtime_ns=7)
     shown.attributes(file)
     shown.changed(file.inode)
+    shown.told(file.inode, shown.change(file.inode))
     assert not shown.opened(file.inode)
     assert shown.attributes(state(size=4, mtime_ns=7)).st_mtime_ns == 7
 
@@ -125,4 +131,3 @@ def test_what_is_known_of_changed_files_is_bounded() -> None:
     for number in range(attributes.MAX_CHANGED + 10):
         shown.changed(InodeId(number))
     assert len(shown._changed) == attributes.MAX_CHANGED
-    assert not shown.opened(InodeId(number))

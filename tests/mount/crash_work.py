@@ -16,7 +16,7 @@ from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
-FILES = 400
+FILES = 200
 COMMAND_SECONDS = 120
 DATABASE_MODES = ("delete", "truncate", "persist", "wal")
 

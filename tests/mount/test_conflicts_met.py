@@ -6,6 +6,7 @@ promises about what is kept and under which names.
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,6 +154,7 @@ def test_programs_below_a_directory_that_becomes_one_with_another_notice_nothing
                 path.unlink()
             if all(len(contents(root)) == expected for root in roots):
                 break
+            time.sleep(0.02)
         for device in devices:
             device.sync()
         assert [[(root / directory).stat().st_ino for directory in below] for root in roots] == numbers

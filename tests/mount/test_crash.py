@@ -24,7 +24,7 @@ from tests.mount.conftest import mount_options
 from tests.mount.oracle import snapshot, write_file
 from tests.support.mounts import Device, Server, Workbench, wait_until
 
-FILES = 900
+FILES = 500
 SEED = 11
 
 
@@ -66,7 +66,7 @@ def assert_arrives_at_second_device(workbench: Workbench, device: Device) -> Non
 
 
 @pytest.mark.fault(66)
-@pytest.mark.parametrize("killed_after", [5, 400])
+@pytest.mark.parametrize("killed_after", [5, 200])
 def test_killed_in_the_middle_of_an_untar(workbench: Workbench, server: Server, killed_after: int) -> None:
     """[crash-write]"""
     contents = archive(workbench.home / "archive.tar")

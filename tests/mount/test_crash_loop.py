@@ -65,7 +65,7 @@ def test_killed_in_the_middle_of_untar_git_and_sqlite(
     unpacking = Unpacking(root, workbench.home)
     kinds = [unpacking, Committing(root, workbench.home), Inserting(root, workbench.home)]
     for number in range(pytestconfig.getoption("--crash-rounds")):
-        seconds = chance.uniform(0.2, 3.0)
+        seconds = chance.uniform(0.2, 2.0)
         print(f"round {number}: {weather(link, number)}, killed after {seconds:.2f} s")
         children = [in_child(kind.work, number) for kind in kinds]
         time.sleep(seconds)

@@ -145,7 +145,7 @@ def test_reading_a_little_fetches_a_little(workbench: Workbench, device: Device)
 def test_bounded_cache_serves_more_than_it_holds(workbench: Workbench, device: Device) -> None:
     """[remount-content]"""
     chance = random.Random(5)
-    contents = {f"file{number}": chance.randbytes(10 * MEBIBYTE) for number in range(12)}
+    contents = {f"file{number}": chance.randbytes(10 * MEBIBYTE) for number in range(9)}
     for name, content in contents.items():
         write_file(device.mountpoint / name, content)
     device.sync()

@@ -143,15 +143,15 @@ def test_what_was_removed_keeps_counting_until_the_quota_grows(workbench: Workbe
 
 @pytest.fixture
 def device_on_small_disk(workbench: Workbench, request: pytest.FixtureRequest) -> Iterator[Device]:
-    """A mounted device whose state directory has 200 MiB, in memory or on a loop device."""
+    """A mounted device whose state directory has 160 MiB, in memory or on a loop device."""
     device = workbench.new_device(workbench.server())
     state = device.directories["XDG_STATE_HOME"]
     if request.param == "tmpfs":
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m,mode=0700", "drivefs-test", state], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m,mode=0700", "drivefs-test", state], check=True)
     else:
         image = workbench.home / "disk.img"
         with image.open("wb") as file:
-            file.truncate(200 * MEBIBYTE)
+            file.truncate(160 * MEBIBYTE)
         subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
         subprocess.run(["mount", "-o", "loop", image, state], check=True)
         state.chmod(0o700)

@@ -127,11 +127,11 @@ def test_a_file_can_have_thousands_of_names(both: Pair) -> None:
         for number in range(2000):
             os.link(root / "file", root / str(number))
         counts = [(root / "file").stat().st_nlink]
-        for number in range(1999):
+        for number in range(200):
             os.unlink(root / str(number))
         return [*counts, (root / "1999").stat().st_nlink, len(os.listdir(root))]
 
-    assert both(work) == [2001, 2, 2]
+    assert both(work) == [2001, 1801, 1801]
 
 
 def test_unlinked_file_stays_whole_while_it_is_open(both: Pair) -> None:

@@ -178,6 +178,7 @@ def test_what_was_removed_is_listed_readable_and_comes_back(shared_device: Devic
     before, history_before = snapshot(tree), listed(shared_device, note)
     shutil.copytree(tree, tmp_path / "copy", symlinks=True)
     shutil.rmtree(tree)
+    shared_device.sync()
     (entry,) = trash(shared_device, place)
     assert (entry["path"], entry["kind"]) == (str(tree), "directory")
     assert (entry["device"], entry["user"]) == (shared_device.name, "ada")
@@ -193,9 +194,11 @@ def test_what_was_removed_is_listed_readable_and_comes_back(shared_device: Devic
     # A name that something else has by now stays with that; what lies deep in a removed tree can come back alone.
     note.unlink()
     note.mkdir()  # a file that is made where one was just now goes on with its history
+    shared_device.sync()
     shared_device.run("trash", "restore", str(note))
     assert (note.is_dir(), (tree / "note (restored).txt").read_bytes()) == (True, CONTENTS[2])
     shutil.rmtree(tree)
+    shared_device.sync()
     shared_device.run("trash", "restore", str(tree / "sub/large"))
     assert os.listdir(tree / "sub") == ["large"]
     assert shared_device.command("trash", "empty", str(shared_device.mountpoint)).returncode == ExitCode.USAGE

@@ -308,7 +308,7 @@ def test_temporary_files_are_nobodys_loss(first: Device, second: Device) -> None
     """[deletion-held]"""
     root = first.mountpoint
     (root / "tmp").mkdir()
-    for number in range(2 * FILES):
+    for number in range(FILES):
         (root / "tmp" / str(number)).write_bytes(b"temporary")
     shutil.rmtree(root / "tmp")
     first.sync()

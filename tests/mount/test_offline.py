@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from drivefs.sync.standstill import STILL_SECONDS
-from tests.mount.conftest import mount_options
+from tests.mount.conftest import mount_options, opened
 from tests.mount.oracle import snapshot, write_file
 from tests.support.link import GARBAGE, REPLIES, REQUESTS, Link
-from tests.support.mounts import Device, Server, Workbench, wait_until
+from tests.support.mounts import Device, Server, Watchdog, Workbench, wait_until
 
 RANDOM = random.Random(11)
 UNFINISHED = 3
@@ -28,8 +28,26 @@ INSTANT_SECONDS = 9.0
 """A watchdog for calls that wait for nothing: a deadline of theirs would be longer."""
 
 
+@pytest.fixture(scope="module")
+def furnished(pytestconfig: pytest.Config, watchdog: Watchdog, server_home: Path) -> Iterator[Path]:
+    """What every server here begins with: files, and the directory `unlisted`, that a device made and went away."""
+    for workbench in opened(pytestconfig, watchdog, server_home):
+        server = workbench.server()
+        maker = workbench.new_device(server)
+        maker.name = "maker"
+        maker.login()
+        root = maker.mount(*mount_options())
+        (root / "directory/unlisted").mkdir(parents=True)
+        for name in ("here", "known", "second", "third", "directory/unlisted/file"):
+            write_file(root / name, RANDOM.randbytes(200_000))
+        maker.umount()
+        server.stop()
+        yield server.home
+
+
 @pytest.fixture
-def server(workbench: Workbench) -> Server:
+def server(workbench: Workbench, furnished: Path) -> Server:
+    workbench.like = furnished
     return workbench.server()
 
 
@@ -41,12 +59,6 @@ def link(workbench: Workbench, server: Server) -> Link:
 @pytest.fixture
 def device(workbench: Workbench, server: Server, link: Link) -> Device:
     """A device that has `here`, and knows of `known` and of the directory `unlisted` without having them."""
-    with_all = workbench.device(server)
-    root = with_all.mount(*mount_options())
-    (root / "directory/unlisted").mkdir(parents=True)
-    for name in ("here", "known", "second", "third", "directory/unlisted/file"):
-        write_file(root / name, RANDOM.randbytes(200_000))
-    with_all.umount()
     device = workbench.device(server, link=link)
     root = device.mount(*mount_options())
     assert len((root / "here").read_bytes()) == 200_000

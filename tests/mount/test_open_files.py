@@ -7,37 +7,60 @@ import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.mount.conftest import mount_options
+from tests.mount.conftest import opened as bench_opened
 from tests.mount.oracle import write_file
-from tests.support.mounts import Device, Server, Workbench, wait_until
+from tests.support.mounts import Device, Watchdog, wait_until
 
 OLD = b"old " * 2000
 NEW = b"NEW CONTENT " * 3000
 
 
-@pytest.fixture
-def server(workbench: Workbench) -> Server:
-    return workbench.server()
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A directory of one drive, as one of two devices shows it."""
+
+    device: Device
+    root: Path
+
+
+@pytest.fixture(scope="module")
+def devices(pytestconfig: pytest.Config, watchdog: Watchdog, server_home: Path) -> Iterator[list[Device]]:
+    """Both are mounted; in the end they are in order, and so is the server."""
+    for workbench in bench_opened(pytestconfig, watchdog, server_home):
+        server = workbench.server()
+        both = [workbench.device(server) for _ in range(2)]
+        for device in both:
+            device.mount(*mount_options())
+        yield both
+        for device in both:
+            device.umount()
+            device.assert_sound()
+        server.assert_sound()
 
 
 @pytest.fixture
-def there(workbench: Workbench, server: Server) -> Device:
+def there(devices: list[Device], request: pytest.FixtureRequest) -> Side:
     """The other device; it has made the file."""
-    device = workbench.device(server)
-    write_file(device.mount(*mount_options()) / "file", OLD)
+    device = devices[1]
+    root = device.mountpoint / request.node.name
+    root.mkdir()
+    write_file(root / "file", OLD)
     device.sync()
-    return device
+    return Side(device, root)
 
 
 @pytest.fixture
-def here(workbench: Workbench, server: Server, there: Device) -> Device:
-    device = workbench.device(server)
-    assert (device.mount(*mount_options()) / "file").read_bytes() == OLD
-    return device
+def here(devices: list[Device], there: Side) -> Side:
+    device = devices[0]
+    root = device.mountpoint / there.root.name
+    wait_until("the file is here", lambda: (root / "file").read_bytes() == OLD)
+    return Side(device, root)
 
 
 @contextmanager
@@ -49,20 +72,20 @@ def opened(path: Path, flags: int = os.O_RDWR) -> Iterator[int]:
         os.close(descriptor)
 
 
-def change_there(there: Device, here: Device) -> None:
+def change_there(there: Side, here: Side) -> None:
     """The other device writes the file anew, in place, and this one has heard of it."""
-    write_file(there.mountpoint / "file", NEW)
-    there.sync()
-    wait_until("the change is known here", lambda: (here.mountpoint / "file").stat().st_size == len(NEW))
+    write_file(there.root / "file", NEW)
+    there.device.sync()
+    wait_until("the change is known here", lambda: (here.root / "file").stat().st_size == len(NEW))
 
 
-def copies(device: Device) -> list[Path]:
-    return [path for path in device.mountpoint.iterdir() if "conflicted copy" in path.name]
+def copies(side: Side) -> list[Path]:
+    return [path for path in side.root.iterdir() if "conflicted copy" in path.name]
 
 
-def only_copy(device: Device) -> Path:
-    wait_until("there is a conflict copy", lambda: len(copies(device)) == 1)
-    (found,) = copies(device)
+def only_copy(side: Side) -> Path:
+    wait_until("there is a conflict copy", lambda: len(copies(side)) == 1)
+    (found,) = copies(side)
     return found
 
 
@@ -71,32 +94,23 @@ def shows(path: Path, content: bytes) -> None:
     wait_until(f"{path} shows {content[:20]!r}", lambda: path.read_bytes() == content)
 
 
-def end(here: Device, there: Device) -> None:
-    """Both are in order, and so is the server."""
-    for device in (here, there):
-        device.umount()
-        device.assert_sound()
-    here.server.assert_sound()
-
-
-def test_an_open_file_shows_what_another_device_wrote(here: Device, there: Device) -> None:
+def test_an_open_file_shows_what_another_device_wrote(here: Side, there: Side) -> None:
     """[open-remote-change]"""
-    with opened(here.mountpoint / "file") as descriptor:
+    with opened(here.root / "file") as descriptor:
         assert os.pread(descriptor, 100_000, 0) == OLD
         change_there(there, here)
         assert os.fstat(descriptor).st_size == len(NEW)
         assert os.pread(descriptor, 100_000, 0) == NEW
         os.pwrite(descriptor, b"here", 0)
-    here.sync()
-    wait_until("the other device has it", lambda: (there.mountpoint / "file").read_bytes() == b"here" + NEW[4:])
+    here.device.sync()
+    wait_until("the other device has it", lambda: (there.root / "file").read_bytes() == b"here" + NEW[4:])
     assert copies(here) == []
-    end(here, there)
 
 
 @pytest.mark.fault(69)
-def test_a_write_that_has_not_seen_a_change_becomes_a_copy(here: Device, there: Device) -> None:
+def test_a_write_that_has_not_seen_a_change_becomes_a_copy(here: Side, there: Side) -> None:
     """[open-unseen-change] [open-follows-copy]"""
-    path = here.mountpoint / "file"
+    path = here.root / "file"
     with opened(path) as descriptor:
         assert os.pread(descriptor, 100_000, 0) == OLD
         change_there(there, here)
@@ -111,63 +125,60 @@ def test_a_write_that_has_not_seen_a_change_becomes_a_copy(here: Device, there: 
         expected = b"here" + OLD[4:8] + b"more" + OLD[12:]
         assert os.pread(descriptor, 100_000, 0) == copy.read_bytes() == expected
         assert path.read_bytes() == NEW
-    here.sync()
+    here.device.sync()
     wait_until("the other device has the copy", lambda: only_copy(there).read_bytes() == expected)
-    shows(there.mountpoint / "file", NEW)
+    shows(there.root / "file", NEW)
     write_file(path, b"and on it goes")
-    here.sync()
-    wait_until("it goes on", lambda: (there.mountpoint / "file").read_bytes() == b"and on it goes")
+    here.device.sync()
+    wait_until("it goes on", lambda: (there.root / "file").read_bytes() == b"and on it goes")
     assert only_copy(there).read_bytes() == expected
-    here.umount()
-    here.mount(*mount_options())
+    here.device.umount()
+    here.device.mount(*mount_options())
     assert path.read_bytes() == b"and on it goes"
     assert only_copy(here).read_bytes() == expected
-    end(here, there)
 
 
-def test_a_map_that_has_not_seen_a_change_becomes_a_copy(here: Device, there: Device) -> None:
+def test_a_map_that_has_not_seen_a_change_becomes_a_copy(here: Side, there: Side) -> None:
     """[open-unseen-change]"""
-    path = here.mountpoint / "file"
+    path = here.root / "file"
 
     def written_back() -> bool:
         """Asked for its attributes, the kernel sees that the file has changed, and gives up its pages."""
         path.stat()
-        return bool(copies(here)) or here.status()["pending"]["bytes"] > 0
+        return bool(copies(here)) or here.device.status()["pending"]["bytes"] > 0
 
     with opened(path) as descriptor, mmap.mmap(descriptor, len(OLD)) as mapped:
         assert mapped[:] == OLD
         mapped[:4] = b"here"
-        write_file(there.mountpoint / "file", NEW)
-        there.sync()
+        write_file(there.root / "file", NEW)
+        there.device.sync()
         wait_until("the page is written back for the change", written_back)
         mapped.flush()
-    here.sync()
+    here.device.sync()
     copy = only_copy(here)
     assert copy.read_bytes() == b"here" + OLD[4:]
     shows(path, NEW)
-    end(here, there)
 
 
-def test_two_that_append_at_once_lose_nothing(here: Device, there: Device) -> None:
+def test_two_that_append_at_once_lose_nothing(here: Side, there: Side) -> None:
     """[open-append-elsewhere]"""
-    with opened(here.mountpoint / "file", os.O_WRONLY | os.O_APPEND) as descriptor:
-        with opened(there.mountpoint / "file", os.O_WRONLY | os.O_APPEND) as other:
+    with opened(here.root / "file", os.O_WRONLY | os.O_APPEND) as descriptor:
+        with opened(there.root / "file", os.O_WRONLY | os.O_APPEND) as other:
             os.write(other, b"from there\n")
-        there.sync()
+        there.device.sync()
         size = len(OLD) + len(b"from there\n")
-        wait_until("it is known here", lambda: (here.mountpoint / "file").stat().st_size == size)
+        wait_until("it is known here", lambda: (here.root / "file").stat().st_size == size)
         os.write(descriptor, b"from here\n")
-    here.sync()
-    assert (here.mountpoint / "file").read_bytes() == OLD + b"from there\nfrom here\n"
+    here.device.sync()
+    assert (here.root / "file").read_bytes() == OLD + b"from there\nfrom here\n"
     assert copies(here) == []
-    end(here, there)
 
 
 @pytest.mark.fault(63)
 @pytest.mark.parametrize("how", ["removed", "replaced"])
-def test_what_goes_elsewhere_stays_whole_for_its_readers(here: Device, there: Device, how: str) -> None:
+def test_what_goes_elsewhere_stays_whole_for_its_readers(here: Side, there: Side, how: str) -> None:
     """[open-removed-elsewhere]"""
-    path = here.mountpoint / "file"
+    path = here.root / "file"
     with opened(path, os.O_RDONLY) as descriptor:
         go_there(there, how)
         gone = (lambda: not path.exists()) if how == "removed" else (lambda: path.read_bytes() == NEW)
@@ -176,24 +187,23 @@ def test_what_goes_elsewhere_stays_whole_for_its_readers(here: Device, there: De
         wait_until("it has no name left", lambda: os.fstat(descriptor).st_nlink == 0)
         assert os.fstat(descriptor).st_size == len(OLD)
     assert path.exists() == (how == "replaced")
-    end(here, there)
 
 
-def go_there(there: Device, how: str) -> None:
+def go_there(there: Side, how: str) -> None:
     if how == "removed":
-        (there.mountpoint / "file").unlink()
+        (there.root / "file").unlink()
     else:
-        write_file(there.mountpoint / "new", NEW)
-        os.rename(there.mountpoint / "new", there.mountpoint / "file")
-    there.sync()
+        write_file(there.root / "new", NEW)
+        os.rename(there.root / "new", there.root / "file")
+    there.device.sync()
 
 
 @pytest.mark.fault(59)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("how", ["removed", "replaced"])
-def test_an_edit_of_what_goes_elsewhere_survives(here: Device, there: Device, how: str, when: str) -> None:
+def test_an_edit_of_what_goes_elsewhere_survives(here: Side, there: Side, how: str, when: str) -> None:
     """[open-removed-elsewhere]: written before this device heard of it, or after."""
-    path = here.mountpoint / "file"
+    path = here.root / "file"
     with opened(path) as descriptor:
         if when == "before":
             os.pwrite(descriptor, b"here", 0)
@@ -203,21 +213,20 @@ def test_an_edit_of_what_goes_elsewhere_survives(here: Device, there: Device, ho
             wait_until("it is known here", gone)
             os.pwrite(descriptor, b"here", 0)
         assert os.pread(descriptor, 100_000, 0) == b"here" + OLD[4:]
-    here.sync()
+    here.device.sync()
     if how == "removed":
         wait_until("it is back", lambda: path.exists() and path.read_bytes() == b"here" + OLD[4:])
         assert copies(here) == []
     else:
         assert only_copy(here).read_bytes() == b"here" + OLD[4:]
         shows(path, NEW)
-    end(here, there)
 
 
 @pytest.mark.fault(1)
 @pytest.mark.parametrize("what", ["changed", "removed", "replaced"])
-def test_an_unseen_change_is_kept_apart_over_a_crash(here: Device, there: Device, what: str) -> None:
+def test_an_unseen_change_is_kept_apart_over_a_crash(here: Side, there: Side, what: str) -> None:
     """[open-unseen-change] [crash-write]"""
-    path = here.mountpoint / "file"
+    path = here.root / "file"
     descriptor = os.open(path, os.O_RDWR)
     if what == "changed":
         change_there(there, here)
@@ -225,16 +234,15 @@ def test_an_unseen_change_is_kept_apart_over_a_crash(here: Device, there: Device
         go_there(there, what)
         gone = (lambda: not path.exists()) if what == "removed" else (lambda: path.read_bytes() == NEW)
         wait_until("it is known here", gone)
-    here.server.stop()
+    here.device.server.stop()
     os.pwrite(descriptor, b"here", 0)
-    here.kill()
+    here.device.kill()
     os.close(descriptor)
-    here.mount(*mount_options())
-    here.server.start()
-    here.sync()
+    here.device.mount(*mount_options())
+    here.device.server.start()
+    here.device.sync()
     if what == "removed":
         wait_until("it is back", lambda: path.exists() and path.read_bytes() == b"here" + OLD[4:])
     else:
         assert only_copy(here).read_bytes() == b"here" + OLD[4:]
         shows(path, NEW)
-    end(here, there)

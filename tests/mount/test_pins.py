@@ -152,7 +152,7 @@ def test_a_pinned_file_that_is_saved_by_renaming_stays_pinned(device: Device, wr
 
 def test_pinned_blocks_are_never_evicted(device: Device, writer: Device, link: Link) -> None:
     """[pin-kept]"""
-    pinned, other = RANDOM.randbytes(20 * MEBIBYTE), RANDOM.randbytes(120 * MEBIBYTE)
+    pinned, other = RANDOM.randbytes(20 * MEBIBYTE), RANDOM.randbytes(80 * MEBIBYTE)
     write_file(writer.mountpoint / "pinned", pinned)
     write_file(writer.mountpoint / "other", other)
     writer.sync()
@@ -168,7 +168,7 @@ def test_pinned_blocks_are_never_evicted(device: Device, writer: Device, link: L
 def test_what_does_not_fit_is_said_and_reads_as_before(device: Device, writer: Device) -> None:
     """[pin-limit]"""
     (writer.mountpoint / "tree").mkdir()
-    contents = {f"tree/file{number}": RANDOM.randbytes(5 * MEBIBYTE) for number in range(16)}
+    contents = {f"tree/file{number}": RANDOM.randbytes(5 * MEBIBYTE) for number in range(12)}
     for path, content in contents.items():
         (writer.mountpoint / path).write_bytes(content)
     writer.sync()

@@ -79,11 +79,11 @@ def test_others_see_that_a_large_file_is_coming_how_far_it_is_and_then_all_of_it
     """[incoming] [incoming-whole]"""
     third = workbench.device(sender.server)
     third.mount(*mount_options())
-    content = noise(1, 96)
+    content = noise(1, 48)
     link.restore()
     (sender.mountpoint / "films").mkdir()
     sender.sync()
-    link.trickle(2 * SLOW)
+    link.trickle(SLOW)
     write_file(sender.mountpoint / "films/film", content)
     path = reader.mountpoint / "films/film"
     seen = [0]
@@ -111,7 +111,7 @@ def test_others_see_that_a_large_file_is_coming_how_far_it_is_and_then_all_of_it
         assert [each["path"] for each in reader.status()["incoming"]] == [str(path)]
         assert sender.status()["outgoing"][0]["path"] == str(sender.mountpoint / "films/film")
         seen = [seen[-1]]
-        link.trickle(2 * SLOW)
+        link.trickle(SLOW)
         wait_for(reader, gone_on)
         assert seen == sorted(seen)
         link.restore()
