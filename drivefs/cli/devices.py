@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     summary = "end a device for good: the server answers nothing more to it"
     ending = actions.add_parser("revoke", help=summary, description=summary.capitalize() + ".", allow_abbrev=False)
     ending.add_argument("device", metavar="NAME", help="the device's name, or its id where several have that name")
-    ending.add_argument("--yes", action="store_true", help="do not ask")
+    ending.add_argument("--yes", action="store_true", help="do not ask; a script is not asked")
     ending.add_argument("--this-device", action="store_true", help="allow it to be the one that this command runs on")
     ending.add_argument("--profile", metavar="P", default=argparse.SUPPRESS, help="the drive's profile")
     ending.set_defaults(action=revoke)
@@ -123,10 +123,8 @@ def _named(listed: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 
 def _confirm(device: dict[str, Any], is_sure: bool) -> None:
-    if is_sure:
+    if is_sure or not sys.stdin.isatty():
         return
-    if not sys.stdin.isatty():
-        raise CommandError("standard input is no terminal to ask at: use --yes. Nothing was changed", ExitCode.USAGE)
     pending = device["pending"]
     left = "" if pending is None else output.pending_in_words(pending["mutations"], pending["bytes"])
     print(

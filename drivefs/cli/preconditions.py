@@ -3,8 +3,10 @@
 Owns the checks and their sentences. The process that then serves checks again what may change meanwhile.
 """
 
+import fcntl
 import os
 import stat
+import time
 from pathlib import Path
 
 from drivefs import config
@@ -14,6 +16,9 @@ from drivefs.control import mounts
 
 FUSE_DEVICE = Path("/dev/fuse")
 FUSE_CONF = Path("/etc/fuse.conf")
+ENDING_SECONDS = 10.0
+"""How long a mount may take to end whose mountpoint has gone already, by umount(8) for one."""
+LOOK_SECONDS = 0.05
 
 
 def check(settings: config.MountSettings) -> None:
@@ -23,6 +28,7 @@ def check(settings: config.MountSettings) -> None:
         CommandError: what is wrong, and what to do.
     """
     check_device(FUSE_DEVICE)
+    wait_for_the_last(settings.places)
     check_not_mounted(settings)
     check_mountpoint(settings.mountpoint)
     check_writable(settings.places.state, "state")
@@ -42,6 +48,29 @@ def check_device(device: Path) -> None:
         ) from error
     except OSError as error:
         raise CommandError(f"{device} cannot be opened ({error.strerror}): this user may not mount") from error
+
+
+def wait_for_the_last(places: config.ProfilePlaces) -> None:
+    """Return when the last mount of this profile has ended, if it is ending, or after a time all the same."""
+    deadline = time.monotonic() + ENDING_SECONDS
+    while _is_ending(places) and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+
+
+def _is_ending(places: config.ProfilePlaces) -> bool:
+    """Whether a process has the profile's state open, and serves no mountpoint with it."""
+    try:
+        descriptor = os.open(places.state / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        living = [each.record for each in mounts.mounted(places.runtime.parent)]
+        return not any(each.state == str(places.state) and mountpoints.is_mounted(each.mountpoint) for each in living)
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def check_not_mounted(settings: config.MountSettings) -> None:

@@ -1,10 +1,13 @@
 """What is refused before a mount is started, and in which words."""
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from cache import workspace
+from drivefs import config
 from drivefs.cli import mount, preconditions
 from drivefs.cli.errors import CommandError
 from drivefs.fuse import connection
@@ -51,6 +54,24 @@ def test_directory_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
 def test_writable_check_leaves_nothing_behind(tmp_path: Path) -> None:
     preconditions.check_writable(tmp_path / "cache", "cache")
     assert os.listdir(tmp_path / "cache") == []
+
+
+def test_a_mount_whose_mountpoint_has_gone_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+    places = config.Places.from_environment(variables, 0).of_profile("p")
+    preconditions.wait_for_the_last(places)
+    places.state.mkdir(parents=True)
+    looks = []
+    with ExitStack() as ending:
+
+        def end(seconds: float) -> None:
+            looks.append(seconds)
+            ending.close()
+
+        monkeypatch.setattr(preconditions.time, "sleep", end)
+        ending.enter_context(workspace.held_lock(places.state))
+        preconditions.wait_for_the_last(places)
+    assert looks == [preconditions.LOOK_SECONDS]
 
 
 @pytest.mark.parametrize("content", ["", "# user_allow_other\n", "mount_max = 1\n"])
