@@ -58,6 +58,8 @@ settings:
     quota         bytes that each account may store                   10G
     file_limit    bytes that one file may have                        10000000000
     pin_hours     how long uploaded blocks wait for their commit      72
+    pass_seconds  how long what a device shows of itself is good,     3600
+                  before it has to show its token for another
     feed_days     how long a device may be away and then hear only    180
                   what changed; after more it lists all anew
     trash_days    how long what was removed can be brought back       30

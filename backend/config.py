@@ -37,6 +37,7 @@ class Settings:
     quota: int = 10 * 2**30
     file_limit: int = 10 * 10**9
     pin_hours: int = 72
+    pass_seconds: int = 3600
     feed_days: int = 180
     trash_days: int = 30
     burst_seconds: int = 60
@@ -142,6 +143,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "quota": size,
     "file_limit": size,
     "pin_hours": _positive,
+    "pass_seconds": _positive,
     "feed_days": _positive,
     "cold": _path,
     "cold_days": _positive,
@@ -157,6 +159,7 @@ NUMBERS = {
     "quota",
     "file_limit",
     "pin_hours",
+    "pass_seconds",
     "feed_days",
     "trash_days",
     "cold_days",

@@ -69,12 +69,21 @@ async def caller(scope: Scope, services: Services) -> Caller:
     """Who asks.
 
     Raises:
-        ProtocolError: `unauthenticated`, `device_revoked`.
+        ProtocolError: `unauthenticated`, `device_revoked`, `pass_expired`.
     """
-    scheme, _, token = Request(scope).headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
+    return await services.accounts.authenticate(token(scope))
+
+
+def token(scope: Scope) -> str:
+    """What the request shows of who asks.
+
+    Raises:
+        ProtocolError: `unauthenticated`: nothing.
+    """
+    scheme, _, shown = Request(scope).headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not shown:
         raise ProtocolError(Code.UNAUTHENTICATED, "This device is not logged in here. Log in again.")
-    return await services.accounts.authenticate(token.strip())
+    return shown.strip()
 
 
 @contextmanager

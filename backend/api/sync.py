@@ -79,6 +79,7 @@ class SyncApi:
         services, make = self._services, Endpoints(self._services)
         found: dict[str, Any] = {
             routes.LOGIN: Endpoint(self._login, Shape(messages.LoginRequest, messages.LoginReply, is_open=True)),
+            routes.PASS: Endpoint(self._pass, Shape(None, messages.PassReply)),
             routes.LOGOUT: make.of_caller(self._logout),
             routes.SESSION: make.asked(messages.SessionRequest, services.sessions.begin),
             routes.ID_RANGES: make.asked(messages.IdRangesRequest, services.sessions.id_ranges),
@@ -115,6 +116,9 @@ class SyncApi:
         request = await requests.message(scope, receive, messages.LoginRequest, MAX_LOGIN_BYTES)
         address = scope["client"][0] if scope.get("client") else ""
         return await self._services.accounts.login(request, address)
+
+    async def _pass(self, scope: Scope, receive: Receive) -> messages.PassReply:
+        return await self._services.accounts.give_pass(requests.token(scope))
 
     async def _logout(self, caller: Caller) -> None:
         await self._services.devices.revoke(caller, caller.device)

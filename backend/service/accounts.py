@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Select, bindparam, func, insert, select, upda
 
 from backend.metadata.schema import accounts, devices, user_workspaces, users, workspaces
 from backend.notify import hub
-from backend.service import attempts, ids, notifications
+from backend.service import attempts, ids, notifications, passes
 from backend.service import workspaces as births
 from backend.service.caller import Caller
 from backend.service.devices import revoked
@@ -22,7 +22,7 @@ from backend.service.ground import Ground, Limits
 from backend.service.passwords import Passwords
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import AccountId, DeviceId, UserId
-from drivefs.protocol.messages import LoginReply, LoginRequest
+from drivefs.protocol.messages import LoginReply, LoginRequest, PassReply
 from drivefs.protocol.notifications import Kind
 
 TOKEN_BYTES = 32
@@ -52,8 +52,9 @@ class User:
 class Accounts:
     """Makes users, logs devices in and out, and recognises them."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, pass_key: bytes) -> None:
         self._ground = ground
+        self._pass_key = pass_key
         self._passwords = Passwords(ground.offload, ground.random_bytes)
 
     async def add_user(self, name: str, password: str) -> UserId:
@@ -101,12 +102,28 @@ class Accounts:
         return LoginReply(token=token, user=known[0], device=device)
 
     async def authenticate(self, token: str) -> Caller:
-        """Recognise a device by its token.
+        """Recognise a device by its pass, or by its token where passes are not asked for.
+
+        Raises:
+            ProtocolError: `unauthenticated`; `device_revoked`; `pass_expired`: it has to ask for a pass.
+        """
+        if passes.is_pass(token):
+            device = passes.holder(self._pass_key, token, self._ground.now_ns())
+            return await self._ground.database.read(_recognise, _BY_DEVICE, device)
+        caller = await self._ground.database.read(_recognise, _BY_TOKEN, hash_token(token))
+        if self._ground.limits.pass_seconds:
+            raise passes.run_out()
+        return caller
+
+    async def give_pass(self, token: str) -> PassReply:
+        """A pass for a device's own token; a pass gets none, or whoever saw one could go on for ever.
 
         Raises:
             ProtocolError: `unauthenticated`; `device_revoked`.
         """
-        return await self._ground.database.read(_recognise, hash_token(token))
+        caller = await self._ground.database.read(_recognise, _BY_TOKEN, hash_token(token))
+        expires_ns = self._ground.now_ns() + self._ground.limits.pass_seconds * 10**9
+        return PassReply(token=passes.issue(self._pass_key, caller.device, expires_ns))
 
     def _insert_user(self, connection: Connection, name: str, hashed: str) -> UserId:
         _refuse_taken(connection, name)
@@ -176,7 +193,7 @@ def _set_limits(connection: Connection, name: str, values: dict[str, int | None]
         connection.execute(update(accounts).where(accounts.c.owner == owner).values(values))
 
 
-def _recognising() -> Select[Any]:
+def _recognising(known_by: Any) -> Select[Any]:
     home = workspaces.c.kind == "home"
     return (
         select(devices.c.device, devices.c.user, devices.c.revoked_ns, workspaces.c.account)
@@ -187,16 +204,16 @@ def _recognising() -> Select[Any]:
             & (workspaces.c.workspace == user_workspaces.c.workspace)
             & home,
         )
-        .where(devices.c.token_hash == bindparam("token_hash"))
+        .where(known_by == bindparam("known"))
     )
 
 
-_RECOGNISE = _recognising()
-"""Made once: every request begins with it."""
+_BY_TOKEN, _BY_DEVICE = _recognising(devices.c.token_hash), _recognising(devices.c.device)
+"""Made once: every request begins with one of them."""
 
 
-def _recognise(connection: Connection, token_hash: bytes) -> Caller:
-    row = connection.execute(_RECOGNISE, {"token_hash": token_hash}).one_or_none()
+def _recognise(connection: Connection, statement: Select[Any], known: bytes | DeviceId) -> Caller:
+    row = connection.execute(statement, {"known": known}).one_or_none()
     if row is None:
         raise ProtocolError(Code.UNAUTHENTICATED, "This device is not logged in here. Log in again.")
     if row.revoked_ns is not None:

@@ -16,6 +16,8 @@ class Limits:
     quota_bytes: int = 10 * 2**30
     file_bytes: int = 10 * 10**9
     pin_seconds: int = 72 * 3600
+    pass_seconds: int = 0
+    """How long a pass is good; 0: devices show their own tokens instead."""
     feed_seconds: int = 180 * 86400
     """For how long a device may be away and still hear what changed, and not look at all anew."""
     trash_seconds: int = 30 * 24 * 3600

@@ -37,6 +37,11 @@ class MasterKey:
         """Tells master keys apart without giving anything of them away."""
         return blake3(self.secret, derive_key_context="drivefs master key name v1").hexdigest(8)
 
+    @property
+    def pass_key(self) -> bytes:
+        """What seals passes; all servers of a deployment have the same."""
+        return blake3(self.secret, derive_key_context="drivefs passes v1").digest()
+
     def __repr__(self) -> str:
         return f"MasterKey({self.name})"
 
@@ -51,6 +56,11 @@ class AccountKeys:
         self._random_bytes = random_bytes
         self._active: dict[AccountId, AccountKey] = {}
         self._opened: dict[tuple[AccountId, int], AccountKey] = {}
+
+    @property
+    def pass_key(self) -> bytes:
+        """As the master key's."""
+        return self._master.pass_key
 
     def of_copy(self, database: Database) -> "AccountKeys":
         """The keys as a copy of the metadata has them."""

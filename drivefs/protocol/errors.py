@@ -13,6 +13,7 @@ class Code(enum.StrEnum):
     MALFORMED = "malformed"
     TOO_LARGE = "too_large"
     UNAUTHENTICATED = "unauthenticated"
+    PASS_EXPIRED = "pass_expired"
     WRONG_PASSWORD = "wrong_password"
     DEVICE_REVOKED = "device_revoked"
     FORBIDDEN = "forbidden"
@@ -31,6 +32,7 @@ STATUS: dict[Code, int] = {
     Code.MALFORMED: 400,
     Code.TOO_LARGE: 413,
     Code.UNAUTHENTICATED: 401,
+    Code.PASS_EXPIRED: 401,
     Code.WRONG_PASSWORD: 401,
     Code.DEVICE_REVOKED: 401,
     Code.FORBIDDEN: 403,

@@ -73,6 +73,12 @@ class LoginRequest(Message, kw_only=True):
     device: Annotated[str, Meta(min_length=1, max_length=128)]
 
 
+class PassReply(Message, kw_only=True):
+    """What a device shows instead of its token until the server calls it expired."""
+
+    token: str
+
+
 class LoginReply(Message, kw_only=True):
     """The token is shown this once only; the backend keeps its hash."""
 

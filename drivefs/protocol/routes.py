@@ -5,6 +5,7 @@ PROTOCOL = 1
 HEALTH = "/healthz"
 DESCRIPTION = "/openapi.json"
 LOGIN = "/sync/v1/login"
+PASS = "/sync/v1/pass"
 LOGOUT = "/sync/v1/logout"
 SESSION = "/sync/v1/session"
 ID_RANGES = "/sync/v1/id-ranges"

@@ -6,6 +6,7 @@ RemoteError
  |    +-- NotDrivefs         something else answered: a captive portal, a proxy, another service, a wrong URL
  |    +-- UntrustedServer    its TLS certificate does not prove who it is
  |    +-- OtherProtocol      a drivefs server, of a version that this program does not speak with
+ |    +-- PassExpired        it wants a pass that is good; the transport gets one and asks again
  +-- Refused                 the backend's definite answer to this very request is no; `code` says why
  +-- BlockLost              the backend does not have a block that it should have, or has it damaged
  +-- InsecureUrl             the URL would send the token and the content readable by anyone on the way, or is none
@@ -39,6 +40,10 @@ class UntrustedServer(Offline):
 
 class OtherProtocol(Offline):
     """The server speaks another version of the protocol."""
+
+
+class PassExpired(Offline):
+    """What was shown is good no longer; whoever meets this beyond the transport was given one that never was."""
 
 
 class Refused(RemoteError):

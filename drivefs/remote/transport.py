@@ -13,7 +13,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -161,8 +161,9 @@ class Transport:
         self._client = client
         self._is_distrusted = False
         self._headers = {"accept-encoding": "identity", "user-agent": f"drivefs/{drivefs.__version__}"}
-        if token:
-            self._headers["authorization"] = f"Bearer {token}"
+        self._token = token
+        self._shown = token
+        """A pass, once the server has asked for one: the token itself is sent as seldom as can be."""
 
     async def exchange(self, exchange: Exchange) -> bytes:
         """Send a request and read its whole reply, as long as it gets on. Cancellation drops the connection.
@@ -180,17 +181,41 @@ class Transport:
         Raises:
             as `exchange`, on entering and from the iterator; what the block itself raises is left as it is.
         """
+        shown = self._shown
+        try:
+            try:
+                body = await self._begun(exchange)
+            except errors.PassExpired:
+                await self._renew(shown, exchange)
+                body = await self._begun(exchange)
+            try:
+                yield body
+            finally:
+                await body.close()
+        except errors.NotDrivefs:
+            self.distrust()
+            raise
+
+    async def _renew(self, shown: str, refused: Exchange) -> None:
+        """Get another pass than the one that was shown, unless somebody has meanwhile."""
+        if refused.path == routes.PASS:
+            raise errors.PassExpired("the server gives this device no pass")
+        if self._shown == shown:
+            reply = await self.exchange(replace(refused, path=routes.PASS, body=(), expects=routes.MSGPACK))
+            with translated(self._url):
+                self._shown = wire.decode(reply, messages.PassReply).token
+
+    async def _begun(self, exchange: Exchange) -> "_Body":
+        """Send a request; gives the body of a believable reply, which the caller closes."""
         with translated(self._url):
             response = await self._answer(exchange)
         body = _Body(self._url, response)
         try:
             await self._believe(response, body, exchange.expects)
-            yield body
-        except errors.NotDrivefs:
-            self.distrust()
-            raise
-        finally:
+        except BaseException:
             await body.close()
+            raise
+        return body
 
     def distrust(self) -> None:
         """Whoever is at the other end of the connections now, if anybody, is not our server: the next request closes
@@ -210,10 +235,14 @@ class Transport:
             exchange.method,
             self._url + exchange.path,
             content=_pieces(exchange.body) if exchange.body else None,
-            headers=self._headers | _describe(exchange),
+            headers=self._headers | self._authorization(exchange) | _describe(exchange),
             timeout=httpx.Timeout(exchange.stall_seconds, connect=CONNECT_SECONDS),
             extensions={FRESH: is_fresh, ANEW: is_distrusted},
         )
+
+    def _authorization(self, exchange: Exchange) -> dict[str, str]:
+        shown = self._token if exchange.path == routes.PASS else self._shown
+        return {"authorization": f"Bearer {shown}"} if shown else {}
 
     async def _believe(self, response: httpx.Response, body: AsyncIterator[bytes], expects: str) -> None:
         """Return if the body to come is the answer; raise what it is otherwise."""
@@ -266,6 +295,8 @@ def refusal(problem: messages.Problem) -> errors.RemoteError:
             f"the server refused for a reason that this version does not know: {problem.message}"
         )
     code = Code(problem.code)
+    if code is Code.PASS_EXPIRED:
+        return errors.PassExpired(f"the server wants to know again who asks: {problem.message}")
     if code in (Code.UNAVAILABLE, Code.INTERNAL):
         return errors.Offline(f"the server cannot serve at the moment: {problem.message}")
     return errors.Refused(ProtocolError(code, problem.message))

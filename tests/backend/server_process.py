@@ -101,7 +101,8 @@ class ServerProcess:
 
     def log_in(self, user: str = USER) -> "RemoteDevice":
         request = messages.LoginRequest(user=user, password=PASSWORD, device="laptop")
-        token = self.call(routes.LOGIN, request, messages.LoginReply).token
+        own = self.call(routes.LOGIN, request, messages.LoginReply).token
+        token = self.call(routes.PASS, b"", messages.PassReply, own).token
         session = messages.SessionRequest(next_nonce=bytes(16))
         return RemoteDevice(self, token, self.call(routes.SESSION, session, messages.SessionReply, token))
 

@@ -251,3 +251,29 @@ def test_a_large_upload_ends_with_its_device(workbench: Workbench, server: Serve
     wait_revoked(slow)
     assert (slow.mountpoint / "film").read_bytes() == content
     assert os.listdir(lost.mountpoint) == []
+
+
+@pytest.mark.fault(52)
+def test_passes_that_run_out_in_the_middle_of_an_upload_are_renewed_unseen(
+    workbench: Workbench, server: Server, other: Device
+) -> None:
+    """[passes]"""
+    server.stop()
+    (server.data / "server.toml").write_text("pass_seconds = 2\n")
+    server.start()
+    link = workbench.link(server)
+    slow = workbench.device(server, link=link)
+    slow.mount(*mount_options())
+    link.trickle(MEBIBYTE)
+    content = random.Random(5).randbytes(6 * MEBIBYTE)
+    write_file(slow.mountpoint / "film", content)
+    slow.sync()
+    link.restore()
+    write_file(slow.mountpoint / "more", b"more")
+    slow.sync()
+    shown = other.mount(*mount_options())
+    assert (shown / "film").read_bytes() == content
+    assert (shown / "more").read_bytes() == b"more"
+    other.run("devices", "revoke", slow.name, "--yes")
+    wait_revoked(slow)
+    assert fails(lambda: (slow.mountpoint / "new").write_bytes(b"x")) == errno.EROFS

@@ -73,7 +73,49 @@ def test_a_request_carries_its_message() -> None:
     run(says(message(messages.MissingReply(missing=[]))), scenario)
 
 
-@pytest.mark.parametrize("code", [code for code in Code if code not in (Code.UNAVAILABLE, Code.INTERNAL)])
+def shown(world: World) -> list[tuple[str, str]]:
+    """Which token or pass each request showed, and where."""
+    heads = [head.decode() for head, _ in world.server.requests]
+    return [(head.split()[1], head.lower().partition("bearer ")[2].split("\r")[0]) for head in heads]
+
+
+@pytest.mark.fault(52)
+def test_who_is_told_that_a_pass_ran_out_gets_another_and_asks_again() -> None:
+    async def scenario(world: World) -> None:
+        assert await world.remote.usage() == USAGE
+        assert await world.remote.usage() == USAGE
+        expected = [(routes.USAGE, "a-token"), (routes.PASS, "a-token"), *[(routes.USAGE, "one")] * 3]
+        assert shown(world) == [*expected[:-1], (routes.PASS, "a-token"), (routes.USAGE, "two")]
+
+    expired = problem("pass_expired")
+    first, second = (message(messages.PassReply(token=token)) for token in ("one", "two"))
+    run(says(expired, first, message(USAGE), expired, second, message(USAGE)), scenario)
+
+
+@pytest.mark.fault(52)
+def test_blocks_whose_pass_ran_out_on_the_way_are_sent_whole_again() -> None:
+    sent = payloads(1, 2)
+
+    async def scenario(world: World) -> None:
+        await world.remote.put_blocks(WORKSPACE, in_parts(sent))
+        first, _, again = (body for _, body in world.server.requests)
+        assert first == again == framed(*sent)
+
+    stored = message(messages.PutReply(stored_count=2))
+    run(says(problem("pass_expired"), message(messages.PassReply(token="one")), stored), scenario)
+
+
+@pytest.mark.parametrize(("answer", "kind"), [("device_revoked", errors.Refused), ("pass_expired", errors.PassExpired)])
+def test_who_gets_no_pass_is_told_why(answer: str, kind: type[errors.RemoteError]) -> None:
+    async def scenario(world: World) -> None:
+        await fails(world, kind)
+
+    run(says(problem("pass_expired"), problem(answer)), scenario)
+
+
+@pytest.mark.parametrize(
+    "code", [code for code in Code if code not in (Code.UNAVAILABLE, Code.INTERNAL, Code.PASS_EXPIRED)]
+)
 def test_a_refusal_keeps_its_code_and_is_not_tried_again(code: Code) -> None:
     async def scenario(world: World) -> None:
         refused = await fails(world, errors.Refused, "You may not.")

@@ -131,6 +131,7 @@ class Hostile:
             (routes.LOGIN, lambda: messages.LoginRequest(user="mallory", password="guess", device="d")),
             (routes.USAGE, lambda: None),
             (routes.DEVICES, lambda: None),
+            (routes.PASS, lambda: None),
             (routes.LOGOUT, lambda: None),
         ]
 

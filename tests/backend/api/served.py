@@ -129,7 +129,9 @@ class Served:
 
     async def log_in_as(self, user: str) -> "Served":
         """The same server as another user's device sees it."""
-        reply = (await self.login(user)).message(messages.LoginReply)
+        reply: messages.LoginReply | messages.PassReply = (await self.login(user)).message(messages.LoginReply)
+        if self.ground.limits.pass_seconds:
+            reply = (await self.post(routes.PASS, token=reply.token)).message(messages.PassReply)
         other = Served(self.services, self.ground, self.clock, self.data, self.asgi, token=reply.token)
         session = (await other.post(routes.SESSION, SESSION)).message(messages.SessionReply)
         other.workspace = session.workspaces[0].workspace

@@ -154,6 +154,7 @@ def asked(scene: Scene, who: str, epoch: Epoch) -> dict[str, list[Any]]:
         **{route: [None] for route in (routes.USAGE, routes.QUOTA, routes.DEVICES, routes.COUNT, routes.SNAPSHOTS)},
         **{route: [None] for route in (routes.LINKS, routes.MUTED, routes.INVITATIONS, routes.SHARES)},
         routes.LOGIN: [messages.LoginRequest(user="ann", password="correct hors", device="d")],
+        routes.PASS: [None],
         routes.LOGOUT: [],  # it ends who asks
         routes.SESSION: [SESSION],
         routes.ID_RANGES: [messages.IdRangesRequest(epoch=scene.owner.epoch)],
