@@ -3,6 +3,8 @@
 Owns the remount lines of the section "Staying the same" of SEMANTICS.md.
 """
 
+import ctypes
+import errno
 import os
 import shutil
 import stat
@@ -80,6 +82,39 @@ def test_times_do_not_move_when_the_upload_comes(device: Device) -> None:
     device.umount()
     device.mount(*mount_options())
     assert {name: (root / name).stat().st_mtime_ns for name in os.listdir(root)} == before
+
+
+class Handle(ctypes.Structure):
+    """`struct file_handle` with room for the largest one."""
+
+    _fields_ = (("size", ctypes.c_uint), ("type", ctypes.c_int), ("bytes", ctypes.c_ubyte * 128))
+
+
+@pytest.mark.needs_root
+def test_file_handles_are_good_until_the_kernel_forgets_the_file(device: Device) -> None:
+    """[no-handles]"""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def read_by(handle: Handle) -> bytes:
+        place = os.open(device.mountpoint, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = libc.open_by_handle_at(place, ctypes.byref(handle), os.O_RDONLY)
+        os.close(place)
+        if descriptor < 0:
+            raise OSError(ctypes.get_errno(), "open_by_handle_at")
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read()
+
+    path = write_file(device.mountpoint / "file", b"content")
+    handle = Handle(size=128)
+    at_cwd = -100
+    assert not libc.name_to_handle_at(at_cwd, os.fsencode(path), ctypes.byref(handle), ctypes.byref(ctypes.c_int()), 0)
+    with path.open("rb"):
+        assert read_by(handle) == b"content"
+    device.umount()
+    device.mount(*mount_options())
+    with pytest.raises(OSError, match="open_by_handle_at") as refused:
+        read_by(handle)
+    assert refused.value.errno == errno.ESTALE
 
 
 def test_unsent_changes_go_on_after_a_remount(device: Device) -> None:
