@@ -38,9 +38,10 @@ MOST_GAPS = 1
 """How often in a row a page that does not fit is asked for again."""
 LET_GO_MUTATIONS = 32
 LET_GO_PAUSE_SECONDS = 0.005
-LET_GO_WAIT_SECONDS = 2.0
-"""So long what is in the replica stays in the overlay too while programs keep calling: a scan of a directory took a
-third longer beside it."""
+LET_GO_WAIT_SECONDS = 0.1
+"""So long a step waits for a pause of the programs."""
+LET_GO_PATIENCE_SECONDS = 5.0
+"""After so long it goes on whether they pause or not: what is in the replica would pile up in the overlay."""
 MAX_TOLD_NAMES = 10_000
 """So many names of a directory that is itself again the kernel is told of: it may have others under them."""
 
@@ -196,20 +197,21 @@ class Follower:
     async def let_go(self) -> None:
         """Drop from the overlay what the replica has durably taken over; cancellation leaves the rest for later.
 
-        Nobody waits for it, so it waits for a pause of those whose system calls do wait, and goes in small steps.
+        Nobody waits for it, so it goes in small steps, in pauses of those whose system calls do wait: beside it a scan
+        of a directory took a third longer.
         """
         replica = self._local.replica
         await replica.sync()
-        if not self._hides:
-            with trio.CancelScope() as self._pause:
-                await self.quiet.wait(LET_GO_WAIT_SECONDS)
-        self._hides = False
-        more = True
+        more, patience = True, trio.current_time() + LET_GO_PATIENCE_SECONDS
         while more:
+            if not self._hides and trio.current_time() < patience:
+                with trio.CancelScope() as self._pause:
+                    await self.quiet.wait(LET_GO_WAIT_SECONDS)
             forgotten = self._local.journal.forget(replica.synced_seq(self._workspace), LET_GO_MUTATIONS)
             self._tell(self._uncovered(forgotten), Before())
             more = forgotten.more
             await trio.sleep(LET_GO_PAUSE_SECONDS if more else 0.0)
+        self._hides = False
 
     def uncovered(self, forgotten: Forgotten) -> None:
         """Changes were taken back, so that the replica shows where they were: tell where that is something else.

@@ -18,7 +18,7 @@ from drivefs.sync.announcer import Announcer
 from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
 from drivefs.sync.events import Events
-from drivefs.sync.follower import LET_GO_WAIT_SECONDS, Follower
+from drivefs.sync.follower import LET_GO_PATIENCE_SECONDS, LET_GO_WAIT_SECONDS, Follower
 from drivefs.sync.places import Places
 from drivefs.sync.quiet import Quiet
 from tests.fs.bench import ROOT, WORKSPACE, FsBench
@@ -113,7 +113,7 @@ def busy_until_let_go(world: World, page: Callable[[], object]) -> float:
         nonlocal calls
         while True:
             calls += 1
-            await trio.sleep(0.01)
+            await trio.sleep(0.001)
 
     async def scenario() -> float:
         world.follower.quiet = Quiet(lambda: calls)
@@ -134,6 +134,18 @@ def test_own_changes_that_came_back_are_let_go_in_a_pause_of_the_programs(world:
     page = page_of(9, [msgspec.structs.replace(state, seq=Seq(9))], {b"a": state.inode})
     assert busy_until_let_go(world, lambda: world.follower.apply(page)) == pytest.approx(LET_GO_WAIT_SECONDS)
     assert world.bench.local.journal.overlay.inode(state.inode) is None
+
+
+def test_much_is_let_go_in_the_end_however_busy_the_programs_are(world: World) -> None:
+    states = [world.committed(b"%03d" % number, b"mine") for number in range(120)]
+    page = page_of(
+        1000,
+        [msgspec.structs.replace(state, seq=Seq(1000)) for state in states],
+        {b"%03d" % number: state.inode for number, state in enumerate(states)},
+    )
+    took = busy_until_let_go(world, lambda: world.follower.apply(page))
+    assert 2 * LET_GO_WAIT_SECONDS < took < LET_GO_PATIENCE_SECONDS + 1
+    assert not [state for state in states if world.bench.local.journal.overlay.inode(state.inode) is not None]
 
 
 def test_what_another_device_changed_behind_an_own_change_shows_at_once(world: World) -> None:
