@@ -436,7 +436,7 @@ class FileSystem:
         inodes, names = list(inodes), list(names)
         before = self._view.forget(inodes, names)
         if names:
-            self.ignoring.moved()
+            self.ignoring.came(names)
         for inode in inodes:
             self._contents.forget(inode, before.get(inode))
 

@@ -1,8 +1,8 @@
-"""Ignore rules: which paths stay on the device, by `.drivefsignore` at the root of the drive; pure.
+"""Ignore rules: which paths stay on the device, by what a `.drivefsignore` says; pure.
 
-Owns the meaning of the rules: gitignore's, as pathspec reads them, relative to the root. The device's own patterns, for
-the temporary files of editors and office programs, come before those of the drive, so that these can take them back
-with `!`; they mean files only, never a directory that somebody may have called so.
+Owns the meaning of the rules: gitignore's, as pathspec reads them, relative to the directory of the file. The device's
+own patterns, for the temporary files of editors and office programs, come before those of the drive, so that these can
+take them back with `!`; they mean files only, never a directory that somebody may have called so.
 """
 
 import os
@@ -31,31 +31,30 @@ TEMPORARY = (
 """What an editor, an office program or a file manager leaves beside the files that people mean."""
 
 
+class Temporary:
+    """The device's own patterns: they mean names of files, wherever these are."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._of_files = pathspec.GitIgnoreSpec.from_lines(patterns)
+
+    def has(self, name: bytes) -> bool:
+        """Whether a file of that name stays on the device where nothing else is said."""
+        return bool(self._of_files.match_file(os.fsdecode(name)))
+
+
 class Rules:
-    """The rules of one device at one time."""
+    """What one `.drivefsignore` says."""
 
-    def __init__(self, temporary: Sequence[str], text: bytes) -> None:
-        """`temporary` are the device's own patterns, `text` is what `.drivefsignore` says."""
-        lines = text[:MAX_BYTES].decode(errors="surrogateescape").splitlines()
-        self._of_files = pathspec.GitIgnoreSpec.from_lines(temporary)
-        own = _readable(lines)
-        self._of_drive = pathspec.GitIgnoreSpec.from_lines(own)
-        self.needs_paths = bool(own)
-        """Whether it matters where in the drive a name is."""
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        own = _readable(text[:MAX_BYTES].decode(errors="surrogateescape").splitlines())
+        self._spec = pathspec.GitIgnoreSpec.from_lines(own)
+        self.has_any = bool(own)
 
-    def keep_here(self, path: bytes, *, is_directory: bool) -> bool:
-        """Whether something with this path, relative to the root, stays on the device.
-
-        Where the drive's rules do not need paths, its name alone is enough.
-        """
-        if path == NAME:
-            return False
+    def say(self, path: bytes, *, is_directory: bool) -> bool | None:
+        """Whether something with this path, relative to the file's directory, stays here; None: nothing is said."""
         text = os.fsdecode(path)
-        if self.needs_paths:
-            said = self._of_drive.check_file(text + "/" if is_directory else text).include
-            if said is not None:
-                return said
-        return not is_directory and bool(self._of_files.match_file(text.rpartition("/")[2]))
+        return self._spec.check_file(text + "/" if is_directory else text).include
 
 
 def _readable(lines: Sequence[str]) -> list[str]:

@@ -1,33 +1,43 @@
 """Which names stay on this device: the rules of the drive as they are now, and where in the drive a name is.
 
-Owns the reading of `.drivefsignore`, an ordinary file that any device may change, and what this device remembers of it
-while it cannot be read. Invariants: nothing here waits for the network, but `learn`; while somebody writes to the file,
-what it said before counts, so that no half of it ever does.
+Owns the reading of `.drivefsignore`, ordinary files that any device may change, and what this device remembers of them
+while they cannot be read. Each speaks for the directory that it is in, and a deeper one goes before those above.
+Invariants: nothing here waits for the network, but `learn`; while somebody writes to such a file, what it said before
+counts, so that no half of it ever does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cache.journal import Journal
 from drivefs.fs import errors
 from drivefs.fs.contents import Contents
-from drivefs.fs.ignore_rules import MAX_BYTES, NAME, Rules
-from drivefs.fs.view import MAX_NAMES, View, shrink
+from drivefs.fs.ignore_rules import MAX_BYTES, NAME, Rules, Temporary
+from drivefs.fs.view import MAX_NAMES, Name, View, shrink
+from drivefs.protocol import wire
 from drivefs.protocol.ids import NO_INODE, NO_REVISION, InodeId, RevisionNumber
 from drivefs.protocol.model import InodeKind
 
 META = "ignore_rules"
+"""The fact that keeps what the file at the root says."""
+META_INSIDE = "ignore_rules_inside"
+"""The fact that keeps what the files in other directories say, by directory."""
 MAX_DEPTH = 4096
+MAX_INSIDE = 1000
+"""So many rules in directories are remembered."""
 
 
 class _Edition(NamedTuple):
-    """What tells one content of the rules' file from another."""
+    """What tells one content of a file of rules from another."""
 
     inode: InodeId = NO_INODE
     revision: RevisionNumber = NO_REVISION
     size: int = 0
     mtime_ns: int = 0
     ctime_ns: int = 0
+
+
+NO_FILE = _Edition()
 
 
 class Ignoring:
@@ -38,103 +48,135 @@ class Ignoring:
         self._contents = contents
         self._journal: Journal = view.journal
         self._root = root
-        self._temporary = temporary
-        self._text = self._journal.meta(META) or b""
-        self._rules = Rules(temporary, self._text)
-        self._edition: _Edition | None = None
-        self._paths: dict[InodeId, bytes] = {}
+        self._temporary = Temporary(temporary)
+        self._rules = {directory: Rules(text) for directory, text in self._remembered().items()}
+        """What is known to be said in each directory; those without rules are left out."""
+        self._editions: dict[InodeId, _Edition] = {}
+        self.unread: set[InodeId] = set()
+        """Directories whose rules are new, or could not be read when they were asked for."""
+        self._ways: dict[InodeId, list[tuple[InodeId, bytes]]] = {}
         self.change_count = 0
         """How often the rules have changed, or where in the drive a directory is."""
+
+    def _remembered(self) -> dict[InodeId, bytes]:
+        inside = self._journal.meta(META_INSIDE)
+        found = {} if inside is None else wire.decode(inside, dict[InodeId, bytes])
+        return {**found, self._root: self._journal.meta(META) or b""}
 
     def keeps(self, parent: InodeId, name: bytes, *, is_directory: bool) -> bool:
         """Whether what gets a name now stays on this device; all does that is in a directory that does."""
         if self._journal.ignored.has(parent):
             return True
-        self._refresh()
-        if not self._rules.needs_paths:
-            return self._rules.keep_here(name, is_directory=is_directory)
-        path = self._path(parent)
-        return path is not None and self._rules.keep_here(path + name, is_directory=is_directory)
+        if name == NAME:
+            self.unread.add(parent)
+            return False
+        for directory, above in self._way(parent) or ():
+            rules = self._refreshed(directory)
+            if rules is not None and rules.has_any:
+                said = rules.say(above + name, is_directory=is_directory)
+                if said is not None:
+                    return said
+        return not is_directory and self._temporary.has(name)
+
+    def came(self, names: Iterable[Name]) -> None:
+        """Others have changed what these names lead to."""
+        self.unread.update(parent for parent, name in names if name == NAME)
+        self.moved()
 
     def moved(self) -> None:
         """Names elsewhere in the drive have changed: directories may be somewhere else."""
-        if self._paths:
-            self._paths.clear()
+        if self._ways:
+            self._ways.clear()
         self.change_count += 1
 
     async def learn(self) -> None:
-        """Read the rules if they have changed.
+        """Read the rules that have changed.
 
         Raises:
-            Unavailable: they cannot be had now; what was known before counts on.
+            Unavailable: some cannot be had now; what was known before counts on.
         """
-        if not self._view.is_listed(self._root):
-            return
-        edition = self._present()
-        if edition is None or edition == self._edition:
-            return
-        text = b""
-        if edition.inode:
-            content = self._contents.load(edition.inode)
-            text = bytes(await self._contents.read(content, 0, min(edition.size, MAX_BYTES)))
-        if self._present() == edition:
-            self._take(edition, text)
+        for directory in {self._root, *self._rules, *self.unread}:
+            edition = self._present(directory)
+            if edition is None:
+                continue
+            if edition == self._editions.get(directory):
+                self.unread.discard(directory)
+                continue
+            text = b""
+            if edition.inode:
+                content = self._contents.load(edition.inode)
+                text = bytes(await self._contents.read(content, 0, min(edition.size, MAX_BYTES)))
+            if self._present(directory) == edition:
+                self._take(directory, edition, text)
 
-    def _refresh(self) -> None:
-        """Read the rules if they have changed, as far as that needs no waiting."""
-        edition = self._present()
-        if edition is None or edition == self._edition:
-            return
+    def _refreshed(self, directory: InodeId) -> Rules | None:
+        """What is said in a directory, read again if it has changed, as far as that needs no waiting."""
+        edition = self._present(directory)
+        if edition is None or edition == self._editions.get(directory):
+            return self._rules.get(directory)
         if not edition.inode or not edition.size:
-            self._take(edition, b"")
-            return
+            self._take(directory, edition, b"")
+            return self._rules.get(directory)
         content = self._contents.load(edition.inode)
         text = self._contents.reader.read_now(content, 0, min(edition.size, MAX_BYTES))
-        if text is not None:
-            self._take(edition, bytes(text))
+        if text is None:
+            self.unread.add(directory)
+        else:
+            self._take(directory, edition, bytes(text))
+        return self._rules.get(directory)
 
-    def _take(self, edition: _Edition, text: bytes) -> None:
-        self._edition = edition
-        if text == self._text:
+    def _take(self, directory: InodeId, edition: _Edition, text: bytes) -> None:
+        self.unread.discard(directory)
+        self._editions[directory] = edition
+        shrink(self._editions, MAX_NAMES)
+        known = self._rules.get(directory)
+        if text == (known.text if known is not None else b""):
             return
-        self._text, self._rules = text, Rules(self._temporary, text)
+        if text:
+            self._rules[directory] = Rules(text)
+        else:
+            self._rules.pop(directory)
         self.change_count += 1
         with self._journal.transaction():
-            self._journal.set_meta(META, text)
+            if directory == self._root:
+                self._journal.set_meta(META, text)
+                return
+            inside = {each: rules.text for each, rules in self._rules.items() if each != self._root}
+            self._journal.set_meta(META_INSIDE, wire.encode(dict(list(inside.items())[-MAX_INSIDE:])))
 
-    def _present(self) -> _Edition | None:
+    def _present(self, directory: InodeId) -> _Edition | None:
         """The file of the rules as it is now; None: that is not known, or somebody is writing to it."""
-        inode = self._view.named(self._root, NAME)
+        inode = self._view.named(directory, NAME)
         if inode is None:
             return None
         if not inode:
-            return _Edition()
+            return NO_FILE
         try:
             state = self._view.inode(inode)
         except errors.NotFound:
             return None
         if state.kind is not InodeKind.FILE:
-            return _Edition()
+            return NO_FILE
         if self._contents.is_written(inode):
             return None
         return _Edition(inode, state.revision, state.size, state.mtime_ns, state.ctime_ns)
 
-    def _path(self, directory: InodeId) -> bytes | None:
-        """The path of a directory with a slash at its end; None: it is nowhere, as far as is known here."""
-        if directory == self._root:
-            return b""
-        known = self._paths.get(directory)
+    def _way(self, directory: InodeId) -> list[tuple[InodeId, bytes]] | None:
+        """A directory and those above it up to the root, each with the path from it, with a slash at its end.
+
+        None: the directory is nowhere, as far as is known here.
+        """
+        known = self._ways.get(directory)
         if known is not None:
             return known
-        steps: list[bytes] = []
-        place = directory
-        while place != self._root:
+        way = [(directory, b"")]
+        while way[-1][0] != self._root:
+            place, path = way[-1]
             names = self._journal.overlay.names_of(place) or self._view.replica.names_of(place)
-            if not names or len(steps) > MAX_DEPTH:
+            if not names or len(way) > MAX_DEPTH:
                 return None
-            place, name = names[0]
-            steps.append(name)
-        path = b"/".join([*reversed(steps), b""])
-        self._paths[directory] = path
-        shrink(self._paths, MAX_NAMES)
-        return path
+            above, name = names[0]
+            way.append((above, name + b"/" + path))
+        self._ways[directory] = way
+        shrink(self._ways, MAX_NAMES)
+        return way

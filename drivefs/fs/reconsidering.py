@@ -39,8 +39,7 @@ class Reconsidering:
         done = seen = -1
         while True:
             with suppress(errors.FileSystemError, CacheError):
-                await self._names.lookup(self._root, NAME)
-                await self._kept.ignoring.learn()
+                await self.read_rules()
             self.known.set()
             count = self._kept.ignoring.change_count
             if count == seen != done and not self._view.is_read_only:
@@ -49,6 +48,20 @@ class Reconsidering:
                     done = seen
             seen = count
             await trio.sleep(LOOK_SECONDS)
+
+    async def read_rules(self) -> None:
+        """Read the rules that have changed, or that are new.
+
+        Raises:
+            Unavailable: some cannot be had now.
+        """
+        ignoring = self._kept.ignoring
+        for directory in (self._root, *ignoring.unread):
+            try:
+                await self._names.lookup(directory, NAME)
+            except (errors.NotFound, errors.NotDirectory):
+                ignoring.unread.discard(directory)
+        await ignoring.learn()
 
     async def _release(self) -> None:
         """Release all that no rule keeps here any more."""
