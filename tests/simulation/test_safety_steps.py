@@ -17,12 +17,16 @@ from sqlalchemy import text
 
 from backend.blockstore.local import LocalStore
 from backend.metadata.sqlite import Database
+from backend.service import backups
+from cache import salvage
 from cache.lost import LostAndFound
 from cache.workspace import LocalState
 from drivefs import config
 from drivefs.protocol import messages, routes, wire
-from drivefs.protocol.ids import CommitId, Incarnation, Seq, WorkspaceId
+from drivefs.protocol.ids import CommitId, Incarnation, InodeId, Seq, WorkspaceId
 from drivefs.protocol.messages import Cursor
+from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.sync import draft_files
 from drivefs.sync.session import ASKED
 from tests.cache.states import FIRST_ID, content_of, create, inline
 from tests.cache.test_barrier import BIG, write
@@ -89,9 +93,9 @@ def test_what_comes_to_lost_and_found_stays_there(disk: SimDisk) -> None:
     (disk.root / "from").mkdir()
     source = disk.root / "from" / "file"
     descriptor = os.open(source, os.O_CREAT | os.O_WRONLY, 0o600)
+    disk.settle()
     os.write(descriptor, A)
     os.close(descriptor)
-    disk.settle()
     lost.take_file("taken", source)
     lost.keep_pieces("pieces", [(0, A), (2 * PAGE_BYTES, A)])
     root = disk.crash(nothing_survives)
@@ -146,6 +150,59 @@ def test_an_object_is_there_when_it_was_settled(disk: SimDisk) -> None:
     again = LocalStore(disk.crash(nothing_survives) / "store")
     again.prepare()
     assert {name: again.get(name, 0, len(content)) for name, content in contents.items()} == contents
+
+
+def written(path: Path) -> None:
+    """A file of which nothing is durable yet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
+    os.write(descriptor, A)
+    os.close(descriptor)
+
+
+def test_what_is_put_aside_in_the_store_stays_aside(disk: SimDisk) -> None:
+    store = LocalStore(disk.root / "store")
+    store.prepare()
+    store.put("a/bad", [A])
+    store.settle(["a/bad"])
+    store.quarantine("a/bad")
+    root = disk.crash(nothing_survives)
+    found = [path.relative_to(root / "store").as_posix() for path in (root / "store").rglob("bad")]
+    assert found == ["quarantine/a/bad"]
+
+
+def test_a_backup_is_whole_when_it_has_its_name(disk: SimDisk) -> None:
+    disk.settle()
+    written(disk.root / "partial" / backups.DATABASE_NAME)
+    backups._finish(disk.root / "partial", disk.root / "backup")
+    root = disk.crash(nothing_survives)
+    assert (root / "backup" / backups.DATABASE_NAME).read_bytes() == A
+
+
+def test_a_copy_of_a_content_is_durable_when_it_is_finished(disk: SimDisk) -> None:
+    descriptor = os.open(disk.root / "copy", os.O_CREAT | os.O_WRONLY, 0o600)
+    disk.settle()
+    draft_files.write_at(descriptor, A, 0)
+    state = InodeState(inode=InodeId(1), kind=InodeKind.FILE, mode=0o600)
+    draft_files.finish(descriptor, state)
+    os.close(descriptor)
+    assert (disk.crash(nothing_survives) / "copy").read_bytes() == A
+
+
+def test_a_journal_made_anew_never_meets_the_log_of_the_old_one(disk: SimDisk) -> None:
+    state = disk.root / "state"
+    for name in ("journal.db", "journal.db-wal"):
+        written(state / name)
+    written(state / salvage.SALVAGED)
+    disk.settle()
+    told: list[str] = []
+    disk.on_boundary = told.append
+    salvage.finish_salvage(state)
+    disk.on_boundary = None
+    renamed = next(number for number, each in enumerate(told) if "rename" in each or "replace" in each)
+    synced = [number for number, each in enumerate(told) if each == "after sync state"]
+    assert told.index("after remove state/journal.db-wal") < synced[0] < renamed < synced[-1], told
+    assert [path.name for path in (disk.crash(nothing_survives) / "state").iterdir()] == ["journal.db"]
 
 
 def test_a_commit_is_there_when_it_was_acknowledged(disk: SimDisk) -> None:

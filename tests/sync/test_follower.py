@@ -96,6 +96,25 @@ def test_own_changes_come_back_without_a_word_to_the_kernel(world: World) -> Non
     assert world.bench.read(state.inode) == b"mine"
 
 
+def test_what_came_while_the_replica_was_synced_is_let_go_after_the_next_sync(world: World) -> None:
+    """Its page may be gone after a cut, and what the journal knows of it would be all that there is."""
+    state = world.committed(b"a", b"mine")
+    replica, root = world.bench.local.replica, world.bench.fs.inode(ROOT)
+    page = page_of(9, [msgspec.structs.replace(state, seq=Seq(9)), root], {b"a": state.inode})
+    sync = replica.sync
+
+    async def overtaken() -> None:
+        await sync()
+        world.follower.apply(page)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replica, "sync", overtaken)
+        trio.run(world.follower.let_go)
+    assert world.bench.local.journal.overlay.inode(state.inode) is not None
+    trio.run(world.follower.let_go)
+    assert world.bench.local.journal.overlay.inode(state.inode) is None
+
+
 def test_change_of_another_device_that_comes_with_an_own_one_is_told(world: World) -> None:
     state = world.committed(b"a", b"mine")
     assert world.bench.lookup(b"a") is not None
