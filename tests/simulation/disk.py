@@ -151,6 +151,11 @@ class SimDisk:
         """A path of this disk as it is called in `Change`s."""
         return os.path.relpath(path, self.root)
 
+    @property
+    def is_indifferent(self) -> bool:
+        """Whether what is written matters only once it is synced: nobody listens, and there is room."""
+        return self.on_boundary is None and self.room_bytes is None
+
     @contextmanager
     def doing(self, what: str, path: str) -> Iterator[None]:
         """An operation that a cut may come before or after."""

@@ -67,16 +67,27 @@ class Alone:
     base: Path
     recovered: dict[bytes, Tree] = field(default_factory=dict)
     left: dict[tuple[str, ...], Tree] = field(default_factory=dict)
+    impossible: set[tuple[str, ...]] = field(default_factory=set)
     history_count: int = 0
     point_count: int = 0
 
     async def run(self, kinds: tuple[str, ...]) -> None:
-        """A history: every crash of its last change, and the check of each against what was shown before."""
+        """A history: every crash of its last change, and the check of each against what was shown before.
+
+        Raises:
+            Impossible: there is no such history; nor is there one that begins so.
+        """
+        if kinds[:-1] in self.impossible:
+            raise Impossible
         with cleared(self.base / "run") as place:
             disk = SimDisk(place, Random(1))
             disk.go_back(self.start.images["anna"])
             with watching(disk), worlds.booted(1):
-                recorder, shown = await self._recorded(disk, kinds)
+                try:
+                    recorder, shown = await self._recorded(disk, kinds)
+                except Impossible:
+                    self.impossible.add(kinds)
+                    raise
         self.history_count += 1
         for moment in recorder.moments:
             durable, returned = moment.progress

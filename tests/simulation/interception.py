@@ -224,7 +224,7 @@ class _Watch:
 
     def wrote(self, path: str, end: int, work: Callable[[], None]) -> None:
         disk = self._disk(path)
-        if disk is None:
+        if disk is None or disk.is_indifferent:
             return work()
         with self._doing(disk, "write", path):
             growth = max(0, end - os.stat(path).st_size) if os.path.exists(path) else 0
@@ -234,7 +234,7 @@ class _Watch:
 
     def resized(self, path: str, size: int, work: Callable[[], None]) -> None:
         disk = self._disk(path)
-        if disk is None:
+        if disk is None or disk.is_indifferent:
             return work()
         with self._doing(disk, "resize", path):
             if os.path.exists(path):
