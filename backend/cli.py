@@ -431,7 +431,7 @@ def _restore(arguments: argparse.Namespace) -> int:
 def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on standard error."""
     columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bars:
         bar = bars.add_task(text, total=None)
         yield lambda done, total: bars.update(bar, completed=done, total=total)
 

@@ -1,6 +1,7 @@
 """`drivefs check`: the local fsck of a drive that is not mounted. Shows findings; with `--repair` mends them."""
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
 from drivefs import config
@@ -78,7 +79,7 @@ def _repair(places: config.ProfilePlaces) -> "Repaired":
     from cache.repair import repair
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bars:
         bar = bars.add_task("journal", total=None)
 
         async def progress(done: int, total: int) -> None:

@@ -1,5 +1,7 @@
 """The server's settings: which source wins, what is refused, and that the refusal says what and where."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,9 @@ def test_an_address_is_taken_apart(tmp_path: Path, listen: str, host: str, port:
     settings = load(tmp_path, listen=listen)
     assert (settings.host, settings.port) == (host, port)
     assert settings.url == f"http://{listen}"
+
+
+def test_a_command_draws_no_bar_where_there_is_no_terminal(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "backend", "check", "--data", str(tmp_path / "missing")]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1), ended.stderr
