@@ -64,6 +64,10 @@ class Lister:
         return (await self._ends.remote.content(self._ends.workspace, request)).blocks
 
 
+class NotServed(AssertionError):
+    """The server gives no block that was asked for: where nothing was ended or taken away meanwhile, that is wrong."""
+
+
 class Fetcher:
     """Fetches blocks one request at a time."""
 
@@ -79,7 +83,8 @@ class Fetcher:
 
         async def arrived(frames: list[codec.Frame]) -> None:
             for frame in frames:
-                assert frame.payload is not None, "the server has the block"
+                if frame.payload is None:
+                    raise NotServed("the server has the block, and this device may read it")
                 found.append(codec.decode_payload(frame.payload, block))
 
         await self._ends.remote.get_blocks(workspace, [block], arrived)
