@@ -29,4 +29,6 @@ CORPUS = (
     Case(name="a-full-disk-made-the-cache-forget", seed=20005, profile="cache"),
     # The disk was put back too, and the check of the other device found a state in its overlay that no change needed.
     Case(name="an-overlay-that-nothing-needed", seed=2, profile="rollbacks"),
+    # A power cut took the first page of the feed too, and the oracle failed at a device that knew no cursor.
+    Case(name="a-device-whose-cursor-was-gone", seed=40047, profile="mixed"),
 )

@@ -125,7 +125,7 @@ class Oracle:
 
     def _look_at(self, device: Device) -> None:
         seq = device.seq
-        if seq < self._cursors.get(device.name, 0):
+        if seq < self._cursors.get(device.name, seq):
             raise Violated(f"I6: the cursor of {device.name} went back from {self._cursors[device.name]} to {seq}")
         if seq < 0:
             return
