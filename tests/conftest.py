@@ -11,8 +11,17 @@ from hypothesis import HealthCheck, settings
 from backend.service import passwords
 from tests.support import statements
 
-settings.register_profile("drivefs", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
-settings.load_profile("drivefs")
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hypothesis tries the same each time, so that what fails is what was changed; with `--hypothesis-seed` others."""
+    settings.register_profile(
+        "drivefs",
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        print_blob=True,
+        derandomize=config.getoption("--hypothesis-seed", None) is None,
+    )
+    settings.load_profile("drivefs")
 
 
 @pytest.fixture(scope="session", autouse=True)
