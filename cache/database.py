@@ -191,6 +191,15 @@ class Database:
         self._executemany(sql, rows)
         return self._connection.total_changes() - before
 
+    def rows_of_many(self, sql: str, many: Iterable[Bindings]) -> list[Row]:
+        """Run a statement that changes something once for each of `many`, as `write_many`; gives what it returns."""
+        if not self._depth:
+            raise RuntimeError("many rows are written in one transaction")
+        try:
+            return self._executemany(sql, many).fetchall()
+        except (apsw.Error, UnicodeDecodeError) as error:
+            raise self.translated(error) from error
+
     def row(self, sql: str, bindings: Bindings = ()) -> Row | None:
         """The first row of a query, or None."""
         try:

@@ -136,9 +136,8 @@ class Journal:
     def _commit(self) -> None:
         if self._removed or self.drafts.dropped:
             loose = set(self.drafts.dropped)
-            names: list[DentryState] = []
+            names = needless.drop_entries(self._database, [row.mutation for row in self._removed])
             for row in self._removed:
-                names += needless.drop_entries(self._database, row.mutation)
                 loose.update(subjects(row.mutation), parents(row.mutation))
             self._loosened = Forgotten(needless.drop_inodes(self._database, loose), names, False)
             self._removed.clear()
@@ -448,13 +447,13 @@ class Journal:
             f"SELECT {_COLUMNS} FROM mutations WHERE state = 2 AND seq <= ? ORDER BY seq LIMIT ?",
             (cursor_seq, limit + 1),
         )
-        names: list[DentryState] = []
+        mutations = [self._decoded(row).mutation for row in found[:limit]]
         touched: set[InodeId] = set()
+        for mutation in mutations:
+            touched.update(subjects(mutation), parents(mutation))
         with self._database.transaction():
-            for row in map(self._decoded, found[:limit]):
-                self._database.write("DELETE FROM mutations WHERE n = ?", (row.n,))
-                names += needless.drop_entries(self._database, row.mutation)
-                touched.update(subjects(row.mutation), parents(row.mutation))
+            self._database.write_many("DELETE FROM mutations WHERE n = ?", [(mutation.n,) for mutation in mutations])
+            names = needless.drop_entries(self._database, mutations)
             inodes = needless.drop_inodes(self._database, touched)
         return Forgotten(inodes, names, len(found) > limit)
 

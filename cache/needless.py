@@ -16,34 +16,27 @@ from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import DentryState, InodeKind, InodeState
 
 
-def drop_entries(database: Database, mutation: Mutation) -> list[DentryState]:
-    """Drop the overlay entries that this mutation was the last to touch; gives them as they were."""
-    dropped = []
-    for parent, name in entries(mutation):
-        found = database.row(
-            "DELETE FROM dentries WHERE parent = ? AND name = ? AND op = ? RETURNING inode", (parent, name, mutation.n)
-        )
-        if found is not None:
-            dropped.append(DentryState(parent, name, found[0]))
-    return dropped
+def drop_entries(database: Database, mutations: Iterable[Mutation]) -> list[DentryState]:
+    """Drop the overlay entries that these mutations were the last to touch; gives them as they were."""
+    touched = [(parent, name, mutation.n) for mutation in mutations for parent, name in entries(mutation)]
+    dropped = database.rows_of_many(
+        "DELETE FROM dentries WHERE parent = ? AND name = ? AND op = ? RETURNING parent, name, inode", touched
+    )
+    return [DentryState(parent, name, inode) for parent, name, inode in dropped]
 
 
 def drop_inodes(database: Database, inodes: Iterable[InodeId]) -> list[InodeState]:
     """Drop the rows of those inodes that no mutation, no draft and no entry of the overlay needs; gives them."""
-    dropped = []
-    for inode in inodes:
-        found = database.row(
-            "DELETE FROM inodes WHERE inode = ?1"
-            " AND NOT EXISTS (SELECT 1 FROM mutations WHERE inode = ?1)"
-            " AND NOT EXISTS (SELECT 1 FROM mutations WHERE other = ?1 AND other != 0)"
-            " AND NOT EXISTS (SELECT 1 FROM drafts WHERE inode = ?1)"
-            " AND NOT EXISTS (SELECT 1 FROM dentries LEFT JOIN mutations ON mutations.n = dentries.op"
-            " WHERE parent = ?1 AND mutations.state IS NOT 4) RETURNING state",
-            (inode,),
-        )
-        if found is not None:
-            dropped.append(_shown(inode, found[0]))
-    return dropped
+    dropped = database.rows_of_many(
+        "DELETE FROM inodes WHERE inode = ?1"
+        " AND NOT EXISTS (SELECT 1 FROM mutations WHERE inode = ?1)"
+        " AND NOT EXISTS (SELECT 1 FROM mutations WHERE other = ?1 AND other != 0)"
+        " AND NOT EXISTS (SELECT 1 FROM drafts WHERE inode = ?1)"
+        " AND NOT EXISTS (SELECT 1 FROM dentries LEFT JOIN mutations ON mutations.n = dentries.op"
+        " WHERE parent = ?1 AND mutations.state IS NOT 4) RETURNING inode, state",
+        [(inode,) for inode in inodes],
+    )
+    return [_shown(InodeId(inode), body) for inode, body in dropped]
 
 
 def _shown(inode: InodeId, body: bytes) -> InodeState:
