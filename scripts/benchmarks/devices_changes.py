@@ -114,6 +114,7 @@ class SyncClient:
         self.token = ""
         login = messages.LoginRequest(user=USER, password=PASSWORD, device=f"feed-{os.getpid()}")
         self.token = self.call(routes.LOGIN, login, messages.LoginReply).token
+        self.token = self.call(routes.PASS, messages.Message(), messages.PassReply).token
         request = messages.SessionRequest(next_nonce=os.urandom(16))
         self.session = self.call(routes.SESSION, request, messages.SessionReply)
         ranges = messages.IdRangesRequest(epoch=self.session.epoch)

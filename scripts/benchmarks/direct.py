@@ -28,6 +28,7 @@ class DirectDevice:
         self.token = ""
         login = messages.LoginRequest(user=user, password=drives.PASSWORD, device=name)
         self.token = self.call(routes.LOGIN, login, messages.LoginReply).token
+        self.token = self.call(routes.PASS, messages.Message(), messages.PassReply).token
         begun = self.call(routes.SESSION, messages.SessionRequest(next_nonce=os.urandom(16)), messages.SessionReply)
         self.epoch: Epoch = begun.epoch
         self.workspace: WorkspaceId = begun.workspaces[0].workspace
