@@ -240,6 +240,7 @@ class Recovery:
         kept = self._keep_behind(inode, place, first_bad)
         self._database.write("DELETE FROM records WHERE id >= ? AND id < ?", (first_bad.id, end_of_records(place)))
         self._shrink_draft(inode, place, size)
+        self._drop_bare(draft, place)
         what = f"Bytes written to inode {inode} at offset {first_bad.file_offset} are not on the disk"
         if kept is None:
             meaning = "That write, the last one, was not yet synced or has rotted: it is undone, all before it is there"
@@ -248,6 +249,14 @@ class Recovery:
             meaning = f"The file is as it was before that write. What was written after it is in {kept}"
             self._find(Severity.DAMAGE, what, meaning, "Look into that file and copy what you miss")
         return None
+
+    def _drop_bare(self, draft: DraftRow, place: int) -> None:
+        """A draft without a record left is what its base is: published, it would be a change that nobody made."""
+        is_changed = draft.low_size != draft.base_size or draft.is_over_past or draft.frozen_op
+        if is_changed or not draft.base.revision or next(records_of(self._database, place, with_data=False), None):
+            return
+        self._database.write("DELETE FROM drafts WHERE inode = ?", (draft.inode,))
+        self._database.write("DELETE FROM bases WHERE inode = ?", (draft.inode,))
 
     def _stand_on_store(self, draft: DraftRow, place: int) -> bool:
         """Let what is on its way be the draft's base: its blocks are with the backend, only its records lack bytes.

@@ -354,6 +354,8 @@ class Amends:
             # The file was removed here meanwhile, its content with it.
             return
         old = self._place_of(inode)
+        if action.place is not None:
+            old = Place(self._journal.aliases.inode(action.place.parent), action.place.name)
         if action.is_lost or old is None:
             name = old.name if old is not None else b"file-%d" % inode
             old = Place(self._lost_and_found(store.time_ns), name)
@@ -385,9 +387,10 @@ class Amends:
             xattrs={},
         )
         self._overlay.put_inode(fresh, created.n)
-        if not action.is_lost:
-            self._mark(copy, old, inode, action.base)
-        self._outcome.copies.append((copy, place))
+        if not action.is_lost and (place != old or action.place is None):
+            self._mark(copy, old, action.of or inode, action.base)
+        if place != old or action.place is None:
+            self._outcome.copies.append((copy, place))
         self._outcome.contents.add(copy)
         if self._replica.inode(inode) is not None:
             self._overlay.drop_inode(inode)

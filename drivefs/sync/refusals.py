@@ -76,7 +76,7 @@ class Refusals:
         """Take over the refusals of one reply, which are in the journal; `head` is the commit it was judged on."""
         for mutation, result in refused:
             self._judged.add(mutation.n)
-            self._remote.told_gone(result.gone)
+            self._remote.told_gone(mutation, result)
             self._wanted = max(self._wanted, head)
 
     @property

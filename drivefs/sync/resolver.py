@@ -109,6 +109,10 @@ class Remote(Protocol):
         """Where an inode without a name last was; None if nobody knows."""
         ...
 
+    def was_rewritten(self, inode: InodeId) -> bool:
+        """Whether a file got another content, after what is stored here was made on, before it lost its name."""
+        ...
+
 
 class Refusal(NamedTuple):
     """A mutation that was refused, why, and the revision of what it changes or removes that it was made on.
@@ -156,11 +160,14 @@ class Adopt:
 class Copy:
     """The content of the refused `Store` becomes a new file, a conflict copy: beside the old name, or in `lost+found`.
 
-    `base` is the revision of the file on which it was made.
+    `base` is the revision of the file on which it was made. Where that is gone, `place` is where it was, and `of` what
+    is there now.
     """
 
     base: RevisionNumber = NO_REVISION
     is_lost: bool = False
+    place: Place | None = None
+    of: InodeId = NO_INODE
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +225,11 @@ def _store(store: Store, refusal: Refusal, local: Local, remote: Remote) -> list
     theirs = remote.inode(store.inode)
     if theirs is None:
         place = remote.last_place(store.inode)
-        return [Copy(is_lost=True)] if place is None else _bring_back(store, place, local, remote)
+        if place is None:
+            return [Copy(is_lost=True)]
+        if remote.was_rewritten(store.inode):
+            return _put_beside(store, refusal, place, local, remote)
+        return _bring_back(store, place, local, remote)
     if theirs.revision == refusal.base:
         return [Make(store)]
     if theirs.revision == NO_REVISION and (content := local.content(store.inode)) is not None:
@@ -248,6 +259,16 @@ def _bring_back(change: Store | SetAttributes | SetXattr, place: Place, local: L
         return [Merge(change.inode, at)]
     base = change.base.revision if isinstance(change, Store) else NO_REVISION
     return [Make(restore, is_aside=True, of=_marked(change.inode, at, local, remote), base=base), Make(change)]
+
+
+def _put_beside(store: Store, refusal: Refusal, place: Place, local: Local, remote: Remote) -> list[Action]:
+    """What was edited here was written over elsewhere before it went: to bring it back would show that."""
+    way = _way(place.parent, remote)
+    at = NO_INODE if way else remote.at(place)
+    if at and _is_same(store.inode, at, local, remote):
+        return [Merge(store.inode, at)]
+    of = _marked(store.inode, at, local, remote)
+    return [*way, Copy(base=refusal.base or NO_REVISION, place=place, of=of)]
 
 
 def _restored(because: Mutation, place: Place, local: Local) -> Restore:

@@ -4,14 +4,14 @@ Owns how each question is answered from the journal and the replica. Nothing her
 and whoever asked gets it and asks again. Satisfies `resolver.Local` and `resolver.Remote`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from cache.journal import RowState
 from cache.overlay import MISSING
 from cache.workspace import LocalState
-from drivefs.protocol.changes import Create, Restore
+from drivefs.protocol.changes import Create, Mutation, OpResult, Restore, Store
 from drivefs.protocol.ids import MAX_ID, NO_INODE, InodeId, RevisionNumber
-from drivefs.protocol.model import DentryState, InodeKind, InodeState
+from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.sync.contents import Contents
 from drivefs.sync.resolver import Place
 
@@ -93,11 +93,14 @@ class RemoteSide:
         self._journal = local.journal
         self._replica = local.replica
         self._gone: dict[InodeId, Place] = {}
+        self._rewritten: set[InodeId] = set()
         self._asked: dict[InodeId, InodeState | None] = {}
 
-    def told_gone(self, places: Iterable[DentryState]) -> None:
-        """The backend has said where inodes last were."""
-        self._gone.update((place.inode, Place(place.parent, place.name)) for place in places)
+    def told_gone(self, mutation: Mutation, result: OpResult) -> None:
+        """The backend has refused a mutation, and said where inodes last were that it lacks."""
+        self._gone.update((place.inode, Place(place.parent, place.name)) for place in result.gone)
+        if isinstance(mutation, Store) and result.revision:
+            self._rewritten.add(mutation.inode)
 
     def told(self, inode: InodeId, state: InodeState | None) -> None:
         """The backend has said what it has of an inode that the replica does not know."""
@@ -107,6 +110,7 @@ class RemoteSide:
         """What was asked may be older than what is to be judged next."""
         self._asked.clear()
         self._gone.clear()
+        self._rewritten.clear()
 
     def inode(self, inode: InodeId) -> InodeState | None:
         """An inode that has a name."""
@@ -149,6 +153,10 @@ class RemoteSide:
     def last_place(self, inode: InodeId) -> Place | None:
         """Where an inode without a name last was."""
         return self._gone.get(inode)
+
+    def was_rewritten(self, inode: InodeId) -> bool:
+        """Whether a file got another content, after what is stored here was made on, before it lost its name."""
+        return inode in self._rewritten
 
     def revision(self, inode: InodeId) -> RevisionNumber:
         """The current revision of a file, 0 if there is none."""

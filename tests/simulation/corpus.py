@@ -31,4 +31,8 @@ CORPUS = (
     Case(name="an-overlay-that-nothing-needed", seed=2, profile="rollbacks"),
     # A power cut took the first page of the feed too, and the oracle failed at a device that knew no cursor.
     Case(name="a-device-whose-cursor-was-gone", seed=40047, profile="mixed"),
+    # An edit met a file that was written over and then replaced: it came back as it was in between, beside the edit.
+    Case(name="brought-back-what-was-written-over", seed=40019, profile="network"),
+    # A power cut took all that was written to a file; it was published all the same, against what another wrote.
+    Case(name="a-draft-of-which-nothing-was-left", seed=40061, profile="mixed"),
 )

@@ -66,6 +66,7 @@ class Tree:
     contents: dict[InodeId, bytes] = field(default_factory=dict)
     places: dict[InodeId, Place] = field(default_factory=dict)
     removed: set[Place] = field(default_factory=set)
+    rewritten: set[InodeId] = field(default_factory=set)
 
     def put(self, found: InodeState, *names: Place) -> "Tree":
         self.inodes[found.inode] = found
@@ -83,6 +84,9 @@ class Tree:
 
     def children(self, directory: InodeId) -> Sequence[tuple[bytes, InodeId]]:
         return [(place.name, inode) for place, inode in self.entries.items() if place.parent == directory]
+
+    def was_rewritten(self, inode: InodeId) -> bool:
+        return inode in self.rewritten
 
     def last_place(self, inode: InodeId) -> Place | None:
         return self.places.get(inode)

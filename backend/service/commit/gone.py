@@ -4,7 +4,7 @@ Owns the queries; nothing is judged or changed here. The place of a file whose h
 file's: whoever edits a file that was replaced by rename means the name.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from backend.metadata.queries import is_asked, select_in
 from backend.service.commit import refusals
 from backend.service.rows import FILE
 from drivefs.protocol.changes import Exchange, Mutation, OpResult, Rename, SetAttributes, SetXattr, Status, Store
-from drivefs.protocol.ids import AccountId, InodeId, WorkspaceId
+from drivefs.protocol.ids import AccountId, InodeId, RevisionNumber, WorkspaceId
 from drivefs.protocol.model import DentryState
 
 MAX_DEPTH = 64
@@ -30,6 +30,7 @@ def _own(column: ColumnElement[Any]) -> ColumnElement[bool]:
 
 _HERE = (_own(_i.account), _i.workspace == bindparam("workspace"), is_asked(_i.inode))
 _NAMELESS = select(_i.inode).where(*_HERE, _i.nlink == 0)
+_LAST = select(_i.inode, _i.content_since, _i.revision).where(*_HERE, _i.nlink == 0)
 _FILES = select(_i.lineage, _i.inode).where(*_HERE, _i.kind == FILE)
 _LEFT = select(_v.inode, _v.parent, _v.name, _v.to_seq).where(_own(_v.account), is_asked(_v.inode)).order_by(_v.to_seq)
 _OWNERS = select(_l.inode, _l.lineage).where(_own(_l.account), is_asked(_l.lineage))
@@ -51,6 +52,9 @@ class Gone:
             for inode in _lacking(mutation, result):
                 asked.setdefault(inode, result)
         frontier = set(asked)
+        self._tell_revisions(
+            {m.inode: m.base.revision for m in mutations if isinstance(m, Store) and m.inode in asked}, asked
+        )
         for _ in range(MAX_DEPTH):
             if not (frontier := self._nameless(frontier)):
                 return
@@ -62,6 +66,12 @@ class Gone:
                     asked[place.parent] = result
                     following.add(place.parent)
             frontier = following
+
+    def _tell_revisions(self, bases: Mapping[InodeId, RevisionNumber], asked: Mapping[InodeId, OpResult]) -> None:
+        """Add the last revision of files where a store was made on an earlier content."""
+        for inode, since, revision in self._here(_LAST, bases):
+            if 0 < bases[inode] < since:
+                asked[inode].revision = revision
 
     def _nameless(self, inodes: set[InodeId]) -> set[InodeId]:
         return {inode for (inode,) in self._here(_NAMELESS, inodes)}
