@@ -1,7 +1,6 @@
 """The conflict rules: each kind of mutation against each state of the backend."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -36,6 +35,7 @@ from drivefs.sync.resolver import (
     Stay,
     resolve,
 )
+from tests.sync.two_sides import Backend, Device
 
 FILE, DIRECTORY, SYMLINK = InodeKind.FILE, InodeKind.DIRECTORY, InodeKind.SYMLINK
 N, ROOT, MINE, THEIRS, OLD, OTHER, GONE, UP = OpNumber(1), *(InodeId(i) for i in range(1, 8))
@@ -54,59 +54,6 @@ def state(
         revision=RevisionNumber(revision),
         **more,  # type: ignore[arg-type]
     )
-
-
-@dataclass
-class Tree:
-    """One side as dicts; `edited` and `contents` are the device's, `places` the backend's memory of what is gone."""
-
-    inodes: dict[InodeId, InodeState] = field(default_factory=dict)
-    entries: dict[Place, InodeId] = field(default_factory=dict)
-    edited: set[InodeId] = field(default_factory=set)
-    contents: dict[InodeId, bytes] = field(default_factory=dict)
-    places: dict[InodeId, Place] = field(default_factory=dict)
-    removed: set[Place] = field(default_factory=set)
-    rewritten: set[InodeId] = field(default_factory=set)
-
-    def put(self, found: InodeState, *names: Place) -> "Tree":
-        self.inodes[found.inode] = found
-        self.entries.update(dict.fromkeys(names, found.inode))
-        return self
-
-    def inode(self, inode: InodeId) -> InodeState | None:
-        return self.inodes.get(inode)
-
-    def at(self, place: Place) -> InodeId:
-        return self.entries.get(place, NO_INODE)
-
-    def is_edited(self, inode: InodeId) -> bool:
-        return inode in self.edited
-
-    def children(self, directory: InodeId) -> Sequence[tuple[bytes, InodeId]]:
-        return [(place.name, inode) for place, inode in self.entries.items() if place.parent == directory]
-
-    def was_rewritten(self, inode: InodeId) -> bool:
-        return inode in self.rewritten
-
-    def last_place(self, inode: InodeId) -> Place | None:
-        return self.places.get(inode)
-
-
-class Device(Tree):
-    def is_removed(self, place: Place) -> bool:
-        return place in self.removed
-
-    def content(self, inode: InodeId) -> bytes | None:
-        return self.contents.get(inode)
-
-
-class Backend(Tree):
-    def names(self, inode: InodeId) -> list[Place]:
-        return [place for place, led in self.entries.items() if led == inode]
-
-    def content(self, found: InodeState) -> bytes:
-        assert found.blocks is not None
-        return found.blocks
 
 
 def here(mine: InodeState, *names: Place, content: bytes = b"mine", is_edited: bool = False) -> Device:
@@ -479,6 +426,7 @@ def sides(draw: st.DrawFn) -> tuple[Device, Backend]:
     remote.places = {
         i: draw(st.sampled_from([A, B, Place(GONE, b"z")])) for i in draw(st.sets(st.sampled_from(INODES)))
     }
+    remote.rewritten = set(draw(st.sets(st.sampled_from(INODES))))
     return local, remote
 
 
