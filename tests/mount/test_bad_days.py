@@ -143,8 +143,8 @@ def test_revoked_device_keeps_what_it_has(server: Server, device: Device) -> Non
     with sqlite3.connect(next(server.data.glob("*.db"))) as database:
         database.execute("UPDATE devices SET revoked_ns = 1")
     database.close()
-    server.start()
     write_file(root / "after", b"kept here")
+    server.start()
     refused = device.command("sync", str(root), "--wait", "--timeout", "60")
     assert refused.returncode == REFUSED, refused.stderr
     assert "revoked" in (refused.stderr + str(device.status())).lower()
