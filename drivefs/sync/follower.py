@@ -277,7 +277,7 @@ class Follower:
                 found.came.append(state.inode)
         for dentry in page.dentries:
             if (leads := overlay.dentry(dentry.parent, dentry.name)) is not MISSING:
-                self._hide(leads == dentry.inode)
+                self._hide((leads or NO_INODE) == dentry.inode)
                 continue
             known = replica.dentry(dentry.parent, dentry.name)
             if known is MISSING or (known or NO_INODE) != dentry.inode:

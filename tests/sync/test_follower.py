@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from cache.check import check
+from cache.overlay import MISSING
 from drivefs.protocol.changes import Create
 from drivefs.protocol.ids import Incarnation, InodeId, RevisionNumber, Seq
 from drivefs.protocol.messages import Cursor, FeedPage, FeedStatus
@@ -153,6 +154,21 @@ def test_own_changes_that_came_back_are_let_go_in_a_pause_of_the_programs(world:
     page = page_of(9, [msgspec.structs.replace(state, seq=Seq(9))], {b"a": state.inode})
     assert busy_until_let_go(world, lambda: world.follower.apply(page)) == pytest.approx(LET_GO_WAIT_SECONDS)
     assert world.bench.local.journal.overlay.inode(state.inode) is None
+
+
+def test_own_removals_that_came_back_are_let_go_in_a_pause_too(world: World) -> None:
+    state = world.committed(b"a", b"mine")
+    world.apply(1000, [msgspec.structs.replace(state, seq=Seq(1000))], {b"a": state.inode})
+    world.bench.unlink(b"a")
+    journal = world.bench.local.journal
+    [row] = journal.unsettled(10)
+    with journal.transaction():
+        journal.settle(row.n, Seq(1001))
+    gone = world.bench.local.journal.overlay.inode(state.inode)
+    assert gone is not None
+    page = page_of(1001, [gone], {b"a": 0})
+    assert busy_until_let_go(world, lambda: world.follower.apply(page)) == pytest.approx(LET_GO_WAIT_SECONDS)
+    assert journal.overlay.dentry(ROOT, b"a") is MISSING
 
 
 def test_much_is_let_go_in_the_end_however_busy_the_programs_are(world: World) -> None:
