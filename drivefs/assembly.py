@@ -159,6 +159,7 @@ class Assembly:
             temporary=options.temporary,
         )
         self.filesystem = FileSystem(local, services, drive, ground.now_ns)
+        self.lister.listed = self.filesystem.ignoring.listed
         self.filesystem.refuse_changes(is_revoked(local.journal))
 
     def _join_synchronisation(self, remote: Remote) -> None:

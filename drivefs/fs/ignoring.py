@@ -2,13 +2,17 @@
 
 Owns the reading of `.drivefsignore`, ordinary files that any device may change, and what this device remembers of them
 while they cannot be read. Each speaks for the directory that it is in, and a deeper one goes before those above.
-Invariants: nothing here waits for the network, but `learn`; while somebody writes to such a file, what it said before
-counts, so that no half of it ever does.
+Invariants: nothing here waits for the network, but `learn` and, for a moment, `ready`; while somebody writes to such a
+file, what it said before counts, so that no half of it ever does.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
+import trio
+
+from cache.errors import CacheError
 from cache.journal import Journal
 from drivefs.fs import errors
 from drivefs.fs.contents import Contents
@@ -16,6 +20,7 @@ from drivefs.fs.ignore_rules import MAX_BYTES, NAME, Rules, Temporary
 from drivefs.fs.view import MAX_NAMES, Name, View, shrink
 from drivefs.protocol import wire
 from drivefs.protocol.ids import NO_INODE, NO_REVISION, InodeId, RevisionNumber
+from drivefs.protocol.messages import Entry
 from drivefs.protocol.model import InodeKind
 
 META = "ignore_rules"
@@ -25,6 +30,8 @@ META_INSIDE = "ignore_rules_inside"
 MAX_DEPTH = 4096
 MAX_INSIDE = 1000
 """So many rules in directories are remembered."""
+READY_SECONDS = 1.5
+"""So long the first name that is made in a directory waits for rules that are there, and were never read here."""
 
 
 class _Edition(NamedTuple):
@@ -54,6 +61,8 @@ class Ignoring:
         self._editions: dict[InodeId, _Edition] = {}
         self.unread: set[InodeId] = set()
         """Directories whose rules are new, or could not be read when they were asked for."""
+        self._awaited: set[InodeId] = set()
+        """Those of them for which somebody has waited in vain: nobody waits again."""
         self._ways: dict[InodeId, list[tuple[InodeId, bytes]]] = {}
         self.change_count = 0
         """How often the rules have changed, or where in the drive a directory is."""
@@ -83,11 +92,33 @@ class Ignoring:
         self.unread.update(parent for parent, name in names if name == NAME)
         self.moved()
 
+    def listed(self, directory: InodeId, entries: Iterable[Entry]) -> None:
+        """A part of a directory's names has come to be known here."""
+        if any(each.name == NAME for each in entries):
+            self.unread.add(directory)
+
     def moved(self) -> None:
         """Names elsewhere in the drive have changed: directories may be somewhere else."""
         if self._ways:
             self._ways.clear()
         self.change_count += 1
+
+    async def ready(self, directory: InodeId) -> bool:
+        """Wait a moment for rules that speak for a directory and are there, but not read; whether it has waited."""
+        if not self.unread:
+            return False
+        above = [each for each, _ in self._way(directory) or () if each in self.unread and each not in self._awaited]
+        late = [each for each in above if self._is_late(each)]
+        if late:
+            with trio.move_on_after(READY_SECONDS), suppress(errors.FileSystemError, CacheError):
+                for each in late:
+                    await self._read(each)
+            self._awaited.update(self.unread.intersection(late))
+        return bool(late)
+
+    def _is_late(self, directory: InodeId) -> bool:
+        self._refreshed(directory)
+        return directory in self.unread and self._present(directory) is not None
 
     async def learn(self) -> None:
         """Read the rules that have changed.
@@ -96,18 +127,21 @@ class Ignoring:
             Unavailable: some cannot be had now; what was known before counts on.
         """
         for directory in {self._root, *self._rules, *self.unread}:
-            edition = self._present(directory)
-            if edition is None:
-                continue
-            if edition == self._editions.get(directory):
-                self.unread.discard(directory)
-                continue
-            text = b""
-            if edition.inode:
-                content = self._contents.load(edition.inode)
-                text = bytes(await self._contents.read(content, 0, min(edition.size, MAX_BYTES)))
-            if self._present(directory) == edition:
-                self._take(directory, edition, text)
+            await self._read(directory)
+
+    async def _read(self, directory: InodeId) -> None:
+        edition = self._present(directory)
+        if edition is None:
+            return
+        if edition == self._editions.get(directory):
+            self.unread.discard(directory)
+            return
+        text = b""
+        if edition.inode:
+            content = self._contents.load(edition.inode)
+            text = bytes(await self._contents.read(content, 0, min(edition.size, MAX_BYTES)))
+        if self._present(directory) == edition:
+            self._take(directory, edition, text)
 
     def _refreshed(self, directory: InodeId) -> Rules | None:
         """What is said in a directory, read again if it has changed, as far as that needs no waiting."""
@@ -127,6 +161,7 @@ class Ignoring:
 
     def _take(self, directory: InodeId, edition: _Edition, text: bytes) -> None:
         self.unread.discard(directory)
+        self._awaited.discard(directory)
         self._editions[directory] = edition
         shrink(self._editions, MAX_NAMES)
         known = self._rules.get(directory)

@@ -22,7 +22,7 @@ from drivefs.fs.view import Name, View
 from drivefs.protocol.changes import Create, Exchange, Link, Mutation, Rename, Unlink
 from drivefs.protocol.errors import Code
 from drivefs.protocol.ground import NowNs
-from drivefs.protocol.ids import NO_INODE, InodeId, OpNumber
+from drivefs.protocol.ids import NO_INODE, InodeId
 from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.protocol.names import MAX_NAME_BYTES, MAX_TARGET_BYTES, is_valid_name
 from drivefs.remote.errors import Refused, RemoteError
@@ -61,6 +61,7 @@ class Namespace:
     def __init__(self, view: View, mutations: Mutations, kept: KeptHere, *, owner: Owner, now_ns: NowNs) -> None:
         self._view = view
         self._mutations = mutations
+        self._next_op = mutations.next_op
         self._contents = kept.contents
         self._owner = owner
         self._now_ns = now_ns
@@ -152,6 +153,8 @@ class Namespace:
         if len(new.target) > MAX_TARGET_BYTES:
             raise errors.NameTooLong
         await self.know((new.parent, new.name))
+        while await self._kept.ignoring.ready(new.parent):
+            await self.know((new.parent, new.name))
         directory = self._view.directory(new.parent)
         if self._view.named(new.parent, new.name):
             raise errors.Exists
@@ -187,9 +190,6 @@ class Namespace:
         self._view.seen_in(new.parent, state)
         self._publisher.changed()
         return state
-
-    def _next_op(self) -> OpNumber:
-        return self._mutations.next_op()
 
     def _touch_directory(
         self, directory: InodeId, change: Mutation, subdirectories: int = 0, *, is_ignored: bool = False
@@ -423,7 +423,7 @@ class Namespace:
         self._publisher.changed()
 
     def _stamp(self) -> moves.Stamp:
-        return moves.Stamp(self._mutations.next_op(), self._now_ns())
+        return moves.Stamp(self._next_op(), self._now_ns())
 
     def _touch_moved(self, inode: InodeId, change: Rename | Exchange) -> None:
         state = self._view.draft_of(inode)

@@ -5,7 +5,7 @@ Concurrent requests for one directory are one request. Long listings are applied
 who wait for system calls. Owns no state but those under way.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -14,7 +14,7 @@ import trio
 from cache.errors import DiskFull
 from drivefs.protocol.errors import Code
 from drivefs.protocol.ids import InodeId, RevisionNumber, Seq
-from drivefs.protocol.messages import ContentRequest, ListManyRequest, ListReply, ListRequest
+from drivefs.protocol.messages import ContentRequest, Entry, ListManyRequest, ListReply, ListRequest
 from drivefs.remote import errors
 from drivefs.sync.asking import Asking
 from drivefs.sync.connection import Reach
@@ -30,8 +30,9 @@ PART_ENTRIES = 100
 class Lister:
     """Fills the replica from the backend, as of its cursor.
 
-    `changed` hears of a directory whose attributes were shown otherwise: the root of a replica that begins. Each call
-    ends within the deadlines of `remote`, and at once while the backend is known to be gone.
+    `changed` hears of a directory whose attributes were shown otherwise: the root of a replica that begins; `listed`
+    of the names that come. Each call ends within the deadlines of `remote`, and at once while the backend is known to
+    be gone.
     """
 
     def __init__(self, ends: Ends, reach: Reach, *, changed: Callable[[InodeId], None]) -> None:
@@ -40,6 +41,7 @@ class Lister:
         self._workspace = ends.workspace
         self._asked = Asking(reach)
         self._changed = changed
+        self.listed: Callable[[InodeId, Sequence[Entry]], None] = lambda directory, entries: None
         self._under_way: dict[InodeId, trio.Event] = {}
 
     async def list_directory(self, directory: InodeId) -> None:
@@ -122,6 +124,7 @@ class Lister:
             end = start + PART_ENTRIES
             is_last = end >= len(reply.entries) and not reply.more
             replica.apply_listing(directory, reply.entries[start:end], as_of, complete=is_last)
+            self.listed(directory.inode, reply.entries[start:end])
             if not start and replica.inode(directory.inode) != before:
                 self._changed(directory.inode)
             await trio.lowlevel.checkpoint()

@@ -49,10 +49,17 @@ def is_ignored(device: Device, name: str) -> bool:
     return False
 
 
-def test_ignored_files_stay_on_their_device_and_last(devices: tuple[Device, Device]) -> None:
+def test_ignored_files_stay_on_their_device_and_last(workbench: Workbench, server: Server) -> None:
     """[ignored-here] [ignored-rules] [ignored-names] [ignored-mixed]"""
-    first, second = devices
+    first, second = workbench.device(server), workbench.device(server)
     here, there = first.mountpoint, second.mountpoint
+    first.mount(*mount_options())
+    (here / "logs").mkdir()
+    (here / "logs/.drivefsignore").write_text("*.log\n")
+    first.sync()
+    second.mount(*mount_options())
+    write_file(there / "logs/a.log", b"theirs")
+    assert ignored(second)["files"] == 1
     (there / ".drivefsignore").write_text("build/\n!keep~\n")
     second.sync()
     wait_until("the rules are here", lambda: (here / ".drivefsignore").exists())
@@ -68,7 +75,7 @@ def test_ignored_files_stay_on_their_device_and_last(devices: tuple[Device, Devi
     assert refused.value.errno == errno.EXDEV
     first.sync()
     wait_until("the other device has the rest", lambda: (there / "keep~").exists() and (there / "a").exists())
-    assert sorted(os.listdir(there)) == [".drivefsignore", "a", "keep~"]
+    assert sorted(os.listdir(there)) == [".drivefsignore", "a", "keep~", "logs"]
     assert ignored(first) == {"files": 4, "bytes": 300_006}
     assert "ignored, only on this device" in first.run("file-status", str(here / "build/deep/object"))
     first.kill()

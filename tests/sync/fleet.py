@@ -115,6 +115,7 @@ class Device:
             usage=Usage(),
         )
         self.fs = FileSystem(self.local, services, drive, self.now_ns)
+        self.lister.listed = self.fs.ignoring.listed
         self.fs.contents.await_forgetting()
         self.kernel = Kernel()
         shown = Shown(self.fs, self.kernel)

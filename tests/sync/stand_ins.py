@@ -1,5 +1,6 @@
 """Stand-ins in the devices of a `fleet`: for the kernel and those who fetch one thing at a time."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from drivefs.protocol import blocks as codec
@@ -37,6 +38,7 @@ class Lister:
 
     def __init__(self, ends: Ends) -> None:
         self._ends = ends
+        self.listed: Callable[[InodeId, Sequence[messages.Entry]], None] = lambda directory, entries: None
 
     async def list_directory(self, directory: InodeId) -> None:
         replica = self._ends.local.replica
@@ -46,6 +48,7 @@ class Lister:
         reply = await self._ends.remote.list_directory(self._ends.workspace, request)
         assert not reply.more
         replica.apply_listing(reply.directory, reply.entries, cursor.seq, complete=True)
+        self.listed(directory, reply.entries)
 
     async def list_many(self, directories: list[InodeId]) -> None:
         """None of them together: each is asked for by itself."""

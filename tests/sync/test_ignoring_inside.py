@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from drivefs.fs import ignoring
 from drivefs.fs.ignore_rules import NAME
 from tests.sync.fleet import Fleet, sailing
 from tests.sync.test_shared_again import Sharers, begun, sharers
@@ -65,11 +66,46 @@ async def test_rules_of_a_directory_that_change_release_what_they_do_not_name(tm
         assert (await second.tree())["d/a.log"] == b"content"
 
 
+async def test_the_first_name_in_a_directory_not_known_here_waits_for_its_rules(tmp_path: Path) -> None:
+    async with sailing(tmp_path, "first") as (fleet, (first,)):
+        for path in ("d", "d/e"):
+            await first.mkdir(path)
+        await first.write(f"d/{RULES}", b"*.log\n")
+        await first.sync()
+        second = await fleet.add("second")
+        for path in ("d/a.log", "d/e/b.log", "d/c"):
+            await second.write(path, b"content")
+        for device in (second, first):
+            await device.sync()
+        assert {*await first.tree()} == {"d", "d/e", f"d/{RULES}", "d/c"}
+
+
+async def test_rules_that_cannot_be_had_are_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ignoring, "READY_SECONDS", 0.01)
+    async with sailing(tmp_path, "first") as (fleet, (first,)):
+        await first.mkdir("d")
+        await first.write(f"d/{RULES}", b"*.log\n")
+        await first.sync()
+        second = await fleet.add("second")
+        await second.find("d/a.log")
+        second.line.is_cut = True
+        d = (await second.known("d")).inode
+        await second.write("d/a.log", b"content")
+        assert not await second.fs.ignoring.ready(d)
+        second.line.is_cut = False
+        await second.fs.reconsidering.read_rules()
+        await second.write("d/b.log", b"content")
+        for device in (second, first):
+            await device.sync()
+        assert {*await first.tree()} == {"d", f"d/{RULES}", "d/a.log"}
+
+
 async def test_rules_of_a_share_hold_for_its_members(sharers: Sharers) -> None:
     await begun(sharers)
     owner, member = sharers.owner, sharers.member
     await owner.write(f"s/{RULES}", b"*.log\n")
-    await meet(sharers.fleet)
+    for device in (owner, member):
+        await device.sync()
     await member.write("s/a.log", b"mine")
     await member.write("s/a", b"ours")
     await meet(sharers.fleet)

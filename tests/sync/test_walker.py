@@ -111,8 +111,11 @@ def small_tree() -> Tree:
 def test_everything_is_listed_nearest_to_the_root_first(bench: FsBench) -> None:
     world = World(bench, small_tree())
     world.begin()
+    heard: list[tuple[int, bytes]] = []
+    world.lister.listed = lambda directory, entries: heard.extend((directory, each.name) for each in entries)
     world.run()
     assert world.tree.asked == [[ROOT], [10, 11], [20, 21], [30]]
+    assert heard[:4] == [(ROOT, b"00000010"), (ROOT, b"00000011"), (ROOT, b"00000012"), (10, b"00000020")]
     assert all(world.replica.is_complete(InodeId(each)) for each in world.tree.children)
     assert world.replica.incomplete_count() == 0
     assert world.replica.dentry(InodeId(30), b"00000040") == 40
