@@ -86,14 +86,24 @@ def token(scope: Scope) -> str:
     return shown.strip()
 
 
+async def _nothing() -> None:
+    pass
+
+
 @contextmanager
-def still_let_in(scope: Scope, services: Services, asking: Caller) -> Iterator[Check]:
-    """What to call again and again while something long goes on for a caller: it raises once the device is revoked."""
-    with services.lifecycle.hub.listen([hub.of_device(asking.device)]) as listener:
+def still_let_in(
+    scope: Scope, services: Services, asking: Caller, *topics: hub.Topic, check_more: Check = _nothing
+) -> Iterator[Check]:
+    """What to call again and again while something long goes on for a caller: it raises once the device is revoked.
+
+    And where `check_more` raises, which is asked when one of these topics was woken.
+    """
+    with services.lifecycle.hub.listen([hub.of_device(asking.device), *topics]) as listener:
 
         async def check() -> None:
             if listener.was_woken():
                 await caller(scope, services)
+                await check_more()
 
         yield check
 

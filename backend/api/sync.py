@@ -16,6 +16,7 @@ from backend.api.endpoints import Endpoint, Endpoints, Framed, Shape
 from backend.api.services import Services
 from backend.api.sharing import sharing_routes
 from backend.api.telling import telling_routes
+from backend.notify import hub
 from backend.service.caller import Caller
 from backend.service.intake import Disconnected
 from drivefs.protocol import blocks as codec
@@ -49,7 +50,12 @@ class BlockDownload:
         except Exception as error:
             await problems.unexpected(error)(scope, receive, send)
             return
-        with requests.still_let_in(scope, self._services, caller) as check:
+
+        async def check_shares() -> None:
+            await blocks.check_shares(caller, located)
+
+        topics = [] if located.drive is None else [hub.of_workspace(located.drive)]
+        with requests.still_let_in(scope, self._services, caller, *topics, check_more=check_shares) as check:
             headers = [(b"content-type", routes.FRAMED.encode())]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             is_refused = False
@@ -59,7 +65,7 @@ class BlockDownload:
                 try:
                     await check()
                 except ProtocolError:
-                    # Revoked meanwhile: it gets no more, and a body that ends before its list of blocks does.
+                    # Revoked, or out of the share: it gets no more, and the body ends before its list of blocks.
                     is_refused = True
                 if not is_refused:
                     await send({"type": "http.response.body", "body": b"".join(parts), "more_body": True})

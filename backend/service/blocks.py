@@ -7,7 +7,7 @@ memory, however many it carries.
 """
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -52,6 +52,10 @@ class Located:
     wanted: Sequence[BlockId]
     places: dict[BlockId, block_rows.CopyPlace]
     accounts: dict[BlockId, AccountId]
+    shares: Collection[WorkspaceId]
+    """Those of others in which the blocks are."""
+    drive: WorkspaceId | None
+    """The caller's own drive, which is told where one of these ends; None: there are none."""
 
 
 Heard = Callable[[AccountId, Iterable[BlockId]], None]
@@ -129,6 +133,14 @@ class Blocks:
         for account in set(located.accounts.values()):
             self._heard(account, [block for block, owner in located.accounts.items() if owner == account])
         return located
+
+    async def check_shares(self, caller: Caller, located: Located) -> None:
+        """See whether the shares from which blocks are sent are still the caller's to see.
+
+        Raises:
+            ProtocolError: `not_found`.
+        """
+        await self._ground.database.read(_check_shares, caller, located.shares)
 
     async def send(self, located: Located, send: Send) -> None:
         """Open blocks and hand them on as frames, in the order asked for; reads ahead while it sends.
@@ -283,6 +295,7 @@ def _locate(connection: Connection, caller: Caller, workspace: WorkspaceId, want
     access = workspaces.require(connection, caller.user, workspace)
     places: dict[BlockId, block_rows.CopyPlace] = {}
     accounts: dict[BlockId, AccountId] = {}
+    shares: list[WorkspaceId] = []
     for each in sight.look(connection, access, access.head_seq).slices:
         lacking = set(wanted) - places.keys()
         if lacking and each.access.role is not Role.OWNER:
@@ -291,12 +304,20 @@ def _locate(connection: Connection, caller: Caller, workspace: WorkspaceId, want
             found = block_rows.places(connection, each.access.account, lacking)
             accounts.update(dict.fromkeys(found, each.access.account))
             places |= found
+            if found and each.access.role is not Role.OWNER:
+                shares.append(each.access.workspace)
+    drive = workspaces.own_drive(connection, caller.user).workspace if shares else None
     fitting = 0
     for count, block in enumerate(wanted):
         fitting += places[block].length if block in places else 0
         if fitting > MAX_TRANSFER_BYTES:
-            return Located(wanted[:count], places, accounts)
-    return Located(wanted, places, accounts)
+            return Located(wanted[:count], places, accounts, shares, drive)
+    return Located(wanted, places, accounts, shares, drive)
+
+
+def _check_shares(connection: Connection, caller: Caller, shares: Collection[WorkspaceId]) -> None:
+    for share in shares:
+        workspaces.require(connection, caller.user, share)
 
 
 def _portions(located: Located) -> list[list[BlockId]]:

@@ -1,15 +1,18 @@
 """Blocks of a share: members fetch and name what its contents have, and nothing else of its owner's account."""
 
+import random
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from backend.service.ground import Limits
 from drivefs.protocol import blocks as codec
-from drivefs.protocol import changes, messages, routes, sharing
-from drivefs.protocol.ids import Epoch, InodeId
-from tests.backend.api.served import SESSION, Drive, Served, serving
+from drivefs.protocol import changes, messages, routes, sharing, wire
+from drivefs.protocol.ids import Epoch, InodeId, WorkspaceId
+from tests.backend.api.served import SESSION, Drive, Request, Served, serving
 
 pytestmark = pytest.mark.anyio
 IN_SHARE, PRIVATE, LATER = b"what all may see" * 50, b"what nobody else may see" * 50, b"written by bert" * 50
@@ -68,6 +71,43 @@ async def test_a_member_gets_and_names_the_blocks_of_the_share_only(tmp_path: Pa
         await anna.post(routes.UNSHARE, sharing.UnshareRequest(share=info.share))
         assert await payloads(bert, IN_SHARE, LATER) == [False, False]
         assert (await share.post(routes.GET_BLOCKS, blocks)).problem() == "not_found"
+
+
+async def test_a_download_in_flight_ends_when_the_member_is_taken_out(tmp_path: Path) -> None:
+    """And not when something else happens in the drive meanwhile."""
+    contents = [random.Random(number).randbytes(3_000_000) for number in range(4)]
+    async with serving(tmp_path, Limits(quota_bytes=2**26)) as anna:
+        await anna.services.accounts.add_user("bert", "correct horse")
+        bert = await anna.log_in_as("bert")
+        owner, member = await a_drive(anna), await a_drive(bert)
+        await owner.make_directory(10, b"folder")
+        owner.root = InodeId(owner.start + 10)
+        for number, content in enumerate(contents):
+            await owner.store_file(20 + 2 * number, b"%d" % number, content)
+        request = sharing.ShareRequest(inode=owner.root, user="bert", role="viewer")
+        info = (await anna.post(routes.SHARE, request)).message(sharing.ShareInfo)
+        await bert.post(routes.ANSWER, sharing.AnswerRequest(share=info.share, accept=True))
+
+        async def received(workspace: WorkspaceId, meanwhile: Callable[[], Awaitable[Any]]) -> int:
+            class Slow(Request):
+                async def send(self, message: dict[str, object]) -> None:
+                    await super().send(message)
+                    if message["type"] == "http.response.start":
+                        await meanwhile()
+
+            asked = messages.BlocksRequest(blocks=[codec.block_id(each) for each in contents])
+            path = routes.GET_BLOCKS.format(workspace=workspace)
+            getting = await bert.run(Slow(path, [wire.encode(asked)], bert.token))
+            assert getting.status == 200
+            return len(getting.reply)
+
+        size = sum(map(len, contents))
+        assert await received(info.share, lambda: member.make_directory(5, b"mine")) > size
+        unshare = sharing.UnshareRequest(share=info.share)
+        assert await received(info.share, lambda: anna.post(routes.UNSHARE, unshare)) < size
+        await anna.post(routes.SHARE, request)
+        await bert.post(routes.ANSWER, sharing.AnswerRequest(share=info.share, accept=True))
+        assert await received(bert.workspace, lambda: anna.post(routes.UNSHARE, unshare)) < size
 
 
 async def test_every_id_of_a_share_is_unknown_to_others_and_its_viewer_writes_nothing(tmp_path: Path) -> None:
