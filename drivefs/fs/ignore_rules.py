@@ -3,16 +3,23 @@
 Owns the meaning of the rules: gitignore's, as pathspec reads them, relative to the directory of the file. The device's
 own patterns, for the temporary files of editors and office programs, come before those of the drive, so that these can
 take them back with `!`; they mean files only, never a directory that somebody may have called so.
+
+A share brings rules that somebody else wrote, so none may take long, whatever it says: a part of a pattern that more
+wildcards follow is found at its first place, and not looked for again (`_steady`).
 """
 
 import os
+import re
 from collections.abc import Sequence
 
 import pathspec
+from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 NAME = b".drivefsignore"
 MAX_BYTES = 2**20
 """More than this is not read as rules."""
+MOST_LINES = 2000
+"""Lines after these are not read either: each takes a tenth of a millisecond."""
 TEMPORARY = (
     "~$*",  # Microsoft Office: who has a document open
     "~*.tmp",
@@ -29,6 +36,12 @@ TEMPORARY = (
     "desktop.ini",
 )
 """What an editor, an office program or a file manager leaves beside the files that people mean."""
+
+# How pathspec writes wildcards as regular expressions.
+_STAR, _DEEP_START, _DEEP = "[^/]*", "^(?:.+/)?", "(?:/.+)?"
+_ONE = r"(?:\\.|\[\^?\]?(?:\\.|[^\]\\])*\](?![*+])|[^\\\[\](){}.*+?|^$/])"
+_STARS = re.compile(r"(?:\[\^/\]\*){2,}")
+_BETWEEN_STARS = re.compile(rf"\[\^/\]\*({_ONE}+)(?=\[\^/\]\*)", re.DOTALL)
 
 
 class Temporary:
@@ -47,8 +60,8 @@ class Rules:
 
     def __init__(self, text: bytes) -> None:
         self.text = text
-        own = _readable(text[:MAX_BYTES].decode(errors="surrogateescape").splitlines())
-        self._spec = pathspec.GitIgnoreSpec.from_lines(own)
+        own = _readable(text[:MAX_BYTES].decode(errors="surrogateescape").splitlines()[:MOST_LINES])
+        self._spec = pathspec.GitIgnoreSpec(own, backend="simple")
         self.has_any = bool(own)
 
     def say(self, path: bytes, *, is_directory: bool) -> bool | None:
@@ -57,14 +70,26 @@ class Rules:
         return self._spec.check_file(text + "/" if is_directory else text).include
 
 
-def _readable(lines: Sequence[str]) -> list[str]:
+def _readable(lines: Sequence[str]) -> list[GitIgnoreSpecPattern]:
     """The lines that are patterns; one that is none is as if it were not there, as git has it."""
     found = []
     for line in lines:
         try:
-            spec = pathspec.GitIgnoreSpec.from_lines([line])
+            pattern = GitIgnoreSpecPattern(line)
         except ValueError:
             continue
-        if any(pattern.include is not None for pattern in spec.patterns):
-            found.append(line)
+        if pattern.include is not None and pattern.regex is not None:
+            found.append(GitIgnoreSpecPattern(re.compile(_steady(pattern.regex.pattern)), pattern.include))
     return found
+
+
+def _steady(expression: str) -> str:
+    """The same expression, of which no part is tried at a later place than the first where another wildcard follows."""
+    expression = _BETWEEN_STARS.sub(r"(?>[^/]*?\1)", _STARS.sub(lambda _: _STAR, expression))
+    first, *others = expression.split(_DEEP)
+    if not others:
+        return expression
+    if first.startswith(_DEEP_START):
+        first = f"^(?>(?:.+?/)??{first.removeprefix(_DEEP_START)}(?=/))"
+    between = "".join(f"(?>(?:/.+?)??{part}(?=/))" for part in others[:-1])
+    return f"{first}{between}{_DEEP}{others[-1]}"

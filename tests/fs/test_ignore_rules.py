@@ -1,8 +1,11 @@
 """Which paths ignore rules keep on a device."""
 
+import random
+
+import pathspec
 import pytest
 
-from drivefs.fs.ignore_rules import TEMPORARY, Rules, Temporary
+from drivefs.fs.ignore_rules import MOST_LINES, TEMPORARY, Rules, Temporary
 
 
 @pytest.mark.parametrize(
@@ -38,3 +41,33 @@ def test_lines_that_are_no_patterns_are_as_if_they_were_not_there() -> None:
     rules = Rules(b"!\n/\n\\\n*.o\n\xff\n")
     assert rules.say(b"a.o", is_directory=False)
     assert not rules.say(b"a", is_directory=False)
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 40 + "b", "**/a/" * 40 + "b", "**/*a*a/" * 20 + "b", "*[ab]" * 40 + "c"])
+@pytest.mark.parametrize("path", ["a" * 255, "a/" * 2000 + "a", "/".join(["a" * 255] * 15)])
+def test_rules_that_another_one_wrote_keep_nobody_waiting(pattern: str, path: str) -> None:
+    assert Rules(pattern.encode()).say(path.encode(), is_directory=False) is None
+
+
+def test_wildcards_mean_what_they_mean_to_gitignore() -> None:
+    chosen = random.Random(1)
+    found = 0
+    for _ in range(300):
+        line = "".join(chosen.choices(["a", "b", "*", "**", "?", "/", "**/", "/**/", "[ab]", "\\*", "."], k=6))
+        try:
+            theirs = pathspec.GitIgnoreSpec.from_lines([line], backend="simple")
+        except ValueError:
+            continue
+        rules = Rules(line.encode())
+        for _ in range(20):
+            path = "".join(chosen.choices("aab*./", k=9)).strip("/").replace("//", "/a/")
+            said = theirs.check_file(path).include
+            assert rules.say(path.encode(), is_directory=False) is said, (line, path)
+            found += said is not None
+    assert found
+
+
+def test_of_very_many_lines_the_first_count() -> None:
+    rules = Rules(b"a\n" * MOST_LINES + b"b\n")
+    assert rules.say(b"a", is_directory=False)
+    assert rules.say(b"b", is_directory=False) is None
