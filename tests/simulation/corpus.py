@@ -35,4 +35,6 @@ CORPUS = (
     Case(name="brought-back-what-was-written-over", seed=40019, profile="network"),
     # A power cut took all that was written to a file; it was published all the same, against what another wrote.
     Case(name="a-draft-of-which-nothing-was-left", seed=40061, profile="mixed"),
+    # The sync that a disk was to fail was that of an unmount, and the run ended with it.
+    Case(name="an-unmount-whose-sync-failed", seed=50025, profile="mixed"),
 )

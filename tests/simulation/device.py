@@ -203,13 +203,19 @@ class Device:
             await self.life.ended()
 
     async def unmount(self) -> None:
-        """End in order; a machine that is about to be killed may be, meanwhile."""
+        """End in order; a machine that is about to be killed may be, meanwhile.
+
+        Raises:
+            Poisoned: its disk has failed; it has ended all the same.
+        """
         self.is_ending = True
         with trio.CancelScope(shield=True):
-            await self.local.barrier()
-            self.life.die()
-            await self.life.ended()
-        self._close()
+            try:
+                await self.local.barrier()
+            finally:
+                self.life.die()
+                await self.life.ended()
+                self._close()
 
     async def pin(self, inode: InodeId) -> None:
         """What `drivefs pin` asks for, and for what is pinned `drivefs unpin`."""
