@@ -209,6 +209,7 @@ class Assembly:
         self.reporter = Reporter(local, self.connection, sent=sent, received=received)
         self.allowance.hear += [self.filesystem.quota.told, self.reporter.told]
         self.filesystem.quota.refused = self.allowance.refused
+        self.filesystem.quota.looked_at = self.reporter.looked_at = self.allowance.looked_at
         self.follower.sharing.changed = self.allowance.refused
         self.connection.refused = self.allowance.refused_by
         self.allowance.waits = lambda: self.committer.is_over_quota

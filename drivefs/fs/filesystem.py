@@ -428,6 +428,7 @@ class FileSystem:
 
     def space(self) -> Space:
         """The quota, and what is left of it."""
+        self.quota.looked_at()
         size = self.quota.limits.quota_bytes
         return Space(size, max(0, size - self.quota.used_bytes))
 

@@ -30,6 +30,8 @@ class Quota:
         self._rooms: dict[str, int] = {}
         self.refused: Callable[[], None] = lambda: None
         """Called when somebody is refused for want of room."""
+        self.looked_at: Callable[[], None] = lambda: None
+        """Called when a program is shown the figures."""
         self.short: set[str] = set()
         """In whose accounts (`OWN`, or owners of shares) there was no room, and none was made since."""
 

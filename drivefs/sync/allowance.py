@@ -2,9 +2,10 @@
 
 Owns the latest figures. They come with each session and each commit; where a program, or an upload, is refused for
 want of room, nothing is committed, so they are asked for then: more or less may be allowed by now, or another device
-has made room.
+has made room. A device that only reads does not commit: where somebody looks at old figures, they are asked for too.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import trio
@@ -21,6 +22,8 @@ LEAST_SECONDS = 2.0
 """Between two questions, however often programs are refused."""
 LOOK_SECONDS = 10.0
 """Between two looks at whether content waits for room."""
+OLD_SECONDS = 60.0
+"""Figures that were told or asked for so long ago are asked for when somebody looks at them."""
 
 
 class Allowance:
@@ -35,6 +38,7 @@ class Allowance:
         """Whether content waits for room that the backend did not have."""
         self._is_asked = False
         self._refused = Signal()
+        self._known_at = -math.inf
 
     def told(self, reply: SessionReply) -> None:
         """A session has begun."""
@@ -44,6 +48,7 @@ class Allowance:
     def used(self, usage: Usage, rooms: Sequence[Room] = ()) -> None:
         """The backend has said what the account uses now, and what room there is in shares of others."""
         self.usage = usage
+        self._known_at = trio.current_time()
         for each in self.hear:
             each(self.limits, usage, rooms)
 
@@ -51,6 +56,12 @@ class Allowance:
         """A program was refused for want of room, or there are shares of which the room is not known."""
         self._is_asked = True
         self._refused.raise_()
+
+    def looked_at(self) -> None:
+        """Somebody is shown the figures: what is asked for, if they are old, shows the next time."""
+        if trio.current_time() - self._known_at >= OLD_SECONDS:
+            self._known_at = trio.current_time()
+            self.refused()
 
     def refused_by(self, error: Refused) -> None:
         """The backend has refused a request."""

@@ -85,6 +85,8 @@ class Reporter:
         self._received = received
         self._limits: Limits | None = None
         self._usage: Usage | None = None
+        self.looked_at: Callable[[], None] = lambda: None
+        """Called when the figures are shown."""
 
     async def run(self) -> None:
         """Sample the rates until cancelled."""
@@ -99,6 +101,7 @@ class Reporter:
 
     def status(self) -> SyncStatus:
         """The state now."""
+        self.looked_at()
         reach = self._connection.reach
         mutations, size = pending(self._local.journal)
         used = None if self._usage is None else self._usage.stored_bytes + self._usage.pinned_bytes

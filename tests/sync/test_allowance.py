@@ -11,7 +11,7 @@ from cache.workspace import LocalState
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.messages import Limits, Usage, UsageReply
 from drivefs.remote.errors import Offline, Refused
-from drivefs.sync.allowance import LEAST_SECONDS, LOOK_SECONDS, Allowance
+from drivefs.sync.allowance import LEAST_SECONDS, LOOK_SECONDS, OLD_SECONDS, Allowance
 from tests.sync.fleet import at_once
 
 
@@ -69,6 +69,27 @@ def test_an_upload_that_is_refused_counts_and_other_refusals_do_not(tmp_path: Pa
         made.refused_by(Refused(ProtocolError(Code.OVER_QUOTA, "full")))
         await trio.sleep(1)
         assert remote.asked == 1
+
+    running(tmp_path, work)
+
+
+def test_who_looks_at_old_figures_has_them_asked_for_once_a_minute(tmp_path: Path) -> None:
+    async def work(made: Allowance, remote: Remote) -> None:
+        made.used(Usage())
+        for _ in range(5):
+            await trio.sleep(OLD_SECONDS / 6)
+            made.looked_at()
+        assert remote.asked == 0
+        await trio.sleep(OLD_SECONDS / 6)
+        for _ in range(6):
+            made.looked_at()
+            await trio.sleep(OLD_SECONDS / 6 - 1)
+        assert remote.asked == 1, "there was no answer, and it waits all the same"
+        remote.reply = UsageReply(usage=Usage(stored_bytes=5), limits=Limits(file_bytes=1, quota_bytes=7))
+        await trio.sleep(OLD_SECONDS)
+        made.looked_at()
+        await trio.sleep(1)
+        assert (remote.asked, made.usage.stored_bytes) == (2, 5)
 
     running(tmp_path, work)
 
