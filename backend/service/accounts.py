@@ -112,7 +112,7 @@ class Accounts:
             return await self._ground.database.read(_recognise, _BY_DEVICE, device)
         caller = await self._ground.database.read(_recognise, _BY_TOKEN, hash_token(token))
         if self._ground.limits.pass_seconds:
-            raise passes.run_out()
+            raise passes.required()
         return caller
 
     async def give_pass(self, token: str) -> PassReply:

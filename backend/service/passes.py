@@ -19,6 +19,10 @@ PREFIX = "pass."
 """No token of a device has a dot."""
 _SAID = struct.Struct(">qq")
 _RUN_OUT = "This pass has run out. The device gets another one for its token."
+_REQUIRED = (
+    "This server asks devices for passes. A drivefs that gets none by itself is too old for it: update drivefs on this "
+    "device. Nothing is lost, what waits is sent then."
+)
 
 
 def issue(key: bytes, device: DeviceId, expires_ns: int) -> str:
@@ -51,6 +55,11 @@ def holder(key: bytes, token: str, now_ns: int) -> DeviceId:
 def run_out() -> ProtocolError:
     """The refusal that a device answers by asking for a pass."""
     return ProtocolError(Code.PASS_EXPIRED, _RUN_OUT)
+
+
+def required() -> ProtocolError:
+    """The same for a device that shows its own token; one that does not know of passes shows the message to people."""
+    return ProtocolError(Code.PASS_EXPIRED, _REQUIRED)
 
 
 def _seal(key: bytes, said: bytes) -> bytes:

@@ -112,8 +112,8 @@ class Shares:
     ) -> tuple[list[WorkspaceId], ShareInfo]:
         user = _invitee(connection, caller, request.user)
         share = _owned(connection, caller, request.inode)
-        known = _membership(connection, share, user)
         home = workspaces.own_drive(connection, user, lock=True)
+        known = _membership(connection, share, user)
         key = {"account": share.account, "workspace": share.workspace, "user": user}
         if known is None:
             connection.execute(insert(_m), {**key, "role": request.role, "state": MemberState.INVITED})
@@ -159,6 +159,7 @@ class Shares:
     # -- the others --------------------------------------------------------------------------------------------------
 
     def _answer(self, connection: Connection, caller: Caller, request: AnswerRequest) -> list[WorkspaceId]:
+        home = workspaces.own_drive(connection, caller.user, lock=True)
         share = _invited_to(connection, caller, request.share)
         if share.role is Role.OWNER:
             raise ProtocolError(
@@ -166,7 +167,6 @@ class Shares:
             )
         if not request.accept:
             return [self._end(connection, share, caller.user)]
-        home = workspaces.own_drive(connection, caller.user, lock=True)
         known = _membership(connection, share, caller.user)
         if known.state == MemberState.ACTIVE:
             return []

@@ -24,7 +24,7 @@ def show(arguments: argparse.Namespace) -> int:
     """Show what is held; exit code HELD if anything is."""
     held = _drive(arguments).call("held")
     if arguments.json:
-        output.print_json(held)
+        output.print_json(held or {})
     else:
         print("no deletions are held" if held is None else in_words(held))
     return ExitCode.OK if held is None else ExitCode.HELD

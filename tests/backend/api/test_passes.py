@@ -11,7 +11,7 @@ import pytest
 from backend.service import passes
 from backend.service.ground import Limits
 from drivefs.protocol import blocks as codec
-from drivefs.protocol import messages, routes
+from drivefs.protocol import messages, routes, wire
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ids import DeviceId
 from tests.backend.api.served import SESSION, Drive, Served, serving
@@ -46,6 +46,11 @@ async def test_a_token_is_good_for_a_pass_and_for_nothing_else(served: Served) -
     for path in (routes.USAGE, routes.SESSION, routes.COMMIT, routes.GET_BLOCKS, routes.PUT_BLOCKS, routes.CHANGES):
         assert (await served.post(path, SESSION, token=own)).problem() == "pass_expired"
     assert (await served.post(routes.USAGE, token=await given(served, own))).status == 200
+
+
+async def test_who_does_not_know_of_passes_reads_what_to_do(served: Served) -> None:
+    refused = await served.post(routes.USAGE, token=await token(served))
+    assert "update drivefs on this device" in wire.decode(refused.reply, messages.Problem).message
 
 
 @pytest.mark.fault(52)
