@@ -7,7 +7,7 @@ no record names any more is retired in the transaction that drops the last such 
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -19,10 +19,10 @@ from drivefs.protocol import wire
 from drivefs.protocol.changes import Base
 from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId, OpNumber
 
+_T = TypeVar("_T")
 INLINE_BYTES = 4096
 PLACE_BITS = 28
-MAX_CACHED_PLACES = 4096
-MAX_CACHED_ROWS = 4096
+MAX_CACHED = 4096
 PAGE_ROWS = 500
 
 
@@ -134,13 +134,7 @@ class Drafts:
         place, state, found = row
         if row_digest(state, inode, place) != found:
             raise self._database.rot(f"the draft of inode {inode} does not match its checksum")
-        return self._keep(wire.decode(state, DraftRow))
-
-    def _keep(self, draft: DraftRow) -> DraftRow:
-        if len(self._rows) >= MAX_CACHED_ROWS:
-            del self._rows[next(iter(self._rows))]
-        self._rows[draft.inode] = draft
-        return draft
+        return _keep(self._rows, inode, wire.decode(state, DraftRow))
 
     def put_draft(self, draft: DraftRow) -> None:
         """Create a draft or change its state; records and base blocks stay."""
@@ -153,7 +147,7 @@ class Drafts:
             " SET place = excluded.place, state = excluded.state, digest = excluded.digest",
             (inode, number, state, row_digest(state, inode, number)),
         )
-        self._keep(draft)
+        _keep(self._rows, inode, draft)
 
     def drop_draft(self, inode: InodeId) -> bool:
         """Drop a draft with its records and base blocks; its staging files go after the next barrier.
@@ -186,7 +180,7 @@ class Drafts:
             self._database.write("DELETE FROM bases WHERE inode = ?", (inode,))
             del self._cached[inode]
             self._rows.pop(inode, None)
-            self._remember(other, place)
+            _keep(self._cached, other, place)
             self.put_draft(msgspec.structs.replace(draft, inode=other))
             self.put_base_blocks(other, blocks)
             self.dropped.append(inode)
@@ -379,14 +373,16 @@ class Drafts:
             "SELECT max(id) FROM records WHERE id BETWEEN ? AND ?", (first, first + (1 << PLACE_BITS) - 1)
         )
         frozen = wire.decode(row[1], DraftRow).frozen
-        return self._remember(inode, Place(first, max(first, frozen + 1, (last[0] or 0) + 1 if last else 0)))
+        return _keep(self._cached, inode, Place(first, max(first, frozen + 1, (last[0] or 0) + 1 if last else 0)))
 
     def _new_place(self, inode: InodeId) -> Place:
         first = (self._places.take() << PLACE_BITS) + 1
-        return self._remember(inode, Place(first, first))
+        return _keep(self._cached, inode, Place(first, first))
 
-    def _remember(self, inode: InodeId, place: Place) -> Place:
-        if len(self._cached) >= MAX_CACHED_PLACES:
-            del self._cached[next(iter(self._cached))]
-        self._cached[inode] = place
-        return place
+
+def _keep(cache: dict[InodeId, _T], inode: InodeId, found: _T) -> _T:
+    """Remember what was found, in the place of what has been there longest if there is much."""
+    if len(cache) >= MAX_CACHED:
+        del cache[next(iter(cache))]
+    cache[inode] = found
+    return found

@@ -10,17 +10,15 @@ from typing import NamedTuple
 from sqlalchemy import Connection, bindparam, select
 
 from backend.metadata import schema
-from backend.service import batches, following, ids, workspaces
-from backend.service.commit.batch import ChangeRow, Verdict
-from backend.service.commit.loading import Loader
-from backend.service.commit.state import Author, State
+from backend.service import following, own_commits
+from backend.service.commit.batch import ChangeRow
+from backend.service.commit.state import State
 from backend.service.commit.tree import Link
 from backend.service.commit.wants import Wants
-from backend.service.commit.writing import Writer
 from backend.service.ground import Ground
 from backend.service.rows import INODE_COLUMNS, InodeRow, Place
-from backend.service.workspaces import Access, Stamp
-from drivefs.protocol.ids import COMMIT_ID_BYTES, AccountId, CommitId, Epoch, InodeId, LineageId, Seq, WorkspaceId
+from backend.service.workspaces import Access
+from drivefs.protocol.ids import AccountId, InodeId, WorkspaceId
 from drivefs.protocol.names import MAX_NAME_BYTES
 
 MOST_NAMES = 1000
@@ -60,11 +58,13 @@ def hang(connection: Connection, ground: Ground, home: Access, share: Access, na
     """Give a share a name at the root of a drive, which follows it from now on; another name if that is taken."""
     target = Target(share.account, share.workspace, share.root)
     places = [Place(home.root, each) for each in _names(name)]
-    state = _load(connection, ground, home, target, places)
+    when = own_commits.stamp(connection, ground, home)
+    state = own_commits.load(connection, ground, home, _wants(places), when.time_ns)
+    root = _link(connection, state, target)
     place = next(each for each in places if not state.tree.at(each))
-    state.tree.add_name(place, state.tree.inodes[target.root], _time_ns(connection, ground, home))
+    state.tree.add_name(place, root, when.time_ns)
     change = ChangeRow(following.LINK, target.root, place.parent, place.name)
-    home = _write(connection, ground, home, state, change)
+    home = own_commits.write(connection, home, state, [change], when)
     following.begin(connection, home, share)
 
 
@@ -73,10 +73,11 @@ def unhang(connection: Connection, ground: Ground, home: Access, target: Target)
     place = place_of(connection, home.account, target)
     if place is None:
         return
-    state = _load(connection, ground, home, target, [place])
-    state.tree.remove_name(place, state.tree.inodes[target.root], _time_ns(connection, ground, home))
+    when = own_commits.stamp(connection, ground, home)
+    state = own_commits.load(connection, ground, home, _wants([place]), when.time_ns)
+    state.tree.remove_name(place, _link(connection, state, target), when.time_ns)
     change = ChangeRow(following.UNLINK, target.root, place.parent, place.name)
-    _write(connection, ground, home, state, change)
+    own_commits.write(connection, home, state, [change], when)
 
 
 def _names(name: bytes) -> list[bytes]:
@@ -84,32 +85,15 @@ def _names(name: bytes) -> list[bytes]:
     return [name, *(stem + b" (%d)" % number for number in range(2, MOST_NAMES))]
 
 
-def _time_ns(connection: Connection, ground: Ground, home: Access) -> int:
-    return max(ground.now_ns(), workspaces.stamp_at(connection, home, home.head_seq).time_ns + 1)
-
-
-def _load(connection: Connection, ground: Ground, home: Access, target: Target, places: list[Place]) -> State:
-    author = Author(
-        workspace=home.workspace,
-        user=home.user,
-        device=ids.BACKEND_DEVICE,
-        epoch=Epoch(0),
-        may_write=True,
-        seq=Seq(home.head_seq + 1),
-    )
-    loader = Loader(connection, home.account, author, _time_ns(connection, ground, home))
+def _wants(places: list[Place]) -> Wants:
     parents = {place.parent for place in places}
-    wants = Wants(inodes=set(parents), parents=parents, places=set(places))
-    figures = batches.figures_of(connection, home.account, ground)
-    state = loader.load(wants, figures, lambda: LineageId(ids.random_id(ground.random_bytes)))
+    return Wants(inodes=set(parents), parents=parents, places=set(places))
+
+
+def _link(connection: Connection, state: State, target: Target) -> InodeRow:
+    """Add the root of the share to what is known of the drive."""
     root = inode_row(connection, target.account, target.root)
     assert root is not None, "the root of a share stays"
     state.tree.inodes[target.root] = state.tree.loaded_inodes[target.root] = root
     state.tree.links[target.root] = Link(target.account, target.share)
-    return state
-
-
-def _write(connection: Connection, ground: Ground, home: Access, state: State, change: ChangeRow) -> Access:
-    stamp = Stamp(CommitId(ground.random_bytes(COMMIT_ID_BYTES)), _time_ns(connection, ground, home))
-    Writer(connection, home.account, state).write_commit(Verdict(changes=[change]), stamp)
-    return workspaces.at_head(home, state.author.seq)
+    return root
