@@ -73,6 +73,20 @@ def opened(config: pytest.Config, watchdog: Watchdog, server_home: Path) -> Iter
     workbench.close()
 
 
+def mounted(config: pytest.Config, watchdog: Watchdog, server_home: Path, count: int) -> Iterator[tuple[Device, ...]]:
+    """Devices with one drive, all mounted; in the end they are in order, and so is the server."""
+    for workbench in opened(config, watchdog, server_home):
+        server = workbench.server()
+        devices = tuple(workbench.device(server) for _ in range(count))
+        for device in devices:
+            device.mount(*mount_options())
+        yield devices
+        for device in devices:
+            device.umount()
+            device.assert_sound()
+        server.assert_sound()
+
+
 @pytest.fixture(scope="session")
 def shared_workbench(pytestconfig: pytest.Config, watchdog: Watchdog, server_home: Path) -> Iterator[Workbench]:
     yield from opened(pytestconfig, watchdog, server_home)

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import mount_options, opened
+from tests.mount.conftest import mounted
 from tests.mount.oracle import Entry, rename2, snapshot, write_file
 from tests.mount.test_remount import furnish
 from tests.mount.test_tools import SAVES, run, save_in_place, source_tree
-from tests.support.mounts import Device, Watchdog, Workbench, wait_until
+from tests.support.mounts import Device, Watchdog, wait_until
 
 SEEN_SECONDS = 60.0
 
@@ -49,24 +49,13 @@ class Together:
 
 
 @pytest.fixture(scope="module")
-def three_devices(
-    pytestconfig: pytest.Config, watchdog: Watchdog, server_home: Path
-) -> Iterator[tuple[Workbench, tuple[Device, ...]]]:
-    for workbench in opened(pytestconfig, watchdog, server_home):
-        server = workbench.server()
-        devices = tuple(workbench.device(server) for _ in range(3))
-        for device in devices:
-            device.mount(*mount_options())
-        yield workbench, devices
-        for device in devices:
-            device.umount()
-            device.assert_sound()
-        server.assert_sound()
+def three_devices(pytestconfig: pytest.Config, watchdog: Watchdog, server_home: Path) -> Iterator[tuple[Device, ...]]:
+    yield from mounted(pytestconfig, watchdog, server_home, 3)
 
 
 @pytest.fixture
-def together(three_devices: tuple[Workbench, tuple[Device, ...]], request: pytest.FixtureRequest) -> Together:
-    devices = three_devices[1]
+def together(three_devices: tuple[Device, ...], request: pytest.FixtureRequest) -> Together:
+    devices = three_devices
     name = request.node.name[:200].replace("/", "_")
     roots = tuple(device.mountpoint / name for device in devices)
     roots[0].mkdir()

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import mount_options
-from tests.mount.conftest import opened as bench_opened
+from tests.mount.conftest import mount_options, mounted
 from tests.mount.oracle import write_file
 from tests.support.mounts import Device, Watchdog, wait_until
 
@@ -30,22 +29,13 @@ class Side:
 
 
 @pytest.fixture(scope="module")
-def devices(pytestconfig: pytest.Config, watchdog: Watchdog, server_home: Path) -> Iterator[list[Device]]:
+def devices(pytestconfig: pytest.Config, watchdog: Watchdog, server_home: Path) -> Iterator[tuple[Device, ...]]:
     """Both are mounted; in the end they are in order, and so is the server."""
-    for workbench in bench_opened(pytestconfig, watchdog, server_home):
-        server = workbench.server()
-        both = [workbench.device(server) for _ in range(2)]
-        for device in both:
-            device.mount(*mount_options())
-        yield both
-        for device in both:
-            device.umount()
-            device.assert_sound()
-        server.assert_sound()
+    yield from mounted(pytestconfig, watchdog, server_home, 2)
 
 
 @pytest.fixture
-def there(devices: list[Device], request: pytest.FixtureRequest) -> Side:
+def there(devices: tuple[Device, ...], request: pytest.FixtureRequest) -> Side:
     """The other device; it has made the file."""
     device = devices[1]
     root = device.mountpoint / request.node.name
@@ -56,7 +46,7 @@ def there(devices: list[Device], request: pytest.FixtureRequest) -> Side:
 
 
 @pytest.fixture
-def here(devices: list[Device], there: Side) -> Side:
+def here(devices: tuple[Device, ...], there: Side) -> Side:
     device = devices[0]
     root = device.mountpoint / there.root.name
     wait_until("the file is here", lambda: (root / "file").read_bytes() == OLD)

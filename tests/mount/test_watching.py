@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import mount_options, opened
+from tests.mount.conftest import mounted
 from tests.mount.oracle import snapshot, write_file
 from tests.support.mounts import DRIVEFS, Device, Watchdog, Workbench, wait_until
 from tests.support.watching import Inotify, Watcher
@@ -26,24 +26,15 @@ MARK = "mark"
 
 
 @pytest.fixture(scope="module")
-def devices(pytestconfig: pytest.Config, watchdog: Watchdog, server_home: Path) -> Iterator[list[Device]]:
+def devices(pytestconfig: pytest.Config, watchdog: Watchdog, server_home: Path) -> Iterator[tuple[Device, ...]]:
     """Two devices with one drive mounted; the first works, on the second everything is watched."""
-    for workbench in opened(pytestconfig, watchdog, server_home):
-        server = workbench.server()
-        both = [workbench.device(server) for _ in range(2)]
-        for device in both:
-            device.mount(*mount_options())
-        yield both
-        for device in both:
-            device.umount()
-            device.assert_sound()
-        server.assert_sound()
+    yield from mounted(pytestconfig, watchdog, server_home, 2)
 
 
 class Watched:
     """A directory of one drive: where it is worked in, and where it is watched."""
 
-    def __init__(self, devices: list[Device], name: str) -> None:
+    def __init__(self, devices: tuple[Device, ...], name: str) -> None:
         self.here, self.there = devices
         self.work, self.view = (device.mountpoint / name for device in devices)
         self.work.mkdir()
@@ -66,7 +57,7 @@ class Watched:
 
 
 @pytest.fixture
-def watched(devices: list[Device], request: pytest.FixtureRequest) -> Iterator[Watched]:
+def watched(devices: tuple[Device, ...], request: pytest.FixtureRequest) -> Iterator[Watched]:
     made = Watched(devices, request.node.name[:200])
     yield made
     made.settle()
