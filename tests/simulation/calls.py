@@ -41,6 +41,16 @@ class Calls:
             state, number = found, self.number(found.inode)
         return state
 
+    def shown(self, path: str) -> InodeId | None:
+        """The inode to which a path leads at this moment, as far as that is known here; never waits."""
+        number = self.number(self.fs.root)
+        for name in filter(None, path.encode().split(b"/")):
+            state = self.fs.shown(self.meant(number), name)
+            if state is None:
+                return None
+            number = self.number(state.inode)
+        return self.meant(number)
+
     async def known(self, path: str) -> InodeState:
         found = await self.find(path)
         if found is None:

@@ -37,4 +37,6 @@ CORPUS = (
     Case(name="a-draft-of-which-nothing-was-left", seed=40061, profile="mixed"),
     # The sync that a disk was to fail was that of an unmount, and the run ended with it.
     Case(name="an-unmount-whose-sync-failed", seed=50025, profile="mixed"),
+    # A program read what it was about to remove, and the name led to another file when it did: that one was missed.
+    Case(name="a-name-that-was-exchanged-before-it-was-removed", seed=51099, profile="crashes"),
 )

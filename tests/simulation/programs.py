@@ -106,13 +106,18 @@ class Program:
         return tag + bytes([self._drawn % 251]) * size
 
     async def _seen(self, path: str) -> bytes:
-        """The content that is about to be written over or removed, since that is what a program was shown."""
-        found = await self._device.calls.find(path)
-        if found is None or found.kind is not InodeKind.FILE:
-            return b""
-        content = await self._device.calls.read(found.inode)
-        self._ledger.gave_up(content)
-        return content
+        """The content that is about to be written over or removed, since that is what a program was shown.
+
+        While it is read, the feed may let the name lead to another file, which it then is that goes.
+        """
+        while True:
+            found = await self._device.calls.find(path)
+            if found is None or found.kind is not InodeKind.FILE:
+                return b""
+            content = await self._device.calls.read(found.inode)
+            if self._device.calls.shown(path) == found.inode:
+                self._ledger.gave_up(content)
+                return content
 
     # -- contents ----------------------------------------------------------------------------------------------------
 
