@@ -286,10 +286,12 @@ class View:
 
     def remember(self, state: InodeState) -> None:
         """Show a state, and one without a name for as long as something uses it; only inside `change()`."""
+        before = self._inodes.get(state.inode)
         self.show(state)
         if not state.nlink:
             self._nameless[state.inode] = state
-            self._lost.discard(state.inode)
+            if before is None or before.nlink:
+                self._lost.discard(state.inode)
             if len(self._nameless) > MAX_NAMELESS:
                 self._nameless = {each: kept for each, kept in self._nameless.items() if self._used(each)}
                 self._lost &= self._nameless.keys()

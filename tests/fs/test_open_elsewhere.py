@@ -213,6 +213,34 @@ def test_a_write_to_a_file_that_was_removed_elsewhere_survives(bench: FsBench, i
     assert bench.content_of(snapshot) == (b"HERE was there" if how == "write" else OLD[:4])
 
 
+@pytest.mark.parametrize("how", ["mode", "same size", "xattr"])
+def test_so_does_one_behind_a_change_of_attributes(bench: FsBench, inode: InodeId, how: str) -> None:
+    number = bench.open_file(inode)
+    removed_elsewhere(bench, inode)
+    if how == "xattr":
+        bench.fs.set_xattr(inode, b"user.one", b"1")
+    else:
+        bench.fs.set_attributes(inode, Wanted(mode=0o600) if how == "mode" else Wanted(size=len(OLD)), number)
+    bench.fs.write(number, 0, b"HERE")
+    bench.fs.release(number)
+    bench.reopen()
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    assert bench.content_of(snapshot) == b"HERE was there"
+
+
+def test_what_was_brought_back_and_is_removed_here_goes(bench: FsBench, inode: InodeId) -> None:
+    number = bench.open_file(inode)
+    state = bench.fs.inode(inode)
+    removed_elsewhere(bench, inode)
+    bench.add_remote_directory(b"directory", directory := InodeId(77), {b"file": state})
+    bench.fs.forget_cached([inode], [(ROOT, b"directory")])
+    bench.unlink(b"file", directory)
+    bench.fs.write(number, 0, b"HERE")
+    bench.fs.release(number)
+    assert bench.local.journal.drafts.draft(inode) is None
+
+
 def test_changes_to_a_file_that_is_removed_elsewhere_stay(bench: FsBench, inode: InodeId) -> None:
     number = bench.open_file(inode)
     bench.fs.write(number, 0, b"HERE")
