@@ -84,8 +84,6 @@ devices = Table(
     _id("user"),
     Column("name", Text, nullable=False),
     Column("token_hash", LargeBinary, nullable=False, unique=True),  # the token itself is never stored
-    _id("epoch"),  # the life of its journal that may commit now; 0: it never mounted
-    Column("nonce", LargeBinary, nullable=False),  # left by its last mount; who cannot name it is a copy
     _id("created_ns"),
     # What follows is flushed in batches, never written per request: a server knows more of the devices that it serves.
     Column("last_seen_ns", BigInteger),
@@ -96,6 +94,16 @@ devices = Table(
     Column("based_ns", BigInteger),
     Column("revoked_ns", BigInteger),  # None: it may still come in
     Index("devices_by_user", "user"),
+)
+
+# The lives of a device's journal: where its state exists twice, each copy has one.
+lives = Table(
+    "lives",
+    metadata,
+    _key("device"),
+    _key("epoch"),
+    Column("nonce", LargeBinary, nullable=False),  # left by its last mount; who cannot name it is a copy
+    _id("begun_ns"),  # when that mount began; of very many lives the oldest are forgotten
 )
 
 login_attempts = Table(

@@ -148,8 +148,6 @@ class Accounts:
             "user": user,
             "name": name,
             "token_hash": hash_token(token),
-            "epoch": 0,
-            "nonce": b"",
             "created_ns": self._ground.now_ns(),
         }
         connection.execute(insert(devices), row)

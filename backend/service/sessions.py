@@ -1,13 +1,14 @@
 """Sessions: how a mount begins, and the ids that a device may use.
 
-Owns the epochs and nonces of devices and the requests for id ranges. Invariant: a device commits under one epoch at a
-time; who cannot name the nonce of the last mount (a copy of the device's disk, or the disk rolled back), or knows of
-fewer batches than have come (rolled back to an earlier moment of that mount) gets a new one.
+Owns the lives of devices (epochs, and the nonce of the last mount in each) and the requests for id ranges. Invariants:
+in each epoch one journal commits; who cannot name the nonce of the last mount in its epoch (a copy of the device's
+disk, or the disk rolled back), or knows of fewer batches than have come (rolled back to an earlier moment of that
+mount) gets a new one. Lives of one device go on beside each other: copies take nothing from each other.
 """
 
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, func, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
 from backend.metadata import schema
 from backend.service import ids, membership, workspaces
@@ -25,6 +26,9 @@ from drivefs.protocol.messages import (
     UsageReply,
     WorkspaceInfo,
 )
+
+MAX_LIVES = 64
+"""So many lives of a device are known; the journal of one that was forgotten begins another."""
 
 
 class Sessions:
@@ -57,15 +61,11 @@ class Sessions:
 
     def _begin(self, connection: Connection, caller: Caller, request: SessionRequest) -> SessionReply:
         d, u = schema.devices, schema.users
-        columns = select(d.c.epoch, d.c.nonce, d.c.name.label("device_name"), u.c.name.label("user_name"))
+        columns = select(d.c.name.label("device_name"), u.c.name.label("user_name"))
         joined = columns.select_from(d.join(u, u.c.user == d.c.user))
         known = connection.execute(joined.where(d.c.device == caller.device).with_for_update()).one()
-        epoch = Epoch(known.epoch)
-        if not _goes_on(known, request) or _heard(connection, caller, epoch) > request.sent:
-            epoch = Epoch(ids.random_id(self._ground.random_bytes))
+        epoch = self._begin_life(connection, caller, request)
         values = {
-            "epoch": epoch,
-            "nonce": request.next_nonce,
             "based_ns": func.coalesce(d.c.based_ns, d.c.last_seen_ns),
             "last_seen_ns": self._ground.now_ns(),
         }
@@ -97,6 +97,23 @@ class Sessions:
             rooms=membership.rooms(connection, caller.user, self._ground.limits),
         )
 
+    def _begin_life(self, connection: Connection, caller: Caller, request: SessionRequest) -> Epoch:
+        """Swap the nonce of the life that goes on, or begin one; the caller has locked the device."""
+        own = _l.c.device == caller.device
+        lives = connection.execute(select(_l.c.epoch, _l.c.nonce).where(own).order_by(_l.c.begun_ns.desc())).all()
+        values = {"nonce": request.next_nonce, "begun_ns": self._ground.now_ns()}
+        for life in lives:
+            epoch = Epoch(life.epoch)
+            if _goes_on(life, request) and _heard(connection, caller, epoch) <= request.sent:
+                connection.execute(update(_l).where(own, _l.c.epoch == epoch).values(values))
+                return epoch
+        epoch = Epoch(ids.random_id(self._ground.random_bytes))
+        connection.execute(insert(_l).values(device=caller.device, epoch=epoch, **values))
+        forgotten = [life.epoch for life in lives[MAX_LIVES - 1 :]]
+        if forgotten:
+            connection.execute(delete(_l).where(own, _l.c.epoch.in_(forgotten)))
+        return epoch
+
     def _figures(self, connection: Connection, caller: Caller) -> tuple[Usage, Limits]:
         a, given = schema.accounts, self._ground.limits
         columns = select(a.c.stored_bytes, a.c.pinned_bytes, a.c.quota_bytes, a.c.file_bytes)
@@ -108,6 +125,7 @@ class Sessions:
         return Usage(stored_bytes=row.stored_bytes, pinned_bytes=row.pinned_bytes), limits
 
 
+_l = schema.lives
 _u, _e = schema.user_workspaces, schema.device_epochs
 _HEARD = (
     select(func.coalesce(func.max(_e.c.sent), 0))
@@ -122,26 +140,26 @@ def _heard(connection: Connection, caller: Caller, epoch: Epoch) -> int:
     return int(connection.execute(_HEARD, bound).scalar_one())
 
 
-def _goes_on(known: Any, request: SessionRequest) -> bool:
-    """Whether this is the journal that mounted last: it names the last nonce, or the swap was done and not heard of."""
-    if not known.epoch:
-        return False
-    if known.nonce == request.next_nonce or known.nonce in request.asked:
-        return bool(request.epoch in (0, known.epoch))
-    return bool(request.epoch == known.epoch and request.last_nonce == known.nonce)
+def _goes_on(life: Any, request: SessionRequest) -> bool:
+    """Whether this is the journal that lives it: it names the last nonce, or the swap was done and not heard of."""
+    if life.nonce == request.next_nonce:
+        return True  # no other process drew that nonce: it has not heard of the epoch that it was given
+    if life.nonce in request.asked:
+        return bool(request.epoch in (0, life.epoch))
+    return bool(request.epoch == life.epoch and request.last_nonce == life.nonce)
 
 
-_PRESENT = select(schema.devices.c.epoch, schema.devices.c.nonce).where(schema.devices.c.device == bindparam("device"))
+_NONCE = select(_l.c.nonce).where(_l.c.device == bindparam("device"), _l.c.epoch == bindparam("epoch"))
 
 
 def require_epoch(connection: Connection, caller: Caller, epoch: Epoch, nonce: bytes = b"") -> None:
-    """See that a device speaks for its present epoch, and in its last session if it says which it speaks in.
+    """See that a device speaks for one of its lives, and in the last session of it if it says which it speaks in.
 
     Raises:
         ProtocolError: `stale_epoch`.
     """
-    present = connection.execute(_PRESENT, {"device": caller.device}).one_or_none()
-    if not epoch or present is None or present.epoch != epoch or nonce not in (b"", present.nonce):
+    known = connection.execute(_NONCE, {"device": caller.device, "epoch": epoch}).scalar_one_or_none()
+    if known is None or nonce not in (b"", known):
         raise ProtocolError(
             Code.STALE_EPOCH,
             "Another copy of this device's state has been mounted since. Nothing was changed; mount again.",

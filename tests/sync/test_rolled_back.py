@@ -8,7 +8,7 @@ import trio
 
 from drivefs.protocol.errors import Code
 from drivefs.remote.errors import Refused
-from tests.sync.fleet import Device, sailing
+from tests.sync.fleet import Device, Fleet, sailing
 
 
 async def put_back(device: Device, earlier: Path) -> None:
@@ -18,6 +18,16 @@ async def put_back(device: Device, earlier: Path) -> None:
     shutil.move(earlier, device.place)
     await device.open()
     await device.begin()
+
+
+async def mounted_copy(fleet: Fleet, device: Device, place: Path) -> Device:
+    """A copy of a device whose state was copied to a place, mounted beside it."""
+    copy = Device("copy", place, device.token, fleet.served.asgi)
+    copy._info = device._info
+    await copy.open()
+    await copy.begin()
+    fleet.devices.append(copy)
+    return copy
 
 
 @pytest.mark.fault(19)
@@ -61,11 +71,7 @@ def test_a_copy_that_is_mounted_while_the_original_runs_makes_that_another(tmp_p
             await fleet.settle()
             epoch = anna.session.epoch
             shutil.copytree(anna.place, tmp_path / "copy")
-            copy = Device("copy", tmp_path / "copy", anna.token, fleet.served.asgi)
-            copy._info = anna._info
-            await copy.open()
-            await copy.begin()
-            fleet.devices.append(copy)
+            copy = await mounted_copy(fleet, anna, tmp_path / "copy")
             assert copy.session.epoch == epoch
             await copy.write("by the copy", b"one")
             await copy.mkdir("directory")
@@ -86,6 +92,34 @@ def test_a_copy_that_is_mounted_while_the_original_runs_makes_that_another(tmp_p
                 "by the original": b"other",
             }
             assert copy.session.epoch == epoch
+
+    trio.run(main)
+
+
+@pytest.mark.fault(18)
+def test_two_copies_that_both_write_come_to_rest(tmp_path: Path) -> None:
+    """One of them begins a new epoch, once; from then on neither takes anything from the other."""
+
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, _bert)):
+            shutil.copytree(anna.place, tmp_path / "copy")
+            copy = await mounted_copy(fleet, anna, tmp_path / "copy")
+            await anna.mkdir("directory")
+            with pytest.raises(Refused):
+                await anna.push()
+            await anna.begin()
+            epochs = copy.session.epoch, anna.session.epoch
+            for number in range(3):
+                for device in (anna, copy):
+                    await device.write(f"{device.name} {number}", b"%d" % number)
+                    await device.write(f"of {device.name}", b"%d" % number)
+                    await device.push()
+            await copy.restart(keeps_cache=True)
+            await anna.restart(keeps_cache=True)
+            assert (copy.session.epoch, anna.session.epoch) == epochs
+            assert epochs[0] != epochs[1]
+            each = {f"{name} {number}": b"%d" % number for name in ("anna", "copy") for number in range(3)}
+            assert await fleet.settle() == {"directory": None, "of anna": b"2", "of copy": b"2", **each}
 
     trio.run(main)
 

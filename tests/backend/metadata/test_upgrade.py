@@ -166,7 +166,9 @@ async def test_data_of_the_first_schema_is_kept_and_can_be_used_with_this_one(tm
 
     assert await database.read(differences) == []
     device = await database.read(lambda connection: connection.execute(select(schema.devices)).one())
-    assert (device.name, device.epoch, device.last_seen_ns, device.pending_bytes) == ("laptop", 5, 2, None)
+    assert (device.name, device.last_seen_ns, device.pending_bytes) == ("laptop", 2, None)
+    life = await database.read(lambda connection: connection.execute(select(schema.lives)).one())
+    assert life == (8, 5, b"\2", 2)
     access = await database.read(workspaces.find, UserId(7), WorkspaceId(10))
     assert access is not None
     assert access.upload_stamp == 0

@@ -146,7 +146,7 @@ class Drive:
         self.device_count = number
         device = DeviceId(100 + number)
         row = {"device": device, "user": user, "name": f"device {number}", "token_hash": b"%d" % device}
-        await self.execute(insert(schema.devices).values(**row, epoch=0, nonce=b"", created_ns=0))
+        await self.execute(insert(schema.devices).values(**row, created_ns=0))
         made = Device(self, Caller(self.home.account, user, device))
         await made.begin()
         return made

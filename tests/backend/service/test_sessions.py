@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import select, update
 
 from backend.metadata import schema
+from backend.service import sessions
 from drivefs.protocol import messages
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import ID_RANGE_LENGTH, Epoch, OpNumber
@@ -59,11 +60,40 @@ async def test_a_copy_of_a_device_gets_a_new_epoch(laptop: Device) -> None:
     assert await begin(laptop, first, b"a", b"b") == first
     second = await begin(laptop, first, b"a", b"x")
     assert second not in (0, first)
-    # The original is the copy now.
-    third = await begin(laptop, first, b"b", b"c")
-    assert third not in (0, first, second)
-    assert await begin(laptop, 0, b"", b"y") not in (0, first, second, third)
-    assert await begin(laptop, third, b"y", b"z") != third
+    assert await begin(laptop, 0, b"", b"y") not in (0, first, second)
+    assert await begin(laptop, second, b"y", b"z") not in (0, first, second)
+
+
+@pytest.mark.fault(18)
+async def test_a_copy_takes_nothing_from_the_original(laptop: Device) -> None:
+    first = await begin(laptop, 0, b"", b"a")
+    second = await begin(laptop, first, b"lost", b"x")
+    assert await begin(laptop, first, b"a", b"b") == first
+    assert await begin(laptop, second, b"x", b"y") == second
+    assert await begin(laptop, first, b"x", b"c") not in (first, second)
+
+
+async def test_a_new_epoch_that_was_not_heard_of_is_given_again(laptop: Device) -> None:
+    first = await begin(laptop, 0, b"", b"a")
+    second = await begin(laptop, first, b"lost", b"x")
+    assert await begin(laptop, first, b"lost", b"x") == second
+
+
+async def test_of_very_many_lives_those_that_mounted_last_are_known(
+    laptop: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "MAX_LIVES", 3)
+
+    async def mount(epoch: int, last: bytes, following: bytes) -> int:
+        laptop.drive.clock.ns += 1
+        return await begin(laptop, epoch, last, following)
+
+    first, second, third = [await mount(0, b"", each) for each in (b"a", b"b", b"c")]
+    assert await mount(first, b"a", b"d") == first
+    fourth = await mount(0, b"", b"e")
+    assert await mount(second, b"b", b"f") not in (first, second, third, fourth)
+    assert await mount(first, b"d", b"g") == first
+    assert await mount(fourth, b"e", b"h") == fourth
 
 
 @pytest.mark.fault(19)
