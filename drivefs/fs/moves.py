@@ -19,12 +19,22 @@ class Stamp(NamedTuple):
 
 
 def base_of(state: InodeState) -> Base:
-    """What a mutation that takes the last name of an inode expects of it; one that leaves names expects nothing."""
-    return Base(revision=state.revision) if state.nlink == 1 and state.kind is InodeKind.FILE else Base()
+    """What a removal expects of an inode: that it goes with its last name is right for what was seen of it.
+
+    One that leaves names expects nothing: who took those away elsewhere relied on this one.
+    """
+    return _seen(state) if state.nlink == 1 else Base()
+
+
+def _seen(state: InodeState) -> Base:
+    return Base(revision=state.revision) if state.kind is InodeKind.FILE else Base()
 
 
 def rename(stamp: Stamp, source: Name, target: Name, moved: InodeId, replaced: InodeState | None) -> Rename:
-    """A move; what the target name led to loses it."""
+    """A move; what the target name led to loses it.
+
+    It expects the content that was seen there, however many names that has: the others may have gone elsewhere.
+    """
     return Rename(
         n=stamp.n,
         time_ns=stamp.time_ns,
@@ -34,7 +44,7 @@ def rename(stamp: Stamp, source: Name, target: Name, moved: InodeId, replaced: I
         new_name=target[1],
         inode=moved,
         replaced=replaced.inode if replaced else NO_INODE,
-        base=base_of(replaced) if replaced else Base(),
+        base=_seen(replaced) if replaced else Base(),
     )
 
 

@@ -4,7 +4,8 @@ Owns the judgement. A copy carries a mark that says against which revision of wh
 the ledger, with those that their writers were shown and wrote over: neither may be one of those that led to the other,
 and they may not be the same. A drive that one device alone changes has no conflict copies at all.
 
-Not judged is a copy whose opponent has no content any more that is known here.
+Not judged is a copy whose opponent has no content any more that is known here, and one of a file that was brought back
+for an edit, which went elsewhere before it was sent.
 """
 
 from drivefs.protocol.conflicts import decode_mark
@@ -35,10 +36,10 @@ def look_for_needless(
 
 
 def _content_of_copy(sequence: Sequence, contents: dict[bytes, bytes], marked: Marked) -> bytes:
-    """The first content of a copy: it may come after the mark."""
+    """The first content of a copy: it may come after the mark, and behind what was there when it was brought back."""
     for seq in range(marked.seq, sequence.seq + 1):
         known = sequence.trees[seq].inodes.get(marked.inode)
-        if known is not None and known.blocks:
+        if known is not None and known.blocks not in (b"", marked.before):
             return contents.get(known.blocks, b"")
     return b""
 

@@ -39,4 +39,8 @@ CORPUS = (
     Case(name="an-unmount-whose-sync-failed", seed=50025, profile="mixed"),
     # A program read what it was about to remove, and the name led to another file when it did: that one was missed.
     Case(name="a-name-that-was-exchanged-before-it-was-removed", seed=51099, profile="crashes"),
+    # Two names of one file were replaced by two devices: the later one was refused, and made a conflict copy.
+    Case(name="both-names-of-a-file-were-replaced", seed=51120, profile="mixed"),
+    # A file was brought back for an edit that followed in a later commit: the oracle took what it was for the copy.
+    Case(name="brought-back-before-its-edit", seed=51048, profile="network"),
 )

@@ -49,6 +49,8 @@ class Marked(NamedTuple):
     seq: int
     inode: int
     value: bytes
+    before: bytes
+    """The blocks with which it was brought back for an edit that comes behind; empty if it was not."""
 
 
 class Refused(AssertionError):
@@ -110,6 +112,7 @@ class Sequence:
         self.stored: dict[tuple[int, int], bytes] = {}
         """The blocks of each revision, by inode and number."""
         self.marked: list[Marked] = []
+        self._brought_back: dict[int, bytes] = {}
         self._runs: dict[bytes, bytes] = {}
         self._revisions: dict[Op, int] = {}
 
@@ -128,8 +131,11 @@ class Sequence:
                 raise Refused(f"commit {seq} took {mutation}")
             if isinstance(mutation, Store):
                 self.stored[mutation.inode, result.revision] = tree.inodes[mutation.inode].blocks
+            elif isinstance(mutation, Restore) and not mutation.expects_content:
+                self._brought_back[mutation.inode] = tree.inodes[mutation.inode].blocks
             elif isinstance(mutation, SetXattr) and mutation.name == CONFLICT_XATTR and mutation.value:
-                self.marked.append(Marked(seq, mutation.inode, mutation.value))
+                before = self._brought_back.get(mutation.inode, b"")
+                self.marked.append(Marked(seq, mutation.inode, mutation.value, before))
         self.trees[seq], self.seq = tree, seq
 
     @property
