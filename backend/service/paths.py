@@ -50,6 +50,8 @@ class Paths:
 
 def of_inode(connection: Connection, home: Access, access: Access, inode: InodeId) -> bytes | None:
     """One path of an inode of a workspace; None: it is in no directory that is there."""
+    if inode == access.root:
+        return Paths(connection, home, access).of(inode)
     d = schema.dentries.c
     here = (d.account == access.account, d.inode == inode)
     row = connection.execute(select(d.parent, d.name).where(*here).limit(1)).one_or_none()

@@ -22,6 +22,8 @@ EXAMPLES = """\
   drivefs status
   drivefs umount ~/Drive"""
 
+MOST_WORD_BYTES = 255
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -128,6 +130,21 @@ def seconds(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return value
+
+
+def word(text: str) -> str:
+    """Read the name of somebody or something on the server for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: nothing there can be called so.
+    """
+    try:
+        size_bytes = len(text.encode())
+    except UnicodeEncodeError:
+        size_bytes = 0
+    if not 0 < size_bytes <= MOST_WORD_BYTES:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name: it has to have 1 to {MOST_WORD_BYTES} bytes of UTF-8")
+    return text
 
 
 def _epilog(examples: str) -> str:

@@ -5,7 +5,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from drivefs.cli import asking, drives, output
-from drivefs.cli.command import Command, add_json, add_profile
+from drivefs.cli.command import Command, add_json, add_profile, word
 from drivefs.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -18,14 +18,14 @@ ANSWER_SECONDS = 330.0
 
 def _add_share(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="a folder or a file of your drive")
-    parser.add_argument("user", metavar="USER", help="the name of another user of the server")
+    parser.add_argument("user", metavar="USER", type=word, help="the name of another user of the server")
     parser.add_argument("--role", choices=("editor", "viewer"), required=True, help="what the user may do in it")
     add_json(parser)
 
 
 def _add_unshare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="a folder that you share")
-    parser.add_argument("user", metavar="USER", nargs="?", help="who is to see it no more (default: all others)")
+    parser.add_argument("user", metavar="USER", nargs="?", type=word, help="who sees it no more (default: all others)")
 
 
 def _add_leave(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from drivefs.cli import drives, output
-from drivefs.cli.command import Command, add_json, add_profile, run_action
+from drivefs.cli.command import Command, add_json, add_profile, run_action, word
 from drivefs.cli.exit_codes import ExitCode
 from drivefs.protocol.times import iso_time, parse_time
 
@@ -17,13 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     creating = _action(actions, "create", "give the drive as it is now, or was at a time, a name")
-    creating.add_argument("name", metavar="NAME", help="what to call it; no time, and without a slash")
+    creating.add_argument("name", metavar="NAME", type=word, help="what to call it; no time, and without a slash")
     creating.add_argument("--at", metavar="TIME", type=moment, help="as it was then (ISO 8601), and not now")
     creating.set_defaults(action=create)
     listing = _action(actions, "list", "the snapshots of the drive, oldest first")
     listing.set_defaults(action=show)
     deleting = _action(actions, "delete", "take a snapshot's name away: what only it kept goes when its time comes")
-    deleting.add_argument("name", metavar="NAME", help="which, as the list names them")
+    deleting.add_argument("name", metavar="NAME", type=word, help="which, as the list names them")
     deleting.set_defaults(action=delete)
     for each in (creating, listing, deleting):
         each.add_argument("mountpoint", nargs="?", metavar="MOUNTPOINT", help="the drive (default: the only one)")

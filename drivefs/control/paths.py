@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from drivefs.control.errors import Refused
-from drivefs.fs import errors
+from drivefs.fs import errors, virtual
 from drivefs.fs.filesystem import FileSystem
 from drivefs.protocol.ids import InodeId
 
@@ -16,7 +16,8 @@ async def inode_at(filesystem: FileSystem, path: bytes) -> InodeId:
     """What a path leads to.
 
     Raises:
-        Refused: to nothing (`not_found`), or it cannot be found out now (`unavailable`).
+        Refused: to nothing (`not_found`) or into the tree that is made as it is read (`virtual`), or it cannot be found
+            out now (`unavailable`).
     """
     inode = filesystem.root
     try:
@@ -29,6 +30,8 @@ async def inode_at(filesystem: FileSystem, path: bytes) -> InodeId:
         raise Refused("not_found", f"there is no {shown(path)} in the drive") from error
     except errors.Unavailable as error:
         raise Refused("unavailable", str(error)) from error
+    if inode >= virtual.FIRST:
+        raise Refused("virtual", f"{shown(path)} only shows what is in the drive elsewhere: name that file or folder")
     return inode
 
 

@@ -107,6 +107,7 @@ async def test_a_link_gives_only_what_its_maker_sees(tmp_path: Path) -> None:
         await bert.post(routes.ANSWER, sharing.AnswerRequest(share=info.share, accept=True))
         assert (await bert.post(routes.CREATE_LINK, wanted)).problem() == "forbidden"
         await anna.post(routes.SHARE, sharing.ShareRequest(inode=folder, user="bert", role="editor"))
+        assert (await make(bert, folder)).link.path == b"folder"
         theirs = await make(bert, file)
         assert theirs.link.path == b"folder/file"
         assert (await get(anna, before.token)).reply == (await get(anna, theirs.token)).reply == b"content"
@@ -169,3 +170,26 @@ async def test_a_viewer_publishes_nothing_by_the_folder_around_a_share_nor_by_an
         assert (await get(bert, direct.token)).status == 404
         await anna.post(routes.SHARE, sharing.ShareRequest(inode=folder, user="bert", role="editor"))
         assert (await get(bert, direct.token)).reply == b"content"
+
+
+async def test_what_is_shared_has_its_name_in_links_to_it_as_before(tmp_path: Path) -> None:
+    """For its owner and for those with whom it is shared, who may have moved it."""
+    async with serving(tmp_path, Limits(quota_bytes=2**24)) as anna:
+        await anna.services.accounts.add_user("bert", "correct horse")
+        bert = await anna.log_in_as("bert")
+        owner, member = await a_drive(anna), await a_drive(bert)
+        await owner.make_directory(10, b"folder")
+        await owner.store_file(20, b"letter.txt", b"content")
+        await member.make_directory(10, b"mine")
+        for number, name, moved in ((10, b"folder", b"theirs"), (20, b"letter.txt", b"read.me")):
+            invite = sharing.ShareRequest(inode=InodeId(owner.start + number), user="bert", role="editor")
+            info = (await anna.post(routes.SHARE, invite)).message(sharing.ShareInfo)
+            await bert.post(routes.ANSWER, sharing.AnswerRequest(share=info.share, accept=True))
+            place = {"parent": member.root, "name": name, "inode": InodeId(owner.start + number), "time_ns": 1}
+            new = {"new_parent": InodeId(member.start + 10), "new_name": moved}
+            await member._commit(20 + number, [changes.Rename(n=20 + number, **place, **new)])  # type: ignore[arg-type]
+            for who, path in ((anna, name), (bert, b"mine/" + moved)):
+                made = await make(who, owner.start + number)
+                assert made.link.path == path
+                given = (await get(anna, made.token)).reply_headers["content-disposition"]
+                assert f'filename="{path.rpartition(b"/")[2].decode()}' in given
