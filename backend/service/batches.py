@@ -62,10 +62,11 @@ class Batch:
         known = before or Standing()
         watermark = OpNumber(max(request.watermark, known.watermark))
         self._standing = Standing(watermark, max(request.sent, known.sent))
-        self._known = loader.results(wants.collect(request.mutations).ops)
+        wanted = wants.collect(request.mutations)
+        self._known = loader.results(wanted.ops)
         new_results: list[StoredResult] = []
         for ground, mutations in runs:
-            verdict = self._refuse(mutations) if ground is None else self._judge_run(ground, mutations)
+            verdict = self._refuse(mutations) if ground is None else self._judge_run(ground, mutations, wanted)
             self.results += verdict.results
             self._outcomes.update((result.n, result) for result in verdict.results)
             new_results += verdict.new_results
@@ -82,7 +83,7 @@ class Batch:
                 verdict.new_results.append(StoredResult(hash_mutation(mutation), result))
         return verdict
 
-    def _judge_run(self, ground: territory.Ground, mutations: list[Mutation]) -> Verdict:
+    def _judge_run(self, ground: territory.Ground, mutations: list[Mutation], wanted: wants.Wants) -> Verdict:
         connection, is_home = self._connection, ground.workspace == self.home.workspace
         head = self.home.head_seq if is_home else workspaces.lock_head(connection, ground.account, ground.workspace)
         stamp = self._next_stamp(workspaces.stamp(connection, ground.account, ground.workspace, head))
@@ -90,7 +91,9 @@ class Batch:
         is_own = ground.account == self.home.account
         self.is_abroad = self.is_abroad or not is_own
         figures = self.figures if is_own else figures_of(connection, ground.account, self._ground)
-        state = loader.load(wants.collect(mutations), figures, self._new_lineage)
+        if len(mutations) < len(self._request.mutations):
+            wanted = wants.collect(mutations)
+        state = loader.load(wanted, figures, self._new_lineage)
         state.watermark = self._standing.watermark
         state.outcomes.update((n, stored.result) for n, stored in self._known.items())
         state.outcomes.update(self._outcomes)

@@ -164,11 +164,12 @@ class Publishing:
         A draft that was dropped meanwhile (its file was removed) stays dropped.
         """
         draft = self._drafts.draft(inode)
-        store = self._store(inode, op)
         blocks = self._stored.pop(inode, None)
-        if draft is None or draft.frozen_op != op or store is None:
+        if draft is None or draft.frozen_op != op:
             return
         if blocks is None:
+            if (store := self._store(inode, op)) is None:
+                return
             blocks = self._blocks_of(inode, store)
         content = self._contents.load(inode)
         state = copy.copy(self._strays.state(inode) or self._strays.take_in(draft))

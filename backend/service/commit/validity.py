@@ -15,6 +15,7 @@ MAX_OWNER = 2**32 - 2
 MAX_DEVICE_NUMBER = 2**63 - 1
 MIN_TIME_NS = -(2**63)
 MAX_TIME_NS = 2**63 - 1
+NO_BASE = changes.Base()
 
 DEVICE_KINDS = (InodeKind.CHARACTER_DEVICE, InodeKind.BLOCK_DEVICE)
 
@@ -39,22 +40,24 @@ def problem(mutation: changes.Mutation) -> str:
 
 
 def _ids_fit(mutation: changes.Mutation) -> bool:
-    own = [mutation.inode]
-    if isinstance(mutation, changes.Create | changes.Link | changes.Unlink | changes.Restore):
-        own.append(mutation.parent)
-    elif isinstance(mutation, changes.Rename):
-        own += [mutation.parent, mutation.new_parent]
-        if not 0 <= mutation.replaced <= MAX_ID:
+    match mutation:
+        case changes.Create() | changes.Link() | changes.Unlink() | changes.Restore():
+            fit = 0 < mutation.parent <= MAX_ID
+        case changes.Rename():
+            parents_fit = 0 < mutation.parent <= MAX_ID and 0 < mutation.new_parent <= MAX_ID
+            fit = parents_fit and 0 <= mutation.replaced <= MAX_ID
+        case changes.Exchange():
+            parents_fit = 0 < mutation.parent <= MAX_ID and 0 < mutation.other_parent <= MAX_ID
+            fit = parents_fit and 0 < mutation.other <= MAX_ID
+        case _:
+            fit = True
+    if not fit or not 0 < mutation.inode <= MAX_ID:
+        return False
+    for op in mutation.after:
+        if not 0 < op <= MAX_ID:
             return False
-    elif isinstance(mutation, changes.Exchange):
-        own += [mutation.parent, mutation.other_parent, mutation.other]
-    base = getattr(mutation, "base", changes.Base())
-    return (
-        all(0 < each <= MAX_ID for each in own)
-        and all(0 < each <= MAX_ID for each in mutation.after)
-        and 0 <= base.revision <= MAX_ID
-        and 0 <= base.revision_op <= MAX_ID
-    )
+    base = getattr(mutation, "base", NO_BASE)
+    return 0 <= base.revision <= MAX_ID and 0 <= base.revision_op <= MAX_ID
 
 
 def _is_time(time_ns: int | None) -> bool:

@@ -10,9 +10,9 @@ from functools import cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Delete, Executable, Insert, Table, Update, bindparam, delete, insert, update
+from sqlalchemy import Connection, Delete, Insert, Table, Update, bindparam, delete, insert, update
 
-from backend.metadata import schema
+from backend.metadata import queries, schema
 from backend.metadata.schema import Trash
 from backend.service.commit.batch import ChangeRow, Standing, StoredResult, Verdict
 from backend.service.commit.lineages import LineageRow
@@ -157,8 +157,7 @@ class Writer:
         self.connection.execute(update(v).where(*here).values(trash=Trash.LEFT))
 
     def _insert(self, table: Table, rows: Rows) -> None:
-        if rows:
-            self.connection.execute(_inserting(table), rows)
+        queries.write_rows(self.connection, _inserting(table), rows)
 
     def _update(self, table: Table, key: tuple[str, ...], rows: Iterable[Mapping[str, Any]]) -> None:
         """Set all columns but the key's; the account is part of every key."""
@@ -168,12 +167,11 @@ class Writer:
         self._change(_deleting(table, key), key, [(row, {}) for row in rows])
 
     def _change(
-        self, statement: Executable, key: tuple[str, ...], rows: list[tuple[Mapping[str, Any], dict[str, Any]]]
+        self, statement: Update | Delete, key: tuple[str, ...], rows: list[tuple[Mapping[str, Any], dict[str, Any]]]
     ) -> None:
         own = {"key_account": self.account}
         bound = [{**own, **{f"key_{name}": row[name] for name in key}, **values} for row, values in rows]
-        if bound:
-            self.connection.execute(statement, bound)
+        queries.write_rows(self.connection, statement, bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +203,7 @@ class Answers:
             }
             for hashed, result in results
         ]
-        if rows:
-            self.connection.execute(_inserting(schema.op_results), rows)
+        queries.write_rows(self.connection, _inserting(schema.op_results), rows)
         if before is None:
             self.connection.execute(_inserting(schema.device_epochs), {**scope, **standing._asdict()})
         elif standing != before:
