@@ -295,7 +295,8 @@ class BlockIndex:
 
     def units_of_file(self, file: int) -> list[int]:
         """The units that lie in an adopted file."""
-        return [cast(int, row[0]) for row in self._database.rows("SELECT unit FROM units WHERE file = ?", (file,))]
+        found = self._database.rows("SELECT unit FROM units WHERE file = ? AND file != 0", (file,))
+        return [cast(int, row[0]) for row in found]
 
     def newest_segment(self, kind: int) -> Unit | None:
         """The segment that was begun last, if it is still here."""

@@ -79,6 +79,8 @@ class Database:
         try:
             self._connection.set_busy_timeout(BUSY_MILLISECONDS)
             self.leave_log(True)
+            # Else a statement that could use a partial index is compiled anew each time it gets other values.
+            self._connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
             for pragma in (
                 f"page_size = {PAGE_BYTES}",
                 "journal_mode = WAL",
