@@ -74,6 +74,15 @@ class Staging:
         """Count again what is there, after files were taken away from outside."""
         self.used_bytes = sum(path.stat().st_size for path in self.paths())
 
+    def sync_earlier(self) -> None:
+        """Make durable what a process left that died: nobody knows any more which of its bytes were, and which names.
+
+        Comes before the log that names them is synced, as in each barrier; for a start, which may wait for the disk.
+        """
+        for path in self.paths():
+            sync_path(path)
+        sync_path(self.directory)
+
     @property
     def is_dirty(self) -> bool:
         """Whether bytes or names wait for a sync, or files to be removed after one."""

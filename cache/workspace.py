@@ -5,9 +5,10 @@ Invariants: one process at a time has a state directory open; everything in it i
 directory may have been deleted since the last time.
 """
 
+import errno
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from cache.blocks import BlockCache
 from cache.counters import Counter
 from cache.database import Database, create_private, create_tables, refuse_newer
 from cache.durable import make_directory, sync_path
-from cache.errors import Corrupt, ReplicaCorrupt, StateInUse, Unusable
+from cache.errors import Corrupt, DiskFull, ReplicaCorrupt, StateInUse, Unusable
 from cache.findings import Finding
 from cache.journal import Journal
 from cache.lost import LostAndFound
@@ -66,11 +67,12 @@ class LocalState:
             StateInUse: another process has it open.
             NewerState: a newer drivefs wrote it; nothing was touched.
             Unusable: the journal cannot be read; it was left as it is.
+            DiskFull: what recovery does needs more room than there is; it begins anew the next time.
         """
         self.offload = offload
         self._is_checkpointing = False
         self.report: list[Finding] = []
-        with ExitStack() as opened:
+        with ExitStack() as opened, full_disk_told(state_dir):
             make_private(state_dir)
             opened.enter_context(held_lock(state_dir))
             for directory in (cache_dir, cache_dir / "blocks"):
@@ -130,6 +132,8 @@ class LocalState:
         suspect = partial(mark_suspect, state_dir)
         self.staging = Staging(state_dir / "staging", take_number=numbers.take, reserve=reserve, on_rot=suspect)
         opened.callback(self.staging.close)
+        if last_boot == boot_id():
+            self._sync_staging(suspect)
         recovery = Recovery(database, self.staging, lost, replica=self.replica.inode, is_thorough=is_thorough)
         self.report += recovery.run()
         if last_boot is not None:
@@ -139,6 +143,14 @@ class LocalState:
         database.leave_log(False)
         database.shrink()
         return reserve
+
+    def _sync_staging(self, suspect: Callable[[], None]) -> None:
+        """What an earlier process of this boot staged may be in memory only, and its records are to be durable now."""
+        try:
+            self.staging.sync_earlier()
+        except OSError as error:
+            suspect()
+            raise self._database.poison(error) from error
 
     def _close_journal(self) -> None:
         """Sync, and note that nothing needs verifying the next time; unless the disk has failed."""
@@ -228,6 +240,24 @@ def refuse_lost(path: Path) -> None:
     # The reserve is made once the journal's tables are durable.
     if (is_gone or not path.stat().st_size) and (path.parent / "reserve").exists():
         raise Unusable(unreadable(path, "it is gone" if is_gone else "it is empty"))
+
+
+@contextmanager
+def full_disk_told(state_dir: Path) -> Iterator[None]:
+    """Say in words that there is no room to open a state.
+
+    Raises:
+        DiskFull: so it is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFull(
+            f"There is no room on the disk to open {state_dir} after a crash: {error.strerror}. Nothing is lost. Free"
+            " some space and mount again."
+        ) from error
 
 
 def make_private(directory: Path) -> None:

@@ -54,6 +54,13 @@ WEAKENINGS = (
         "tests/cache/test_barrier.py",
     ),
     Weakening(
+        "what a process staged that died is synced",
+        "cache/workspace.py",
+        "        if last_boot == boot_id():\n            self._sync_staging(suspect)\n",
+        "",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
         "retired files go only after the sync that makes it durable",
         "cache/barrier.py",
         "        pending.sync()\n        sync_path(self._database.wal_path)\n        return pending.remove_retired()\n",

@@ -140,6 +140,24 @@ def test_records_whose_bytes_a_cut_took_are_not_taken_for_content(disk: SimDisk)
     again.close()
 
 
+def test_what_was_staged_by_a_process_that_died_is_durable_once_the_next_one_has_synced(disk: SimDisk) -> None:
+    local = opened(disk)
+    inode, _ = create(local.journal, b"file", content=b"first ")
+    with local.journal.transaction():
+        staged = local.staging.append(inode, BIG)
+        local.journal.drafts.add_record(inode, 6, BIG, staged)
+    disk.kill()
+    local.close()
+    again = begun(disk)
+    create(again.journal, b"other")
+    trio.run(again.barrier)
+    disk.crash(nothing_survives)
+    again.close()
+    last = begun(disk)
+    assert content_of(last, inode) == b"first " + BIG
+    last.close()
+
+
 def test_an_object_is_there_when_it_was_settled(disk: SimDisk) -> None:
     store = LocalStore(disk.root / "store")
     store.prepare()
