@@ -6,13 +6,22 @@ the journal, all waiters get the error, and nothing is tried again, since the ke
 write.
 """
 
+from contextlib import suppress
+from typing import Protocol
+
 import trio
 
 from cache.database import Database
 from cache.durable import sync_path
-from cache.errors import Poisoned
+from cache.errors import DiskFull, Poisoned
 from cache.staging import PendingSync, Staging
 from drivefs.protocol.ground import Offload
+
+
+class Merge(Protocol):
+    """Called as a barrier begins, with whether it syncs staged bytes."""
+
+    def __call__(self, *, syncs_staging: bool) -> None: ...
 
 
 class Barrier:
@@ -20,14 +29,17 @@ class Barrier:
 
     With `staged` False it leaves staged bytes alone, unless they have to come first: enough to let others hear of
     mutations, and for what was written without an fsync, since recovery finds out which staged bytes a power cut has
-    left.
+    left. `merge` hears that one begins, and may still commit to the journal.
     """
 
-    def __init__(self, database: Database, staging: Staging, offload: Offload, *, staged: bool) -> None:
+    def __init__(
+        self, database: Database, staging: Staging, offload: Offload, merge: Merge, *, staged: bool
+    ) -> None:
         self._database = database
         self._staging = staging
         self._staged = staged
         self._offload = offload
+        self._merge = merge
         self._begun_count = 0
         self._ended_count = 0
         self._covered_commits = -1
@@ -62,11 +74,13 @@ class Barrier:
             raise Poisoned(*self._database.poisoned.args)
 
     async def _run(self) -> None:
+        is_staged = self._staged or self._staging.comes_first
+        with suppress(DiskFull):  # it is tried again with the next records
+            self._merge(syncs_staging=is_staged)
         self._is_running = True
         self._begun_count += 1
         number, covered = self._begun_count, self._covered_commits
         self._covered_commits = self._database.commit_count
-        is_staged = self._staged or self._staging.comes_first
         pending = self._staging.begin_sync() if is_staged else self._staging.nothing_to_sync()
         try:
             removed_bytes = await self._offload(self._sync, pending)

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from cache import merging
 from cache.counters import Counter
 from cache.database import Database
 from cache.sealing import digest, row_digest
@@ -67,11 +68,12 @@ class Record(NamedTuple):
 class Place:
     """Where a draft's records are: ids from `first` up; `next` is the one to use next."""
 
-    __slots__ = ("first", "next")
+    __slots__ = ("first", "next", "stretch")
 
     def __init__(self, first: int, next_id: int) -> None:
         self.first = first
         self.next = next_id
+        self.stretch = merging.Stretch()
 
     @property
     def end(self) -> int:
@@ -84,6 +86,7 @@ class Drafts:
     def __init__(self, database: Database, staging: Staging) -> None:
         self._database = database
         self._staging = staging
+        self.merging = merging.Merging(database, staging)
         self._places = Counter(database, "draft")
         self._cached: dict[InodeId, Place] = {}
         self._rows: dict[InodeId, DraftRow] = {}
@@ -297,6 +300,8 @@ class Drafts:
         )  # fmt: skip
         place.next = record + 1
         self.record_bytes += length
+        if file and length < merging.SMALL_BYTES:
+            self.merging.added(place.stretch, record)
 
     def records(self, inode: InodeId, up_to: int | None = None) -> list[Record]:
         """The records of a draft in order, all or those up to an id.
