@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.weakenings import ROOT, WEAKENINGS, Weakening
+from tests.gate import ROOT
+from tests.weakenings import WEAKENINGS, Weakening
 
 
 @pytest.mark.parametrize("row", WEAKENINGS, ids=lambda row: row.name)
