@@ -32,9 +32,7 @@ class Barrier:
     left. `merge` hears that one begins, and may still commit to the journal.
     """
 
-    def __init__(
-        self, database: Database, staging: Staging, offload: Offload, merge: Merge, *, staged: bool
-    ) -> None:
+    def __init__(self, database: Database, staging: Staging, offload: Offload, merge: Merge, *, staged: bool) -> None:
         self._database = database
         self._staging = staging
         self._staged = staged

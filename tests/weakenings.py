@@ -332,7 +332,7 @@ WEAKENINGS = (
     Weakening(
         "an op that was answered is not applied again",
         "backend/service/batches.py",
-        "loader.results(wants.collect(request.mutations).ops)",
+        "loader.results(wanted.ops)",
         "{}",
         "tests/backend/service/test_ops.py",
     ),
@@ -353,15 +353,15 @@ WEAKENINGS = (
     Weakening(
         "a device commits in its last session",
         "backend/service/sessions.py",
-        ' or nonce not in (b"", present.nonce):',
+        ' or nonce not in (b"", known):',
         ":",
         "tests/backend/service/test_ops.py tests/sync/test_rolled_back.py",
     ),
     Weakening(
         "a rolled-back disk is found out",
         "backend/service/sessions.py",
-        "    return bool(request.epoch == known.epoch and request.last_nonce == known.nonce)\n",
-        "    return bool(request.epoch == known.epoch)\n",
+        "    return bool(request.epoch == life.epoch and request.last_nonce == life.nonce)\n",
+        "    return bool(request.epoch == life.epoch)\n",
         "tests/backend/service/test_sessions.py",
     ),
     Weakening(
@@ -424,9 +424,16 @@ WEAKENINGS = (
     Weakening(
         "a device that was put back to an earlier moment of its mount is known",
         "backend/service/sessions.py",
-        " or _heard(connection, caller, epoch) > request.sent:",
+        " and _heard(connection, caller, epoch) <= request.sent:",
         ":",
         "tests/sync/test_rolled_back.py",
+    ),
+    Weakening(
+        "what was synced is not one record with what was not",
+        "cache/merging.py",
+        "            self._barrier += 1\n",
+        "            pass\n",
+        "tests/cache/test_merging.py",
     ),
     Weakening(
         "contents are as before when an answer could not be noted",

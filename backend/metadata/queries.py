@@ -43,9 +43,7 @@ def select_in_pairs(
         yield from connection.execute(statement, {**bound, "asked": part})
 
 
-def write_rows(
-    connection: Connection, statement: Insert | Update | Delete, rows: Sequence[Mapping[str, Any]]
-) -> None:
+def write_rows(connection: Connection, statement: Insert | Update | Delete, rows: Sequence[Mapping[str, Any]]) -> None:
     """Execute a `statement` once for each of the rows, which all give the same parameters, two of them or more.
 
     Values reach the driver as they are: converting each of them took as long as writing them.

@@ -59,9 +59,7 @@ def full_barrier(local: LocalState) -> None:
 
 
 @pytest.mark.parametrize("barrier", [log_barrier, full_barrier])
-def test_small_appends_become_one_record_as_a_barrier_begins(
-    bench: Bench, local: LocalState, barrier: Barrier
-) -> None:
+def test_small_appends_become_one_record_as_a_barrier_begins(bench: Bench, local: LocalState, barrier: Barrier) -> None:
     content = append(local, b"", MANY)
     last = local.journal.drafts.records(FILE)[-1].id
     barrier(local)
