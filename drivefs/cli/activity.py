@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from drivefs.cli import drives, notifications, output
+from drivefs.cli import drives, identity, notifications, output
 from drivefs.cli.command import Command, add_json
 from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = Path(os.path.abspath(arguments.path))
     drive = drives.holding(drives.places(), path)
     try:
-        inode = path.lstat().st_ino
+        inode = identity.inode_at(path)
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror}") from error
     asked = {"inode": inode, "limit": arguments.limit}

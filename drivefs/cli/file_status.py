@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from drivefs.cli import drives, output
+from drivefs.cli import drives, identity, output
 from drivefs.cli.command import Command, add_json
 from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
@@ -43,8 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _ask(drive: drives.Drive, path: Path) -> dict[str, Any]:
     """What the mount says of a path, or of what another device is sending there."""
     try:
-        # An inode's number on the mount is its identity everywhere.
-        found: dict[str, Any] = drive.call("file_status", {"inode": path.lstat().st_ino})
+        found: dict[str, Any] = drive.call("file_status", {"inode": identity.inode_at(path)})
     except OSError as error:
         try:
             asked = {"inode": 0, "parent": path.parent.stat().st_ino, "name": os.fsencode(path.name)}

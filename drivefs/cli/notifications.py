@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from drivefs.cli import drives, output
+from drivefs.cli import drives, identity, output
 from drivefs.cli.command import Command, add_json, add_profile
 from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
@@ -63,7 +63,7 @@ def _mute(path: str, *, is_muted: bool, is_json: bool) -> int:
     place = Path(os.path.abspath(path))
     drive = drives.holding(drives.places(), place)
     try:
-        inode = place.lstat().st_ino
+        inode = identity.inode_at(place)
     except OSError as error:
         raise CommandError(f"{place}: {error.strerror}") from error
     drive.call("notifications_mute", {"inode": inode, "is_muted": is_muted}, silence_seconds=ANSWER_SECONDS)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from drivefs.cli import drives, output
+from drivefs.cli import drives, identity, output
 from drivefs.cli.command import Command, add_json, add_profile, seconds
 from drivefs.cli.drives import Drive
 from drivefs.cli.errors import CommandError
@@ -134,8 +134,7 @@ def _inodes(paths: list[str]) -> tuple[Drive, dict[int, str]]:
         drive = drives.holding(where, absolute)
         mountpoints[drive.mountpoint] = drive
         try:
-            # An inode's number on the mount is its identity everywhere.
-            found[absolute.lstat().st_ino] = str(absolute)
+            found[identity.inode_at(absolute)] = str(absolute)
         except OSError as error:
             raise CommandError(f"{path}: {error.strerror}") from error
     if len(mountpoints) > 1:

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from drivefs.cli import drives, output
-from drivefs.cli.command import Command, add_json
+from drivefs.cli.command import Command, add_json, word
 from drivefs.cli.exit_codes import ExitCode
 from drivefs.protocol.times import iso_time, parse_time
 
@@ -18,7 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("path", metavar="PATH", help="a folder or a file in a mounted drive, or the drive itself")
     parser.add_argument(
-        "--to", required=True, metavar="TIME|NAME", help="the moment: a time (ISO 8601), or the name of a snapshot"
+        "--to",
+        required=True,
+        metavar="TIME|NAME",
+        type=word,
+        help="the moment: a time (ISO 8601), or the name of a snapshot",
     )
     add_json(parser)
 

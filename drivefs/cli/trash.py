@@ -106,16 +106,19 @@ def empty(arguments: argparse.Namespace) -> int:
     """Let all of it go."""
     drive = drives.choose(drives.places(), arguments.mountpoint, arguments.profile)
     found = drive.call("trash", silence_seconds=ANSWER_SECONDS)
-    count = 0
+    count, left = 0, 0
     if found:
         _confirm(len(found), arguments.yes)
         # What is removed from now on stays: nobody has seen it listed.
         until = max(each["seq"] for each in found)
         count = drive.call("trash_empty", {"until": until}, silence_seconds=ANSWER_SECONDS)["count"]
+        left = sum(each["seq"] <= until for each in drive.call("trash", silence_seconds=ANSWER_SECONDS))
     if arguments.json:
-        output.print_json({"count": count})
-    else:
-        print(f"files and directories that are gone for good now: {count:,}")
+        output.print_json({"count": count, "left": left})
+        return ExitCode.OK
+    print(f"files and directories that are gone for good now: {count:,}")
+    if left:
+        output.say(f"{left:,} more stay: they were removed from what others share with you, and their owners empty that")
     return ExitCode.OK
 
 

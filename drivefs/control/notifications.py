@@ -111,4 +111,4 @@ async def _asked(answer: Awaitable[T]) -> T:
     except errors.Refused as error:
         raise Refused("not_found", str(error)) from error
     except errors.RemoteError as error:
-        raise Refused("offline", f"the server keeps the notifications and cannot be asked now: {error}") from error
+        raise Refused("unavailable", f"the server keeps the notifications and cannot be asked now: {error}") from error

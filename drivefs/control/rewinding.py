@@ -100,6 +100,10 @@ def _refusing(path: bytes, moment: str) -> Iterator[None]:
     with past_refusals("history", f"{shown(path)} was not taken back whole; to try once more does the rest"):
         try:
             yield
+        except errors.AccessDenied as error:
+            raise Refused(
+                "forbidden", f"{shown(path)} was not taken back: it is shared with you to be read only"
+            ) from error
         except errors.NotFound as error:
             raise Refused(
                 "not_found",

@@ -79,6 +79,9 @@ def test_each_content_is_a_revision_that_can_be_listed_read_and_compared(shared_
     told = json.loads(shared_device.run("diff", str(note), "--json"))
     assert (told["old"], told["new"], told["old_size"], told["new_size"]) == (2, None, 8, 6)
     assert "-two\n+2\n" in told["diff"]
+    for words in (["revisions"], ["activity"], ["file-status"], ["pin"], ["notifications", "--mute"]):
+        refused = shared_device.command(*words, str(shared_device.mountpoint / ".drivefs/status"))
+        assert (refused.returncode, "only shows what is in the drive" in refused.stderr) == (1, True), words
 
 
 def test_other_contents_are_compared_by_blocks(shared_device: Device, place: Path) -> None:

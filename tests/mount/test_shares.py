@@ -95,7 +95,7 @@ def test_a_folder_is_shared_when_it_is_accepted_and_both_sides_work_in_it(two: T
 
 
 def test_a_viewer_reads_and_a_role_holds_at_once(two: Two) -> None:
-    """[share-viewer] [share-role]"""
+    """[share-viewer] [share-role] [trash-empty]"""
     ada, bert, _ = two
     (ada.mountpoint / "plans").mkdir()
     write_file(ada.mountpoint / "plans" / "file", b"content")
@@ -113,11 +113,18 @@ def test_a_viewer_reads_and_a_role_holds_at_once(two: Two) -> None:
     assert fails(lambda: os.setxattr(theirs / "file", "user.x", b"x")) == errno.EACCES
     refused = bert.command("revisions", "restore", str(theirs / "file"), "1")
     assert (refused.returncode != 0, "read only" in refused.stderr) == (True, True)
+    refused = bert.command("rewind", str(theirs), "--to", "2100-01-01")
+    assert (refused.returncode, "not taken back: it is shared with you to be read" in refused.stderr) == (1, True)
     theirs = theirs.rename(bert.mountpoint / "called otherwise")
     ada.run("share", str(ada.mountpoint / "plans"), "bert", "--role", "editor")
     wait_until("bits are on", lambda: (theirs / "file").stat().st_mode & 0o777 == 0o644)
     write_file(theirs / "file", b"changed")
     wait_until("ada sees it", lambda: (ada.mountpoint / "plans" / "file").read_bytes() == b"changed")
+    (theirs / "file").unlink()
+    bert.run("sync", "--wait")
+    emptied = bert.command("trash", "empty", "--yes")
+    assert ("now: 0" in emptied.stdout, "1 more stay" in emptied.stderr) == (True, True)
+    assert json.loads(ada.run("trash", "empty", "--yes", "--json")) == {"count": 1, "left": 0}
 
 
 def test_a_save_by_rename_onto_a_shared_file_changes_it_for_all(two: Two) -> None:
