@@ -118,7 +118,7 @@ def empty(arguments: argparse.Namespace) -> int:
         return ExitCode.OK
     print(f"files and directories that are gone for good now: {count:,}")
     if left:
-        output.say(f"{left:,} more stay: they were removed from what others share with you, and their owners empty that")
+        output.say(f"{left:,} more stay: they were removed from what others share with you, and are theirs to empty")
     return ExitCode.OK
 
 
