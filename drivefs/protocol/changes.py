@@ -158,8 +158,9 @@ class OpResult(msgspec.Struct, omit_defaults=True):
     `seq` and `revision` (the number that a store or its lineage gave) are set for `ok`; `reason` is for programs
     (`exists`, `absent`, `changed`, `not_empty`, `cycle`, `no_parent`, `gone`, `not_directory`, `role`, `limit`, …);
     `blocks` are the ids that `needs_blocks` asks for. `gone` says of inodes without a name, for lack of which ops of
-    this commit are refused, and of the directories above them where they last were; each stands in one answer only. A
-    store of such a file on an earlier content than its last one is told the number of that in `revision`.
+    this commit are refused, and of the directories above them where they last were; each stands in one answer only.
+    `content_since` is told to each op that is refused because its file has no name: the revision that was the first to
+    have the content that it had last.
     """
 
     n: OpNumber
@@ -169,3 +170,4 @@ class OpResult(msgspec.Struct, omit_defaults=True):
     reason: str = ""
     blocks: list[BlockId] = []
     gone: list[DentryState] = []
+    content_since: RevisionNumber = RevisionNumber(0)

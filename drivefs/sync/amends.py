@@ -41,7 +41,6 @@ from drivefs.sync.resolver import (
     Place,
     Stay,
     as_first,
-    conflict_name,
 )
 from drivefs.sync.telling import Telling
 
@@ -384,7 +383,7 @@ class Amends:
             blocks=None,
             lineage=LineageId(0),
             seq=Seq(0),
-            xattrs={},
+            xattrs=self._keep_xattrs(copy, state) if action.place is not None else {},
         )
         self._overlay.put_inode(fresh, created.n)
         if not action.is_lost and (place != old or action.place is None):
@@ -394,6 +393,13 @@ class Amends:
         self._outcome.contents.add(copy)
         if self._replica.inode(inode) is not None:
             self._overlay.drop_inode(inode)
+
+    def _keep_xattrs(self, copy: InodeId, state: InodeState) -> dict[bytes, bytes]:
+        """What was there is gone, so the copy has its attributes too; a mark of its own says of what it is one."""
+        kept = {name: value for name, value in state.xattrs.items() if name != CONFLICT_XATTR}
+        for name, value in kept.items():
+            self._append(SetXattr(n=NO_OP, time_ns=max(0, state.ctime_ns), inode=copy, name=name, value=value))
+        return kept
 
     def _place_of(self, inode: InodeId) -> Place | None:
         names = self._overlay.names_of(inode) or self._replica.names_of(inode)
@@ -433,7 +439,9 @@ class Amends:
     def _free_name(self, place: Place) -> Place:
         taken = 0
         while True:
-            derived = conflict_name(place.name, device=self._labels.device, date=self._labels.today(), taken=taken)
+            derived = renaming.conflict_name(
+                place.name, device=self._labels.device, date=self._labels.today(), taken=taken
+            )
             if not self._is_taken(Place(place.parent, derived)):
                 return Place(place.parent, derived)
             taken += 1

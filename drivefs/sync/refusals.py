@@ -222,11 +222,15 @@ class Refusals:
 
     def _base_of(self, mutation: Mutation) -> RevisionNumber | None:
         """The revision of what a mutation changes or removes that it was made on, if that has a number."""
-        if not isinstance(mutation, Store | Unlink | Rename):
+        if isinstance(mutation, Store | Unlink | Rename):
+            base = mutation.base
+        elif (draft := self._journal.drafts.draft(mutation.inode)) is not None:
+            base = draft.base
+        else:
             return NO_REVISION
-        if not mutation.base.revision_op:
-            return mutation.base.revision
-        made = self._journal.get(mutation.base.revision_op)
+        if not base.revision_op:
+            return base.revision
+        made = self._journal.get(base.revision_op)
         if made is not None and _is_kept(made):
             return self._base_of(made.mutation)
         return made.revision if made is not None and made.state is RowState.ACKED else None

@@ -1,6 +1,7 @@
 """Names that mutations give and take, and the same mutations under other names: pure.
 
-Owns what the amends of a refusal have to know of the names in a mutation; what is done with it is theirs.
+Owns what the amends of a refusal have to know of the names in a mutation, and how conflict copies are called; what is
+done with it is theirs.
 """
 
 import msgspec
@@ -8,6 +9,7 @@ import msgspec
 from cache.effects import entries
 from drivefs.protocol.changes import Create, Exchange, Link, Mutation, Rename, Restore, Unlink
 from drivefs.protocol.ids import InodeId
+from drivefs.protocol.names import MAX_NAME_BYTES
 from drivefs.sync.resolver import Place
 
 
@@ -59,3 +61,18 @@ def names_more(mutation: Mutation, inode: InodeId) -> int:
     if isinstance(mutation, Unlink):
         return -int(mutation.inode == inode)
     return -int(isinstance(mutation, Rename) and mutation.replaced == inode)
+
+
+def conflict_name(name: bytes, *, device: str, date: str, taken: int) -> bytes:
+    """Derive the name of a conflict copy: `name (conflicted copy, DEVICE, DATE).ext`, within 255 bytes.
+
+    `taken` counts the derived names already found in use; from 1 on it is added to the label.
+    """
+    stem, dot, extension = name.rpartition(b".")
+    if not stem or len(extension) > 16:
+        stem, dot, extension = name, b"", b""
+    number = f" {taken + 1}" if taken else ""
+    safe_device = device.replace("/", "-").replace("\0", "-")
+    label = f" (conflicted copy, {safe_device}, {date}{number})".encode(errors="replace")[:160]
+    room = MAX_NAME_BYTES - len(label) - len(dot) - len(extension)
+    return stem[:room] + label + dot + extension

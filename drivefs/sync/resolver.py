@@ -40,7 +40,6 @@ from drivefs.protocol.changes import (
 )
 from drivefs.protocol.ids import NO_INODE, NO_OP, NO_REVISION, InodeId, RevisionNumber
 from drivefs.protocol.model import InodeKind, InodeState, cut_runs, run_id, unpack_blocks
-from drivefs.protocol.names import MAX_NAME_BYTES
 
 LOST_AND_FOUND = NO_INODE
 """In place of a directory: the drive's `lost+found`, for what has no way to the root any more."""
@@ -109,16 +108,16 @@ class Remote(Protocol):
         """Where an inode without a name last was; None if nobody knows."""
         ...
 
-    def was_rewritten(self, inode: InodeId) -> bool:
-        """Whether a file got another content, after what is stored here was made on, before it lost its name."""
+    def was_rewritten(self, inode: InodeId, base: RevisionNumber | None) -> bool:
+        """Whether a file got another content than that of a revision before it lost its name."""
         ...
 
 
 class Refusal(NamedTuple):
     """A mutation that was refused, why, and the revision of what it changes or removes that it was made on.
 
-    `base` is None if that is the outcome of an own op that has no number. `is_final`: no state of the drive would let
-    it pass.
+    `base` is None if that is the outcome of an own op that has no number; for attributes it is what unsent content was
+    made on. `is_final`: no state of the drive would let it pass.
     """
 
     mutation: Mutation
@@ -216,7 +215,7 @@ def resolve(refusal: Refusal, local: Local, remote: Remote) -> list[Action]:
         case Exchange():
             return _exchange(mutation, refusal, local, remote)
         case SetAttributes() | SetXattr():
-            return _attributes(mutation, local, remote)
+            return _attributes(mutation, refusal, local, remote)
 
 
 def _store(store: Store, refusal: Refusal, local: Local, remote: Remote) -> list[Action]:
@@ -227,7 +226,7 @@ def _store(store: Store, refusal: Refusal, local: Local, remote: Remote) -> list
         place = remote.last_place(store.inode)
         if place is None:
             return [Copy(is_lost=True)]
-        if remote.was_rewritten(store.inode):
+        if remote.was_rewritten(store.inode, refusal.base):
             return _put_beside(store, refusal, place, local, remote)
         return _bring_back(store, place, local, remote)
     if theirs.revision == refusal.base:
@@ -457,13 +456,15 @@ def _exchange(exchange: Exchange, refusal: Refusal, local: Local, remote: Remote
     return [Drop("it was to be exchanged with another that was moved elsewhere first")]
 
 
-def _attributes(change: SetAttributes | SetXattr, local: Local, remote: Remote) -> list[Action]:
+def _attributes(change: SetAttributes | SetXattr, refusal: Refusal, local: Local, remote: Remote) -> list[Action]:
     if remote.inode(change.inode) is not None:
         return [Make(change)]
-    place = remote.last_place(change.inode)
-    if place is None or not local.is_edited(change.inode) or local.inode(change.inode) is None:
+    place, is_edited = remote.last_place(change.inode), local.is_edited(change.inode)
+    if place is None or not is_edited or local.inode(change.inode) is None:
         return [Drop()]
-    return _bring_back(change, place, local, remote)
+    # What is to become a copy has its attributes from what is shown here.
+    is_copied = remote.was_rewritten(change.inode, refusal.base)
+    return [Drop()] if is_copied else _bring_back(change, place, local, remote)
 
 
 def _is_same(inode: InodeId, other: InodeId, local: Local, remote: Remote) -> bool:
@@ -483,18 +484,3 @@ def _marked(inode: InodeId, other: InodeId, local: Local, remote: Remote) -> Ino
     mine, theirs = local.inode(inode), remote.inode(other) if other else None
     are_files = mine is not None and theirs is not None and mine.kind is theirs.kind is InodeKind.FILE
     return other if are_files else NO_INODE
-
-
-def conflict_name(name: bytes, *, device: str, date: str, taken: int) -> bytes:
-    """Derive the name of a conflict copy: `name (conflicted copy, DEVICE, DATE).ext`, within 255 bytes.
-
-    `taken` counts the derived names already found in use; from 1 on it is added to the label.
-    """
-    stem, dot, extension = name.rpartition(b".")
-    if not stem or len(extension) > 16:
-        stem, dot, extension = name, b"", b""
-    number = f" {taken + 1}" if taken else ""
-    safe_device = device.replace("/", "-").replace("\0", "-")
-    label = f" (conflicted copy, {safe_device}, {date}{number})".encode(errors="replace")[:160]
-    room = MAX_NAME_BYTES - len(label) - len(dot) - len(extension)
-    return stem[:room] + label + dot + extension

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from cache.journal import RowState
 from cache.overlay import MISSING
 from cache.workspace import LocalState
-from drivefs.protocol.changes import Create, Mutation, OpResult, Restore, Store
-from drivefs.protocol.ids import MAX_ID, NO_INODE, InodeId, RevisionNumber
+from drivefs.protocol.changes import Create, Mutation, OpResult, Restore
+from drivefs.protocol.ids import MAX_ID, NO_INODE, NO_REVISION, InodeId, RevisionNumber
 from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.sync.contents import Contents
 from drivefs.sync.resolver import Place
@@ -93,14 +93,14 @@ class RemoteSide:
         self._journal = local.journal
         self._replica = local.replica
         self._gone: dict[InodeId, Place] = {}
-        self._rewritten: set[InodeId] = set()
+        self._content_since: dict[InodeId, RevisionNumber] = {}
         self._asked: dict[InodeId, InodeState | None] = {}
 
     def told_gone(self, mutation: Mutation, result: OpResult) -> None:
         """The backend has refused a mutation, and said where inodes last were that it lacks."""
         self._gone.update((place.inode, Place(place.parent, place.name)) for place in result.gone)
-        if isinstance(mutation, Store) and result.revision:
-            self._rewritten.add(mutation.inode)
+        if result.content_since:
+            self._content_since[mutation.inode] = result.content_since
 
     def told(self, inode: InodeId, state: InodeState | None) -> None:
         """The backend has said what it has of an inode that the replica does not know."""
@@ -110,7 +110,7 @@ class RemoteSide:
         """What was asked may be older than what is to be judged next."""
         self._asked.clear()
         self._gone.clear()
-        self._rewritten.clear()
+        self._content_since.clear()
 
     def inode(self, inode: InodeId) -> InodeState | None:
         """An inode that has a name."""
@@ -154,9 +154,9 @@ class RemoteSide:
         """Where an inode without a name last was."""
         return self._gone.get(inode)
 
-    def was_rewritten(self, inode: InodeId) -> bool:
-        """Whether a file got another content, after what is stored here was made on, before it lost its name."""
-        return inode in self._rewritten
+    def was_rewritten(self, inode: InodeId, base: RevisionNumber | None) -> bool:
+        """Whether a file got another content than that of a revision before it lost its name."""
+        return NO_REVISION < (base or NO_REVISION) < self._content_since.get(inode, NO_REVISION)
 
     def revision(self, inode: InodeId) -> RevisionNumber:
         """The current revision of a file, 0 if there is none."""

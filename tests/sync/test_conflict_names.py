@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivefs.protocol.names import MAX_NAME_BYTES, is_valid_name
-from drivefs.sync.resolver import conflict_name
+from drivefs.sync.renaming import conflict_name
 
 
 def test_conflict_copy_keeps_the_extension_and_tells_device_and_date() -> None:

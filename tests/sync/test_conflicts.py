@@ -440,24 +440,6 @@ async def test_directory_that_was_found_to_be_another_one_is_itself_again_when_i
         assert await fleet.settle() == expected
 
 
-@pytest.mark.parametrize(
-    ("last", "left"), [(save("f", b"last"), {"f": b"last", f"f{COPY}": b"minere"}), (unlink("f"), {"f": b"minere"})]
-)
-async def test_what_was_written_over_before_it_went_is_nobodys_copy(
-    tmp_path: Path, last: Change, left: dict[str, bytes]
-) -> None:
-    async with sailing(tmp_path, "first", "second") as (fleet, devices):
-        await devices[0].write("f", b"before")
-        await fleet.settle()
-        await devices[1].edit("f", b"mine")
-        await devices[0].edit("f", b"between")
-        await devices[0].sync()
-        await last(devices[0])
-        await devices[0].sync()
-        tree = await fleet.settle()
-        assert tree == left
-
-
 @pytest.mark.parametrize("is_new", [False, True])
 async def test_save_over_one_of_two_names_is_no_conflict_where_the_other_one_was_replaced_first(
     tmp_path: Path, is_new: bool

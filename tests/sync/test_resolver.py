@@ -396,6 +396,8 @@ class TestOthers:
         remote.places[MINE] = A
         local = here(state(MINE), A, is_edited=True)
         assert decide(change, "absent", local, remote) == [Make(restored(MINE, A)), Make(change)]
+        remote.rewritten.add(MINE)
+        assert decide(change, "absent", local, remote) == [Drop()]
 
     def test_what_is_never_allowed_and_carries_nothing_is_given_up(self) -> None:
         (found,) = decide(UNLINK, "role", Device(), there((state(MINE), A)), is_final=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from drivefs.protocol.ids import NO_INODE, InodeId
+from drivefs.protocol.ids import NO_INODE, InodeId, RevisionNumber
 from drivefs.protocol.model import InodeState
 from drivefs.sync.resolver import Place
 
@@ -37,7 +37,7 @@ class Tree:
     def children(self, directory: InodeId) -> Sequence[tuple[bytes, InodeId]]:
         return [(place.name, inode) for place, inode in self.entries.items() if place.parent == directory]
 
-    def was_rewritten(self, inode: InodeId) -> bool:
+    def was_rewritten(self, inode: InodeId, base: RevisionNumber | None) -> bool:
         return inode in self.rewritten
 
     def last_place(self, inode: InodeId) -> Place | None:

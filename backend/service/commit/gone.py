@@ -4,7 +4,7 @@ Owns the queries; nothing is judged or changed here. The place of a file whose h
 file's: whoever edits a file that was replaced by rename means the name.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from backend.metadata.queries import is_asked, select_in
 from backend.service.commit import refusals
 from backend.service.rows import FILE
 from drivefs.protocol.changes import Exchange, Mutation, OpResult, Rename, SetAttributes, SetXattr, Status, Store
-from drivefs.protocol.ids import AccountId, InodeId, RevisionNumber, WorkspaceId
+from drivefs.protocol.ids import NO_REVISION, AccountId, InodeId, WorkspaceId
 from drivefs.protocol.model import DentryState
 
 MAX_DEPTH = 64
@@ -30,7 +30,7 @@ def _own(column: ColumnElement[Any]) -> ColumnElement[bool]:
 
 _HERE = (_own(_i.account), _i.workspace == bindparam("workspace"), is_asked(_i.inode))
 _NAMELESS = select(_i.inode).where(*_HERE, _i.nlink == 0)
-_LAST = select(_i.inode, _i.content_since, _i.revision).where(*_HERE, _i.nlink == 0)
+_SINCE = select(_i.inode, _i.content_since).where(*_HERE, _i.nlink == 0)
 _FILES = select(_i.lineage, _i.inode).where(*_HERE, _i.kind == FILE)
 _LEFT = select(_v.inode, _v.parent, _v.name, _v.to_seq).where(_own(_v.account), is_asked(_v.inode)).order_by(_v.to_seq)
 _OWNERS = select(_l.inode, _l.lineage).where(_own(_l.account), is_asked(_l.lineage))
@@ -45,16 +45,17 @@ class Gone:
     account: AccountId
     workspace: WorkspaceId
 
-    def tell(self, mutations: Sequence[Mutation], results: Iterable[OpResult]) -> None:
-        """Add to refused results where what they lack last was; each inode is named once in a reply."""
+    def tell(self, mutations: Sequence[Mutation], results: Sequence[OpResult]) -> None:
+        """Add to refused results where what they lack last was; each inode is named once in a reply.
+
+        Of a file, each is told too since which revision it had its last content.
+        """
         asked: dict[InodeId, OpResult] = {}
         for mutation, result in zip(mutations, results, strict=True):
             for inode in _lacking(mutation, result):
                 asked.setdefault(inode, result)
         frontier = set(asked)
-        self._tell_revisions(
-            {m.inode: m.base.revision for m in mutations if isinstance(m, Store) and m.inode in asked}, asked
-        )
+        self._tell_contents(mutations, results)
         for _ in range(MAX_DEPTH):
             if not (frontier := self._nameless(frontier)):
                 return
@@ -67,11 +68,11 @@ class Gone:
                     following.add(place.parent)
             frontier = following
 
-    def _tell_revisions(self, bases: Mapping[InodeId, RevisionNumber], asked: Mapping[InodeId, OpResult]) -> None:
-        """Add the last revision of files where a store was made on an earlier content."""
-        for inode, since, revision in self._here(_LAST, bases):
-            if 0 < bases[inode] < since:
-                asked[inode].revision = revision
+    def _tell_contents(self, mutations: Sequence[Mutation], results: Sequence[OpResult]) -> None:
+        lacking = [(m.inode, result) for m, result in zip(mutations, results, strict=True) if _is_absent(result)]
+        since = dict(self._here(_SINCE, {inode for inode, _result in lacking}))
+        for inode, result in lacking:
+            result.content_since = since.get(inode, NO_REVISION)
 
     def _nameless(self, inodes: set[InodeId]) -> set[InodeId]:
         return {inode for (inode,) in self._here(_NAMELESS, inodes)}
@@ -98,11 +99,16 @@ class Gone:
         }
 
 
+def _is_absent(result: OpResult) -> bool:
+    """Whether a mutation was refused for lack of the inode that it is about."""
+    return result.status is Status.CONFLICT and result.reason == refusals.ABSENT
+
+
 def _lacking(mutation: Mutation, result: OpResult) -> list[InodeId]:
     """The inodes for lack of which a mutation was refused."""
     if result.status is not Status.CONFLICT:
         return []
-    if result.reason == refusals.ABSENT:
+    if _is_absent(result):
         return [mutation.inode]
     if result.reason != refusals.NO_PARENT or isinstance(mutation, SetAttributes | SetXattr | Store):
         return []

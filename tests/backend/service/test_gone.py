@@ -48,3 +48,15 @@ async def test_nothing_is_told_of_what_never_was_or_is_there(drive: Drive, lapto
     moved, unknown = await phone.send(phone.rename(file, b"a", b"c"), phone.create(b"x", phone.new_inode()))
     assert (moved.reason, moved.gone) == ("absent", [])
     assert (unknown.reason, unknown.gone) == ("no_parent", [])
+
+
+async def test_each_change_of_a_file_that_is_gone_is_told_since_when_it_had_its_content(
+    drive: Drive, laptop: Device, phone: Device
+) -> None:
+    file = await laptop.save(b"a", b"1")
+    await laptop.send(laptop.store(file, await drive.upload(laptop, b"2"), 1))
+    await laptop.send(laptop.unlink(file, b"a", base=2))
+    first, second = await phone.send(
+        phone.set_attributes(file, mode=0o600), phone.store(file, await drive.upload(phone, b"3"), 1)
+    )
+    assert [(each.reason, each.content_since, each.revision) for each in (first, second)] == [("absent", 2, 0)] * 2
