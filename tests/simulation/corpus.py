@@ -43,4 +43,8 @@ CORPUS = (
     Case(name="both-names-of-a-file-were-replaced", seed=51120, profile="mixed"),
     # A file was brought back for an edit that followed in a later commit: the oracle took what it was for the copy.
     Case(name="brought-back-before-its-edit", seed=51048, profile="network"),
+    # A replica that had just begun was looked at before its root was listed: the oracle took the stand-in for a state.
+    Case(name="a-root-before-it-is-listed", seed=70522, profile="mixed"),
+    # What a killed process had staged was lost in a power cut, after the next process had synced the file.
+    Case(name="staged-by-a-process-that-was-killed", seed=70157, profile="mixed"),
 )
