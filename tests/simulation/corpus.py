@@ -47,4 +47,6 @@ CORPUS = (
     Case(name="a-root-before-it-is-listed", seed=70522, profile="mixed"),
     # What a killed process had staged was lost in a power cut, after the next process had synced the file.
     Case(name="staged-by-a-process-that-was-killed", seed=70157, profile="mixed"),
+    # The sync of the replica failed alone, and nobody mounted that device again: it never came to rest.
+    Case(name="a-replica-whose-sync-failed", seed=70662, profile="disk"),
 )

@@ -194,8 +194,9 @@ class Device:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the disk has failed, or with it the process: nothing more is accepted."""
-        return self.life.is_dead or self.local.journal._database.poisoned is not None
+        """Whether the disk has failed, or with it the process: nothing more is accepted, or synchronised."""
+        databases = (self.local.journal._database, self.local.replica.database)
+        return self.life.is_dead or any(database.poisoned is not None for database in databases)
 
     async def ended_by_disk(self, seconds: float) -> None:
         """Return when the process has ended because its disk failed, or after so long."""
