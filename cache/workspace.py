@@ -8,12 +8,12 @@ directory may have been deleted since the last time.
 import errno
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from cache.blocks import BlockCache
 from cache.counters import Counter
@@ -33,7 +33,7 @@ from cache.salvage import finish_salvage
 from cache.schema import JOURNAL, JOURNAL_ADDITIONS, JOURNAL_VERSION
 from cache.shares import Shares
 from cache.staging import Staging
-from drivefs.protocol.ground import Offload
+from drivefs.protocol.ground import Offload, T
 from drivefs.protocol.ids import InodeId
 
 CACHE_KIBIBYTES = 8192
@@ -57,7 +57,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class LocalState:
     """The open state; a context manager that closes it.
 
-    `report` is what recovery found, for `status` and for people.
+    `report` is what recovery found, for `status` and for people. `sync_offload` runs what syncs the journal.
     """
 
     def __init__(self, state_dir: Path, cache_dir: Path, *, offload: Offload, cache_limit_bytes: int) -> None:
@@ -69,7 +69,7 @@ class LocalState:
             Unusable: the journal cannot be read; it was left as it is.
             DiskFull: what recovery does needs more room than there is; it begins anew the next time.
         """
-        self.offload = offload
+        self.offload = self.sync_offload = offload
         self._is_checkpointing = False
         self.report: list[Finding] = []
         with ExitStack() as opened, full_disk_told(state_dir):
@@ -83,6 +83,9 @@ class LocalState:
             self.blocks = BlockCache(cache_dir / "blocks", offload=offload, limit_bytes=cache_limit_bytes)
             opened.callback(self.blocks.close)
             self._opened = opened.pop_all()
+
+    def _offload_sync(self, work: Callable[..., T], /, *args: Any) -> Awaitable[T]:
+        return self.sync_offload(work, *args)
 
     def _open_journal(self, state_dir: Path, opened: ExitStack) -> None:
         path = state_dir / "journal.db"
@@ -105,7 +108,7 @@ class LocalState:
         # In the database itself: a log that is lost is missed then.
         self._database.finish_checkpoint()
         self._database.on_distrust = partial(mark_suspect, state_dir)
-        self.journal = Journal(self._database, self.staging, reserve=reserve, offload=self.offload)
+        self.journal = Journal(self._database, self.staging, reserve=reserve, offload=self._offload_sync)
         opened.callback(self._close_journal)
         self.pins = Pins(self._database)
         self.shares = Shares(self.journal, self.replica)

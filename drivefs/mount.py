@@ -15,11 +15,11 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import trio
@@ -66,9 +66,9 @@ from drivefs.sync.restoring import Restoring
 from drivefs.sync.standing import is_revoked
 from drivefs.sync.standstill import Standstill
 from drivefs.sync.status import Reporter
+from drivefs.threads import PromptThread, Threads
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 LOG_BYTES = 2**20
 LOG_FILES = 3
@@ -138,25 +138,17 @@ def _first(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-class _Threads:
-    """`Offload` onto a bounded number of threads."""
-
-    def __init__(self, count: int) -> None:
-        self._limiter = trio.CapacityLimiter(count)
-
-    def __call__(self, work: Callable[..., T], /, *args: Any) -> Awaitable[T]:
-        return trio.to_thread.run_sync(work, *args, limiter=self._limiter)
-
-
 @contextmanager
 def _opened(settings: MountSettings) -> Iterator[LocalState]:
+    threads = Threads(THREADS)
     try:
         with LocalState(
             settings.places.state,
             settings.places.cache,
-            offload=_Threads(THREADS),
+            offload=threads,
             cache_limit_bytes=settings.profile.cache_limit_bytes,
         ) as local:
+            local.sync_offload = PromptThread(threads)
             if settings.profile.pin_limit_bytes is not None:
                 local.blocks.protected_limit_bytes = settings.profile.pin_limit_bytes
             yield local
@@ -173,7 +165,7 @@ class _Kernel:
         self.call_count = self.session.call_count
         self.swap = self.session.translation.swap
         # In threads of its own: a notification may wait for the kernel, which may wait for us.
-        self.told = invalidation.Invalidation(self.session.translation, _Threads(invalidation.WORKERS))
+        self.told = invalidation.Invalidation(self.session.translation, Threads(invalidation.WORKERS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +185,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     """Build the parts and join them; nothing runs yet."""
     device = settings.credentials
     ground = Ground(
-        offload=_Threads(THREADS),
+        offload=Threads(THREADS),
         now_ns=time.time_ns,
         random_bytes=os.urandom,
         jitter=random.random,
@@ -247,7 +239,7 @@ def _replay(kernel: _Kernel, drive: Assembly) -> Replay:
     session = kernel.session
     mounted = Mounted(
         root=drive.filesystem.root,
-        start=lambda: PlayerProcess.start(session.stage, _Threads(1), session.mountpoint, session.device),
+        start=lambda: PlayerProcess.start(session.stage, Threads(1), session.mountpoint, session.device),
         present=drive.filesystem.known,
         way_to=drive.places.way_to,
         forget=kernel.told.entry,

@@ -41,7 +41,7 @@ PASSED_IN_CALLS = {
     "asyncio.to_thread",
 }
 PURE_OF_CLOCKS = ("drivefs/", "cache/", "backend/service/")
-COMPOSITION_ROOTS = ("drivefs/mount.py", "drivefs/cli/", "backend/app.py", "backend/cli.py")
+COMPOSITION_ROOTS = ("drivefs/mount.py", "drivefs/threads.py", "drivefs/cli/", "backend/app.py", "backend/cli.py")
 
 # Where an unexpected exception may be caught whole: error boundaries and the tops of tasks.
 EXCEPTION_BOUNDARIES = {
