@@ -103,9 +103,12 @@ class Ignoring:
             self._ways.clear()
         self.change_count += 1
 
-    async def ready(self, directory: InodeId) -> bool:
-        """Wait a moment for rules that speak for a directory and are there, but not read; whether it has waited."""
-        if not self.unread:
+    async def ready(self, directory: InodeId, name: bytes) -> bool:
+        """Wait a moment for rules that speak for a name and are there, but not read; whether it has waited.
+
+        Those that an earlier mount did not come to read are known to be unread once `keeps` was asked.
+        """
+        if not self.unread or name == NAME:
             return False
         above = [each for each, _ in self._way(directory) or () if each in self.unread and each not in self._awaited]
         late = [each for each in above if self._is_late(each)]
@@ -121,13 +124,10 @@ class Ignoring:
         return directory in self.unread and self._present(directory) is not None
 
     async def learn(self) -> None:
-        """Read the rules that have changed.
-
-        Raises:
-            Unavailable: some cannot be had now; what was known before counts on.
-        """
+        """Read the rules that have changed; of those that cannot be had now, what was known before counts on."""
         for directory in {self._root, *self._rules, *self.unread}:
-            await self._read(directory)
+            with suppress(errors.FileSystemError, CacheError):
+                await self._read(directory)
 
     async def _read(self, directory: InodeId) -> None:
         edition = self._present(directory)

@@ -49,6 +49,13 @@ class KeptHere:
         is_directory = state.kind is InodeKind.DIRECTORY
         return self.has(state.inode) and self.ignoring.keeps(*name, is_directory=is_directory)
 
+    async def ready(self, state: InodeState, name: Name) -> bool:
+        """Wait a moment for rules that speak for a name which an inode is to get; whether it has waited."""
+        if not self.has(state.inode):
+            return False
+        self.keeps(name, state)  # rules that an earlier mount did not come to read are found so
+        return await self.ignoring.ready(*name)
+
     # -- what may be done --------------------------------------------------------------------------------------------
 
     def check(self, state: InodeState, name: Name, *, left: Name | None = None) -> None:

@@ -1,11 +1,12 @@
 """Mutations that take names from one place to another: pure.
 
-Owns how a move or an exchange is said, and what it expects of an inode whose name goes.
+Owns how a move or an exchange is said, what it expects of an inode whose name goes, and what a move may replace.
 """
 
 from typing import NamedTuple
 
-from drivefs.fs.view import Name
+from drivefs.fs import errors
+from drivefs.fs.view import Name, View
 from drivefs.protocol.changes import Base, Exchange, Rename
 from drivefs.protocol.ids import NO_INODE, InodeId, OpNumber
 from drivefs.protocol.model import InodeKind, InodeState
@@ -28,6 +29,29 @@ def base_of(state: InodeState) -> Base:
 
 def _seen(state: InodeState) -> Base:
     return Base(revision=state.revision) if state.kind is InodeKind.FILE else Base()
+
+
+def is_possible(view: View, moved: InodeState, replaced: InodeState, *, replace: bool) -> bool:
+    """Whether one inode may take the other's name; False if that is a directory that has to be listed first.
+
+    Raises:
+        Exists, IsDirectory, NotDirectory, NotEmpty: it may not.
+    """
+    if not replace:
+        raise errors.Exists
+    if moved.inode == replaced.inode:
+        return True
+    if replaced.kind is not InodeKind.DIRECTORY:
+        if moved.kind is InodeKind.DIRECTORY:
+            raise errors.NotDirectory
+        return True
+    if moved.kind is not InodeKind.DIRECTORY:
+        raise errors.IsDirectory
+    if not view.is_listed(replaced.inode):
+        return False
+    if not view.is_empty(replaced.inode):
+        raise errors.NotEmpty
+    return True
 
 
 def rename(stamp: Stamp, source: Name, target: Name, moved: InodeId, replaced: InodeState | None) -> Rename:

@@ -152,16 +152,17 @@ class Namespace:
         check_name(new.name)
         if len(new.target) > MAX_TARGET_BYTES:
             raise errors.NameTooLong
-        await self.know((new.parent, new.name))
-        while await self._kept.ignoring.ready(new.parent):
+        is_directory = new.kind is InodeKind.DIRECTORY
+        while True:
             await self.know((new.parent, new.name))
+            is_ignored = self._kept.ignoring.keeps(new.parent, new.name, is_directory=is_directory)
+            if not await self._kept.ignoring.ready(new.parent, new.name):
+                break
         directory = self._view.directory(new.parent)
         if self._view.named(new.parent, new.name):
             raise errors.Exists
         self._mutations.admit()
         mode, gid = self._owner.of_new(directory, new.kind, new.mode, caller)
-        is_directory = new.kind is InodeKind.DIRECTORY
-        is_ignored = self._kept.ignoring.keeps(new.parent, new.name, is_directory=is_directory)
         is_transient = not is_ignored and self._view.is_untouched(new.parent, new.name)
         with self._view.change():
             if not is_ignored:
@@ -213,6 +214,8 @@ class Namespace:
         """
         check_name(name)
         await self.know((parent, name))
+        while await self._kept.ready(self._view.inode(inode), (parent, name)):
+            await self.know((parent, name))
         self._view.directory(parent)
         if self._view.named(parent, name):
             raise errors.Exists
@@ -361,8 +364,10 @@ class Namespace:
             await self.know(source, target)
             moved = self._existing(*source)
             self._view.directory(target[0])
+            if await self._kept.ready(moved, target):
+                continue
             replaced = self._view.named(*target)
-            if not replaced or self._is_replaceable(moved, self._view.inode(replaced), replace=replace):
+            if not replaced or moves.is_possible(self._view, moved, self._view.inode(replaced), replace=replace):
                 break
             await self.list(replaced)
         if replaced == moved.inode:
@@ -371,24 +376,6 @@ class Namespace:
         self.borders.check_goes(replaced)
         self._kept.check(moved, target, left=source)
         self.move(source, target, moved, self._view.inode(replaced) if replaced else None)
-
-    def _is_replaceable(self, moved: InodeState, replaced: InodeState, *, replace: bool) -> bool:
-        """Whether one inode may take the other's name; False if that is a directory that has to be listed first."""
-        if not replace:
-            raise errors.Exists
-        if moved.inode == replaced.inode:
-            return True
-        if replaced.kind is not InodeKind.DIRECTORY:
-            if moved.kind is InodeKind.DIRECTORY:
-                raise errors.NotDirectory
-            return True
-        if moved.kind is not InodeKind.DIRECTORY:
-            raise errors.IsDirectory
-        if not self._view.is_listed(replaced.inode):
-            return False
-        if not self._view.is_empty(replaced.inode):
-            raise errors.NotEmpty
-        return True
 
     def move(self, source: Name, target: Name, moved: InodeState, replaced: InodeState | None = None) -> None:
         """Move a name, of which all is known that has to be checked before."""

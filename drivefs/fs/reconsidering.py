@@ -38,8 +38,7 @@ class Reconsidering:
         """Follow the rules until cancelled."""
         done = seen = -1
         while True:
-            with suppress(errors.FileSystemError, CacheError):
-                await self.read_rules()
+            await self.read_rules()
             self.known.set()
             count = self._kept.ignoring.change_count
             if count == seen != done and not self._view.is_read_only:
@@ -50,17 +49,15 @@ class Reconsidering:
             await trio.sleep(LOOK_SECONDS)
 
     async def read_rules(self) -> None:
-        """Read the rules that have changed, or that are new.
-
-        Raises:
-            Unavailable: some cannot be had now.
-        """
+        """Read the rules that have changed or are new; of those that cannot be had now, what is known counts on."""
         ignoring = self._kept.ignoring
         for directory in (self._root, *ignoring.unread):
             try:
                 await self._names.lookup(directory, NAME)
             except (errors.NotFound, errors.NotDirectory):
                 ignoring.unread.discard(directory)
+            except (errors.FileSystemError, CacheError):
+                continue  # others may be had
         await ignoring.learn()
 
     async def _release(self) -> None:

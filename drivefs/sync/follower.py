@@ -202,16 +202,17 @@ class Follower:
         """
         replica = self._local.replica
         await replica.sync()
+        # What hides something from here on is synced the next time, and let go of at once then too.
+        hides, self._hides = self._hides, False
         more, patience = True, trio.current_time() + LET_GO_PATIENCE_SECONDS
         while more:
-            if not self._hides and trio.current_time() < patience:
+            if not (hides or self._hides) and trio.current_time() < patience:
                 with trio.CancelScope() as self._pause:
                     await self.quiet.wait(LET_GO_WAIT_SECONDS)
             forgotten = self._local.journal.forget(replica.synced_seq(self._workspace), LET_GO_MUTATIONS)
             self._tell(self._uncovered(forgotten), Before())
             more = forgotten.more
             await trio.sleep(LET_GO_PAUSE_SECONDS if more else 0.0)
-        self._hides = False
 
     def uncovered(self, forgotten: Forgotten) -> None:
         """Changes were taken back, so that the replica shows where they were: tell where that is something else.

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ import trio
 import trio.testing
 
 from cache.check import check
+from cache.journal import Forgotten
 from cache.overlay import MISSING
 from drivefs.protocol.changes import Create
 from drivefs.protocol.ids import Incarnation, InodeId, RevisionNumber, Seq
@@ -187,6 +189,26 @@ def test_what_another_device_changed_behind_an_own_change_shows_at_once(world: W
     state = world.committed(b"a", b"mine")
     page = page_of(9, [msgspec.structs.replace(state, mode=0o600, seq=Seq(9))], {b"a": state.inode})
     assert busy_until_let_go(world, lambda: world.follower.apply(page)) < LET_GO_WAIT_SECONDS / 10
+    assert world.bench.fs.inode(state.inode).mode == 0o600
+
+
+def test_what_came_as_the_overlay_had_just_let_go_shows_at_once_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = world.committed(b"a", b"mine")
+    page = page_of(9, [msgspec.structs.replace(state, mode=0o600, seq=Seq(9))], {b"a": state.inode})
+    forget = world.bench.local.journal.forget
+
+    def overtaken(*args: Any) -> Forgotten:
+        done = forget(*args)
+        world.follower.apply(page)
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.bench.local.journal, "forget", overtaken)
+        trio.run(world.follower.let_go)
+    assert world.bench.fs.inode(state.inode).mode != 0o600
+    assert busy_until_let_go(world, lambda: None) < LET_GO_WAIT_SECONDS / 10
     assert world.bench.fs.inode(state.inode).mode == 0o600
 
 

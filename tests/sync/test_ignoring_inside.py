@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from drivefs.fs import ignoring
+from drivefs.fs import errors, ignoring
+from drivefs.fs.content import Content
 from drivefs.fs.ignore_rules import NAME
+from drivefs.protocol.ids import InodeId
+from drivefs.remote.errors import Offline
 from tests.sync.fleet import Fleet, sailing
 from tests.sync.test_shared_again import Sharers, begun, sharers
 
@@ -80,6 +83,36 @@ async def test_the_first_name_in_a_directory_not_known_here_waits_for_its_rules(
         assert {*await first.tree()} == {"d", "d/e", f"d/{RULES}", "d/c"}
 
 
+async def test_names_that_files_kept_here_get_in_a_directory_not_known_here_wait_for_its_rules(tmp_path: Path) -> None:
+    async with sailing(tmp_path, "first") as (fleet, (first,)):
+        directories = ("a", "moved", "linked")
+        for path in directories:
+            await first.mkdir(path)
+            await first.write(f"{path}/{RULES}", b"*.log\n# of %b, a block of its own" % path.encode())
+        await first.sync()
+        second = await fleet.add("second")
+        for name in ("moved", "linked"):
+            await second.write(f"a/{name}.log", b"content")
+        await second.rename("a/moved.log", "moved/1.log")
+        await second.link("a/linked.log", "linked/1.log")
+        await meet(fleet)
+        assert {*await first.tree()} == {*directories, *(f"{path}/{RULES}" for path in directories)}
+
+
+async def test_rules_that_were_not_read_when_the_mount_ended_are_waited_for(tmp_path: Path) -> None:
+    async with sailing(tmp_path, "first") as (fleet, (first,)):
+        await first.mkdir("d")
+        await first.write(f"d/{RULES}", b"*.log\n")
+        await first.sync()
+        second = await fleet.add("second")
+        await second.find("d/a.log")
+        await second.restart(keeps_cache=True)
+        await second.write("d/a.log", b"content")
+        for device in (second, first):
+            await device.sync()
+        assert {*await first.tree()} == {"d", f"d/{RULES}"}
+
+
 async def test_rules_that_cannot_be_had_are_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ignoring, "READY_SECONDS", 0.01)
     async with sailing(tmp_path, "first") as (fleet, (first,)):
@@ -91,13 +124,46 @@ async def test_rules_that_cannot_be_had_are_waited_for_once(tmp_path: Path, monk
         second.line.is_cut = True
         d = (await second.known("d")).inode
         await second.write("d/a.log", b"content")
-        assert not await second.fs.ignoring.ready(d)
+        assert not await second.fs.ignoring.ready(d, b"a.log")
         second.line.is_cut = False
         await second.fs.reconsidering.read_rules()
         await second.write("d/b.log", b"content")
         for device in (second, first):
             await device.sync()
         assert {*await first.tree()} == {"d", f"d/{RULES}", "d/a.log"}
+
+
+async def test_rules_that_cannot_be_had_keep_no_others_from_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sailing(tmp_path, "first") as (fleet, (first,)):
+        for path in ("a", "b", "c"):
+            await first.mkdir(path)
+            await first.write(f"{path}/{RULES}", b"*.log\n# of %b, a block of its own" % path.encode())
+        await first.sync()
+        second = await fleet.add("second")
+        await second.find("a/x")
+        rules = second.fs.ignoring
+        lost = (await second.known(f"a/{RULES}")).inode
+        directories = [(await second.known(path)).inode for path in "abc"]
+        rules.unread.update(directories)
+        read, list_directory = rules._contents.read, second.lister.list_directory
+
+        async def reading(content: Content, offset: int, length: int) -> bytes | bytearray:
+            if content.inode == lost:
+                raise errors.Unavailable
+            return await read(content, offset, length)
+
+        async def listing(directory: InodeId) -> None:
+            if directory == directories[1]:
+                raise Offline("not now")
+            await list_directory(directory)
+
+        monkeypatch.setattr(rules._contents, "read", reading)
+        monkeypatch.setattr(second.lister, "list_directory", listing)
+        await second.fs.reconsidering.read_rules()
+        assert [rules.keeps(each, b"x.log", is_directory=False) for each in directories] == [False, False, True]
+        assert rules.unread == {*directories[:2]}
 
 
 async def test_rules_of_a_share_hold_for_its_members(sharers: Sharers) -> None:
