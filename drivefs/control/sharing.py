@@ -41,7 +41,7 @@ class Sharing:
         inode = await inode_at(self._fs, path)
         above, _, name = path.rstrip(b"/").rpartition(b"/")
         parent = await inode_at(self._fs, above)
-        await waiting.all_sent(self._engine, self._local, SENT_SECONDS)
+        await self._send()
         with _refusing():
             request = ShareRequest(
                 inode=inode, parent=parent, name=name, user=arguments["user"], role=arguments["role"]
@@ -59,7 +59,7 @@ class Sharing:
     async def leave(self, arguments: dict[str, Any], report: Report) -> None:
         """Leave the share at `path`, when what was changed in it has been sent."""
         share = await self._share_at(arguments["path"])
-        await waiting.all_sent(self._engine, self._local, SENT_SECONDS)
+        await self._send()
         with _refusing():
             await self._remote.answer(AnswerRequest(share=share))
 
@@ -70,11 +70,18 @@ class Sharing:
         """
         path: bytes = arguments["path"]
         inode = await inode_at(self._fs, path)
-        await waiting.all_sent(self._engine, self._local, SENT_SECONDS)
+        await self._send()
         with _refusing():
             request = CreateLinkRequest(inode=inode, expires_ns=arguments["expires_ns"], password=arguments["password"])
             made = await self._remote.create_link(request)
         return {"id": made.link.link, "url": self._remote.url.rstrip("/") + ADDRESS.format(token=made.token)}
+
+    async def _send(self) -> None:
+        """Have what was changed before with the server: what it does not know it takes for nothing."""
+        is_sent = await waiting.all_sent(self._engine, self._local, SENT_SECONDS)
+        reach = self._engine.connection.reach
+        if not is_sent and not reach.online:
+            raise _unavailable(reach.reason)
 
     async def _share_at(self, path: bytes) -> WorkspaceId:
         inode = await inode_at(self._fs, path)
@@ -92,4 +99,8 @@ def _refusing() -> Iterator[None]:
     except errors.Refused as error:
         raise Refused("failed", str(error).rstrip(".")) from error
     except errors.RemoteError as error:
-        raise Refused("unavailable", f"only the server can do this, and it cannot be asked now: {error}") from error
+        raise _unavailable(str(error)) from error
+
+
+def _unavailable(why: str) -> Refused:
+    return Refused("unavailable", f"only the server can do this, and it cannot be asked now: {why}")

@@ -172,6 +172,14 @@ class Connection:
         if not self._online.is_set() and self._why is not None:
             raise errors.Offline(str(self._why)) from self._why
 
+    async def probe(self) -> bool:
+        """Someone waits, and the backend may be gone: try at once; whether a session is open after that.
+
+        Cancellation changes nothing.
+        """
+        await self._wait_until(trio.current_time() + PROBE_SECONDS, attempt_count=self._attempt_count)
+        return self._online.is_set()
+
     async def _wait_until(self, moment: float, *, attempt_count: int | None) -> None:
         """Wait for a session, at the latest until a moment or until an attempt after so many has failed."""
         while not self._online.is_set() and trio.current_time() < moment:
