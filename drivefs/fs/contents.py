@@ -14,6 +14,8 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from weakref import WeakValueDictionary
 
+import msgspec
+
 from cache.drafts import DraftRow
 from cache.workspace import LocalState
 from drivefs.fs import compaction, errors, recording
@@ -71,6 +73,7 @@ class Contents:
         self._followed: list[tuple[InodeId, InodeId]] = []
         view.keep_while(self._open.__contains__)
         view.came_back = lambda before: self.forget(before.inode, before)
+        view.coming_back = self._with_own_content
         self._drop_left_over()
 
     def _drop_left_over(self) -> None:
@@ -165,6 +168,15 @@ class Contents:
             for handle in self.handles:
                 if handle.content is content and handle.writes and handle.older is None:
                     handle.older = seen
+
+    def _with_own_content(self, before: InodeState, now: InodeState) -> InodeState:
+        """What was written to a removed file goes on where it is open, with its size; else it went with the name."""
+        if self._drafts.draft(now.inode) is None:
+            return now
+        if now.inode in self._open:
+            return msgspec.structs.replace(now, size=before.size, mtime_ns=before.mtime_ns)
+        self.give_up(now.inode)
+        return now
 
     def acquire(self, inode: InodeId, *, writing: bool) -> Content:
         """A descriptor of the inode begins.

@@ -112,7 +112,8 @@ class Undeleting:
                 self._mutations.append(change)
                 is_directory = state.kind is InodeKind.DIRECTORY
                 back = msgspec.structs.replace(state, nlink=2 if is_directory else 1, ctime_ns=now)
-                self._view.put_inode(back, change.n)
+                before = self._known(state.inode)
+                self._view.put_inode(self._view.coming_back(before, back) if before else back, change.n)
                 self._view.put_name(parent, name, state.inode, change.n)
                 directory.nlink += is_directory
             directory.mtime_ns = directory.ctime_ns = now
@@ -124,10 +125,14 @@ class Undeleting:
 
     def _is_back(self, inode: InodeId) -> bool:
         """Whether a name leads to an inode already: it was brought back meanwhile."""
+        known = self._known(inode)
+        return known is not None and known.nlink > 0
+
+    def _known(self, inode: InodeId) -> InodeState | None:
         try:
-            return self._view.inode(inode).nlink > 0
+            return self._view.inode(inode)
         except errors.NotFound:
-            return False
+            return None
 
 
 def together(page: Sequence[TrashEntry], until: int, names: Set[bytes]) -> tuple[list[TrashEntry], int, bool]:

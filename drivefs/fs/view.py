@@ -69,6 +69,8 @@ class View:
         self.touched: list[InodeId | Name] = []
         self.undone: Callable[[], object] = lambda: None
         """Called when a transaction failed, for whoever remembers what was in it."""
+        self.coming_back: Callable[[InodeState, InodeState], InodeState] = lambda before, now: now
+        """Gives the state, in a transaction, in which an inode comes back that had lost its last name here."""
         self.came_back: Callable[[InodeState], object] = lambda before: None
         """Hears of an inode that had lost its last name here and has one again: it may have another content."""
 
@@ -114,9 +116,10 @@ class View:
         if theirs is None or not theirs.nlink or not self.has_their_name(inode):
             return state
         with self.change():
-            self.put_inode(theirs)
+            shown = self.coming_back(state, theirs)
+            self.put_inode(shown)
         self.came_back(state)
-        return theirs
+        return shown
 
     def has_their_name(self, inode: InodeId) -> bool:
         """Whether a name that the replica has, and own changes did not touch, leads to an inode."""

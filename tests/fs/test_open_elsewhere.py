@@ -241,6 +241,39 @@ def test_what_was_brought_back_and_is_removed_here_goes(bench: FsBench, inode: I
     assert bench.local.journal.drafts.draft(inode) is None
 
 
+def comes_back(bench: FsBench, state: InodeState) -> None:
+    """Another device has given a file a name in a directory that was not known here."""
+    bench.local.replica.put_inodes([state], Seq(1002))
+    bench.add_remote_directory(b"directory", directory := InodeId(77), {b"moved": state})
+    bench.fs.forget_cached([state.inode], [(ROOT, b"directory")])
+    bench.run(bench.fs.lookup, directory, b"moved")
+
+
+def test_what_was_written_to_a_removed_file_that_comes_back_is_whole(bench: FsBench, inode: InodeId) -> None:
+    number, state = bench.open_file(inode), bench.fs.inode(inode)
+    bench.unlink(b"file")
+    bench.fs.write(number, 0, longer := b"much more than there was before it went")
+    comes_back(bench, state)
+    assert bench.fs.inode(inode).size == len(longer)
+    assert read(bench, number) == longer
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    assert bench.content_of(snapshot) == longer
+    bench.fs.release(number)
+
+
+def test_what_was_written_before_a_removal_does_not_come_back_with_the_file(bench: FsBench, inode: InodeId) -> None:
+    bench.fs.contents.await_forgetting()
+    state = bench.fs.inode(inode)
+    number = bench.open_file(inode)
+    bench.fs.write(number, 0, b"much more than there was before it went")
+    bench.fs.release(number)
+    bench.unlink(b"file")
+    comes_back(bench, state)
+    assert bench.local.journal.drafts.draft(inode) is None
+    assert bench.read(inode) == OLD
+
+
 def test_changes_to_a_file_that_is_removed_elsewhere_stay(bench: FsBench, inode: InodeId) -> None:
     number = bench.open_file(inode)
     bench.fs.write(number, 0, b"HERE")

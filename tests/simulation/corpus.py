@@ -49,4 +49,6 @@ CORPUS = (
     Case(name="staged-by-a-process-that-was-killed", seed=70157, profile="mixed"),
     # The sync of the replica failed alone, and nobody mounted that device again: it never came to rest.
     Case(name="a-replica-whose-sync-failed", seed=70662, profile="disk"),
+    # A removed file that was open and written came back from elsewhere, and was cut to the size that it had there.
+    Case(name="cut-to-the-size-that-it-came-back-with", seed=60094, profile="server"),
 )

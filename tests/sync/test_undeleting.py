@@ -1,5 +1,6 @@
 """Bringing back what was removed, between devices and the real server: path, content, attributes and history."""
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -137,3 +138,23 @@ async def test_two_devices_that_bring_back_the_same_make_it_once(fleet: Fleet) -
     for device in (first, second):
         await bring_back(device, (await removed(device))[b"papers"])
     assert await fleet.settle() == before
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_what_was_written_to_it_since_is_whole_or_not_there(fleet: Fleet, *, is_open: bool) -> None:
+    first, _ = fleet.devices
+    first.fs.contents.await_forgetting()
+    await first.write("doc", b"short")
+    await first.sync()
+    number = await first.open_file("doc", os.O_RDWR)
+    first.fs.write(number, 0, b"much longer")
+    if not is_open:
+        first.fs.release(number)
+    await first.unlink("doc")
+    await first.push()
+    await first.pull()
+    await bring_back(first, (await removed(first))[b"doc"])
+    assert await first.read("doc") == (b"much longer" if is_open else b"short")
+    if is_open:
+        first.fs.release(number)
+    assert await fleet.settle() == {"doc": b"much longer" if is_open else b"short"}
