@@ -21,7 +21,7 @@ from backend.service.devices import revoked
 from backend.service.ground import Ground, Limits
 from backend.service.passwords import Passwords
 from drivefs.protocol.errors import Code, ProtocolError
-from drivefs.protocol.ids import AccountId, DeviceId, UserId
+from drivefs.protocol.ids import MAX_ID, AccountId, DeviceId, UserId
 from drivefs.protocol.messages import LoginReply, LoginRequest, PassReply
 from drivefs.protocol.notifications import Kind
 
@@ -122,7 +122,7 @@ class Accounts:
             ProtocolError: `unauthenticated`; `device_revoked`.
         """
         caller = await self._ground.database.read(_recognise, _BY_TOKEN, hash_token(token))
-        expires_ns = self._ground.now_ns() + self._ground.limits.pass_seconds * 10**9
+        expires_ns = min(self._ground.now_ns() + self._ground.limits.pass_seconds * 10**9, MAX_ID)
         return PassReply(token=passes.issue(self._pass_key, caller.device, expires_ns))
 
     def _insert_user(self, connection: Connection, name: str, hashed: str) -> UserId:

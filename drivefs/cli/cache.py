@@ -32,11 +32,11 @@ def clear(arguments: argparse.Namespace) -> int:
 
     drive = _mounted(arguments)
     if drive:
-        _print(arguments, drive.call("cache_clear", silence_seconds=120.0))
+        _print(arguments, drive.call("cache_clear", silence_seconds=120.0), is_cleared=True)
         return ExitCode.OK
     places, profile = _places(arguments)
     trio.run(_clear_at_rest, places)
-    _print(arguments, _at_rest((places, profile)))
+    _print(arguments, _at_rest((places, profile)), is_cleared=True)
     return ExitCode.OK
 
 
@@ -72,12 +72,19 @@ def _at_rest(of: tuple[config.ProfilePlaces, config.Profile]) -> dict[str, objec
     return {"path": str(places.cache), "used_bytes": used, "limit_bytes": profile.cache_limit_bytes}
 
 
-def _print(arguments: argparse.Namespace, cache: dict[str, object]) -> None:
+def _print(arguments: argparse.Namespace, cache: dict[str, object], *, is_cleared: bool = False) -> None:
     if arguments.json:
         output.print_json(cache)
     else:
-        used, limit = (output.in_units(int(str(cache[key]))) for key in ("used_bytes", "limit_bytes"))
-        print(f"{used} of {limit} in {cache['path']}")
+        print(in_words(cache, is_cleared=is_cleared))
+
+
+def in_words(cache: dict[str, object], *, is_cleared: bool) -> str:
+    """How much is in the cache, or what is left in it once it was cleared: it is more than blocks."""
+    used, limit = (output.in_units(int(str(cache[key]))) for key in ("used_bytes", "limit_bytes"))
+    if is_cleared:
+        return f"cleared: {used} are left of {limit} in {cache['path']}"
+    return f"{used} of {limit} in {cache['path']}"
 
 
 COMMAND = Command(

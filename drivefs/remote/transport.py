@@ -164,6 +164,7 @@ class Transport:
         self._token = token
         self._shown = token
         """A pass, once the server has asked for one: the token itself is sent as seldom as can be."""
+        self._renewing = trio.Lock()
 
     async def exchange(self, exchange: Exchange) -> bytes:
         """Send a request and read its whole reply, as long as it gets on. Cancellation drops the connection.
@@ -197,13 +198,14 @@ class Transport:
             raise
 
     async def _renew(self, shown: str, refused: Exchange) -> None:
-        """Get another pass than the one that was shown, unless somebody has meanwhile."""
+        """Get another pass than the one that was shown, unless somebody has meanwhile, or is about to."""
         if refused.path == routes.PASS:
             raise errors.PassExpired("the server gives this device no pass")
-        if self._shown == shown:
-            reply = await self.exchange(replace(refused, path=routes.PASS, body=(), expects=routes.MSGPACK))
-            with translated(self._url):
-                self._shown = wire.decode(reply, messages.PassReply).token
+        async with self._renewing:
+            if self._shown == shown:
+                reply = await self.exchange(replace(refused, path=routes.PASS, body=(), expects=routes.MSGPACK))
+                with translated(self._url):
+                    self._shown = wire.decode(reply, messages.PassReply).token
 
     async def _begun(self, exchange: Exchange) -> "_Body":
         """Send a request; gives the body of a believable reply, which the caller closes."""

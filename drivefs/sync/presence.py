@@ -64,6 +64,7 @@ class Outgoing:
 
     def all(self) -> list[Incoming]:
         """Everything large that this device sends now, as others are told of it; its device is this one."""
+        self.look()
         return [
             Incoming(
                 path=path_at(self._places, upload),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from drivefs.cli import cache
 from drivefs.cli import main as program
 from drivefs.cli.exit_codes import MEANING, ExitCode
 from drivefs.cli.main import COMMANDS, main
@@ -171,3 +172,9 @@ def test_output_to_a_reader_that_left_is_no_error(home: Path) -> None:
     command = f"{sys.executable} -m drivefs completion bash | true; exit ${{PIPESTATUS[0]}}"
     ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_cache_that_was_cleared_is_said_to_be() -> None:
+    found: dict[str, object] = {"used_bytes": 24 * 1024, "limit_bytes": 10 * 2**30, "path": "/c"}
+    assert cache.in_words(found, is_cleared=True) == "cleared: 24.0 KiB are left of 10.0 GiB in /c"
+    assert cache.in_words(found, is_cleared=False) == "24.0 KiB of 10.0 GiB in /c"

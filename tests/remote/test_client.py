@@ -93,6 +93,28 @@ def test_who_is_told_that_a_pass_ran_out_gets_another_and_asks_again() -> None:
 
 
 @pytest.mark.fault(52)
+def test_many_whose_pass_ran_out_together_ask_for_one() -> None:
+    count = 5
+
+    async def answer(stream: trio.abc.Stream, head: bytes, body: bytes) -> None:
+        await trio.sleep(1)  # all of them are on their way at once
+        if routes.PASS.encode() in head:
+            await stream.send_all(message(messages.PassReply(token="one")))
+        else:
+            await stream.send_all(message(USAGE) if b"Bearer one" in head else problem("pass_expired"))
+
+    async def scenario(world: World) -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(world.remote.usage)
+        assert sorted(shown(world)) == sorted(
+            [(routes.PASS, "a-token"), *[(routes.USAGE, "a-token"), (routes.USAGE, "one")] * count]
+        )
+
+    run(answer, scenario)
+
+
+@pytest.mark.fault(52)
 def test_blocks_whose_pass_ran_out_on_the_way_are_sent_whole_again() -> None:
     sent = payloads(1, 2)
 

@@ -124,6 +124,20 @@ def test_it_is_told_to_its_commit_and_then_that_it_has_ended() -> None:
     assert [sent for _, sent in world.told] == [[5], []]
 
 
+def test_what_has_ended_is_not_shown_until_the_next_look() -> None:
+    world = World()
+    world.send()
+    outgoing = Outgoing(world, world, world)  # type: ignore[arg-type]
+
+    async def main() -> None:
+        outgoing.look()
+        assert len(outgoing.worth_telling()) == 1
+        world.uploads.clear()
+        assert outgoing.all() == []
+
+    trio.run(main)
+
+
 def test_a_file_that_was_removed_is_not_told_any_more() -> None:
     world = World()
     world.send()

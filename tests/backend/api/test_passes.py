@@ -68,6 +68,12 @@ async def test_what_was_uploaded_with_a_pass_that_ran_out_is_pinned_for_the_next
     await drive.store_file(10, b"f", b"first part")
 
 
+async def test_a_pass_may_be_good_for_ever(tmp_path: Path) -> None:
+    async with serving(tmp_path, Limits(quota_bytes=2**24, pass_seconds=10**18)) as served:
+        shown = await given(served, await token(served))
+        assert (await served.post(routes.USAGE, token=shown)).status == 200
+
+
 async def test_a_pass_gets_no_other_pass(served: Served) -> None:
     assert (await served.post(routes.PASS)).problem() == "unauthenticated"
 
