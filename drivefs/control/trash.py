@@ -4,7 +4,7 @@ Owns the shape of the answers, how a path leads to something removed, and the wa
 heard of yet. Bringing back is made of ordinary changes: it reaches the other devices like any other.
 """
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -45,7 +45,8 @@ class TrashCan:
         """What was removed from directories that are there, the latest first."""
         await self._sent()
         with _refusing(b"the trash"):
-            return [_fields(each) async for each in self._all(NO_INODE)]
+            async with aclosing(self._all(NO_INODE)) as found:
+                return [_fields(each) async for each in found]
 
     async def empty(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         """Let all that was removed up to the commit `until` go for good; `count` is how much that was."""
@@ -87,16 +88,17 @@ class TrashCan:
         self._kernel.entry(*place)
         self._kernel.inode(place[0], content=False)
 
-    async def _all(self, parent: InodeId, name: bytes = b"") -> Any:
+    async def _all(self, parent: InodeId, name: bytes = b"") -> AsyncGenerator[TrashEntry, None]:
         async with aclosing(self._fs.history.past.removed(parent, name)) as pages:
             async for page in pages:
                 for entry in page:
                     yield entry
 
     async def _by_id(self, inode: int) -> tuple[InodeId, list[TrashEntry]]:
-        async for entry in self._all(NO_INODE):
-            if entry.inode.inode == inode:
-                return await inode_at(self._fs, entry.path or b""), [entry]
+        async with aclosing(self._all(NO_INODE)) as found:
+            async for entry in found:
+                if entry.inode.inode == inode:
+                    return await inode_at(self._fs, entry.path or b""), [entry]
         raise errors.NotFound
 
     async def _way(self, path: bytes) -> tuple[InodeId, list[TrashEntry]]:
@@ -116,9 +118,9 @@ class TrashCan:
         return removed[0].place.parent, removed
 
     async def _latest(self, parent: InodeId, name: bytes) -> TrashEntry:
-        async for entry in self._all(parent, name):
-            found: TrashEntry = entry
-            return found
+        async with aclosing(self._all(parent, name)) as found:
+            async for entry in found:
+                return entry
         raise errors.NotFound
 
     async def _free(self, parent: InodeId, entry: TrashEntry) -> Name:

@@ -15,6 +15,7 @@ from cache.errors import Poisoned
 from drivefs.control.errors import Refused
 from tests.simulation.device import Device
 from tests.simulation.lives import Dead
+from tests.simulation.looking_back import LookingBack
 from tests.simulation.network import QUIET
 from tests.simulation.oracle import Oracle
 from tests.simulation.profiles import Profile, drawn_mood
@@ -56,6 +57,7 @@ class Fates:
             (profile.disk_faults_seconds, "disk", partial(self._spoil, device, program)),
             (profile.rollbacks_seconds, "rollback", partial(self._go_back, device, program)),
             (profile.pins_seconds, "pin", partial(self._pin, device)),
+            (profile.backs_seconds, "back", self._looking_back(device)),
         ]
         for seconds, name, fault in faults:
             if seconds:
@@ -114,6 +116,10 @@ class Fates:
                 inode = tree[chance.choice(sorted(tree))].inode
             await device.pin(inode)
             self._note(device.name, "pins", inode)
+
+    def _looking_back(self, device: Device) -> Fault:
+        """Somebody does something with the past."""
+        return LookingBack(device, self._oracle.ledger, self._oracle.promises, self._note).act
 
     # -- processes ---------------------------------------------------------------------------------------------------
 

@@ -10,10 +10,11 @@ import errno
 import functools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
+from backend.service import garbage
 from cache import reserve, workspace
 from tests.simulation.disk import NO_SPACE, SimDisk
 from tests.simulation.sqlite_files import gated
@@ -51,6 +52,14 @@ def small_sizes() -> Iterator[None]:
         for module, sizes in SMALL_SIZES.items():
             for name, size in sizes.items():
                 patched.enter_context(mock.patch.object(module, name, size))
+        yield
+
+
+@contextmanager
+def hasty_collector(seconds: int) -> Iterator[None]:
+    """Within it, blocks that nothing needs are condemned after so long, and deleted after as long again; 0: as ever."""
+    changed = {"CONDEMN_SECONDS": seconds, "DELETE_SECONDS": seconds} if seconds else {}
+    with mock.patch.multiple(garbage, **changed) if changed else nullcontext():
         yield
 
 

@@ -14,6 +14,7 @@ I7  each block of each revision is there and verifies
 I8  what is pinned is never evicted (`pinned_files`)
 I9  a conflict copy is made only of what two devices changed without knowing of each other (`conflict_copies`)
 I10 at rest within a bound of virtual time (`voyage` looks at that)
+I11 what of the past was promised to stay can be read (`promises`)
 """
 
 import copy
@@ -39,6 +40,7 @@ from tests.simulation.device import Device
 from tests.simulation.ledger import Ledger
 from tests.simulation.lives import Dead
 from tests.simulation.pinned_files import PinnedFiles
+from tests.simulation.promises import Promises
 from tests.simulation.sequence import Refused, Sequence, Tree, shown
 from tests.simulation.server import ServerProcess, account
 
@@ -67,6 +69,8 @@ class Oracle:
         self._acknowledged = 0
         self._cursors: dict[str, int] = {}
         self._pinned = PinnedFiles()
+        self.promises = Promises()
+        self._times: dict[int, int] = {}
         self._has_gone_back = False
 
     def dress(self, server: ServerProcess) -> None:
@@ -100,8 +104,10 @@ class Oracle:
 
     def catch_up(self, connection: Connection) -> None:
         """Take over the commits that were made since; I5, I6 and that no acknowledged commit is gone."""
-        rows = connection.execute(select(schema.commits.c.seq, schema.commits.c.commit_id))
+        c = schema.commits.c
+        rows = connection.execute(select(c.seq, c.commit_id, c.time_ns)).all()
         made = {row.seq: row.commit_id for row in rows}
+        self._times = {row.seq: row.time_ns for row in rows}
         if max(made) < self._acknowledged:
             raise Violated(f"I1: commit {self._acknowledged} was acknowledged, and is gone: the head is {max(made)}")
         waiting, self._attempts = self._attempts, []
@@ -165,13 +171,22 @@ class Oracle:
         for device in devices:
             await self._look_at_files(device, views[device.name], contents)
         self._look_for_lost(set(contents.values()), devices)
+        await self._look_at_past(server, devices, contents)
         self._look_at_conflicts(contents, is_alone=len(devices) == 1)
 
     def _look_at_conflicts(self, contents: dict[bytes, bytes], *, is_alone: bool) -> None:
         # A device that was put back to an older state meets what it has sent itself as if it were another's.
         needless = look_for_needless(self.sequence, contents, self.ledger, is_alone=is_alone)
-        if needless and not self._has_gone_back:
+        if needless and not (self._has_gone_back or self.promises.has_taken_back):
             raise Violated(f"I9: {needless}")
+
+    async def _look_at_past(self, server: ServerProcess, devices: list[Device], contents: dict[bytes, bytes]) -> None:
+        now_ns, keep_seconds = server.now_ns(), server.ground.limits.trash_seconds
+        broken = self.promises.broken(self.sequence, contents, self._times, now_ns - keep_seconds * 10**9)
+        for device in devices:
+            broken = broken or await self.promises.not_shown(device, self.sequence, contents)
+        if broken:
+            raise Violated(f"I11: {broken}")
 
     async def _look_at_server(self, server: ServerProcess) -> None:
         async def nobody(done: int, total: int) -> None:

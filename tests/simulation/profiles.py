@@ -47,6 +47,11 @@ class Profile:
     """The network is there for so long, and then as long away, again and again."""
     tidies_seconds: float = 0.0
     """The server lets go of all that age lets go, which is nearly everything but what files have now."""
+    forgets_seconds: int = 0
+    """Blocks that nothing needs are condemned after so long, and deleted after as long again; pins hold for twice, the
+    trash for four times as long. 0: after days."""
+    backs_seconds: float = 0.0
+    """People name moments of the drive, keep revisions, and bring back what was."""
     cache_bytes: int = 2**28
     """How much the block cache of a device may hold."""
     look_seconds: float = 0.5
@@ -84,11 +89,28 @@ PROFILES = {
         pins_seconds=2.0, cache_bytes=150_000, kills_seconds=20.0, disk_faults_seconds=15.0, operations=30
     ),
     "tidy": replace(MIXED, tidies_seconds=2.0, pause_seconds=3.0, disk_faults_seconds=0.0, operations=30),
+    "history": replace(
+        MIXED,
+        tidies_seconds=2.0,
+        forgets_seconds=4,
+        backs_seconds=8.0,
+        pause_seconds=8.0,
+        disk_faults_seconds=0.0,
+        operations=40,
+    ),
     "alone": replace(MIXED, clients=1, operations=30),
     "day": Profile(operations=300, pause_seconds=576.0, flaps_seconds=20.0, look_seconds=60.0),
     "long": replace(MIXED, operations=120, clients=3),
 }
-ALWAYS = ("pins_seconds", "tidies_seconds", "flaps_seconds", "look_seconds", "rest_seconds")
+ALWAYS = (
+    "pins_seconds",
+    "tidies_seconds",
+    "forgets_seconds",
+    "backs_seconds",
+    "flaps_seconds",
+    "look_seconds",
+    "rest_seconds",
+)
 """These are as the profile says, whatever the seed."""
 FAULTS = [
     name for name in Profile.__dataclass_fields__ if name.endswith(("_faults", "_seconds")) and name not in ALWAYS

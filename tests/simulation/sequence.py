@@ -112,6 +112,8 @@ class Sequence:
         self.stored: dict[tuple[int, int], bytes] = {}
         """The blocks of each revision, by inode and number."""
         self.marked: list[Marked] = []
+        self.removed: dict[int, int] = {}
+        """What was removed and not brought back, with the commit."""
         self._brought_back: dict[int, bytes] = {}
         self._runs: dict[bytes, bytes] = {}
         self._revisions: dict[Op, int] = {}
@@ -129,6 +131,10 @@ class Sequence:
             self._revisions[op] = result.revision
             if not self._apply(tree, mutation, by, result):
                 raise Refused(f"commit {seq} took {mutation}")
+            if isinstance(mutation, Unlink) and not tree.lives(mutation.inode):
+                self.removed[mutation.inode] = seq
+            elif isinstance(mutation, Restore):
+                self.removed.pop(mutation.inode, None)
             if isinstance(mutation, Store):
                 self.stored[mutation.inode, result.revision] = tree.inodes[mutation.inode].blocks
             elif isinstance(mutation, Restore) and not mutation.expects_content:
@@ -154,6 +160,8 @@ class Sequence:
                 return is_new and self._bind(tree, mutation.parent, mutation.name, mutation.inode)
             case Link() | Restore():
                 is_link = isinstance(mutation, Link)
+                if not is_link and not result.revision:
+                    self._empty(tree, mutation.inode)
                 can = mutation.inode in tree.inodes and tree.lives(mutation.inode) is is_link
                 can = can and not (is_link and tree.is_directory(mutation.inode))
                 return can and self._bind(tree, mutation.parent, mutation.name, mutation.inode)
@@ -171,6 +179,12 @@ class Sequence:
                 return self._store(tree, mutation, self._base(mutation.base, by), result)
             case _:
                 return self._change(tree, mutation)
+
+    @staticmethod
+    def _empty(tree: Tree, inode: int) -> None:
+        """A file whose content was let go for good, with the trash, comes back without one."""
+        if (known := tree.inodes.get(inode)) is not None and known.blocks:
+            tree.inodes[inode] = known._replace(blocks=b"", size=0, since=0)
 
     @staticmethod
     def _bind(tree: Tree, parent: int, name: bytes, inode: int) -> bool:

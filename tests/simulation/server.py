@@ -123,7 +123,10 @@ class ServerProcess:
         self._ticks = 0
         self.tidies_seconds = 0.0
         """How often it lets go of what age lets go; 0: never."""
+        self.forgets_seconds = 0
+        """How soon blocks are condemned, and then deleted, that nothing needs; 0: after days."""
         self.let_go_count = 0
+        self.deleted_count = 0
         self.dressed: Callable[[ServerProcess], None] = lambda server: None
         """Told of each process before it serves: what wraps its parts."""
         disk.go_back(account().data)
@@ -136,6 +139,11 @@ class ServerProcess:
         self._ticks += 1
         return FIRST_NS + 10**12 + int(trio.current_time() * 10**9) + self._ticks * 1000
 
+    def limits(self) -> Limits:
+        """How long it keeps things."""
+        limits, seconds = HASTY if self.tidies_seconds else LIMITS, self.forgets_seconds
+        return replace(limits, pin_seconds=2 * seconds, trash_seconds=4 * seconds) if seconds else limits
+
     async def start(self, nursery: trio.Nursery) -> None:
         """Start a process; returns when it serves."""
         self.life = Life("server", self._streams.of("server", "threads"))
@@ -143,8 +151,7 @@ class ServerProcess:
 
     async def _serve(self, life: Life) -> None:
         data = self.disk.root
-        limits = HASTY if self.tidies_seconds else LIMITS
-        ground = _ground(data, life.offload, self.now_ns, self._random_bytes, limits)
+        ground = _ground(data, life.offload, self.now_ns, self._random_bytes, self.limits())
         self.ground = replace(ground, store=FaultyStore(ground.store, self.faults))
         self.ground.store.prepare()  # type: ignore[attr-defined]
         keys = AccountKeys(self.ground.database, MASTER, self.now_ns, self._random_bytes)
@@ -168,7 +175,9 @@ class ServerProcess:
         while True:
             await trio.sleep(chance.expovariate(1 / self.tidies_seconds))
             with suppress(OperationalError, OSError):
-                self.let_go_count += (await services.maintenance.run()).thinned.freed.revision_count
+                done = await services.maintenance.run()
+                self.let_go_count += done.thinned.freed.revision_count
+                self.deleted_count += done.collected.deleted_count
 
     async def die(self, *, power: bool) -> None:
         """The process ends, or its machine loses power; returns when nothing of it runs."""

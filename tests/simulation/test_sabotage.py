@@ -11,14 +11,14 @@ import pytest
 
 from backend.blockstore import local
 from backend.metadata import sqlite
-from backend.service import batches
+from backend.service import batches, revisions, snapshots, trash
 from backend.service.commit import state
 from cache import barrier, staging
 from cache.block_index import BlockIndex
 from drivefs.fs import contents
 from drivefs.fs.content import Basis
 from drivefs.protocol.changes import Base
-from drivefs.protocol.ids import RevisionNumber
+from drivefs.protocol.ids import MAX_ID, RevisionNumber
 from drivefs.protocol.model import InodeState
 from drivefs.sync.follower import Follower
 from tests.simulation.profiles import PROFILES, Profile
@@ -26,6 +26,7 @@ from tests.simulation.voyage import sail
 
 MOST_SEEDS = 60
 POWER = Profile(power_seconds=3.0, pause_seconds=0.6, operations=30)
+PAST = Profile(tidies_seconds=2.0, forgets_seconds=4, backs_seconds=4.0, pause_seconds=6.0)
 SERVER_POWER = Profile(server_power_seconds=4.0, moods_seconds=5.0)
 
 
@@ -84,6 +85,9 @@ SABOTAGES = [
     Sabotage("staging is not synced", staging.PendingSync, "sync", _nothing, POWER, 2),
     Sabotage("what is pinned is evicted", BlockIndex, "choose_victims", _oldest, PROFILES["cache"], 7),
     Sabotage("changes stand on old bases", contents, "_basis_of", _older(contents._basis_of), PROFILES["quiet"]),
+    Sabotage("what snapshots show is let go", snapshots, "shown", lambda *_: [], PAST, 4),
+    Sabotage("marks on revisions are lost", revisions.Revisions, "_keep", _nothing, PAST),
+    Sabotage("the trash ends at once", trash.Trash, "_expired_until", lambda *_: MAX_ID, PAST, 19),
     Sabotage("names of a page are lost", Follower, "apply", _without_names(Follower.apply), PROFILES["quiet"]),
 ]
 

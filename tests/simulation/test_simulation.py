@@ -19,7 +19,7 @@ PARTS = {
     "mixed": 8,
     "rollbacks": 3,
     "cache": 3,
-    "tidy": 1,
+    "history": 1,
     "alone": 2,
 }
 """How many times so many seeds are run of each profile."""

@@ -18,7 +18,7 @@ from tests.simulation import scheduler
 from tests.simulation.device import Device
 from tests.simulation.disk import SimDisk
 from tests.simulation.fates import Fates
-from tests.simulation.interception import small_sizes, watching
+from tests.simulation.interception import hasty_collector, small_sizes, watching
 from tests.simulation.network import QUIET, Server
 from tests.simulation.oracle import Oracle, Violated
 from tests.simulation.profiles import Profile, drawn
@@ -43,6 +43,8 @@ class Outcome:
     commits: int = 0
     let_go: int = 0
     """Revisions."""
+    deleted: int = 0
+    """Blocks."""
     virtual_seconds: float = 0.0
     rest_seconds: float = 0.0
     failure: str = ""
@@ -71,13 +73,14 @@ class Voyage:
         """Sail; raises what was wrong."""
         names = NAMES[: self._profile.clients]
         disks = {name: SimDisk(place / name, self._streams.of(name, "disk")) for name in ("server", *names)}
-        with watching(*disks.values()), small_sizes():
-            profile = self._profile
+        profile = self._profile
+        with watching(*disks.values()), small_sizes(), hasty_collector(profile.forgets_seconds):
             faults = Faults(profile.database_faults, profile.store_faults, self._streams.of("server", "faults"))
             self._address.may_fail = faults.are_possible
             self._server = ServerProcess(disks["server"], self._address, self._streams, faults)
             self._server.dressed = self._oracle.dress
             self._server.tidies_seconds = profile.tidies_seconds
+            self._server.forgets_seconds = profile.forgets_seconds
             self._devices = [
                 Device(name, disks[name], self._address, streams=self._streams, note=self._note) for name in names
             ]
@@ -106,7 +109,7 @@ class Voyage:
                 await device.unmount()
                 self._check(device)
             self.outcome.commits = self._oracle.sequence.seq
-            self.outcome.let_go = self._server.let_go_count
+            self.outcome.let_go, self.outcome.deleted = self._server.let_go_count, self._server.deleted_count
         finally:
             for device in self._devices:
                 device.life.die()
