@@ -1,8 +1,11 @@
 """Takes held removals back: the names are here again, and the backend never hears that they were gone.
 
 Owns the order of steps. Each step is one journal transaction, so a crash leaves part of it restored and the rest held.
-A name that the backend never had stays removed: there is nothing to go back to.
+A name that the backend never had stays removed: there is nothing to go back to. What was written to a file and not sent
+went with its name, unless the kernel has not forgotten it yet.
 """
+
+from collections.abc import Callable
 
 import msgspec
 import trio
@@ -21,13 +24,14 @@ PAUSE_SECONDS = 0.002
 
 
 class Restoring:
-    """Restores what a guard holds."""
+    """Restores what a guard holds; `offer` hears of files whose unpublished content may go on its way again."""
 
-    def __init__(self, local: LocalState, guard: Guard, shown: Shown) -> None:
+    def __init__(self, local: LocalState, guard: Guard, shown: Shown, offer: Callable[[InodeId], None]) -> None:
         self._journal = local.journal
         self._replica = local.replica
         self._guard = guard
         self._shown = shown
+        self._offer = offer
 
     async def restore(self) -> int:
         """Restore all that is held now; gives how many files are back. Cancellation leaves the rest held."""
@@ -60,14 +64,23 @@ class Restoring:
     def _show(self, removals: list[tuple[Unlink, InodeState]]) -> None:
         """Whatever else is pending about these inodes, they have their names again."""
         overlay = self._journal.overlay
+        changed: list[InodeId] = []
         with self._journal.transaction():
             for change, known in removals:
                 own = overlay.inode(change.inode)
                 if own is None:
                     continue
+                if self._journal.drafts.draft(change.inode) is not None:
+                    changed.append(change.inode)
+                elif known.kind is InodeKind.FILE:
+                    own = _with_content_of(known, own)
                 links = known.nlink if known.kind is InodeKind.DIRECTORY else min(own.nlink + 1, known.nlink)
                 overlay.put_inode(msgspec.structs.replace(own, nlink=links), NO_OP)
         self._tell([change.inode for change, _ in removals], [(change.parent, change.name) for change, _ in removals])
+        are_open = set(self._shown.views.open_inodes())
+        for inode in changed:
+            if inode not in are_open:
+                self._offer(inode)
 
     def _count_links(self, directories: set[InodeId]) -> None:
         """Directories in which something else is pending have as many subdirectories as they show."""
@@ -96,3 +109,9 @@ class Restoring:
             self._shown.invalidator.inode(inode, content=False)
         for parent, name in names:
             self._shown.invalidator.entry(parent, name)
+
+
+def _with_content_of(known: InodeState, own: InodeState) -> InodeState:
+    """A state with the content of another one."""
+    content = {"size": known.size, "mtime_ns": known.mtime_ns, "revision": known.revision, "blocks": known.blocks}
+    return msgspec.structs.replace(own, **content)
