@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from cache import workspace
 from cache.aliases import read_aliases
 from cache.database import Database, refuse_newer
 from cache.drafts import PLACE_BITS, DraftRow
@@ -16,7 +17,7 @@ from cache.errors import CacheError, ReplicaCorrupt
 from cache.findings import Finding, Severity
 from cache.journal import OP_STRIDE
 from cache.overlay import Overlay
-from cache.rescue import find_damage, look_at_log
+from cache.rescue import find_damage, look_at_log, was_cut_short
 from cache.salvage import finish_salvage
 from cache.schema import JOURNAL_VERSION, REPLICA_VERSION
 from cache.staging import StagedRange, number_of, read_range
@@ -145,7 +146,7 @@ class JournalCheck:
             refuse_lost(self._path)
             if not self._path.exists():
                 return  # this state was never mounted
-            if find_damage(self._path) is not None:
+            if find_damage(self._path) is not None and not was_cut_short(self._path, workspace.boot_id()):
                 self._found.damage(f"The log of {self._path} has rotted", lost_by)
                 return
             self._log = look_at_log(self._path)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from cache import workspace
 from cache.blocks import BlockCache
 from cache.check import CACHE_KIBIBYTES, Findings, check, check_replica, is_sound
 from cache.database import Database, refuse_newer, remove_database
@@ -86,7 +87,7 @@ def _mend_journal(state_dir: Path, cache_dir: Path, offload: Offload) -> list[Fi
     found: list[Finding] = []
     try:
         refuse_lost(path)
-        found += rescue_log(path, state_dir / "lost+found")
+        found += rescue_log(path, state_dir / "lost+found", workspace.boot_id())
         if _is_usable(path, state_dir / "mending"):
             return found
     except NewerState:

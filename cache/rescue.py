@@ -1,10 +1,13 @@
 """Saves a journal whose write-ahead log has rotted, before SQLite opens it.
 
-Owns the decision between a torn tail (nothing to do: nobody was promised anything) and rot, and the order of steps for
-rot: all files are copied aside into `lost+found`; the log is mended in a copy, its damaged pages as they are; if the
-whole then is a sound database, the mended log takes the place of the damaged one, and the rows that the damage hit are
-found by their checksums. If not, SQLite goes on with the commits before the damage. A crash between any two steps
-leaves the damaged log in its place, so that the next start does the same again.
+Owns the decision between a torn tail (nothing to do: nobody was promised anything) and rot. A power cut leaves any of
+the pages that were not synced, so after one a gap before good frames is a torn tail too: to close it would be to take a
+part of some transactions without the rest. What is behind it is put aside.
+
+Owns also the order of steps for rot: all files are copied aside into `lost+found`; the log is mended in a copy, its
+damaged pages as they are; if the whole then is a sound database, the mended log takes the place of the damaged one, and
+the rows that the damage hit are found by their checksums. If not, SQLite goes on with the commits before the damage. A
+crash between any two steps leaves the damaged log in its place, so that the next start does the same again.
 """
 
 import os
@@ -26,7 +29,7 @@ _PAGE_SIZES = frozenset(2**power for power in range(9, 16))
 """That SQLite knows, but for the largest, which is written as 1."""
 
 
-def rescue_log(path: Path, lost_and_found: Path) -> list[Finding]:
+def rescue_log(path: Path, lost_and_found: Path, boot: bytes) -> list[Finding]:
     """Look for rot in the log of the database at `path`, which nobody has open, and save what can be saved.
 
     Raises:
@@ -38,6 +41,8 @@ def rescue_log(path: Path, lost_and_found: Path) -> list[Finding]:
     log_path, mended = Path(f"{path}-wal"), path.parent / "mending" / path.name
     with log_path.open("rb") as file:
         log = Log(file, _page_bytes(path))
+        if log.header_is_good and was_cut_short(path, boot):
+            return [_put_aside(log, damage, lost_and_found)]
         aside = lost_and_found / f"journal-{log.salts[0]:08x}{log.salts[1]:08x}"
         copy_aside(path, aside)
         is_sound = _mend(path, log, damage, mended)
@@ -123,6 +128,36 @@ def find_damage(path: Path) -> Damage | None:
     accepted = _accepted_frames(path)
     with log_path.open("rb") as file:
         return Log(file, _page_bytes(path)).find_damage(accepted)
+
+
+def was_cut_short(path: Path, boot: bytes) -> bool:
+    """Whether the database at `path` was open when the power went: in another boot than this."""
+    try:
+        connection = apsw.Connection(
+            f"{path.absolute().as_uri()}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        )
+        try:
+            # The note is in the database itself from the opening on: the log is what is in question.
+            last = connection.execute("SELECT value FROM meta WHERE key = 'open'").fetchone()
+        finally:
+            connection.close()
+    except apsw.Error:
+        return False
+    return last is not None and last[0] != boot
+
+
+def _put_aside(log: Log, damage: Damage, lost_and_found: Path) -> Finding:
+    """Keep what stands behind a gap in the log, of which SQLite takes no more; durable on return."""
+    make_directory(lost_and_found)
+    aside = lost_and_found / f"log-{log.salts[0]:08x}{log.salts[1]:08x}-from-{damage.first_bad}"
+    with open(os.open(aside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(log.raw(damage.first_bad, damage.end))
+        file.flush()
+        os.fsync(file.fileno())
+    sync_path(lost_and_found)
+    what = f"The power went while the log of the journal was written: {damage.lost_commits} changes are behind a gap"
+    meaning = f"They are not there; nothing that had been synced is missing. The bytes behind the gap are in {aside}"
+    return Finding(Severity.NOTE, what, meaning, "Look whether what you wrote last is there, then delete that file")
 
 
 def _page_bytes(path: Path) -> int:

@@ -1,9 +1,9 @@
 """Reads a write-ahead log as SQLite's file format describes it, to tell a torn tail from rot.
 
 Owns the format of the log: a header, then frames, each a page with a checksum that continues the one before. Decides
-nothing and changes no log in place. A torn tail is what a power cut leaves of frames that no sync covered. Rot is a
-frame that does not verify although frames written after it do: SQLite stops at the first bad frame, and would silently
-drop all commits behind it.
+nothing and changes no log in place. A torn tail is what a power cut leaves of frames that no sync covered. Without one,
+rot is a frame that does not verify although frames written after it do: SQLite stops at the first bad frame, and would
+silently drop all commits behind it.
 
 Source: https://www.sqlite.org/fileformat2.html, section 4.
 """
@@ -89,6 +89,11 @@ class Log:
         data = self._file.read(self._frame_bytes)
         page, commit_pages, salt, other_salt, first, second = _FRAME.unpack_from(data)
         return Frame(page, commit_pages, (salt, other_salt), (first, second), data[FRAME_HEADER_BYTES:])
+
+    def raw(self, start: int, end: int) -> bytes:
+        """The frames from `start` up to `end` as they are."""
+        self._file.seek(HEADER_BYTES + start * self._frame_bytes)
+        return self._file.read((end - start) * self._frame_bytes)
 
     def verify(self, start: int) -> Iterator[tuple[Frame, bool]]:
         """Frames from `start` on, and whether each belongs to this life and continues what the one before says."""

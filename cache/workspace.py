@@ -116,7 +116,7 @@ class LocalState:
     def _recover(self, path: Path, opened: ExitStack, *, is_suspect: bool) -> Reserve:
         """Open the journal and staging, and bring them into a state that keeps all invariants."""
         state_dir, lost = path.parent, self.lost
-        rescued = rescue_log(path, lost.directory)
+        rescued = rescue_log(path, lost.directory, boot_id())
         log = look_at_log(path)
         database = self._database = Database(path, cache_kibibytes=CACHE_KIBIBYTES)
         opened.callback(database.close)

@@ -156,9 +156,17 @@ WEAKENINGS = (
     Weakening(
         "rot in the log is looked for",
         "cache/workspace.py",
-        "        rescued = rescue_log(path, lost.directory)\n",
+        "        rescued = rescue_log(path, lost.directory, boot_id())\n",
         "        rescued: list[Finding] = []\n",
         "tests/cache/test_recovery.py",
+    ),
+    Weakening(
+        "a gap that a power cut left in the log is not closed",
+        "cache/rescue.py",
+        "        if log.header_is_good and was_cut_short(path, boot):\n"
+        "            return [_put_aside(log, damage, lost_and_found)]\n",
+        "",
+        "tests/cache/test_lost_log.py",
     ),
     Weakening(
         "a power cut is told from a kill",

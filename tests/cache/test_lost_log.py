@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from cache.check import check
 from cache.database import FRAME_BYTES
 from cache.findings import Severity
 from cache.wal import HEADER_BYTES
-from tests.cache.states import Bench, create
+from tests.cache.states import ROOT, Bench, create, power_cut
 
 
 def end_of(log: Path) -> int:
@@ -45,3 +46,27 @@ def test_without_a_power_cut_nothing_can_lack_in_the_log(bench: Bench, loss: str
     assert loss == "gone" or kept == [before]
     assert bench.close(local, "crashed") == []
     assert not bench.open("crashed").report
+
+
+@pytest.mark.fault(10)
+def test_what_a_power_cut_left_behind_a_gap_is_no_part_of_the_journal(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = bench.open()
+    for index in range(60):
+        create(local.journal, b"%d" % index, content=b"content of %d" % index)
+    image = bench.crash()
+    log = image / "journal.db-wal"
+    gap = HEADER_BYTES + (end_of(log) // FRAME_BYTES // 2) * FRAME_BYTES
+    behind = log.read_bytes()[gap + FRAME_BYTES : end_of(log)]
+    write_over(log, gap, bytes(FRAME_BYTES))
+    power_cut(monkeypatch)
+    assert check(image, image.parent / "cache") == []
+    local = bench.open("crashed")
+    assert [finding.severity for finding in local.report] == [Severity.NOTE]
+    names = {name for name, _ in local.journal.overlay.children(ROOT)}
+    assert names == {b"%d" % index for index in range(len(names))}
+    assert 10 < len(names) < 50
+    assert bench.close(local, "crashed") == []
+    (aside,) = (image / "lost+found").iterdir()
+    assert aside.read_bytes()[FRAME_BYTES:] == behind

@@ -51,4 +51,6 @@ CORPUS = (
     Case(name="a-replica-whose-sync-failed", seed=70662, profile="disk"),
     # A removed file that was open and written came back from elsewhere, and was cut to the size that it had there.
     Case(name="cut-to-the-size-that-it-came-back-with", seed=60094, profile="server"),
+    # A power cut left a gap in the log of a journal; it was closed, and a draft was there again without its records.
+    Case(name="a-gap-in-the-log", seed=70641, profile="crashes"),
 )

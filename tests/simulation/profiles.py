@@ -52,6 +52,8 @@ class Profile:
     trash for four times as long. 0: after days."""
     backs_seconds: float = 0.0
     """People name moments of the drive, keep revisions, and bring back what was."""
+    pass_seconds: int = 0
+    """For how long the server takes a pass; 0: devices show their tokens."""
     cache_bytes: int = 2**28
     """How much the block cache of a device may hold."""
     look_seconds: float = 0.5
@@ -88,6 +90,9 @@ PROFILES = {
     "cache": Profile(
         pins_seconds=2.0, cache_bytes=150_000, kills_seconds=20.0, disk_faults_seconds=15.0, operations=30
     ),
+    "passes": Profile(
+        pass_seconds=1, moods_seconds=6.0, cuts_seconds=20.0, kills_seconds=20.0, server_kills_seconds=15.0
+    ),
     "tidy": replace(MIXED, tidies_seconds=2.0, pause_seconds=3.0, disk_faults_seconds=0.0, operations=30),
     "history": replace(
         MIXED,
@@ -107,6 +112,7 @@ ALWAYS = (
     "tidies_seconds",
     "forgets_seconds",
     "backs_seconds",
+    "pass_seconds",
     "flaps_seconds",
     "look_seconds",
     "rest_seconds",

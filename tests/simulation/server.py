@@ -127,6 +127,8 @@ class ServerProcess:
         """How soon blocks are condemned, and then deleted, that nothing needs; 0: after days."""
         self.let_go_count = 0
         self.deleted_count = 0
+        self.pass_seconds = 0
+        """For how long it takes the passes that it gave to devices; 0: it gives none."""
         self.dressed: Callable[[ServerProcess], None] = lambda server: None
         """Told of each process before it serves: what wraps its parts."""
         disk.go_back(account().data)
@@ -140,8 +142,9 @@ class ServerProcess:
         return FIRST_NS + 10**12 + int(trio.current_time() * 10**9) + self._ticks * 1000
 
     def limits(self) -> Limits:
-        """How long it keeps things."""
-        limits, seconds = HASTY if self.tidies_seconds else LIMITS, self.forgets_seconds
+        """How long it keeps things, and takes passes."""
+        limits = replace(HASTY if self.tidies_seconds else LIMITS, pass_seconds=self.pass_seconds)
+        seconds = self.forgets_seconds
         return replace(limits, pin_seconds=2 * seconds, trash_seconds=4 * seconds) if seconds else limits
 
     async def start(self, nursery: trio.Nursery) -> None:

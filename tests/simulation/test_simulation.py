@@ -20,6 +20,7 @@ PARTS = {
     "rollbacks": 3,
     "cache": 3,
     "history": 1,
+    "passes": 1,
     "alone": 2,
 }
 """How many times so many seeds are run of each profile."""

@@ -81,6 +81,7 @@ class Voyage:
             self._server.dressed = self._oracle.dress
             self._server.tidies_seconds = profile.tidies_seconds
             self._server.forgets_seconds = profile.forgets_seconds
+            self._server.pass_seconds = profile.pass_seconds
             self._devices = [
                 Device(name, disks[name], self._address, streams=self._streams, note=self._note) for name in names
             ]
