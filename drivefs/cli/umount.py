@@ -50,7 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
         return ExitCode.OK
     outcome = _left(drive) if arguments.now else drain.drain(drive, arguments.timeout)
     _end(drive)
-    return _report(drive, outcome, is_asked_for=arguments.now)
+    code = _report(drive, outcome, is_asked_for=arguments.now)
+    _refuse_suspect(drive)
+    return code
 
 
 def _left(drive: Drive) -> Outcome:
@@ -81,6 +83,22 @@ def _end(drive: Drive) -> None:
     finally:
         if process is not None:
             os.close(process)
+
+
+def _refuse_suspect(drive: Drive) -> None:
+    """See that the mount could bring all that was written to the disk.
+
+    Raises:
+        CommandError: the disk failed, while it was mounted or as it ended.
+    """
+    from cache.workspace import SUSPECT
+
+    state = drive.mounted.record.state
+    if os.path.exists(os.path.join(state, SUSPECT)):
+        raise CommandError(
+            f"the disk of {state} failed, or gave back what was not written: what the server does not have yet may be "
+            "damaged. Check the disk, then mount again: everything is verified then, and what is left is sent"
+        )
 
 
 def _unmount(drive: Drive) -> None:

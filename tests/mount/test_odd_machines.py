@@ -11,9 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from drivefs.cli.exit_codes import ExitCode
 from tests.mount.conftest import mount_options
 from tests.mount.oracle import write_file
-from tests.support.mounts import ROOT, Device, Server, Workbench, bare_environment, fuse_connections, wait_until
+from tests.support.mounts import (
+    READY_SECONDS,
+    ROOT,
+    Device,
+    Server,
+    Workbench,
+    bare_environment,
+    fuse_connections,
+    wait_until,
+)
 
 DAY_SECONDS = 86_400
 
@@ -66,7 +76,13 @@ def test_a_failed_sync_is_told_to_whoever_waits_and_nothing_is_taken_until_a_res
         os.rename(root / "before", root / "renamed")
     assert (root / "before").read_bytes() == b"before" * 20_000
     assert (root / "unsent").read_bytes() == b"unsent" * 20_000
-    device.kill()
+    ended = device.command("umount", str(root), "--now")
+    assert ended.returncode == ExitCode.FAILED
+    assert "Check the disk, then mount again" in ended.stderr
+    assert device.process is not None
+    assert device.process.wait(READY_SECONDS) == ExitCode.FAILED
+    device.ended()
+    assert "Check the disk and mount again" in device.log.read_text().splitlines()[-1]
     server.start()
     device.mount(*mount_options())
     assert refusal(root / "later", b"later") is None
