@@ -364,7 +364,15 @@ def _rename(rename: Rename, refusal: Refusal, local: Local, remote: Remote) -> l
     way = _way(rename.new_parent, remote)
     if remote.inode(inode) is None:
         # Removed elsewhere, and somebody here goes on with it: it comes back where it was moved to.
-        return [Drop()] if local.inode(inode) is None else [*way, Make(_restored(rename, target, local))]
+        if local.inode(inode) is None:
+            return [Drop()]
+        restore = Make(_restored(rename, target, local))
+        if rename.replaced and not way and remote.at(target) == rename.replaced:
+            # So does what it was to replace go, unless that has changed.
+            at, old = target, rename.replaced
+            gone = Unlink(n=NO_OP, time_ns=rename.time_ns, parent=at.parent, name=at.name, inode=old, base=rename.base)
+            return [Make(gone), restore]
+        return [*way, restore]
     if remote.at(Place(rename.parent, rename.name)) != inode:
         if not way and remote.at(target) == inode:
             return [Drop()]

@@ -53,4 +53,6 @@ CORPUS = (
     Case(name="cut-to-the-size-that-it-came-back-with", seed=60094, profile="server"),
     # A power cut left a gap in the log of a journal; it was closed, and a draft was there again without its records.
     Case(name="a-gap-in-the-log", seed=70641, profile="crashes"),
+    # What a save was to replace a file by was removed elsewhere on its way: it came back beside the file, as a copy.
+    Case(name="a-save-whose-new-content-was-removed", seed=70686, profile="server"),
 )

@@ -478,3 +478,19 @@ async def test_what_is_written_to_an_open_file_is_kept_when_each_of_its_names_wa
         second.fs.write(number, 4, b" on")
         second.fs.release(number)
         assert await fleet.settle() == {"a": b"two", "b": b"one", f"a{COPY}": b"held on"}
+
+
+@pytest.mark.parametrize("is_edited", [False, True])
+async def test_save_whose_new_content_was_removed_on_its_way_takes_the_place_of_what_was_seen_there(
+    tmp_path: Path, is_edited: bool
+) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await second.write("a", b"old")
+        await second.write("new", b"new")
+        await fleet.settle()
+        await first.unlink("new")
+        if is_edited:
+            await first.edit("a", b"one")
+        await first.sync()
+        await second.rename("new", "a")
+        assert await fleet.settle() == ({"a": b"one", f"a{COPY}": b"new"} if is_edited else {"a": b"new"})
