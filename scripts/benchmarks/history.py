@@ -1,4 +1,4 @@
-"""scripts/bench history: what looking back costs, what a small change of a large file stores, what collecting needs.
+"""scripts/bench history: what looking back, a small change of a large file, sharing and collecting cost.
 
 Owns the command line of it and its rows; each can be left out by a size of 0. The drive of many files is the one that
 scripts/bench large keeps: it is made where there is none of that shape.
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import collecting, drives, large_drive, processes, settings
+from benchmarks import collecting, drives, large_drive, processes, settings, sharing_folder
 from benchmarks.direct import DirectDevice
 from benchmarks.filling import Shape
 from benchmarks.large_drive import Figures, Say
@@ -32,6 +32,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--files", type=int, default=1_000_000, metavar="N", help="files of the drive (default: %(default)s)")
     add("--directories", type=int, default=50_000, metavar="N", help="its directories (default: %(default)s)")
     add("--wide", type=int, default=200_000, metavar="N", help="entries of its wide one (default: %(default)s)")
+    add("--shared", type=int, default=100_000, metavar="N", help="files of a shared folder (default: %(default)s)")
     add("--blocks", type=int, default=1_000_000, metavar="N", help="blocks to be collected (default: %(default)s)")
     add("--directory", type=Path, default=settings.work_directory(), help="default: %(default)s")
     add("--json", action="store_true", help="print the figures as JSON")
@@ -49,6 +50,8 @@ def main(arguments: list[str], say: Say) -> int:
             figures |= on_small_drive(base, given, say)
         if given.files:
             figures |= on_large_drive(base, Shape(given.files, given.directories, given.wide), given.directory, say)
+        if given.shared:
+            figures |= sharing_folder.measure(base / "sharing", given.shared, say)
         if given.blocks:
             figures |= collecting.measure(base / "collecting", given.blocks, say)
     finally:

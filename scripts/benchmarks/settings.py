@@ -28,7 +28,7 @@ to be had is named at the end.
 
 Other subjects, each with its own options and --help: scripts/bench devices (two devices of one account), scripts/bench
 large (a drive of a million files, kept for the next time), scripts/bench polls (10,000 idle polls of one server),
-scripts/bench history (looking back, and collecting what nobody needs)."""
+scripts/bench history (looking back, sharing, and collecting what nobody needs)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

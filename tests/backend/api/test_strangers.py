@@ -8,18 +8,31 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
 from sqlalchemy import Connection, select
+from starlette.routing import Mount, Route
 
+from backend import app
+from backend.api import problems
 from backend.api.sync import SyncApi
 from backend.metadata import schema
 from backend.service.ground import Limits
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import changes, history, links, messages, model, notifications, routes, sharing
-from drivefs.protocol.ids import AccountId, DeviceId, Epoch, InodeId, OpNumber, RevisionNumber, Seq, WorkspaceId
+from drivefs.protocol.ids import (
+    AccountId,
+    BlockId,
+    DeviceId,
+    Epoch,
+    InodeId,
+    OpNumber,
+    RevisionNumber,
+    Seq,
+    WorkspaceId,
+)
 from tests.backend.api.served import SESSION, Drive, Request, Served, framed, serving
 
 pytestmark = pytest.mark.anyio
@@ -30,6 +43,13 @@ BLOCKS = [codec.block_id(each) for each in (IN_SHARE, PRIVATE, REMOVED)]
 SNAPSHOT = "name-of-snapshot"
 ECHOES = (routes.GET_BLOCKS, routes.MISSING, routes.COMMIT, routes.MOMENT, routes.DELETE_SNAPSHOT)
 """These name the blocks, or the snapshot, that they were asked for."""
+
+
+OPEN = {routes.HEALTH, "/readyz", routes.DESCRIPTION, links.ADDRESS}
+"""What is asked without a token of a device."""
+IDS = {AccountId, BlockId, DeviceId, InodeId, WorkspaceId}
+OWN_IDS: set[tuple[str, str]] = set()
+"""These can only be what the asking device has given itself."""
 
 
 @pytest.fixture
@@ -114,11 +134,13 @@ def mutations(scene: Scene, who: str) -> list[changes.Mutation]:
     content = {"size": len(PRIVATE), "runs": [model.run_id(packed)], "mtime_ns": 2}
     made: list[tuple[Any, dict[str, Any]]] = [
         (changes.Create, {**named, "inode": new, "name": b"new", "kind": model.InodeKind.FILE, "mode": 0o644}),
+        (changes.Create, {**named, "name": b"new", "kind": model.InodeKind.FILE, "mode": 0o644}),
         (changes.Link, {**named, "name": b"linked"}),
         (changes.Link, {**named, "name": b"linked", "parent": scene.folder}),
         (changes.Rename, {**named, "new_parent": scene.folder, "new_name": b"moved"}),
         (changes.Rename, {**named, "new_parent": root, "new_name": b"moved"}),
         (changes.Rename, {**named, "inode": scene.folder, "name": b"folder", "new_parent": root, "new_name": b"away"}),
+        (changes.Rename, {**named, "new_parent": root, "new_name": b"folder", "replaced": scene.folder}),
         (changes.Exchange, {**named, "other_parent": scene.folder, "other_name": NAMES[0], "other": scene.file}),
         (changes.SetAttributes, {"inode": scene.private, "mode": 0o777}),
         (changes.SetXattr, {"inode": scene.private, "name": b"user.x", "value": b"y"}),
@@ -167,7 +189,11 @@ def asked(scene: Scene, who: str, epoch: Epoch) -> dict[str, list[Any]]:
             for each in workspaces[who == "editor" :]
         ],
         routes.REVOKE: [messages.RevokeRequest(device=scene.device)],
-        routes.SHARE: [sharing.ShareRequest(inode=each, user="stranger", role="editor") for each in inodes],
+        routes.SHARE: [
+            sharing.ShareRequest(inode=each, parent=parent, name=NAMES[1], user="stranger", role="editor")
+            for each in inodes
+            for parent in (InodeId(0), scene.owner.root)
+        ],
         routes.UNSHARE: [
             sharing.UnshareRequest(share=each, user=user) for each in workspaces for user in (None, "viewer", "pending")
         ],
@@ -188,7 +214,11 @@ def asked(scene: Scene, who: str, epoch: Epoch) -> dict[str, list[Any]]:
         routes.REVISIONS: [history.RevisionsRequest(inode=each) for each in inodes],
         routes.KEEP: [history.KeepRequest(inode=each, revision=one) for each in own],
         routes.EMPTY_TRASH: [history.EmptyTrashRequest(until=Seq(2**40))],
-        routes.TRASH: [history.TrashRequest(parent=each) for each in (InodeId(0), scene.folder, scene.owner.root)],
+        routes.TRASH: [
+            history.TrashRequest(parent=each, after=after)
+            for each in (InodeId(0), scene.folder, scene.owner.root)
+            for after in (None, history.TrashPlace(seq=Seq(2**40), parent=scene.owner.root, name=NAMES[2]))
+        ],
         routes.CREATE_SNAPSHOT: [history.CreateSnapshotRequest(name="mine")],
         routes.DELETE_SNAPSHOT: [history.DeleteSnapshotRequest(name=SNAPSHOT)],
         routes.MOMENT: [history.MomentRequest(time_ns=2**62), history.MomentRequest(snapshot=SNAPSHOT)],
@@ -251,6 +281,70 @@ async def test_every_route_has_an_entry_and_wants_a_token(tmp_path: Path) -> Non
         for route in table.keys() - {routes.LOGIN}:
             for token in ("", "x" * 43):
                 assert (await scene.anna.post(route, next(iter(table[route]), None), token=token)).status == 401, route
+
+
+def fields_of_ids(kind: Any) -> set[tuple[str, str]]:
+    """The fields, of a message and of all that can be in it, that name something of an account."""
+    found: set[tuple[str, str]] = set()
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        for name, hint in get_type_hints(kind).items():
+            found |= {(kind.__name__, name)} if any(each in IDS for each in parts(hint)) else set()
+            found |= {field for each in parts(hint) if each is not kind for field in fields_of_ids(each)}
+    return found
+
+
+def parts(hint: Any) -> Iterator[Any]:
+    """A type, and those of which it is made."""
+    yield hint
+    for each in get_args(hint):
+        yield from parts(each)
+
+
+def named_ids(value: Any) -> Iterator[tuple[str, str, Any]]:
+    """What a request says in each field, also of what is in it."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from named_ids(each)
+    elif isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            given = getattr(value, name)
+            for each in given if isinstance(given, list | tuple) else [given]:
+                yield type(value).__name__, name, each if isinstance(each, int | bytes) else None
+            yield from named_ids(given)
+
+
+async def test_every_id_that_a_request_can_have_is_tried_with_one_of_anothers(tmp_path: Path) -> None:
+    """[57] A new field of a message that names something fails here until the table has it."""
+    async with a_scene(tmp_path) as scene:
+        table, known = asked(scene, "stranger", scene.owner.epoch), {*BLOCKS, *map(int, scene.inodes())}
+        known |= {int(scene.share), int(scene.anna.workspace), int(scene.device), scene.link}
+        missing = set()
+        for route in SyncApi(scene.anna.services).routes():
+            wanted = fields_of_ids(route.app.shape.asks)
+            tried = {(kind, name) for kind, name, value in named_ids(table[route.path]) if value in known}
+            missing |= {(route.path, *each) for each in wanted - tried}
+        assert missing == OWN_IDS
+
+
+async def test_what_can_be_asked_without_a_token_tells_nothing(tmp_path: Path) -> None:
+    """[57] All that the application serves is here or in the table; an id is no address of a link."""
+    async with a_scene(tmp_path) as scene:
+        router: Any = app.make_app(scene.anna.services)
+        public = next(
+            each for each in router.routes if isinstance(each, Mount) and each.app is not problems.nothing_here
+        )
+        served = {each.path for each in [*router.routes, *public.app.routes] if isinstance(each, Route)}
+        table = asked(scene, "stranger", scene.owner.epoch)
+        assert served == table.keys() | OPEN
+        secrets = scene.secrets("stranger") - {0}
+        names = [scene.link, scene.share, *scene.inodes(), *(each.hex() for each in BLOCKS), SNAPSHOT]
+        for path in OPEN:
+            for name in names if "{token}" in path else names[:1]:
+                for method in ("GET", "HEAD", "POST"):
+                    reply = await scene.anna.run(Request(path.format(token=name), method=method))
+                    assert reply.status < 500, (method, path)
+                    assert not any(isinstance(each, bytes) and each in reply.reply for each in secrets), (method, path)
+                    assert ("{token}" in path) == (reply.status == 404) or reply.status == 405, (method, path)
 
 
 async def test_no_route_tells_or_changes_what_is_not_for_the_caller(tmp_path: Path) -> None:
