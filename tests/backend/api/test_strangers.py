@@ -189,11 +189,7 @@ def asked(scene: Scene, who: str, epoch: Epoch) -> dict[str, list[Any]]:
             for each in workspaces[who == "editor" :]
         ],
         routes.REVOKE: [messages.RevokeRequest(device=scene.device)],
-        routes.SHARE: [
-            sharing.ShareRequest(inode=each, parent=parent, name=NAMES[1], user="stranger", role="editor")
-            for each in inodes
-            for parent in (InodeId(0), scene.owner.root)
-        ],
+        routes.SHARE: to_share(scene),
         routes.UNSHARE: [
             sharing.UnshareRequest(share=each, user=user) for each in workspaces for user in (None, "viewer", "pending")
         ],
@@ -214,11 +210,7 @@ def asked(scene: Scene, who: str, epoch: Epoch) -> dict[str, list[Any]]:
         routes.REVISIONS: [history.RevisionsRequest(inode=each) for each in inodes],
         routes.KEEP: [history.KeepRequest(inode=each, revision=one) for each in own],
         routes.EMPTY_TRASH: [history.EmptyTrashRequest(until=Seq(2**40))],
-        routes.TRASH: [
-            history.TrashRequest(parent=each, after=after)
-            for each in (InodeId(0), scene.folder, scene.owner.root)
-            for after in (None, history.TrashPlace(seq=Seq(2**40), parent=scene.owner.root, name=NAMES[2]))
-        ],
+        routes.TRASH: in_trash(scene),
         routes.CREATE_SNAPSHOT: [history.CreateSnapshotRequest(name="mine")],
         routes.DELETE_SNAPSHOT: [history.DeleteSnapshotRequest(name=SNAPSHOT)],
         routes.MOMENT: [history.MomentRequest(time_ns=2**62), history.MomentRequest(snapshot=SNAPSHOT)],
@@ -228,6 +220,20 @@ def asked(scene: Scene, who: str, epoch: Epoch) -> dict[str, list[Any]]:
         routes.PUT_BLOCKS: [framed(b"of an attacker")],
         routes.GET_BLOCKS: [messages.BlocksRequest(blocks=BLOCKS)],
     }
+
+
+def to_share(scene: Scene) -> list[Any]:
+    """Whatever there is, by its place too."""
+    named = {"name": NAMES[1], "user": "stranger", "role": "editor"}
+    parents = (InodeId(0), scene.owner.root)
+    return [sharing.ShareRequest(inode=each, parent=p, **named) for each in scene.inodes() for p in parents]  # type: ignore[arg-type]
+
+
+def in_trash(scene: Scene) -> list[Any]:
+    """All of it, and what comes behind a place in it."""
+    behind = history.TrashPlace(seq=Seq(2**40), parent=scene.owner.root, name=NAMES[2])
+    parents = (InodeId(0), scene.folder, scene.owner.root)
+    return [history.TrashRequest(parent=each, after=after) for each in parents for after in (None, behind)]
 
 
 def leaves(value: Any) -> Iterator[Any]:
