@@ -64,6 +64,8 @@ class Contents:
 
         Heard twice, it is as it was.
         """
+        self.offer: Callable[[InodeId], None] = lambda inode: None
+        """Hears of a file that nobody writes to, and whose changes are to be published again."""
         self.awaits_forgetting = False
         """Whether `forgotten` says when nobody can be on the way any more to what has lost its last name."""
         self._leaving: dict[InodeId, None] = {}
@@ -72,7 +74,7 @@ class Contents:
         """Removed files whose unpublished content went with the last name: there is nothing left to read."""
         self._followed: list[tuple[InodeId, InodeId]] = []
         view.keep_while(self._open.__contains__)
-        view.came_back = lambda before: self.forget(before.inode, before)
+        view.came_back = self._came_back
         view.coming_back = self._with_own_content
         self._drop_left_over()
 
@@ -168,6 +170,11 @@ class Contents:
             for handle in self.handles:
                 if handle.content is content and handle.writes and handle.older is None:
                     handle.older = seen
+
+    def _came_back(self, before: InodeState) -> None:
+        self.forget(before.inode, before)
+        if self._drafts.draft(before.inode) is not None and not self.is_written(before.inode):
+            self.offer(before.inode)
 
     def _with_own_content(self, before: InodeState, now: InodeState) -> InodeState:
         """What was written to a removed file goes on where it is open, with its size; else it went with the name."""

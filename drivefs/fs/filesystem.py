@@ -83,6 +83,7 @@ class FileSystem:
             deadline_seconds=drive.deadline_seconds,
         )
         self._contents = Contents(local, view, self._reader, self.quota, now_ns)
+        self._contents.offer = services.publisher.closed
         self.contents = Publishing(local, view, self._contents, self.quota, mutations=mutations)
         self.ignoring = Ignoring(view, self._contents, root=drive.root, temporary=drive.temporary)
         self.kept = KeptHere(view, mutations, self._contents, self.ignoring)

@@ -97,6 +97,7 @@ class Undeleting:
             return
         self._mutations.admit()
         now = self._now_ns()
+        known = {state.inode: self._known(state.inode) for _, state in free}
         with self._view.change():
             directory = self._view.draft_of(parent)
             for name, state in free:
@@ -112,7 +113,7 @@ class Undeleting:
                 self._mutations.append(change)
                 is_directory = state.kind is InodeKind.DIRECTORY
                 back = msgspec.structs.replace(state, nlink=2 if is_directory else 1, ctime_ns=now)
-                before = self._known(state.inode)
+                before = known[state.inode]
                 self._view.put_inode(self._view.coming_back(before, back) if before else back, change.n)
                 self._view.put_name(parent, name, state.inode, change.n)
                 directory.nlink += is_directory
@@ -121,6 +122,8 @@ class Undeleting:
         for _, state in free:
             self._mutations.named_otherwise(state.inode)
             self._view.seen_in(parent, self._view.inode(state.inode))
+            if (before := known[state.inode]) is not None:
+                self._view.came_back(before)
         self._publisher.changed()
 
     def _is_back(self, inode: InodeId) -> bool:

@@ -262,6 +262,19 @@ def test_what_was_written_to_a_removed_file_that_comes_back_is_whole(bench: FsBe
     bench.fs.release(number)
 
 
+def test_it_is_published_where_somebody_only_reads_it(bench: FsBench, inode: InodeId) -> None:
+    state = bench.fs.inode(inode)
+    reader, writer = bench.open_file(inode, os.O_RDONLY), bench.open_file(inode)
+    bench.fs.write(writer, 0, b"HERE")
+    bench.fs.release(writer)
+    bench.unlink(b"file")
+    bench.backend.heard.clear()
+    comes_back(bench, state)
+    assert bench.backend.told(inode) == ["closed"]
+    assert read(bench, reader) == b"HERE was there"
+    bench.fs.release(reader)
+
+
 def test_what_was_written_before_a_removal_does_not_come_back_with_the_file(bench: FsBench, inode: InodeId) -> None:
     bench.fs.contents.await_forgetting()
     state = bench.fs.inode(inode)
