@@ -343,6 +343,9 @@ class Namespace:
         if not left and self._view.has_name(state.inode):
             # A name that another device gave it meanwhile is not counted here.
             left = state.nlink if is_directory else 1
+        elif left and self._view.has_no_name(state.inode):
+            # Nor are those that another device took from a file that has unpublished content here.
+            left = 0
         state.nlink = left
         state.ctime_ns = change.time_ns
         self._view.put_inode(state, change.n)

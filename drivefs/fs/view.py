@@ -129,6 +129,11 @@ class View:
         """Whether any name leads to an inode: own changes may have moved it to one, and another device to another."""
         return bool(self._overlay.names_of(inode)) or self.has_their_name(inode)
 
+    def has_no_name(self, inode: InodeId) -> bool:
+        """Whether own changes took away all names that another device has left of an inode: it is known how many."""
+        theirs = self.replica.inode(inode)
+        return theirs is not None and theirs.nlink <= len(self.replica.names_of(inode)) and not self.has_name(inode)
+
     def cached(self, inode: InodeId) -> InodeState | None:
         """The state of an inode if it is in memory."""
         return self._inodes.get(inode)

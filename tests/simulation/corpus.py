@@ -55,4 +55,6 @@ CORPUS = (
     Case(name="a-gap-in-the-log", seed=70641, profile="crashes"),
     # What a save was to replace a file by was removed elsewhere on its way: it came back beside the file, as a copy.
     Case(name="a-save-whose-new-content-was-removed", seed=70686, profile="server"),
+    # One name of an open file was replaced elsewhere, the other one here: what was written over came back as a copy.
+    Case(name="written-over-under-the-last-name", seed=70746, profile="network"),
 )

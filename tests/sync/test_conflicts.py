@@ -494,3 +494,22 @@ async def test_save_whose_new_content_was_removed_on_its_way_takes_the_place_of_
         await first.sync()
         await second.rename("new", "a")
         assert await fleet.settle() == ({"a": b"one", f"a{COPY}": b"new"} if is_edited else {"a": b"new"})
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+async def test_what_is_written_over_under_the_last_name_of_a_file_is_not_brought_back(
+    tmp_path: Path, is_last: bool
+) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.write("a", b"old")
+        await first.link("a", "b")
+        await fleet.settle()
+        number = await second.open_file("a", os.O_WRONLY)
+        second.fs.write(number, 0, b"held")
+        if is_last:
+            await first.save("b", b"one")
+            await first.sync()
+        await second.pull()
+        await second.save("a", b"two")
+        second.fs.release(number)
+        assert await fleet.settle() == {"a": b"two", "b": b"one" if is_last else b"held"}
