@@ -10,7 +10,8 @@ to the size of the base.
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from cache.drafts import DraftRow, Record
 from cache.staging import StagedRange
@@ -86,11 +87,14 @@ class Content:
         if basis.refs is not None:
             self.know(basis.refs)
 
-    def become(self, other: "Content") -> None:
-        """Be as a copy of this one that was made before."""
-        for name in self.__slots__:
-            if name != "__weakref__":
-                setattr(self, name, getattr(other, name))
+    def kept(self) -> tuple[Any, ...]:
+        """All that it is now, for `become`; much cheaper than a copy."""
+        return _all_of(self)
+
+    def become(self, kept: tuple[Any, ...]) -> None:
+        """Be as it was."""
+        for name, value in zip(_NAMES, kept, strict=True):
+            setattr(self, name, value)
 
     def know(self, refs: list[BlockRef]) -> None:
         """The block list of the base is known now."""
@@ -185,3 +189,7 @@ class Content:
         self.know(refs)
         if self.layers and not len(self.layers[0]) and self.layers[0].floor == self.base_size == size:
             self.layers = []
+
+
+_NAMES = tuple(name for name in Content.__slots__ if name != "__weakref__")
+_all_of = attrgetter(*_NAMES)

@@ -10,7 +10,6 @@ its first writer has seen last. Where that is not the newest any more, or the fi
 refuse the draft, and it becomes a copy of its own; it is never laid over what another device made meanwhile.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from weakref import WeakValueDictionary
 
@@ -228,7 +227,7 @@ class Contents:
     def remember(self, inodes: Iterable[InodeId]) -> Callable[[], None]:
         """Give what puts the contents of these back as they are now; of others only what is open is left alone."""
         found = [
-            (known, content, copy.copy(content))
+            (known, content, content.kept())
             for known in (self._open, self._frozen)
             for inode in inodes
             if (content := known.get(inode)) is not None

@@ -144,6 +144,8 @@ def resolve(layers: Sequence[Layer], start: int, end: int) -> list[Extent]:
 
 def _below(layers: Sequence[Layer], start: int, end: int) -> list[Extent]:
     """What shows through where the topmost layer has no extent."""
+    if start >= end:
+        return []
     found = resolve(layers[1:], start, min(end, layers[0].floor))
     first = max(start, layers[0].floor)
     if first < end:

@@ -109,8 +109,10 @@ class Mutations:
 
         A file's first one is sent with its creation, ahead of what was set in between, and carries the time itself.
         """
-        self._recent.pop(inode, None)
-        for row in self._journal.touching(inode) if is_first else ():
+        last = self._recent.pop(inode, None)
+        if not is_first or isinstance(last, Create):
+            return
+        for row in self._journal.touching(inode):
             if isinstance(row.mutation, SetAttributes) and row.mutation.mtime_ns is not None:
                 self._journal.replace_unsent(msgspec.structs.replace(row.mutation, mtime_ns=None))
 
