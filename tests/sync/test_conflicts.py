@@ -4,7 +4,6 @@ all devices show one tree.
 `first` is the device whose change is committed first. Both make theirs without hearing of the other.
 """
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -85,10 +84,6 @@ def exchange(one: str, other: str) -> Change:
 
 def unlink(path: str) -> Change:
     return lambda device: device.unlink(path)
-
-
-def link(old: str, new: str) -> Change:
-    return lambda device: device.link(old, new)
 
 
 def rename(old: str, new: str) -> Change:
@@ -440,46 +435,6 @@ async def test_directory_that_was_found_to_be_another_one_is_itself_again_when_i
         assert await fleet.settle() == expected
 
 
-@pytest.mark.parametrize("is_new", [False, True])
-async def test_save_over_one_of_two_names_is_no_conflict_where_the_other_one_was_replaced_first(
-    tmp_path: Path, is_new: bool
-) -> None:
-    named, saved = link("a.txt", "b.txt"), save("b.txt", b"two")
-    before = all_of(write("a.txt", b"old"), nothing if is_new else named)
-    second = all_of(named, saved) if is_new else saved
-    async with meeting(tmp_path, before, save("a.txt", b"one"), second) as met:
-        assert met.tree == {"a.txt": b"one", "b.txt": b"two"}
-
-
-async def test_save_over_one_of_two_names_never_replaces_what_was_written_under_the_other_one(tmp_path: Path) -> None:
-    before = all_of(write("a.txt", b"old"), link("a.txt", "b.txt"))
-    first = all_of(edit("a.txt", b"one"), save("a.txt", b"later"))
-    async with meeting(tmp_path, before, first, save("b.txt", b"two")) as met:
-        assert met.tree == {"a.txt": b"later", "b.txt": b"one", f"b{COPY}.txt": b"two"}
-
-
-@pytest.mark.parametrize("is_told", [False, True])
-async def test_what_is_written_to_an_open_file_is_kept_when_each_of_its_names_was_replaced_by_another_device(
-    tmp_path: Path, is_told: bool
-) -> None:
-    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
-        await first.write("a", b"old")
-        await first.link("a", "b")
-        await fleet.settle()
-        number = await second.open_file("b", os.O_WRONLY)
-        await first.save("b", b"one")
-        await first.sync()
-        await second.save("a", b"two")
-        second.fs.write(number, 0, b"held")
-        if is_told:
-            await second.pull()
-        await second.sync()
-        assert await fleet.settle() == {"a": b"two", "b": b"one", f"a{COPY}": b"held"}
-        second.fs.write(number, 4, b" on")
-        second.fs.release(number)
-        assert await fleet.settle() == {"a": b"two", "b": b"one", f"a{COPY}": b"held on"}
-
-
 @pytest.mark.parametrize("is_edited", [False, True])
 async def test_save_whose_new_content_was_removed_on_its_way_takes_the_place_of_what_was_seen_there(
     tmp_path: Path, is_edited: bool
@@ -494,22 +449,3 @@ async def test_save_whose_new_content_was_removed_on_its_way_takes_the_place_of_
         await first.sync()
         await second.rename("new", "a")
         assert await fleet.settle() == ({"a": b"one", f"a{COPY}": b"new"} if is_edited else {"a": b"new"})
-
-
-@pytest.mark.parametrize("is_last", [False, True])
-async def test_what_is_written_over_under_the_last_name_of_a_file_is_not_brought_back(
-    tmp_path: Path, is_last: bool
-) -> None:
-    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
-        await first.write("a", b"old")
-        await first.link("a", "b")
-        await fleet.settle()
-        number = await second.open_file("a", os.O_WRONLY)
-        second.fs.write(number, 0, b"held")
-        if is_last:
-            await first.save("b", b"one")
-            await first.sync()
-        await second.pull()
-        await second.save("a", b"two")
-        second.fs.release(number)
-        assert await fleet.settle() == {"a": b"two", "b": b"one" if is_last else b"held"}
