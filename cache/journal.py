@@ -399,12 +399,10 @@ class Journal:
                     self.remove(row.n)
             self._settled_below = OpNumber(0)
 
-    def take_back(self, n: OpNumber) -> None:
-        """Remove a mutation without an answer that will never be one of the server's: its history is no more."""
+    def unsend(self, n: OpNumber) -> None:
+        """Let a mutation without an answer, that will never be one of the server's as it is, be as if never sent."""
         mark = mark_of(n, RowState.PENDING, Seq(0), NO_REVISION)
-        with self.transaction():
-            self._database.write("UPDATE mutations SET state = 0, mark = ? WHERE n = ? AND state = 1", (mark, n))
-            self.remove(n)
+        self._database.write("UPDATE mutations SET state = 0, mark = ? WHERE n = ? AND state = 1", (mark, n))
 
     def watermark(self) -> OpNumber:
         """The lowest number without a final answer; all below are settled or were never sent."""

@@ -91,7 +91,8 @@ class Offering:
         if state.kind is not InodeKind.DIRECTORY:
             state.nlink = len(places)
         for row in journal.touching(lost.inode):
-            journal.take_back(row.n)
+            journal.unsend(row.n)
+            journal.remove(row.n)
         is_over = bool(first.replaced)
         name = b".drivefs-%d" % lost.inode if is_over else first.name
         create = Create(
@@ -206,7 +207,8 @@ class Offering:
             state.size, state.mtime_ns = lost.size, lost.mtime_ns
         before = drafts.draft(inode)
         if before is not None and before.frozen_op and self._journal.get(before.frozen_op) is not None:
-            self._journal.take_back(before.frozen_op)
+            self._journal.unsend(before.frozen_op)
+            self._journal.remove(before.frozen_op)
         drafts.put_draft(
             DraftRow(inode=inode, base=base, base_size=0, low_size=0, size=state.size, mtime_ns=state.mtime_ns)
         )

@@ -263,6 +263,7 @@ class Committer:
         with self._journal.transaction():
             self._journal.fail(store.n, Status.CONFLICT, NO_CONTENT)
             self._journal.remove(store.n)
+            self._unsend_behind(store)
             self._replace_base(store.inode, [Base(revision_op=store.n)], store.base)
         self._deferred.pop(store.n, None)
         self._publications.settled([store.n])
@@ -275,6 +276,14 @@ class Committer:
             )
             log.error("%s", note)
             self._lost.append(note)
+
+    def _unsend_behind(self, store: Store) -> None:
+        """What was sent behind a store that never gets an answer has none either, and goes out anew without it."""
+        for row in self._journal.touching(store.inode):
+            base = getattr(row.mutation, "base", None)
+            if store.n in row.mutation.after or (base is not None and base.revision_op == store.n):
+                self._journal.unsend(row.n)
+                self._deferred.pop(row.n, None)
 
     def resent(self, n: OpNumber) -> None:
         """The blocks that an op lacked are with the backend again: it may go out."""

@@ -57,4 +57,6 @@ CORPUS = (
     Case(name="a-save-whose-new-content-was-removed", seed=70686, profile="server"),
     # One name of an open file was replaced elsewhere, the other one here: what was written over came back as a copy.
     Case(name="written-over-under-the-last-name", seed=70746, profile="network"),
+    # A store whose blocks were gone was given up, and what had been sent behind it waited for its answer for ever.
+    Case(name="what-was-sent-behind-a-store-that-is-given-up", seed=120, profile="history"),
 )

@@ -10,7 +10,7 @@ import trio.testing
 
 from cache.journal import RowState
 from cache.workspace import LocalState
-from drivefs.protocol.changes import Base, Mutation, OpResult, Status, Store
+from drivefs.protocol.changes import Base, Mutation, OpResult, Status, Store, Unlink
 from drivefs.protocol.ids import Epoch, Incarnation, InodeId, OpNumber, RevisionNumber, Seq, WorkspaceId
 from drivefs.protocol.messages import CommitReply, CommitRequest, Cursor, Usage
 from drivefs.remote.errors import Offline
@@ -20,7 +20,7 @@ from drivefs.sync.ends import Ends
 from drivefs.sync.guard import Guard
 from drivefs.sync.planner import OVERTAKEN_ABOVE_BYTES
 from drivefs.sync.publications import Publications
-from tests.cache.states import Bench, create
+from tests.cache.states import Bench, create, unlink
 
 
 class Backend:
@@ -284,6 +284,35 @@ def test_store_whose_content_is_nowhere_gives_way_and_people_are_told(world: Wor
     (note,) = world.committer.given_up
     assert "a.txt" in note
     assert "Write it again" in note
+
+
+def test_what_was_sent_behind_a_store_whose_content_is_nowhere_goes_out_without_it(world: World) -> None:
+    """The backend waits for ever for an answer to the store."""
+    inode, made = create(world.journal, b"a.txt", content=b"x")
+    store = world.store(inode)
+    gone = unlink(world.journal, b"a.txt", inode)
+    row = world.journal.get(gone)
+    assert row is not None
+    with world.journal.transaction():
+        world.journal.replace(msgspec.structs.replace(row.mutation, base=Base(revision_op=store)))
+    world.backend.answers = {made: Status.BLOCKED, store: Status.NEEDS_BLOCKS, gone: Status.BLOCKED}
+    world.commit()
+    assert world.backend.sent == [[made, store, gone]]
+    (lost,) = [each for each in world.backend.batches[0] if isinstance(each, Store)]
+    world.journal.drafts.drop_draft(inode)
+
+    async def lack() -> None:
+        world.committer.lacks(lost)
+
+    trio.run(lack)
+    world.backend.answers = {}
+    world.committer = world.new_committer()
+    while world.commit() is not None:
+        pass
+    assert world.journal.unsettled(9) == []
+    sent = [each for batch in world.backend.batches[1:] for each in batch]
+    assert all(store not in each.after for each in sent)
+    assert [each.base for each in sent if isinstance(each, Unlink)] == [Base()]
 
 
 @pytest.mark.parametrize("status", [Status.CONFLICT, Status.ID_TAKEN, Status.STALE])
