@@ -28,6 +28,7 @@ from backend.metadata import schema
 from backend.service import block_rows
 from backend.service.commit.contents import split_runs
 from backend.service.sealing import open_copy
+from cache.recovery import size_after
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.changes import Mutation, OpResult, Status
 from drivefs.protocol.ids import AccountId, BlockId
@@ -138,6 +139,7 @@ class Oracle:
         self._cursors[device.name] = seq
         tree = self.sequence.trees[seq]
         _compare_replica(device, tree, seq)
+        _compare_sizes(device)
         if evicted := self._pinned.look_for_evicted(device, tree):
             raise Violated(f"I8: {evicted}")
 
@@ -235,6 +237,18 @@ def _compare_replica(device: Device, tree: Tree, seq: int) -> None:
         state = replica.inode(inode)
         if state is not None and tree.lives(inode) and shown(state) != tree.looks(inode):
             raise Violated(f"I4: {device.name} at {seq} has {shown(state)} of {inode}, which is {tree.looks(inode)}")
+
+
+def _compare_sizes(device: Device) -> None:
+    """I1: a file with unpublished content has the size that its writes make; else it is cut when it is sent."""
+    drafts, overlay = device.local.journal.drafts, device.local.journal.overlay
+    for inode in list(drafts.draft_inodes()) if not device.has_failed else ():
+        draft, state = drafts.draft(inode), overlay.inode(inode)
+        size = draft.base_size if draft is not None else 0
+        for record in drafts.records(inode):
+            size = size_after(record, size)
+        if state is None or state.size != size:
+            raise Violated(f"I1: {device.name} wrote {size} bytes to {inode}, and shows {state}")
 
 
 def _compare_view(name: str, view: View, tree: Tree) -> None:

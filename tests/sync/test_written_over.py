@@ -1,6 +1,5 @@
 """A file that was changed here, and written over and then replaced or removed elsewhere: that content stays gone."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -46,22 +45,3 @@ async def test_what_was_written_over_before_it_went_is_nobodys_copy(
         if attributes != "none":
             copy = await devices[0].known(next(name for name, content in left.items() if content == b"minere"))
             assert (copy.mode & 0o777, copy.xattrs.get(b"user.one")) == (0o600, b"1")
-
-
-@pytest.mark.parametrize("is_last", [False, True])
-async def test_what_is_written_over_under_the_last_name_of_a_file_is_not_brought_back(
-    tmp_path: Path, is_last: bool
-) -> None:
-    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
-        await first.write("a", b"old")
-        await first.link("a", "b")
-        await fleet.settle()
-        number = await second.open_file("a", os.O_WRONLY)
-        second.fs.write(number, 0, b"held")
-        if is_last:
-            await first.save("b", b"one")
-            await first.sync()
-        await second.pull()
-        await second.save("a", b"two")
-        second.fs.release(number)
-        assert await fleet.settle() == {"a": b"two", "b": b"one" if is_last else b"held"}
