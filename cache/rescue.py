@@ -7,20 +7,23 @@ part of some transactions without the rest. What is behind it is put aside.
 Owns also the order of steps for rot: all files are copied aside into `lost+found`; the log is mended in a copy, its
 damaged pages as they are; if the whole then is a sound database, the mended log takes the place of the damaged one, and
 the rows that the damage hit are found by their checksums. If not, SQLite goes on with the commits before the damage. A
-crash between any two steps leaves the damaged log in its place, so that the next start does the same again.
+crash between any two steps leaves the damaged log in its place, so that the next start does the same again; so does a
+start that is refused after all.
 """
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import apsw
 import xxhash
 
 from cache.database import PAGE_BYTES, remove_database
 from cache.durable import make_directory, sync_path
-from cache.errors import Unusable
+from cache.errors import CacheError, Unusable
 from cache.findings import Finding, Severity
 from cache.schema import JOURNAL
 from cache.wal import HEADER_BYTES, Damage, Log
@@ -52,6 +55,42 @@ def rescue_log(path: Path, lost_and_found: Path, boot: bytes) -> list[Finding]:
     shutil.rmtree(mended.parent)
     sync_path(path.parent)
     return [_finding(damage, aside, is_sound)]
+
+
+@contextmanager
+def log_unless_refused(path: Path) -> Iterator[None]:
+    """Where what is done inside is refused, put the log of the database at `path` back as it was, byte for byte.
+
+    Nobody has the database open then. What was mended is put back too: the next start does the same again.
+    """
+    log_path = Path(f"{path}-wal")
+    try:
+        original = log_path.open("rb")
+    except FileNotFoundError:
+        original = None
+    try:
+        yield
+    except CacheError:
+        if original is None:
+            if log_path.exists() and not log_path.stat().st_size:
+                log_path.unlink()
+        elif not log_path.exists() or not os.path.samestat(os.fstat(original.fileno()), log_path.stat()):
+            _put_back(original, log_path)
+            Path(f"{path}-shm").unlink(missing_ok=True)
+        raise
+    finally:
+        if original is not None:
+            original.close()
+
+
+def _put_back(original: BinaryIO, log_path: Path) -> None:
+    fresh = log_path.with_name(f"{log_path.name}.was")
+    with open(os.open(fresh, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+        shutil.copyfileobj(original, file, 2**20)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, log_path)
+    sync_path(log_path.parent)
 
 
 class LogState(NamedTuple):

@@ -27,7 +27,7 @@ from cache.pins import Pins
 from cache.recovery import Recovery
 from cache.renumber import renumber_creations
 from cache.replica import Replica
-from cache.rescue import look_at_log, lost_tail, rescue_log, unreadable
+from cache.rescue import log_unless_refused, look_at_log, lost_tail, rescue_log, unreadable
 from cache.reserve import Reserve
 from cache.salvage import finish_salvage
 from cache.schema import JOURNAL, JOURNAL_ADDITIONS, JOURNAL_VERSION
@@ -96,12 +96,14 @@ class LocalState:
         is_suspect = (state_dir / SUSPECT).exists()
         if is_suspect:
             drop_cached([*state_dir.glob("journal.db*"), *state_dir.glob("staging/*")])
-        try:
-            reserve = self._recover(path, opened, is_suspect=is_suspect)
-        except (Unusable, ReplicaCorrupt):
-            raise
-        except Corrupt as error:
-            raise Unusable(unreadable(path, error)) from error
+        with log_unless_refused(path), ExitStack() as recovered:
+            try:
+                reserve = self._recover(path, recovered, is_suspect=is_suspect)
+            except (Unusable, ReplicaCorrupt):
+                raise
+            except Corrupt as error:
+                raise Unusable(unreadable(path, error)) from error
+            opened.push(recovered.pop_all())
         (state_dir / SUSPECT).unlink(missing_ok=True)
         reserved = self._database.reserve_log(CHECKPOINT_BYTES)
         note_opened(self._database, boot_id(), reserved)

@@ -1,10 +1,12 @@
 """Damage of the journal's structure, which no checksum of a row covers: indexes, and chains of pages."""
 
 import sqlite3
+from typing import NoReturn
 
 import pytest
 
-from cache.errors import Unusable
+from cache.errors import Corrupt, Unusable
+from cache.recovery import Recovery
 from cache.workspace import LocalState
 from tests.cache.states import Bench, content_of, create, damage, damage_row, power_cut
 from tests.cache.writer import pattern
@@ -50,7 +52,8 @@ def test_a_structure_that_cannot_be_mended_is_told_at_every_start(bench: Bench, 
     bench.close(again, "crashed")
 
 
-def test_a_journal_that_cannot_be_opened_is_left_as_it_is(bench: Bench, local: LocalState) -> None:
+@pytest.mark.parametrize("has_log", [True, False])
+def test_a_journal_that_cannot_be_opened_is_left_as_it_is(bench: Bench, local: LocalState, has_log: bool) -> None:
     local.pins.put(create(local.journal, b"one", content=pattern(4_000))[0], b"one")
     image = bench.crash()
     damage_row(image, "UPDATE meta SET value = value WHERE key = 'open'")
@@ -58,8 +61,35 @@ def test_a_journal_that_cannot_be_opened_is_left_as_it_is(bench: Bench, local: L
     (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'pins'").fetchone()
     connection.close()
     damage(image / "journal.db", (page - 1) * 2048, bytes(2048))
+    log = image / "journal.db-wal"
+    log.touch() if has_log else log.unlink(missing_ok=True)
     before = (image / "journal.db").read_bytes()
     with pytest.raises(Unusable, match="check --repair"):
         bench.open("crashed")
     assert (image / "journal.db").read_bytes() == before
-    assert not (image / "journal.db-wal").stat().st_size
+    assert log.exists() == has_log
+    assert not has_log or not log.stat().st_size
+
+
+def test_a_log_that_was_mended_is_as_it_was_if_the_start_is_refused(
+    bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(60):
+        create(local.journal, b"%d" % number)
+    image = bench.crash()
+    damage(image / "journal.db-wal", 12, b"rot")  # in its header
+    before = (image / "journal.db-wal").read_bytes()
+
+    def refused(recovery: Recovery) -> NoReturn:
+        raise Corrupt("it cannot be read after all")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recovery, "run", refused)
+        for _ in range(2):
+            with pytest.raises(Unusable, match="it cannot be read after all"):
+                bench.open("crashed")
+            assert (image / "journal.db-wal").read_bytes() == before
+            assert not (image / "journal.db-wal.was").exists()
+    again = bench.open("crashed")
+    assert len(again.journal.unsettled(100)) == 60
+    assert "had rotted" in again.report[0].what
