@@ -13,7 +13,7 @@ from cache.aliases import read_aliases
 from cache.database import Database, refuse_newer
 from cache.drafts import PLACE_BITS, DraftRow
 from cache.effects import entries, outcome, renamed, subjects
-from cache.errors import CacheError, ReplicaCorrupt
+from cache.errors import CacheError, Corrupt, ReplicaCorrupt
 from cache.findings import Finding, Severity
 from cache.journal import OP_STRIDE
 from cache.overlay import Overlay
@@ -156,6 +156,9 @@ class JournalCheck:
             return
         try:
             self._run()
+        except Corrupt as error:
+            # SQLite finds it whole, and then not what it needs in it.
+            self._found.damage(str(error).rstrip("."), lost_by, REPAIR)
         finally:
             self._database.close()
 

@@ -16,7 +16,7 @@ from cache import workspace
 from cache.blocks import BlockCache
 from cache.check import CACHE_KIBIBYTES, Findings, check, check_replica, is_sound
 from cache.database import Database, refuse_newer, remove_database
-from cache.errors import CacheError, NewerState
+from cache.errors import CacheError, NewerState, Unusable
 from cache.findings import Finding, Severity
 from cache.replica import Replica
 from cache.rescue import copy_aside, rescue_log
@@ -57,7 +57,15 @@ async def repair(state_dir: Path, cache_dir: Path, *, offload: Offload, progress
         found += _mend_replica(cache_dir)
         found += _mend_journal(state_dir, cache_dir, offload)
         mark_suspect(state_dir)
-    with LocalState(state_dir, cache_dir, offload=offload, cache_limit_bytes=NO_LIMIT) as local:
+    try:
+        local = LocalState(state_dir, cache_dir, offload=offload, cache_limit_bytes=NO_LIMIT)
+    except Unusable:
+        # SQLite found it whole, and then not what it needs in it.
+        with held_lock(state_dir):
+            found += _salvage(state_dir, cache_dir, offload)
+            mark_suspect(state_dir)
+        local = LocalState(state_dir, cache_dir, offload=offload, cache_limit_bytes=NO_LIMIT)
+    with local:
         found += local.report
         found += await _read_blocks(local.blocks, progress)
     return Repaired(list(dict.fromkeys(found)), check(state_dir, cache_dir))
@@ -94,10 +102,14 @@ def _mend_journal(state_dir: Path, cache_dir: Path, offload: Offload) -> list[Fi
         raise
     except CacheError:
         pass
+    return found + _salvage(state_dir, cache_dir, offload)
+
+
+def _salvage(state_dir: Path, cache_dir: Path, offload: Offload) -> list[Finding]:
     make_private(cache_dir)
     replica = Replica(cache_dir / "replica.db", offload)
     try:
-        return found + salvage(state_dir, replica.inode)
+        return salvage(state_dir, replica.inode)
     finally:
         replica.close()
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import trio
 
+from cache import check as checking
+from cache import repair as repairing
 from cache import salvage
 from cache.check import check
 from cache.database import PAGE_BYTES
@@ -156,6 +158,23 @@ def test_a_journal_with_a_bad_page_is_made_anew_of_what_can_be_read(bench: Bench
         assert not lost
     if table == "records":
         assert len(lost) < FILE_COUNT
+    bench.close(local)
+
+
+def test_a_journal_that_only_seemed_whole_is_made_anew_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's own check does not see all that is wrong."""
+    expected = fill(bench)
+    path = bench.places()[0] / "journal.db"
+    overwrite(path, pages_of(path, "inodes")[0])
+    with monkeypatch.context() as patch:
+        for module in (checking, repairing):
+            patch.setattr(module, "is_sound", lambda database: True)
+        assert [each.severity for each in check(*bench.places())] == [Severity.DAMAGE]
+        done = mend(bench)
+    assert done.found
+    assert not done.left, done
+    local = bench.open()
+    assert [inode for inode, data in expected.items() if content_of(local, inode) != data] == []
     bench.close(local)
 
 
