@@ -11,17 +11,17 @@ from tests.simulation.voyage import sail
 
 SEEDS_TOGETHER = 5
 PARTS = {
-    "quiet": 2,
-    "network": 6,
-    "crashes": 6,
-    "server": 5,
-    "disk": 3,
-    "mixed": 8,
-    "rollbacks": 3,
+    "quiet": 3,
+    "network": 9,
+    "crashes": 10,
+    "server": 8,
+    "disk": 5,
+    "mixed": 12,
+    "rollbacks": 4,
     "cache": 3,
     "history": 1,
     "passes": 1,
-    "alone": 2,
+    "alone": 4,
 }
 """How many times so many seeds are run of each profile."""
 
