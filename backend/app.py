@@ -252,6 +252,7 @@ async def restore(settings: Settings, source: Path, report: Progress, *, replace
             async with opened(settings):
                 pass  # so that all of the database is in its file
     master = load_master_key(settings, is_new=False)
+    await _open_store(settings, anyio.to_thread.run_sync)  # what it refuses is refused before anything is put back
     try:
         kept = await backups.put_back(source, settings.data, master, anyio.to_thread.run_sync, report)
     except OSError as error:

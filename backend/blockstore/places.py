@@ -72,8 +72,7 @@ def _with_cold(own: LocalStore, places: Places, random_bytes: Callable[[int], by
     mark = places.cold / MARK_NAME
     try:
         if not remembered.exists():
-            mark.write_text(random_bytes(MARK_BYTES).hex())
-            remembered.write_text(mark.read_text())
+            _take(mark, remembered, random_bytes)
         cold = LocalStore(places.cold / BLOCKS_NAME)
         if not _is_there(mark, remembered):
             raise errors.PlaceUnusable(
@@ -84,6 +83,23 @@ def _with_cold(own: LocalStore, places: Places, random_bytes: Callable[[int], by
     except OSError as error:
         raise errors.PlaceUnusable(f"The cold store {places.cold} cannot be used: {error.strerror}.") from error
     return TieredStore(own, cold, lambda: _is_there(mark, remembered))
+
+
+def _take(mark: Path, remembered: Path, random_bytes: Callable[[int], bytes]) -> None:
+    """Make a cold place this data directory's; its own word is there first, so the next try knows what a crash left."""
+    begun = remembered.with_name(f"{remembered.name}.begun")
+    word = begun.read_text() if begun.exists() else ""
+    known = mark.read_text() if mark.exists() else ""
+    if known and known != word:
+        raise errors.PlaceUnusable(
+            f"The cold store {mark.parent} is that of another data directory, whose server does not start without it. "
+            f"Nothing was changed. Set cold to another directory; if that data is lost for good, remove {mark}."
+        )
+    if not known:
+        word = random_bytes(MARK_BYTES).hex()
+        begun.write_text(word)
+        mark.write_text(word)
+    begun.rename(remembered)
 
 
 def _is_there(mark: Path, remembered: Path) -> bool:

@@ -55,7 +55,7 @@ class TieredStore:
         try:
             data = self.cold.get(name, offset, length)
         except errors.ObjectMissing:
-            self._require_cold()
+            self.require_cold()
             # It may have come back between the two looks.
             return self.hot.get(name, offset, length)
         with self._lock:
@@ -63,7 +63,12 @@ class TieredStore:
                 self._reads[name] += 1
         return data
 
-    def _require_cold(self) -> None:
+    def require_cold(self) -> None:
+        """See that the cold place, which may have what the hot one has not, is there.
+
+        Raises:
+            OSError: it is out of reach.
+        """
         if not self._is_cold_there():
             raise OSError(errno.ENODEV, "The cold store is not at its place")
 
@@ -73,7 +78,7 @@ class TieredStore:
         Raises:
             OSError: the cold place, which may have it, is out of reach.
         """
-        self._require_cold()
+        self.require_cold()
         self.hot.delete(name)
         self.cold.delete(name)
 
@@ -95,12 +100,12 @@ class TieredStore:
         Raises:
             OSError: it is where it was.
         """
-        self._require_cold()
+        self.require_cold()
         return _move(name, self.hot, self.cold)
 
     def warm(self, name: str) -> int:
         """Move an object back; as `cool`."""
-        self._require_cold()
+        self.require_cold()
         return _move(name, self.cold, self.hot)
 
     def read_often(self) -> list[str]:

@@ -105,7 +105,8 @@ class Batch:
                 self.home = workspaces.at_head(self.home, loader.author.seq)
             else:
                 self._take_in(ground, mutations, verdict)
-        Gone(connection, ground.account, ground.workspace).tell(mutations, verdict.results)
+        if ground.may_write:  # else an answer from before is given again, and nothing new is for this user to know
+            Gone(connection, ground.account, ground.workspace).tell(mutations, verdict.results)
         return verdict
 
     def _take_in(self, ground: territory.Ground, mutations: list[Mutation], verdict: Verdict) -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection, func, select, tuple_
 
-from backend.blockstore import errors
+from backend.blockstore import errors, places
 from backend.blockstore.sealed import AccountKey
+from backend.blockstore.store import ObjectStore
 from backend.metadata.schema import blocks, runs
 from backend.service import affected, block_rows
 from backend.service.ground import Ground
@@ -19,7 +20,7 @@ from backend.service.mending import Mended, Mending
 from backend.service.sealing import open_copy
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import model
-from drivefs.protocol.errors import ProtocolError
+from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import AccountId, BlockId
 
 PAGE_BLOCKS = 64
@@ -77,6 +78,9 @@ class Checks:
 
         With repair, unreadable objects are put aside, unreadable blocks that nothing needs are forgotten, and objects
         that no row names are removed if they are old enough.
+
+        Raises:
+            ProtocolError: `conflict`: where blocks rest is out of reach, so nobody can tell what is missing.
         """
         report = Report()
         total = await self._ground.database.read(_count_blocks)
@@ -137,6 +141,7 @@ class Checks:
         try:
             size_bytes = await self._ground.offload(self._verify, row.account, place, key)
         except (errors.StoreError, ProtocolError, OSError) as error:
+            await self._ground.offload(_require_all_places, self._ground.store)
             return str(error), place
         if size_bytes != row.size_bytes:
             return f"it has {size_bytes} bytes, and is recorded with {row.size_bytes}", place
@@ -156,6 +161,21 @@ class Checks:
                 report.findings += [Finding(account, block, problem, True) for block, problem in problems]
                 report.run_count += 1
                 after = (account, run)
+
+
+def _require_all_places(store: ObjectStore) -> None:
+    """What cannot be read for lack of the disk that it rests on is not lost: devices are not to be asked for it."""
+    tier = places.tier_of(store)
+    if tier is None:
+        return
+    try:
+        tier.require_cold()
+    except OSError as error:
+        raise ProtocolError(
+            Code.CONFLICT,
+            "The cold store is not at its place, and blocks rest there: what is only there cannot be checked, and is "
+            "not taken for lost. Mount it, then check again.",
+        ) from error
 
 
 def _count_blocks(connection: Connection) -> int:

@@ -8,12 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from backend import app
+from backend.blockstore.places import MARK_NAME
+from backend.config import Settings
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import changes, messages, model, routes
 from drivefs.protocol.ids import InodeId, OpNumber
 from tests.backend.server_process import RemoteDevice, ServerProcess
 
 pytestmark = pytest.mark.fault(40)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "trio"
 
 
 @pytest.fixture
@@ -116,6 +124,24 @@ def test_a_backup_makes_a_server_where_there_was_none(server: ServerProcess, tmp
     assert "Start the server" in done.stdout
     server.start()
     assert laptop.names() == [b"file"]
+
+
+@pytest.mark.anyio
+async def test_a_restore_is_refused_where_the_cold_store_is_that_of_another_data_directory(tmp_path: Path) -> None:
+    for name in ("data", "source", "cold"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "key").write_text(bytes(32).hex())
+    (tmp_path / "source" / app.DATABASE_NAME).write_bytes(b"what is not opened")
+    (tmp_path / "cold" / MARK_NAME).write_text("another's")
+    settings = Settings(tmp_path / "data", master_key=tmp_path / "key", cold=tmp_path / "cold")
+
+    async def quiet(_done: int, _total: int) -> None:
+        pass
+
+    with pytest.raises(app.CannotServe, match="another data directory"):
+        await app.restore(settings, tmp_path / "source", quiet, replaces=False)
+    assert (tmp_path / "cold" / MARK_NAME).read_text() == "another's"
+    assert not (tmp_path / "data" / app.DATABASE_NAME).exists()
 
 
 def test_what_is_damaged_is_told_and_nothing_is_overwritten(server: ServerProcess, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from backend.service.ground import Limits
 from backend.service.retention import DAY
 from backend.service.tiering import DAY_NS, Use, rests
 from drivefs.protocol import blocks as codec
+from drivefs.protocol.errors import ProtocolError
 from tests.backend.api.served import Drive, Served, serving
 from tests.backend.api.test_garbage import LARGE, a_drive
 
@@ -111,6 +112,39 @@ def test_a_cold_place_that_is_not_mounted_is_out_of_reach_and_nothing_is_missing
     assert (tmp_path / "hot" / MARK_NAME).exists()
 
 
+def test_a_cold_place_of_another_data_directory_is_not_taken(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    put(store, "a/b", b"content")
+    store.cool("a/b")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(errors.PlaceUnusable, match="another data directory"):
+        open_places(Places(tmp_path / "other", tmp_path / "cold"), os.urandom)
+    assert opened(tmp_path).get("a/b", 0, 7) == b"content"
+    (tmp_path / "cold" / MARK_NAME).unlink()
+    open_places(Places(tmp_path / "other", tmp_path / "cold"), os.urandom)
+    with pytest.raises(errors.PlaceUnusable, match="not at"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("step", ["write_text", "rename"])
+def test_a_cold_place_that_was_taken_in_part_is_taken_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    write = Path.write_text
+
+    def fail(path: Path, *arguments: str) -> int:
+        if step == "write_text" and path.name != MARK_NAME:
+            return write(path, *arguments)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, step, fail)
+        with pytest.raises(errors.PlaceUnusable, match="cannot be used"):
+            opened(tmp_path)
+    put(opened(tmp_path), "a/b", b"content")
+    assert opened(tmp_path).get("a/b", 0, 7) == b"content"
+
+
 def test_with_a_mirror_everything_is_there_though_it_rests(tmp_path: Path) -> None:
     for name in ("hot", "cold", "mirror"):
         (tmp_path / name).mkdir()
@@ -153,6 +187,10 @@ async def a_cold_drive(place: Path) -> AsyncIterator[tuple[Served, Drive, Tiered
         yield served, await a_drive(served), store
 
 
+async def quiet(_done: int, _total: int) -> None:
+    pass
+
+
 async def test_maintenance_moves_what_rests_and_reading_brings_it_back(tmp_path: Path) -> None:
     async with a_cold_drive(tmp_path) as (served, drive, store):
         await drive.store_file(1, b"doc", OLDER)
@@ -179,14 +217,24 @@ async def test_maintenance_moves_what_rests_and_reading_brings_it_back(tmp_path:
         assert await served.services.tiering.bring_back() == 1
         assert (await maintain()).cooled.object_count == 0
         assert [len(each) for each in names(store)] == [1, 1]
-
-        async def quiet(_done: int, _total: int) -> None:
-            pass
-
         report = await served.services.checks.check(quiet, is_repair=True)
         assert (report.findings, report.mended.orphan_count) == ([], 0)
         copied = await served.services.backups.make(tmp_path / "backup", quiet)
         assert (copied.findings, copied.block_count) == ([], 2)
+
+
+async def test_a_check_without_the_cold_place_is_refused_and_takes_nothing_for_lost(tmp_path: Path) -> None:
+    async with a_cold_drive(tmp_path) as (served, drive, store):
+        await drive.store_file(1, b"doc", LARGE)
+        (only,) = list(store.hot.objects())
+        store.cool(only.name)
+        (tmp_path / "cold").rename(tmp_path / "elsewhere")
+        for is_repair in (False, True):
+            with pytest.raises(ProtocolError, match="cold store is not at its place"):
+                await served.services.checks.check(quiet, is_repair=is_repair)
+        (tmp_path / "elsewhere").rename(tmp_path / "cold")
+        assert await served.missing(codec.block_id(LARGE)) == []
+        assert (await served.services.checks.check(quiet)).is_sound
 
 
 async def test_what_nobody_needs_is_deleted_where_it_rests(tmp_path: Path) -> None:

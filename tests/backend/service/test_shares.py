@@ -167,6 +167,19 @@ async def test_what_comes_late_is_refused_by_role_whatever_became_of_a_later_inv
     assert [each.share for each in left] == ([share] if then == "is pending" else [])
 
 
+async def test_who_is_no_member_any_more_is_not_told_again_where_something_was(pair: Neighbours) -> None:
+    folder, file = await pair.tree()
+    share = await pair.share(folder)
+    anna, late = pair.anna, pair.bert.set_attributes(file, mode=0o600)
+    await anna.send(anna.unlink(file, b"file", folder, base=1))
+    (told,) = await pair.bert.send(late)
+    assert (told.reason, [each.name for each in told.gone], told.content_since) == ("absent", [b"file"], 1)
+    await pair.end(share)
+    await anna.send(anna.restore(file, b"secret", folder), anna.unlink(file, b"secret", folder, base=1))
+    (again,) = await pair.bert.send(late)
+    assert (again.reason, again.gone, again.content_since) == ("absent", [], 0)
+
+
 async def test_who_was_never_a_member_is_told_of_nothing_there(pair: Neighbours) -> None:
     folder, file = await pair.tree()
     info = await pair.shares.share(pair.anna.caller, sharing.ShareRequest(inode=folder, user="bert", role="editor"))
