@@ -4,6 +4,7 @@ Owns the crash lines of the section "Staying the same" of SEMANTICS.md.
 A power cut is what a disk image holds while the file system on it is still mounted: what was not synced is not in it.
 """
 
+import errno
 import hashlib
 import os
 import random
@@ -159,8 +160,12 @@ def change(root: Path, step: int) -> None:
         return
     elif kind == "patch":
         descriptor = os.open(name, os.O_WRONLY)
-        os.pwrite(descriptor, data, chance.randrange(100_000))
+        written = os.pwrite(descriptor, data, chance.randrange(100_000))
         os.close(descriptor)
+        if written < len(data):
+            # Some kernels ask for the rest of the first page and for all others one after the other; the mount can be
+            # killed between the two.
+            raise OSError(errno.EIO, f"{written} of {len(data)} bytes were written")
     elif kind == "rename":
         os.rename(name, other)
     elif kind == "link" and not other.exists():

@@ -4,8 +4,9 @@ Owns the judgement. A copy carries a mark that says against which revision of wh
 the ledger, with those that their writers were shown and wrote over: neither may be one of those that led to the other,
 and they may not be the same. A drive that one device alone changes has no conflict copies at all.
 
-Not judged is a copy whose opponent has no content any more that is known here, and one of a file that was brought back
-for an edit, which went elsewhere before it was sent.
+Not judged is a copy whose opponent has no content any more that is known here, one of a file that was brought back
+for an edit, which went elsewhere before it was sent, and a file that stepped aside with the content that another device
+gave it: both devices gave one name to something, whatever the contents are.
 """
 
 from drivefs.protocol.conflicts import decode_mark
@@ -22,7 +23,7 @@ def look_for_needless(
         if is_alone:
             return f"{mark.device} is alone, and made a conflict copy of {mark.name!r} in commit {marked.seq}"
         copy, other = _content_of_copy(sequence, contents, marked), _content_of_other(sequence, contents, marked)
-        if not copy or not other:
+        if not copy or not other or (_stayed(sequence, marked) and not ledger.is_by(mark.device, copy)):
             continue
         if copy == other:
             return f"the conflict copy of {mark.name!r} in commit {marked.seq} has the same content: {copy[:60]!r}"
@@ -42,6 +43,12 @@ def _content_of_copy(sequence: Sequence, contents: dict[bytes, bytes], marked: M
         if known is not None and known.blocks not in (b"", marked.before):
             return contents.get(known.blocks, b"")
     return b""
+
+
+def _stayed(sequence: Sequence, marked: Marked) -> bool:
+    """Whether the commit with the mark left the content of the inode as it was."""
+    before, now = (sequence.trees[seq].inodes.get(marked.inode) for seq in (marked.seq - 1, marked.seq))
+    return before is not None and now is not None and before.blocks == now.blocks
 
 
 def _content_of_other(sequence: Sequence, contents: dict[bytes, bytes], marked: Marked) -> bytes:

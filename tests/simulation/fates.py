@@ -192,10 +192,11 @@ class Fates:
         if not device.is_mounted:
             return
         self._note(device.name, "is unmounted")
-        program.close_all()
+        # A sync that is to fail may be one of the end.
+        with suppress(Poisoned):
+            program.close_all()
         program.end()
         with suppress(Poisoned):
-            # A sync that is to fail may be that of the end.
             await device.unmount()
         await trio.sleep(chance.expovariate(1 / 10.0))
         await self._mount(device, program)

@@ -35,6 +35,10 @@ class Ledger:
         """Who wrote a content had been shown these in its place."""
         self._before.setdefault(content, set()).update(before)
 
+    def is_by(self, device: str, content: bytes) -> bool:
+        """Whether a program on this device wrote a content, as far as that was not lost."""
+        return self._written.get(content) == device
+
     def led_to(self, earlier: bytes, later: bytes) -> bool:
         """Whether who wrote the later content knew of the earlier one, over however many others."""
         seen: set[bytes] = set()
