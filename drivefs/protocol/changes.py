@@ -160,7 +160,7 @@ class OpResult(msgspec.Struct, omit_defaults=True):
     `blocks` are the ids that `needs_blocks` asks for. `gone` says of inodes without a name, for lack of which ops of
     this commit are refused, and of the directories above them where they last were; each stands in one answer only.
     `content_since` is told to each op that is refused because its file has no name: the revision that was the first to
-    have the content that it had last.
+    have the content that it had last, and `is_emptied` says that this has gone from the trash for good.
     """
 
     n: OpNumber
@@ -171,3 +171,4 @@ class OpResult(msgspec.Struct, omit_defaults=True):
     blocks: list[BlockId] = []
     gone: list[DentryState] = []
     content_since: RevisionNumber = RevisionNumber(0)
+    is_emptied: bool = False

@@ -112,6 +112,10 @@ class Remote(Protocol):
         """Whether a file got another content than that of a revision before it lost its name."""
         ...
 
+    def is_emptied(self, inode: InodeId) -> bool:
+        """Whether the backend has let the content of a file without a name go."""
+        ...
+
 
 class Refusal(NamedTuple):
     """A mutation that was refused, why, and the revision of what it changes or removes that it was made on.
@@ -367,8 +371,9 @@ def _rename(rename: Rename, refusal: Refusal, local: Local, remote: Remote) -> l
         if local.inode(inode) is None:
             return [Drop()]
         restore = Make(_restored(rename, target, local))
-        if rename.replaced and not way and remote.at(target) == rename.replaced:
-            # So does what it was to replace go, unless that has changed.
+        is_whole = local.is_edited(inode) or not remote.is_emptied(inode)
+        if is_whole and rename.replaced and not way and remote.at(target) == rename.replaced:
+            # So does what it was to replace go, unless that has changed; without content nothing comes in its place.
             at, old = target, rename.replaced
             gone = Unlink(n=NO_OP, time_ns=rename.time_ns, parent=at.parent, name=at.name, inode=old, base=rename.base)
             return [Make(gone), restore]

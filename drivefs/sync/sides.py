@@ -94,6 +94,7 @@ class RemoteSide:
         self._replica = local.replica
         self._gone: dict[InodeId, Place] = {}
         self._content_since: dict[InodeId, RevisionNumber] = {}
+        self._emptied: set[InodeId] = set()
         self._asked: dict[InodeId, InodeState | None] = {}
 
     def told_gone(self, mutation: Mutation, result: OpResult) -> None:
@@ -101,6 +102,8 @@ class RemoteSide:
         self._gone.update((place.inode, Place(place.parent, place.name)) for place in result.gone)
         if result.content_since:
             self._content_since[mutation.inode] = result.content_since
+        if result.is_emptied:
+            self._emptied.add(mutation.inode)
 
     def told(self, inode: InodeId, state: InodeState | None) -> None:
         """The backend has said what it has of an inode that the replica does not know."""
@@ -111,6 +114,7 @@ class RemoteSide:
         self._asked.clear()
         self._gone.clear()
         self._content_since.clear()
+        self._emptied.clear()
 
     def inode(self, inode: InodeId) -> InodeState | None:
         """An inode that has a name."""
@@ -157,6 +161,10 @@ class RemoteSide:
     def was_rewritten(self, inode: InodeId, base: RevisionNumber | None) -> bool:
         """Whether a file got another content than that of a revision before it lost its name."""
         return NO_REVISION < (base or NO_REVISION) < self._content_since.get(inode, NO_REVISION)
+
+    def is_emptied(self, inode: InodeId) -> bool:
+        """Whether the backend has let the content of a file without a name go."""
+        return inode in self._emptied
 
     def revision(self, inode: InodeId) -> RevisionNumber:
         """The current revision of a file, 0 if there is none."""

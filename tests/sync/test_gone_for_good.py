@@ -85,3 +85,15 @@ async def test_a_part_that_was_changed_comes_back_with_the_rest(fleet: Fleet) ->
     assert await second.read("doc") == b"content"
     await second.edit("doc", b"CON")
     assert await fleet.settle() == {"doc": b"CONtent"}
+
+
+async def test_what_it_was_to_replace_stays(tmp_path: Path) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.write("new", b"new")
+        await first.write("doc", b"old")
+        await fleet.settle()
+        await first.unlink("new")
+        await first.sync()
+        await empty_trash(first)
+        await second.rename("new", "doc")
+        assert await fleet.settle() == {"doc": b"old"}

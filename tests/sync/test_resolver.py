@@ -276,6 +276,16 @@ class TestRename:
     def test_what_was_removed_elsewhere_comes_back_under_its_new_name(self) -> None:
         assert decide(RENAME, "absent", self.mine, there()) == [Make(restored(MINE, B, expects_content=True))]
 
+    @pytest.mark.parametrize("is_edited", [False, True])
+    @pytest.mark.parametrize("is_emptied", [False, True])
+    def test_what_it_was_to_replace_goes_if_content_comes_in_its_place(self, is_edited: bool, is_emptied: bool) -> None:
+        local, remote = here(state(MINE), B, is_edited=is_edited), there((state(OLD), B))
+        remote.emptied = {MINE} if is_emptied else set()
+        gone = Unlink(n=NO_OP, time_ns=1, parent=ROOT, name=b"b", inode=OLD, base=Base(revision=BASE))
+        restore = Make(restored(MINE, B, expects_content=not is_edited))
+        stays = is_emptied and not is_edited
+        assert decide(OVER, "absent", local, remote) == ([restore] if stays else [Make(gone), restore])
+
     def test_what_was_removed_on_both_sides_stays_so(self) -> None:
         assert decide(RENAME, "absent", Device(), there()) == [Drop()]
 

@@ -19,6 +19,7 @@ class Tree:
     places: dict[InodeId, Place] = field(default_factory=dict)
     removed: set[Place] = field(default_factory=set)
     rewritten: set[InodeId] = field(default_factory=set)
+    emptied: set[InodeId] = field(default_factory=set)
 
     def put(self, found: InodeState, *names: Place) -> "Tree":
         self.inodes[found.inode] = found
@@ -39,6 +40,9 @@ class Tree:
 
     def was_rewritten(self, inode: InodeId, base: RevisionNumber | None) -> bool:
         return inode in self.rewritten
+
+    def is_emptied(self, inode: InodeId) -> bool:
+        return inode in self.emptied
 
     def last_place(self, inode: InodeId) -> Place | None:
         return self.places.get(inode)

@@ -30,7 +30,7 @@ def _own(column: ColumnElement[Any]) -> ColumnElement[bool]:
 
 _HERE = (_own(_i.account), _i.workspace == bindparam("workspace"), is_asked(_i.inode))
 _NAMELESS = select(_i.inode).where(*_HERE, _i.nlink == 0)
-_SINCE = select(_i.inode, _i.content_since).where(*_HERE, _i.nlink == 0)
+_CONTENTS = select(_i.inode, _i.content_since, _i.content_since > _i.revision).where(*_HERE, _i.nlink == 0)
 _FILES = select(_i.lineage, _i.inode).where(*_HERE, _i.kind == FILE)
 _LEFT = select(_v.inode, _v.parent, _v.name, _v.to_seq).where(_own(_v.account), is_asked(_v.inode)).order_by(_v.to_seq)
 _OWNERS = select(_l.inode, _l.lineage).where(_own(_l.account), is_asked(_l.lineage))
@@ -48,7 +48,7 @@ class Gone:
     def tell(self, mutations: Sequence[Mutation], results: Sequence[OpResult]) -> None:
         """Add to refused results where what they lack last was; each inode is named once in a reply.
 
-        Of a file, each is told too since which revision it had its last content.
+        Of a file, each is told too since which revision it had its last content, and if that is there no more.
         """
         asked: dict[InodeId, OpResult] = {}
         for mutation, result in zip(mutations, results, strict=True):
@@ -70,9 +70,9 @@ class Gone:
 
     def _tell_contents(self, mutations: Sequence[Mutation], results: Sequence[OpResult]) -> None:
         lacking = [(m.inode, result) for m, result in zip(mutations, results, strict=True) if _is_absent(result)]
-        since = dict(self._here(_SINCE, {inode for inode, _result in lacking}))
+        known = {inode: told for inode, *told in self._here(_CONTENTS, {inode for inode, _result in lacking})}
         for inode, result in lacking:
-            result.content_since = since.get(inode, NO_REVISION)
+            result.content_since, result.is_emptied = known.get(inode, (NO_REVISION, False))
 
     def _nameless(self, inodes: set[InodeId]) -> set[InodeId]:
         return {inode for (inode,) in self._here(_NAMELESS, inodes)}

@@ -202,6 +202,8 @@ async def test_what_went_for_good_does_not_come_back_empty(drive: Drive, laptop:
     # A file that never had content, under a name that had a history.
     heir = await laptop.make(b"doc")
     await laptop.send(laptop.unlink(heir, b"doc"))
+    told = await phone.send(*(phone.set_attributes(each, mode=0o600) for each in (file, heir, empty_file)))
+    assert [(each.reason, each.is_emptied) for each in told] == [("absent", each) for each in (True, False, False)]
     assert await phone.say(phone.restore(file, b"doc", expects_content=True)) == "conflict gone"
     assert await phone.say(phone.restore(heir, b"doc", expects_content=True)) == "ok"
     assert await phone.say(phone.restore(empty_file, b"empty", expects_content=True)) == "ok"
