@@ -13,7 +13,7 @@ import trio
 
 from cache.database import Database
 from cache.durable import sync_path
-from cache.errors import DiskFull, Poisoned
+from cache.errors import Corrupt, DiskFull, Poisoned
 from cache.staging import PendingSync, Staging
 from drivefs.protocol.ground import Offload
 
@@ -73,7 +73,8 @@ class Barrier:
 
     async def _run(self) -> None:
         is_staged = self._staged or self._staging.comes_first
-        with suppress(DiskFull):  # it is tried again with the next records
+        # It only saves room. Whoever needs what does not verify, or cannot be read, is to find that.
+        with suppress(DiskFull, Corrupt, OSError):
             self._merge(syncs_staging=is_staged)
         self._is_running = True
         self._begun_count += 1

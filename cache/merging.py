@@ -55,15 +55,16 @@ class Merging:
         """A barrier begins: merge what came since the last one of staged bytes began, where that is much.
 
         Raises:
-            DiskFull, Poisoned: nothing was merged.
+            DiskFull, Poisoned, Corrupt, OSError: nothing was merged.
         """
         long, self._long = self._long, []
+        if syncs_staging:
+            # Whatever becomes of the merging: what came before is synced now, and stays apart from what comes.
+            self._barrier += 1
         if long:
             with self._database.transaction():
                 for stretch in long:
                     self._merge(stretch)
-        if syncs_staging:
-            self._barrier += 1
 
     def _merge(self, stretch: Stretch) -> None:
         rows: list[_Row] = self._database.rows(
@@ -80,7 +81,7 @@ class Merging:
         (first, file_offset, _, file, offset, *_), last = run[0], run[-1][0]
         length = sum(row[2] for row in run)
         data = self._staging.peek(StagedRange(file, offset, length))
-        if data is None or any(digest(data[row[4] - offset :][: row[2]]) != row[5] for row in run):
+        if data is None or any(digest(data[row[4] - offset : row[4] - offset + row[2]]) != row[5] for row in run):
             return
         content = digest(data)
         self._database.write("DELETE FROM records WHERE id BETWEEN ? AND ?", (first, last - 1))

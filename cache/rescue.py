@@ -13,7 +13,7 @@ start that is refused after all.
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -58,19 +58,28 @@ def rescue_log(path: Path, lost_and_found: Path, boot: bytes) -> list[Finding]:
 
 
 @contextmanager
-def log_unless_refused(path: Path) -> Iterator[None]:
+def log_unless_refused(path: Path) -> Iterator[Callable[[], None]]:
     """Where what is done inside is refused, put the log of the database at `path` back as it was, byte for byte.
 
-    Nobody has the database open then. What was mended is put back too: the next start does the same again.
+    Nobody has the database open then. What was mended is put back too: the next start does the same again. Gives what
+    is called before the log is copied into the database: over pages that are newer, it must not come back.
     """
+    is_copied = False
+
+    def copied() -> None:
+        nonlocal is_copied
+        is_copied = True
+
     log_path = Path(f"{path}-wal")
     try:
         original = log_path.open("rb")
     except FileNotFoundError:
         original = None
     try:
-        yield
+        yield copied
     except CacheError:
+        if is_copied:
+            raise
         if original is None:
             if log_path.exists() and not log_path.stat().st_size:
                 log_path.unlink()
@@ -195,7 +204,7 @@ def _put_aside(log: Log, damage: Damage, lost_and_found: Path) -> Finding:
         os.fsync(file.fileno())
     sync_path(lost_and_found)
     what = f"The power went while the log of the journal was written: {damage.lost_commits} changes are behind a gap"
-    meaning = f"They are not there; nothing that had been synced is missing. The bytes behind the gap are in {aside}"
+    meaning = f"They are not there: they had not been synced, unless the disk has rotted. Their bytes are in {aside}"
     return Finding(Severity.NOTE, what, meaning, "Look whether what you wrote last is there, then delete that file")
 
 

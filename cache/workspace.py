@@ -96,9 +96,9 @@ class LocalState:
         is_suspect = (state_dir / SUSPECT).exists()
         if is_suspect:
             drop_cached([*state_dir.glob("journal.db*"), *state_dir.glob("staging/*")])
-        with log_unless_refused(path), ExitStack() as recovered:
+        with log_unless_refused(path) as copied, ExitStack() as recovered:
             try:
-                reserve = self._recover(path, recovered, is_suspect=is_suspect)
+                reserve = self._recover(path, recovered, copied, is_suspect=is_suspect)
             except (Unusable, ReplicaCorrupt):
                 raise
             except Corrupt as error:
@@ -115,8 +115,11 @@ class LocalState:
         self.pins = Pins(self._database)
         self.shares = Shares(self.journal, self.replica)
 
-    def _recover(self, path: Path, opened: ExitStack, *, is_suspect: bool) -> Reserve:
-        """Open the journal and staging, and bring them into a state that keeps all invariants."""
+    def _recover(self, path: Path, opened: ExitStack, copied: Callable[[], None], *, is_suspect: bool) -> Reserve:
+        """Open the journal and staging, and bring them into a state that keeps all invariants.
+
+        `copied` is called before the log is copied into the database.
+        """
         state_dir, lost = path.parent, self.lost
         rescued = rescue_log(path, lost.directory, boot_id())
         log = look_at_log(path)
@@ -144,6 +147,7 @@ class LocalState:
         if last_boot is not None:
             # A crash from here on leaves an empty log, and nothing is lacking then.
             note_opened(database, last_boot, 0)
+        copied()
         database.empty_log()
         database.leave_log(False)
         database.shrink()

@@ -216,7 +216,7 @@ def _compose(settings: MountSettings, local: LocalState, remote: Remote) -> _Par
     drive = Assembly(ground, options, local=local, remote=remote, make_kernel=make_kernel)
     kernel = kernels[0]
     drive.announcer.replayer = replay = _replay(kernel, drive)
-    restoring = Restoring(local, drive.guard, drive.shown, drive.publications.closed)
+    restoring = Restoring(local, drive.guard, drive.shown, drive.publications.closed, drive.filesystem.contents)
     deciding = held.Deciding(drive.guard, restoring, drive.publications)
     pinning = pins.Pinning(local, drive.trees, drive.prefetcher)
     return _Parts(drive, kernel.session, kernel.told, deciding, pinning, replay, _standstill(kernel, drive))

@@ -16,7 +16,7 @@ from cache.workspace import LocalState
 from drivefs.protocol.changes import Unlink
 from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId
 from drivefs.protocol.model import InodeKind, InodeState
-from drivefs.sync.contents import Shown
+from drivefs.sync.contents import Contents, Shown
 from drivefs.sync.guard import Guard
 
 STEP = 128
@@ -26,12 +26,15 @@ PAUSE_SECONDS = 0.002
 class Restoring:
     """Restores what a guard holds; `offer` hears of files whose unpublished content may go on its way again."""
 
-    def __init__(self, local: LocalState, guard: Guard, shown: Shown, offer: Callable[[InodeId], None]) -> None:
+    def __init__(
+        self, local: LocalState, guard: Guard, shown: Shown, offer: Callable[[InodeId], None], contents: Contents
+    ) -> None:
         self._journal = local.journal
         self._replica = local.replica
         self._guard = guard
         self._shown = shown
         self._offer = offer
+        self._contents = contents
 
     async def restore(self) -> int:
         """Restore all that is held now; gives how many files are back. Cancellation leaves the rest held."""
@@ -77,9 +80,8 @@ class Restoring:
                 links = known.nlink if known.kind is InodeKind.DIRECTORY else min(own.nlink + 1, known.nlink)
                 overlay.put_inode(msgspec.structs.replace(own, nlink=links), NO_OP)
         self._tell([change.inode for change, _ in removals], [(change.parent, change.name) for change, _ in removals])
-        are_open = set(self._shown.views.open_inodes())
         for inode in changed:
-            if inode not in are_open:
+            if not self._contents.is_written(inode):
                 self._offer(inode)
 
     def _count_links(self, directories: set[InodeId]) -> None:

@@ -5,7 +5,8 @@ from typing import NoReturn
 
 import pytest
 
-from cache.errors import Corrupt, Unusable
+from cache.database import Database
+from cache.errors import Corrupt, DiskFull, Unusable
 from cache.recovery import Recovery
 from cache.workspace import LocalState
 from tests.cache.states import Bench, content_of, create, damage, damage_row, power_cut
@@ -93,3 +94,26 @@ def test_a_log_that_was_mended_is_as_it_was_if_the_start_is_refused(
     again = bench.open("crashed")
     assert len(again.journal.unsettled(100)) == 60
     assert "had rotted" in again.report[0].what
+
+
+def test_a_log_that_is_in_the_database_already_does_not_come_back_when_the_start_is_refused_then(
+    bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What recovery changed, as it does here, is there without the pages that belong to it otherwise."""
+    inodes = [create(local.journal, b"%d" % number, content=b"%d" % number)[0] for number in range(60)]
+    image = bench.crash()
+    log = image / "journal.db-wal"
+    damage(log, 12, b"rot")  # in its header
+
+    def full(database: Database) -> NoReturn:
+        raise DiskFull("no room to make it smaller")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "shrink", full)
+        with pytest.raises(DiskFull, match="no room to make it smaller"):
+            bench.open("crashed")
+    assert not log.exists() or not log.stat().st_size
+    again = bench.open("crashed")
+    assert [content_of(again, inode) for inode in inodes] == [b"%d" % number for number in range(60)]
+    assert again.report == []
+    assert bench.close(again, "crashed") == []

@@ -1,5 +1,6 @@
 """Many small writes become few records: which of them, and what a crash, rot and a publication in flight then find."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,12 +10,15 @@ import pytest
 import trio
 
 from cache import merging
+from cache.errors import Corrupt, DiskFull
+from cache.staging import StagedRange
 from cache.workspace import LocalState
 from drivefs.protocol.ids import NO_OP, InodeId
 from drivefs.protocol.model import InodeKind, InodeState
 from tests.cache.states import Bench, content_of, damage, draft_of, power_cut
 
 FILE = InodeId(7)
+OTHER = InodeId(8)
 MANY = merging.LEAST_RECORDS
 Barrier = Callable[[LocalState], None]
 
@@ -31,17 +35,17 @@ def local(bench: Bench) -> LocalState:
     return bench.open()
 
 
-def append(local: LocalState, content: bytes, count: int) -> bytes:
+def append(local: LocalState, content: bytes, count: int, inode: InodeId = FILE) -> bytes:
     """Append `count` times four bytes to a content; gives what it is then."""
     drafts = local.journal.drafts
     for number in range(count):
         data = b"%04d" % number
         with local.journal.transaction():
-            if drafts.draft(FILE) is None:
-                drafts.put_draft(draft_of(FILE))
-            drafts.add_record(FILE, len(content), data, local.staging.append(FILE, data))
+            if drafts.draft(inode) is None:
+                drafts.put_draft(draft_of(inode))
+            drafts.add_record(inode, len(content), data, local.staging.append(inode, data))
             content += data
-            state = InodeState(FILE, InodeKind.FILE, 0o644, size=len(content))
+            state = InodeState(inode, InodeKind.FILE, 0o644, size=len(content))
             local.journal.overlay.put_inode(state, NO_OP)
     return content
 
@@ -151,3 +155,23 @@ def test_rotten_bytes_are_given_no_good_checksum(local: LocalState) -> None:
     damage(staged, 9, b"X")
     log_barrier(local)
     assert len(lengths(local)) == MANY
+
+
+@pytest.mark.parametrize("error", [DiskFull("no room"), Corrupt("rot"), OSError(errno.EIO, "a read failed")])
+def test_what_cannot_be_merged_is_synced_as_it_is_and_stays_apart_from_what_comes_later(
+    local: LocalState, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    content = append(local, b"", 10)
+    append(local, b"", MANY, OTHER)
+
+    def fail(staged: StagedRange) -> bytes:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local.staging, "peek", fail)
+        full_barrier(local)
+    assert not local.dirty
+    append(local, content, MANY)
+    log_barrier(local)
+    assert lengths(local) == [4] * 10 + [4 * MANY]
+    assert len(local.journal.drafts.records(OTHER)) == MANY

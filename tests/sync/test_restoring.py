@@ -1,5 +1,6 @@
 """Held removals that are taken back: a file is again what it was, whatever was pending about it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +37,8 @@ def restore(bench: FsBench) -> list[InodeId]:
         last_held=lambda step: [held.pop()] if held else [], dealt_with=lambda n, inode: None, keep=lambda: None
     )
     invalidator: Any = SimpleNamespace(inode=lambda *args, **options: None, entry=lambda *args: None)
-    trio.run(Restoring(bench.local, guard, Shown(bench.fs, invalidator), offered.append).restore)
+    shown = Shown(bench.fs, invalidator)
+    trio.run(Restoring(bench.local, guard, shown, offered.append, bench.fs.contents).restore)
     return offered
 
 
@@ -68,3 +70,15 @@ def test_a_file_that_was_changed_before_is_whole(bench: FsBench, *, is_kept: boo
     assert found.nlink == 1
     expected = b"much longer" if is_kept else OLD
     assert (found.size, bench.read(inode)) == (len(expected), expected)
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+def test_what_was_written_before_is_sent_where_nobody_is_to_close_it(bench: FsBench, *, is_written: bool) -> None:
+    inode = known(bench)
+    number, other = bench.open_file(inode), bench.open_file(inode, os.O_RDWR if is_written else os.O_RDONLY)
+    bench.fs.write(number, 0, b"much longer")
+    bench.unlink(b"file")
+    bench.fs.release(number)
+    assert restore(bench) == ([] if is_written else [inode])
+    bench.fs.release(other)
+    assert bench.read(inode) == b"much longer"
