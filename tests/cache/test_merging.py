@@ -2,8 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -21,18 +20,6 @@ FILE = InodeId(7)
 OTHER = InodeId(8)
 MANY = merging.LEAST_RECORDS
 Barrier = Callable[[LocalState], None]
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path)
-    yield bench
-    bench.close_all()
-
-
-@pytest.fixture
-def local(bench: Bench) -> LocalState:
-    return bench.open()
 
 
 def append(local: LocalState, content: bytes, count: int, inode: InodeId = FILE) -> bytes:
