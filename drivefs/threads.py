@@ -6,11 +6,11 @@ Owns how work gets there and its result back, not what it is. Both classes are a
 import time
 from collections.abc import Awaitable, Callable
 from concurrent import futures
-from typing import Any, TypeVar
+from typing import Any
 
 import trio
 
-T = TypeVar("T")
+from drivefs.protocol.ground import T
 
 PATIENCE_SECONDS = 0.0006
 """More than a sync of the log takes on a quick disk (0.26 ms), and less than the loop's own longer steps."""
