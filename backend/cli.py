@@ -28,6 +28,7 @@ from backend.api import control
 from backend.metadata.errors import MetadataError
 from backend.service.checks import Report
 from backend.service.keys import WrongMasterKey
+from drivefs import __version__
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.messages import DeviceInfo
 
@@ -129,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=SETTINGS + "\n" + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"drivefs-server {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_run(commands)
     user = commands.add_parser("user", help="make and list users", description="Make and list users.")

@@ -56,6 +56,7 @@ class Barrier:
 
         Raises:
             Poisoned: the disk failed, now or earlier.
+            DiskFull: there is no room for the log to grow; nothing that was accepted is lost.
         """
         # Where nothing came since the last sync began, that one covers the caller too, whether or not it has ended.
         target = self._begun_count + self.is_needed
@@ -76,6 +77,7 @@ class Barrier:
         # It only saves room. Whoever needs what does not verify, or cannot be read, is to find that.
         with suppress(DiskFull, Corrupt, OSError):
             self._merge(syncs_staging=is_staged)
+        self._database.flush()
         self._is_running = True
         self._begun_count += 1
         number, covered = self._begun_count, self._covered_commits

@@ -13,16 +13,16 @@ from cache.aliases import read_aliases
 from cache.database import Database, refuse_newer
 from cache.drafts import PLACE_BITS, DraftRow
 from cache.effects import entries, outcome, renamed, subjects
-from cache.errors import CacheError, Corrupt, ReplicaCorrupt
+from cache.errors import CacheError, Corrupt, Poisoned, ReplicaCorrupt
 from cache.findings import Finding, Severity
 from cache.journal import OP_STRIDE
 from cache.overlay import Overlay
-from cache.rescue import find_damage, look_at_log, was_cut_short
+from cache.rescue import find_gaps, look_at_log
 from cache.salvage import finish_salvage
 from cache.schema import JOURNAL_VERSION, REPLICA_VERSION
 from cache.staging import StagedRange, number_of, read_range
 from cache.verification import bad_rows, pages, record_bytes, records_of
-from cache.workspace import held_lock, least_log, opened_since, refuse_lost
+from cache.workspace import held_lock, least_log, next_transactions, opened_since, redo_path, refuse_lost
 from drivefs.protocol import wire
 from drivefs.protocol.changes import Mutation, Store
 from drivefs.protocol.errors import ProtocolError
@@ -146,7 +146,7 @@ class JournalCheck:
             refuse_lost(self._path)
             if not self._path.exists():
                 return  # this state was never mounted
-            if find_damage(self._path) is not None and not was_cut_short(self._path, workspace.boot_id()):
+            if find_gaps(self._path, workspace.boot_id()).rot is not None:
                 self._found.damage(f"The log of {self._path} has rotted", lost_by)
                 return
             self._log = look_at_log(self._path)
@@ -169,6 +169,14 @@ class JournalCheck:
         if opened_since(self._database) is not None and self._log.is_lost(least_log(self._database)):
             what = f"The log of {self._path} is not the one that was written, or a part of it is gone"
             self._found.damage(what, "The last changes before the mount ended were in it")
+        if accepted := next_transactions(self._database):
+            # As the next start does; closing takes it back.
+            self._database.rows("PRAGMA query_only = 0")
+            self._database.begin()
+            try:
+                self._database.run_again(accepted)
+            except Poisoned:
+                self._found.damage(f"{redo_path(self._path)} does not fit the journal", "The last changes are in it")
         if bad := list(bad_rows(self._database)):
             for row in bad:
                 what = f"A row of {row.table} in the journal ({row.key}) does not match its checksum"

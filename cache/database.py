@@ -2,8 +2,8 @@
 
 Owns the connection and the depth of its transactions. Does not own any table. Invariants: at most one transaction at
 a time, a nested one joins the outer; a nested one that failed dooms the outer, even if its exception was caught;
-COMMIT means that the change is in the WAL file (it survives the death of the process, not yet a power cut). Nothing
-may be awaited inside a transaction.
+what was committed is in the WAL file, or in that of `redo` (it survives the death of the process, not yet a power
+cut). Nothing may be awaited inside a transaction.
 """
 
 import os
@@ -16,9 +16,9 @@ from typing import Any
 import apsw
 
 from cache import errors
+from cache.redo import Bindings, Redo, statements_of
 
 Row = tuple[Any, ...]
-Bindings = Sequence[int | float | str | bytes | memoryview | None]
 
 PAGE_BYTES = 2048
 """Small pages: a created file dirties five of them, and each goes to the WAL whole."""
@@ -27,6 +27,7 @@ FRAME_BYTES = PAGE_BYTES + 24
 SHRINK_BYTES = 32 * 2**20
 ZEROS_BYTES = 2**20
 BUSY_MILLISECONDS = 5000
+FAILED_READS = frozenset({apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_SHORT_READ})
 
 
 def _nothing() -> None:
@@ -37,8 +38,8 @@ class Database:
     """A connection whose statements are short; used by one thread at a time.
 
     Called for each outermost transaction: `on_begin` after it began, `on_commit` before it commits, `on_committed`
-    and `on_rollback` after it ended. `on_distrust` is called when the disk has failed, or what it gave does
-    not verify.
+    and `on_rollback` after it ended. `on_distrust` is called when what the disk gave does not verify, or cannot be
+    read, `on_failure` when it did not take what was written.
     """
 
     def __init__(
@@ -64,9 +65,11 @@ class Database:
         self.on_committed: Callable[[], None] = _nothing
         self.on_rollback: Callable[[], None] = _nothing
         self.on_distrust: Callable[[], None] = _nothing
+        self.on_failure: Callable[[], None] = _nothing
         self._corrupt = corrupt
         self._depth = 0
         self._doomed = False
+        self._redo: Redo | None = None
         self._transaction = Transaction(self)
         if not is_for_reading:
             create_private(path)
@@ -128,8 +131,10 @@ class Database:
             return
         if self.poisoned:
             raise errors.Poisoned(*self.poisoned.args)
+        self._recall_if_lost()
         try:
-            self._execute("BEGIN IMMEDIATE")
+            if not self._connection.in_transaction:
+                self._execute("BEGIN IMMEDIATE")
         except apsw.Error as error:
             raise self.translated(error) from error
         self._depth = 1
@@ -150,7 +155,10 @@ class Database:
             raise RuntimeError("a transaction went on after a part of it had failed; it was rolled back")
         try:
             self.on_commit()
-            self._execute("COMMIT")
+            if self._redo is None or not self._redo.accept():
+                self._commit_all()
+            elif self._redo.accepted:
+                self.commit_count += 1
         except apsw.Error as error:
             self._roll_back()
             raise self.translated(error) from error
@@ -168,9 +176,88 @@ class Database:
         else:
             self._roll_back()
 
-    def _roll_back(self) -> None:
+    def _commit_all(self) -> None:
+        if self._redo is None:
+            self._execute("COMMIT")
+            return
+        self._execute(*self._redo.numbering())
+        self._execute("COMMIT")
+        self._redo.committed()
+
+    def share_commits(self, redo: Redo | None) -> None:
+        """From here on let transactions share a COMMIT, which `flush` makes, if not one of them; None: not any more.
+
+        Where one is rolled back those before it are run again.
+        """
+        self.flush()
+        if self._redo is not None:
+            self._redo.close()
+        self._redo = redo
+
+    def flush(self) -> None:
+        """Bring into the log what shares a COMMIT that was not made yet.
+
+        Raises:
+            DiskFull, Corrupt, Poisoned: nothing is lost, it may be tried again, or the next start does it.
+        """
+        if self._depth:
+            raise RuntimeError("a transaction ends before what came before it is brought into the log")
+        if self._redo is None or not (self._connection.in_transaction or self._redo.accepted):
+            return
+        if self.poisoned:
+            raise errors.Poisoned(*self.poisoned.args)
+        self._recall_if_lost()
+        try:
+            if self._redo.is_needed:
+                self._commit_all()
+            else:
+                self._execute("COMMIT")
+        except apsw.Error as error:
+            self._recall()
+            raise self.translated(error) from error
+
+    def run_again(self, transactions: Iterable[bytes]) -> None:
+        """Run what `redo` has kept once more, inside the caller's transaction: all of it or nothing.
+
+        Raises:
+            Corrupt, DiskFull, Poisoned: nothing was changed.
+        """
+        try:
+            self._execute("SAVEPOINT again")
+            for transaction in transactions:
+                for sql, bindings in statements_of(transaction):
+                    self._execute(sql, bindings)
+            self._execute("RELEASE again")
+        except apsw.Error as error:
+            if self._connection.in_transaction:
+                self._execute("ROLLBACK TO again")
+            raise self.translated(error) from error
+
+    def _recall_if_lost(self) -> None:
+        """SQLite rolls back by itself where a statement, be it one that reads, finds no memory."""
+        if self._redo is not None and self._redo.accepted and not self._connection.in_transaction:
+            self._recall()
+            if self.poisoned:
+                raise errors.Poisoned(*self.poisoned.args)
+
+    def _recall(self) -> None:
+        """Roll back, and run the transactions again that were accepted."""
         if self._connection.in_transaction:
             self._execute("ROLLBACK")
+        if self._redo is None:
+            return
+        self._redo.statements = []
+        if self._redo.accepted:
+            try:
+                self._execute("BEGIN IMMEDIATE")
+                self.run_again(self._redo.accepted)
+            except (apsw.Error, errors.CacheError) as error:
+                self.poison(error)
+
+    def _roll_back(self) -> None:
+        is_untouched = self._redo is not None and not self._redo.statements and self._connection.in_transaction
+        if not is_untouched:
+            self._recall()
         self._depth = 0
         self.on_rollback()
 
@@ -178,8 +265,10 @@ class Database:
         """Run a statement that changes something, in a transaction of its own if none is open."""
         if not self._depth:
             with self._transaction:
-                self._execute(sql, bindings)
+                self.write(sql, bindings)
             return
+        if self._redo is not None:
+            self._redo.statements.append((sql, bindings))
         self._execute(sql, bindings)
 
     def write_many(self, sql: str, rows: Iterable[Bindings]) -> int:
@@ -190,15 +279,22 @@ class Database:
         if not self._depth:
             raise RuntimeError("many rows are written in one transaction")
         before = self._connection.total_changes()
-        self._executemany(sql, rows)
+        self._executemany(sql, self._noted(sql, rows))
         return self._connection.total_changes() - before
+
+    def _noted(self, sql: str, many: Iterable[Bindings]) -> Iterable[Bindings]:
+        if self._redo is None:
+            return many
+        rows = list(many)
+        self._redo.statements += [(sql, row) for row in rows]
+        return rows
 
     def rows_of_many(self, sql: str, many: Iterable[Bindings]) -> list[Row]:
         """Run a statement that changes something once for each of `many`, as `write_many`; gives what it returns."""
         if not self._depth:
             raise RuntimeError("many rows are written in one transaction")
         try:
-            return self._executemany(sql, many).fetchall()
+            return self._executemany(sql, self._noted(sql, many)).fetchall()
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self.translated(error) from error
 
@@ -222,7 +318,9 @@ class Database:
         return self._connection.changes()
 
     def execute_script(self, sql: str) -> None:
-        """Run several statements, as when the schema is created."""
+        """Run several statements, as when the schema is created; not where transactions share a COMMIT."""
+        if self._redo is not None:
+            raise RuntimeError("statements that are not noted cannot be run again")
         try:
             self._connection.cursor().execute(sql).fetchall()
         except apsw.Error as error:
@@ -246,6 +344,8 @@ class Database:
             " and mount again: what is there is verified then."
         )
         self.on_distrust()
+        if getattr(error, "extendedresult", None) not in FAILED_READS:
+            self.on_failure()
         return self.poisoned
 
     def rot(self, message: str) -> errors.Corrupt:
@@ -274,6 +374,7 @@ class Database:
 
     def finish_checkpoint(self) -> None:
         """Copy the rest of the WAL here and now, so that the next write starts it afresh: short after `checkpoint`."""
+        self.flush()
         try:
             self._execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except apsw.Error as error:
@@ -281,6 +382,7 @@ class Database:
 
     def empty_log(self) -> None:
         """Copy all of the WAL into the database and begin it afresh; nobody else may have it open."""
+        self.flush()
         try:
             self._execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except apsw.Error as error:
@@ -308,7 +410,9 @@ class Database:
             self.empty_log()
 
     def close(self) -> None:
-        """Close; the WAL is copied into the database and removed."""
+        """Close; the WAL is copied into the database and removed. What was not flushed is left to the next start."""
+        if self._redo is not None:
+            self._redo.close()
         self._connection.set_wal_hook(None)
         self._connection.close()
 

@@ -15,6 +15,7 @@ import msgspec
 
 from cache.database import Database
 from cache.drafts import PLACE_BITS, DraftRow, Record
+from cache.durable import sync_path
 from cache.effects import outcome
 from cache.errors import Unusable
 from cache.findings import Finding, Severity
@@ -60,14 +61,15 @@ class Recovery:
         """Inodes one of whose mutations was put aside."""
         self.findings: list[Finding] = []
 
-    def run(self) -> list[Finding]:
-        """Do all of it.
+    def run(self, first: Callable[[], list[Finding]] = list) -> list[Finding]:
+        """Do all of it; `first` is called in the same transaction, before rows are looked at.
 
         Raises:
             Corrupt: the database cannot be read; it is as it was.
         """
         with self._database.transaction():
             self._mend_indexes()
+            self.findings += first()
             self._mend_rows()
             self._take_in_strays()
             for place in self._bad_places():
@@ -75,6 +77,8 @@ class Recovery:
             for inode in self._bereft:
                 self._keep_unborn(inode)
             self._drop_needless()
+        # Else a power cut could bring records back whose staging files are gone.
+        sync_path(self._database.wal_path)
         self._tidy_staging()
         return self.findings
 
@@ -117,6 +121,7 @@ class Recovery:
         """Damage of an index costs nothing: it is made again. Other damage is told, and after a power cut refused."""
         sound = [("ok",)]
         if self._database.rows("PRAGMA integrity_check(1)") == sound:
+            self._require_indexes()
             return
         self._database.execute_script("REINDEX")
         is_sound = self._database.rows("PRAGMA integrity_check(1)") == sound
@@ -135,6 +140,13 @@ class Recovery:
         for (name,) in self._database.rows("SELECT name FROM sqlite_schema WHERE type = 'table'"):
             if name in FACTS:
                 self._database.rows(f"SELECT * FROM {name}")
+
+    def _require_indexes(self) -> None:
+        """No index has a page that is an empty one of something else: SQLite finds that whole, and cannot use it."""
+        indexes = "SELECT name, tbl_name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+        for name, table, made in self._database.rows(indexes):
+            condition = "".join(made.partition(" WHERE ")[1:])
+            self._database.rows(f"SELECT 1 FROM {table} INDEXED BY {name}{condition} LIMIT 1")
 
     # -- rows --------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from cache.database import Database, refuse_newer, remove_database
 from cache.errors import CacheError, NewerState, Unusable
 from cache.findings import Finding, Severity
 from cache.replica import Replica
-from cache.rescue import copy_aside, rescue_log
+from cache.rescue import copy_aside, log_unless_refused, rescue_log
 from cache.salvage import finish_salvage, salvage
 from cache.schema import JOURNAL_VERSION
 from cache.workspace import LocalState, held_lock, make_private, mark_suspect, refuse_lost
@@ -95,9 +95,10 @@ def _mend_journal(state_dir: Path, cache_dir: Path, offload: Offload) -> list[Fi
     found: list[Finding] = []
     try:
         refuse_lost(path)
-        found += rescue_log(path, state_dir / "lost+found", workspace.boot_id())
-        if _is_usable(path, state_dir / "mending"):
-            return found
+        with log_unless_refused(path):
+            found += rescue_log(path, state_dir / "lost+found", workspace.boot_id())
+            if _is_usable(path, state_dir / "mending"):
+                return found
     except NewerState:
         raise
     except CacheError:

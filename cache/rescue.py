@@ -1,8 +1,9 @@
 """Saves a journal whose write-ahead log has rotted, before SQLite opens it.
 
-Owns the decision between a torn tail (nothing to do: nobody was promised anything) and rot. A power cut leaves any of
-the pages that were not synced, so after one a gap before good frames is a torn tail too: to close it would be to take a
-part of some transactions without the rest. What is behind it is put aside.
+Owns the decision between a torn tail (nothing to do: nobody was promised anything) and rot. A power cut, or a sync that
+failed, leaves any of the pages that were not synced, so after one a gap before good frames is a torn tail too: to close
+it would be to take a part of some transactions without the rest. What is behind it is put aside. A gap in what is known
+to have been synced is rot all the same, and has to be closed: what is behind may be in the database already.
 
 Owns also the order of steps for rot: all files are copied aside into `lost+found`; the log is mended in a copy, its
 damaged pages as they are; if the whole then is a sound database, the mended log takes the place of the damaged one, and
@@ -14,19 +15,23 @@ start that is refused after all.
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import apsw
 import xxhash
 
+from cache import synced
 from cache.database import PAGE_BYTES, remove_database
 from cache.durable import make_directory, sync_path
 from cache.errors import CacheError, Unusable
 from cache.findings import Finding, Severity
 from cache.schema import JOURNAL
 from cache.wal import HEADER_BYTES, Damage, Log
+
+FOUND = "-wal.found"
+"""The end of the name that a log has, beside the one that was mended in its place, until nothing can be refused."""
 
 _PAGE_SIZES = frozenset(2**power for power in range(9, 16))
 """That SQLite knows, but for the largest, which is written as 1."""
@@ -38,68 +43,77 @@ def rescue_log(path: Path, lost_and_found: Path, boot: bytes) -> list[Finding]:
     Raises:
         Corrupt: the database itself cannot be opened.
     """
-    damage = find_damage(path)
-    if damage is None:
+    rot, torn = find_gaps(path, boot)
+    if rot is None and torn is None:
         return []
     log_path, mended = Path(f"{path}-wal"), path.parent / "mending" / path.name
     with log_path.open("rb") as file:
         log = Log(file, _page_bytes(path))
-        if log.header_is_good and was_cut_short(path, boot):
-            return [_put_aside(log, damage, lost_and_found)]
+        found = [_put_aside(log, torn, lost_and_found)] if torn is not None else []
+        if rot is None:
+            return found
         aside = lost_and_found / f"journal-{log.salts[0]:08x}{log.salts[1]:08x}"
         copy_aside(path, aside)
-        is_sound = _mend(path, log, damage, mended)
+        is_sound = _mend(path, log, rot, mended)
     if is_sound:
+        _keep_found(path)
         os.replace(f"{mended}-wal", log_path)
         Path(f"{path}-shm").unlink(missing_ok=True)
     shutil.rmtree(mended.parent)
     sync_path(path.parent)
-    return [_finding(damage, aside, is_sound)]
+    return [*found, _finding(rot, aside, is_sound)]
 
 
 @contextmanager
 def log_unless_refused(path: Path) -> Iterator[Callable[[], None]]:
-    """Where what is done inside is refused, put the log of the database at `path` back as it was, byte for byte.
+    """Where what is done inside is refused, or never ends, the log of the database at `path` is the one that was found.
 
     Nobody has the database open then. What was mended is put back too: the next start does the same again. Gives what
     is called before the log is copied into the database: over pages that are newer, it must not come back.
     """
-    is_copied = False
+    log_path, is_copied = Path(f"{path}-wal"), False
+    _put_back(path)
+    had_log = log_path.exists()
 
     def copied() -> None:
         nonlocal is_copied
         is_copied = True
+        _forget_found(path)
 
-    log_path = Path(f"{path}-wal")
-    try:
-        original = log_path.open("rb")
-    except FileNotFoundError:
-        original = None
     try:
         yield copied
-    except CacheError:
-        if is_copied:
-            raise
-        if original is None:
-            if log_path.exists() and not log_path.stat().st_size:
+    except (CacheError, OSError):
+        if not is_copied:
+            _put_back(path)
+            if not had_log and log_path.exists() and not log_path.stat().st_size:
                 log_path.unlink()
-        elif not log_path.exists() or not os.path.samestat(os.fstat(original.fileno()), log_path.stat()):
-            _put_back(original, log_path)
-            Path(f"{path}-shm").unlink(missing_ok=True)
         raise
-    finally:
-        if original is not None:
-            original.close()
+    _forget_found(path)
 
 
-def _put_back(original: BinaryIO, log_path: Path) -> None:
-    fresh = log_path.with_name(f"{log_path.name}.was")
-    with open(os.open(fresh, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
-        shutil.copyfileobj(original, file, 2**20)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, log_path)
-    sync_path(log_path.parent)
+def _keep_found(path: Path) -> None:
+    """Let the log that was found have another name too, as far as the disk knows such a thing; durable on return."""
+    found = Path(f"{path}{FOUND}")
+    found.unlink(missing_ok=True)
+    with suppress(OSError):
+        os.link(f"{path}-wal", found)
+        sync_path(path.parent)
+
+
+def _forget_found(path: Path) -> None:
+    found = Path(f"{path}{FOUND}")
+    if found.exists():
+        found.unlink()
+        sync_path(path.parent)
+
+
+def _put_back(path: Path) -> None:
+    """Let the log that was found take its place again; no room is needed for it."""
+    found = Path(f"{path}{FOUND}")
+    if found.exists():
+        os.replace(found, f"{path}-wal")
+        Path(f"{path}-shm").unlink(missing_ok=True)
+        sync_path(path.parent)
 
 
 class LogState(NamedTuple):
@@ -164,21 +178,37 @@ def content_name(path: Path) -> str:
     return content.hexdigest()
 
 
-def find_damage(path: Path) -> Damage | None:
-    """Rot in the log of the database at `path`, which nobody has open; nothing is changed.
+class Gaps(NamedTuple):
+    """Where frames of a log do not verify and later ones do: by rot, and behind that since they were never synced."""
+
+    rot: Damage | None
+    torn: Damage | None
+
+
+def find_gaps(path: Path, boot: bytes) -> Gaps:
+    """The gaps in the log of the database at `path`, which nobody has open; nothing is changed.
 
     Raises:
         Corrupt: the database itself cannot be opened.
     """
     log_path = Path(f"{path}-wal")
     if not log_path.exists() or log_path.stat().st_size <= HEADER_BYTES:
-        return None
+        return Gaps(None, None)
     accepted = _accepted_frames(path)
     with log_path.open("rb") as file:
-        return Log(file, _page_bytes(path)).find_damage(accepted)
+        log = Log(file, _page_bytes(path))
+        found = log.find_damage(accepted)
+        if found is None or not log.header_is_good or not (synced.is_unsynced(path) or _was_cut_short(path, boot)):
+            return Gaps(found, None)
+        torn = log.first_bad(min(max(found.first_bad, synced.noted(path, log.salts)), log.frame_count))
+        rot = log.find_damage(accepted, torn)
+    if rot is None:
+        return Gaps(None, found)
+    behind = found.lost_commits - rot.lost_commits
+    return Gaps(rot, Damage(torn, found.end, behind) if behind else None)
 
 
-def was_cut_short(path: Path, boot: bytes) -> bool:
+def _was_cut_short(path: Path, boot: bytes) -> bool:
     """Whether the database at `path` was open when the power went: in another boot than this."""
     try:
         connection = apsw.Connection(
@@ -203,7 +233,8 @@ def _put_aside(log: Log, damage: Damage, lost_and_found: Path) -> Finding:
         file.flush()
         os.fsync(file.fileno())
     sync_path(lost_and_found)
-    what = f"The power went while the log of the journal was written: {damage.lost_commits} changes are behind a gap"
+    why = "The power went, or the disk failed, while the log of the journal was written"
+    what = f"{why}: {damage.lost_commits} changes are behind a gap"
     meaning = f"They are not there: they had not been synced, unless the disk has rotted. Their bytes are in {aside}"
     return Finding(Severity.NOTE, what, meaning, "Look whether what you wrote last is there, then delete that file")
 
@@ -238,10 +269,10 @@ def unreadable(path: Path, why: object) -> str:
     )
 
 
-def copy_aside(path: Path, aside: Path) -> None:
-    """Copy a database that nobody has open, and its log, into a directory; durable on return."""
+def copy_aside(path: Path, aside: Path, *more: Path) -> None:
+    """Copy a database that nobody has open, and its log, into a directory, with other files; durable on return."""
     make_directory(aside)
-    for source in (path, Path(f"{path}-wal")):
+    for source in (path, Path(f"{path}-wal"), *more):
         if source.exists():
             copy_private(source, aside / source.name)
     sync_path(aside)
@@ -264,6 +295,8 @@ def _mend(path: Path, log: Log, damage: Damage, mended: Path) -> bool:
     with open(os.open(f"{mended}-wal", os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
         for part in log.mended(damage):
             file.write(part)
+        # A log that is shorter than it was would be missed; zeros are no frames.
+        file.truncate(os.stat(f"{path}-wal").st_size)
         file.flush()
         os.fsync(file.fileno())
     return is_sound_copy(mended)

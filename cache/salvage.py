@@ -23,11 +23,13 @@ from cache.counters import Counter
 from cache.database import PAGE_BYTES, Database, create_tables
 from cache.drafts import PLACE_BITS, DraftRow
 from cache.durable import sync_path
+from cache.errors import CacheError
 from cache.findings import Finding, Severity
 from cache.journal import OP_STRIDE
 from cache.lost import LostAndFound
 from cache.pages import GREATEST_KEY, LEAF_TABLE, LEAST_KEY, Hole, Image, Row, Senseless, Tree
 from cache.recovery import Recovery, ReplicaStates
+from cache.redo import read_redo
 from cache.rescue import content_name, copy_aside
 from cache.reserve import Reserve
 from cache.schema import JOURNAL, JOURNAL_ADDITIONS, JOURNAL_VERSION
@@ -85,7 +87,7 @@ class Salvage:
 
     def run(self) -> list[Finding]:
         """All of it, in the order that the module says."""
-        copy_aside(self._path, self._aside)
+        copy_aside(self._path, self._aside, self._path.with_name("redo"))
         making = self._state / "salvaging"
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(mode=0o700)
@@ -132,7 +134,25 @@ class Salvage:
             if self._holes:
                 self._fill_from_orphans(database, aside)
             self._aside_count = aside.count
+        self._run_redo(database)
         self._set_counters(database)
+
+    def _run_redo(self, database: Database) -> None:
+        """Run what the log lacks, if it fits: before drafts are given up, else it would make new ones of a part."""
+        row = database.row("SELECT value FROM meta WHERE key = 'group'")
+        group, transactions, _is_whole = read_redo(self._path.with_name("redo"))
+        last = int.from_bytes(row[0], "big") if row else None
+        try:
+            if last is not None and group == last + 1:
+                database.run_again(transactions)
+                last = group
+        except CacheError:
+            last = None
+        if transactions and (last is None or group > last):
+            what = f"{len(transactions)} changes that were not yet in the log do not fit what could be read"
+            advice = "Look whether what you wrote last is there"
+            self.found.append(Finding(Severity.DAMAGE, what, f"They are in {self._aside / 'redo'}", advice))
+        database.write("DELETE FROM meta WHERE key = 'group'")
 
     def _rows_aside(self) -> "_Aside":
         return _Aside(self._aside / ROWS)

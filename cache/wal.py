@@ -106,10 +106,20 @@ class Log:
             yield frame, is_good
             sums = frame.stored
 
-    def find_damage(self, accepted: int) -> Damage | None:
-        """Rot behind the first `accepted` frames, which SQLite took; None if there is nothing but a torn tail."""
+    def first_bad(self, start: int) -> int:
+        """The first frame from `start` on that does not verify; the number of all if there is none."""
+        verified = enumerate(self.verify(start), start=start)
+        return next((index for index, (_frame, is_good) in verified if not is_good), self.frame_count)
+
+    def find_damage(self, accepted: int, until: int | None = None) -> Damage | None:
+        """Rot behind the first `accepted` frames, which SQLite took, and before `until`, or in all of it.
+
+        None if there is nothing but a torn tail.
+        """
         first_bad, end, lost_commits = None, accepted, 0
         for index, (frame, is_good) in enumerate(self.verify(accepted), start=accepted):
+            if index == until:
+                break
             if not is_good and first_bad is None:
                 first_bad = index
             if is_good and frame.commit_pages:

@@ -15,22 +15,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from cache import synced
 from cache.blocks import BlockCache
 from cache.counters import Counter
 from cache.database import Database, create_private, create_tables, refuse_newer
 from cache.durable import make_directory, sync_path
-from cache.errors import Corrupt, DiskFull, ReplicaCorrupt, StateInUse, Unusable
-from cache.findings import Finding
+from cache.errors import Corrupt, DiskFull, Poisoned, ReplicaCorrupt, StateInUse, Unusable
+from cache.findings import Finding, Severity
 from cache.journal import Journal
 from cache.lost import LostAndFound
 from cache.pins import Pins
 from cache.recovery import Recovery
+from cache.redo import NUMBER, Redo, first_group, read_redo
 from cache.renumber import renumber_creations
 from cache.replica import Replica
 from cache.rescue import log_unless_refused, look_at_log, lost_tail, rescue_log, unreadable
 from cache.reserve import Reserve
 from cache.salvage import finish_salvage
 from cache.schema import JOURNAL, JOURNAL_ADDITIONS, JOURNAL_VERSION
+from cache.sealing import digest
 from cache.shares import Shares
 from cache.staging import Staging
 from drivefs.protocol.ground import Offload, T
@@ -51,6 +54,7 @@ MOST_PASSES = 5
 SUSPECT = "suspect"
 """This file says that the disk had failed, or gave what was not written: all of it is to be verified."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -104,16 +108,28 @@ class LocalState:
             except Corrupt as error:
                 raise Unusable(unreadable(path, error)) from error
             opened.push(recovered.pop_all())
-        (state_dir / SUSPECT).unlink(missing_ok=True)
-        reserved = self._database.reserve_log(CHECKPOINT_BYTES)
-        note_opened(self._database, boot_id(), reserved)
-        # In the database itself: a log that is lost is missed then.
-        self._database.finish_checkpoint()
+        for mark in (SUSPECT, synced.UNSYNCED):
+            (state_dir / mark).unlink(missing_ok=True)
+        self._note_opened(path)
         self._database.on_distrust = partial(mark_suspect, state_dir)
+        self._database.on_failure = partial(synced.mark_unsynced, state_dir)
         self.journal = Journal(self._database, self.staging, reserve=reserve, offload=self._offload_sync)
         opened.callback(self._close_journal)
         self.pins = Pins(self._database)
         self.shares = Shares(self.journal, self.replica)
+
+    def _note_opened(self, path: Path) -> None:
+        """From here on the journal is open, in its present form, and its transactions may share a COMMIT."""
+        reserved = self._database.reserve_log(CHECKPOINT_BYTES)
+        group = first_group(last_group(self._database))
+        redo = Redo.opened(redo_path(path), group + 1)
+        with self._database.transaction():
+            note_opened(self._database, boot_id(), reserved)
+            note_group(self._database, None if redo is None else group)
+            self._database.execute_script(f"PRAGMA user_version = {JOURNAL_VERSION}")
+        # In the database itself: a log that is lost is missed then.
+        self._database.finish_checkpoint()
+        self._database.share_commits(redo)
 
     def _recover(self, path: Path, opened: ExitStack, copied: Callable[[], None], *, is_suspect: bool) -> Reserve:
         """Open the journal and staging, and bring them into a state that keeps all invariants.
@@ -130,20 +146,25 @@ class LocalState:
         database.execute_script(JOURNAL_ADDITIONS)
         sync_path(state_dir)
         last_boot = opened_since(database)
+        is_told = bool(rescued)
         if last_boot is not None and not rescued:
-            log = log._replace(is_cut=log.is_cut and last_boot == boot_id())  # a power cut may tear the tail
+            # A power cut may tear the tail; and what a kill has torn of a COMMIT is in `redo`.
+            is_cut = log.is_cut and last_boot == boot_id() and not next_transactions(database)
+            log = log._replace(is_cut=is_cut)
             rescued = lost_tail(path, log, lost.directory, least_log(database))
+            is_told = any(finding.severity is Severity.DAMAGE for finding in rescued)
         self.report += rescued
         is_thorough = is_suspect or last_boot not in (None, boot_id())
         reserve = Reserve(state_dir)
-        numbers = Counter(database, "file")
         suspect = partial(mark_suspect, state_dir)
-        self.staging = Staging(state_dir / "staging", take_number=numbers.take, reserve=reserve, on_rot=suspect)
+        self.staging = Staging(state_dir / "staging", take_number=self._take_number, reserve=reserve, on_rot=suspect)
         opened.callback(self.staging.close)
         if last_boot == boot_id():
             self._sync_staging(suspect)
         recovery = Recovery(database, self.staging, lost, replica=self.replica.inode, is_thorough=is_thorough)
-        self.report += recovery.run()
+        first = partial(run_again, database, lost, is_torn=last_boot != boot_id(), is_told=is_told)
+        self.report += recovery.run(first)
+        self._staging_numbers = Counter(database, "file")
         if last_boot is not None:
             # A crash from here on leaves an empty log, and nothing is lacking then.
             note_opened(database, last_boot, 0)
@@ -153,18 +174,28 @@ class LocalState:
         database.shrink()
         return reserve
 
+    def _take_number(self) -> int:
+        return self._staging_numbers.take()
+
     def _sync_staging(self, suspect: Callable[[], None]) -> None:
         """What an earlier process of this boot staged may be in memory only, and its records are to be durable now."""
         try:
             self.staging.sync_earlier()
         except OSError as error:
             suspect()
+            if error.errno in FULL:
+                raise DiskFull(
+                    f"There is no room on the disk for all that was written to {self.staging.directory} before a crash:"
+                    f" {error.strerror}. Free some space and mount again: all of it is verified then."
+                ) from error
             raise self._database.poison(error) from error
 
     def _close_journal(self) -> None:
         """Sync, and note that nothing needs verifying the next time; unless the disk has failed."""
+        self._database.leave_log(True)  # what was not noted as closed has its log
         if self._database.poisoned:
             return
+        self._database.share_commits(None)
         pending = self.staging.begin_sync()
         try:
             pending.sync()
@@ -173,6 +204,7 @@ class LocalState:
             pending.remove_retired()
         except OSError as error:
             raise self._database.poison(error) from error
+        self._database.leave_log(False)
 
     @property
     def dirty(self) -> bool:
@@ -217,14 +249,20 @@ class LocalState:
         await self.blocks.tidy()
 
     async def _checkpoint(self, database: Database) -> None:
-        copied_bytes = await self.offload(database.checkpoint)
+        database.flush()  # else what is open keeps the log from being begun afresh
+        copied_bytes = await self._copy_log(database)
         if database.wal_bytes < FINISH_BYTES:
             return
         for _ in range(MOST_PASSES):
             if database.wal_bytes - copied_bytes <= REST_BYTES:
                 break
-            copied_bytes = await self.offload(database.checkpoint)
+            copied_bytes = await self._copy_log(database)
         database.finish_checkpoint()
+
+    async def _copy_log(self, database: Database) -> int:
+        if database is self._database:
+            return await self.offload(synced.checkpoint, database, synced.extent_of(database))
+        return await self.offload(database.checkpoint)
 
     def close(self) -> None:
         """Close everything; what is pending stays for the next time."""
@@ -261,7 +299,7 @@ def full_disk_told(state_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         raise DiskFull(
             f"There is no room on the disk to open {state_dir} after a crash: {error.strerror}. Nothing is lost. Free"
@@ -301,6 +339,68 @@ def note_opened(database: Database, boot: bytes | None, log_bytes: int = 0) -> N
             return
         database.write("INSERT OR REPLACE INTO meta VALUES ('open', ?)", (boot,))
         database.write("INSERT OR REPLACE INTO meta VALUES ('log', ?)", (log_bytes.to_bytes(8, "big"),))
+
+
+def redo_path(path: Path) -> Path:
+    """The file of the transactions that are not in the log yet, of the database at `path`."""
+    return path.with_name("redo")
+
+
+def last_group(database: Database) -> int | None:
+    """The number of the last COMMIT that the database has; None: its transactions never shared one."""
+    row = database.row("SELECT value FROM meta WHERE key = 'group'")
+    return int.from_bytes(row[0], "big") if row else None
+
+
+def note_group(database: Database, group: int | None) -> None:
+    """Let that be the number of this COMMIT; None: no transactions will share one."""
+    if group is None:
+        database.write("DELETE FROM meta WHERE key = 'group'")
+    else:
+        database.write(NUMBER, (group.to_bytes(8, "big"),))
+
+
+def next_transactions(database: Database) -> list[bytes]:
+    """What `redo` has of the COMMIT that comes next."""
+    last, found = last_group(database), read_redo(redo_path(database.path))
+    return found.transactions if last is not None and found.group == last + 1 else []
+
+
+def run_again(database: Database, lost: LostAndFound, *, is_torn: bool, is_told: bool) -> list[Finding]:
+    """In a transaction, run those again that were accepted and are not in the log; gives what to tell of them.
+
+    They are a beginning of what came after the last COMMIT, or all of it: so they count after a power cut too. Where
+    that tore the file there is nothing to tell; nor where it was told that a part of the log is gone.
+    """
+    path = redo_path(database.path)
+    last = last_group(database)
+    if last is None:
+        return []
+    group, transactions, is_whole = read_redo(path)
+    is_next = group == last + 1
+    if is_next:
+        try:
+            database.run_again(transactions)
+            note_group(database, group)
+        except Poisoned:
+            is_next = False
+    # A whole file without any is that of a start that was refused or killed before its COMMIT.
+    if is_torn or (is_whole and (is_next or group <= last or not transactions)):
+        return []
+    data = path.read_bytes() if path.exists() else b""
+    kept = lost.keep_pieces(f"redo-{digest(data) + 2**63:016x}", [(0, data)]) if any(data) else None
+    if is_told:
+        return []
+    if is_next:
+        severity, what = Severity.NOTE, f"The last change in {path} does not verify"
+        meaning = "It was being written when the mount was ended, or has rotted: it is not there"
+    else:
+        severity, what = Severity.DAMAGE, f"{path} is not the file that was written, or does not fit the journal"
+        meaning = "What was in it is missing: the last changes before the mount ended"
+    advice = "Look whether what you wrote last is there"
+    if kept is not None:
+        advice += f". The file as it was found is in {kept}"
+    return [Finding(severity, what, meaning, advice)]
 
 
 def mark_suspect(state_dir: Path) -> None:

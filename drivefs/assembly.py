@@ -115,7 +115,7 @@ class Assembly:
         self._ground = ground
         self._options = options
         self.local = local
-        self.ends = Ends(local, remote, options.workspace)
+        self.ends = Ends(local, remote, options.workspace, ground.random_bytes)
         self.allowance = Allowance(local, remote)
         self.events = Events()
         self.places = Places(local, options.root)
@@ -196,6 +196,7 @@ class Assembly:
             used=self.allowance.used,
         )
         follower.coming = self.prefetcher.coming
+        follower.moved = self.allowance.moved
         follower.quiet = Quiet(self.kernel.call_count)
         parts.relisting.publishable = self.publications.arrived
         self.engine = Engine(parts, ground.jitter)
@@ -204,6 +205,7 @@ class Assembly:
         )
         self.presence = follower.presence = self._presence()
         self.notices = follower.notices = Notices(remote)
+        self.notices.begun = self.engine.poll_afresh
         sent = Meter(lambda: uploader.traffic.sent_bytes)
         received = Meter(lambda: self.downloader.received_bytes)
         self.reporter = Reporter(local, self.connection, sent=sent, received=received)
@@ -227,7 +229,7 @@ class Assembly:
         refusals = Refusals(self.ends, amends, self.lister, contents=contents, events=self.events)
         refusals.publishable = publications.arrived
         giving_up = GivingUp(self.ends, amends, self.shown, contents=contents, publications=publications)
-        self.publisher.refused = giving_up.refused
+        self.publisher.refused, self.publisher.is_base_gone = giving_up.refused, giving_up.is_base_gone
         return refusals, giving_up
 
     def _presence(self) -> Presence:

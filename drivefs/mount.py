@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 import trio
 
-from cache.errors import CacheError
+from cache.errors import CacheError, DiskFull
 from cache.workspace import LocalState
 from drivefs import __version__
 from drivefs.assembly import Assembly, Ground, Options
@@ -45,6 +45,7 @@ from drivefs.control import (
     space,
     trash,
     uploads,
+    waiting,
     watching,
 )
 from drivefs.control.readiness import Readiness
@@ -297,33 +298,34 @@ class _Mount:
                 self._readiness.stopping()
                 mounts.remove_record(self._settings.places.runtime)
                 parts.kernel.close()
-                with trio.move_on_after(END_SECONDS, shield=True):
+                with trio.move_on_after(END_SECONDS, shield=True), suppress(DiskFull):  # what was accepted is kept
                     await self._local.barrier()
 
     def _start(self, parts: _Parts, nursery: trio.Nursery) -> None:
         drive = parts.drive
         table = handlers.Handlers(self._drive(parts), nursery).table()
         table |= watching.Watching(drive.events).table()
-        table |= conflicts.Settling(drive.filesystem, parts.invalidation).table()
-        table |= history.Looking(
+        changing = conflicts.Settling(drive.filesystem, parts.invalidation).table()
+        changing |= history.Looking(
             drive.filesystem,
             parts.invalidation,
             local=self._local,
             publications=drive.publications,
             connection=drive.connection,
         ).table()
-        table |= trash.TrashCan(
+        changing |= trash.TrashCan(
             drive.filesystem, parts.invalidation, local=self._local, connection=drive.connection
         ).table()
-        table |= snapshots.Naming(drive.filesystem.history.past, drive.engine, self._local).table()
-        table |= rewinding.TakingBack(
+        changing |= rewinding.TakingBack(
             drive.filesystem, parts.invalidation, local=self._local, engine=drive.engine
         ).table()
+        changing |= parts.deciding.table()
+        table |= waiting.once_told(changing, parts.invalidation.wait_told)
+        table |= snapshots.Naming(drive.filesystem.history.past, drive.engine, self._local).table()
         table |= sharing.Sharing(drive.filesystem, drive.ends, drive.engine).table()
         table |= space.Space(drive.ends.remote, drive.connection, self._local).table()
         table |= notifications.Notifying(drive.notices, drive.ends.remote).table()
         table |= parts.pinning.table()
-        table |= parts.deciding.table()
         nursery.start_soon(server.serve, server.listen(self._settings.places.runtime), table, nursery)
         nursery.start_soon(self._end_on_signal, parts.kernel)
         nursery.start_soon(self._announce, drive)

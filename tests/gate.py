@@ -14,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.weakenings import WEAKENINGS, Weakening
+from tests.weakening import Weakening
+from tests.weakenings import WEAKENINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("drivefs", "cache", "backend", "tests", "scripts", "pyproject.toml", "README.md")

@@ -4,6 +4,7 @@ Owns no fixtures for others. Invariant: no demo of the user who runs the tests i
 """
 
 import os
+import shlex
 import socket
 import stat
 import subprocess
@@ -48,7 +49,8 @@ class Demo:
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Demo]:
-    made = Demo(tmp_path, free_port())
+    made = Demo(tmp_path / "a user", free_port())
+    made.base.mkdir()
     yield made
     stopped = made.run("--stop")
     assert stopped.returncode == 0, stopped.stderr
@@ -60,6 +62,8 @@ def test_demo_starts_twice_keeps_files_and_stops_twice(demo: Demo) -> None:
     assert first.returncode == 0, first.stderr
     assert str(demo.mountpoint) in first.stdout
     assert "scripts/demo --stop" in first.stdout
+    (pasted,) = [line for line in first.stdout.splitlines() if "cp -r" in line]
+    assert shlex.split(pasted)[3] == f"{demo.mountpoint}/"
     assert os.path.ismount(demo.mountpoint)
     (demo.mountpoint / "kept").write_text("content")
     server = demo.server_pid()

@@ -3,7 +3,8 @@
 import pytest
 
 from tests.gate import ROOT
-from tests.weakenings import WEAKENINGS, Weakening
+from tests.weakening import Weakening
+from tests.weakenings import WEAKENINGS
 
 
 @pytest.mark.parametrize("row", WEAKENINGS, ids=lambda row: row.name)

@@ -1,23 +1,12 @@
 """The safety steps of drivefs, each with what the code would be without it and the tests that must fail then.
 
-Owns the table; `gate` is the program that tries it.
+Owns the table, that of devices here and that of the server in `server_weakenings`; `gate` is the program that tries it.
 """
 
-from typing import NamedTuple
+from tests.server_weakenings import SERVER
+from tests.weakening import Weakening
 
-
-class Weakening(NamedTuple):
-    """A step: where it stands, without it, and who notices."""
-
-    name: str
-    path: str
-    step: str
-    without: str
-    tests: str
-
-
-WEAKENINGS = (
-    # -- syncs on a device
+DEVICE = (
     Weakening(
         "staged bytes are synced",
         "cache/barrier.py",
@@ -31,6 +20,34 @@ WEAKENINGS = (
         "        sync_path(self._database.wal_path)\n",
         "",
         "tests/cache/test_barrier.py",
+    ),
+    Weakening(
+        "what shares a COMMIT is committed before the sync",
+        "cache/barrier.py",
+        "        self._database.flush()\n",
+        "",
+        "tests/cache/test_redo.py",
+    ),
+    Weakening(
+        "a transaction is kept in a file until the COMMIT",
+        "cache/redo.py",
+        "            if os.pwrite(self._descriptor, written, self._end_bytes) != len(written):\n",
+        "            if False:\n",
+        "tests/cache/test_redo.py",
+    ),
+    Weakening(
+        "each COMMIT has a number",
+        "cache/database.py",
+        "        self._execute(*self._redo.numbering())\n",
+        "",
+        "tests/cache/test_redo.py",
+    ),
+    Weakening(
+        "what a failed transaction takes along is run again",
+        "cache/database.py",
+        "                self.run_again(self._redo.accepted)\n",
+        "                pass\n",
+        "tests/cache/test_redo.py",
     ),
     Weakening(
         "names of staging files are synced",
@@ -145,7 +162,6 @@ WEAKENINGS = (
         "",
         "tests/simulation/test_safety_steps.py",
     ),
-    # -- compares and gates on a device
     Weakening(
         "staged bytes are verified before they are sent",
         "cache/staging.py",
@@ -163,9 +179,8 @@ WEAKENINGS = (
     Weakening(
         "a gap that a power cut left in the log is not closed",
         "cache/rescue.py",
-        "        if log.header_is_good and was_cut_short(path, boot):\n"
-        "            return [_put_aside(log, damage, lost_and_found)]\n",
-        "",
+        "not log.header_is_good or not (synced.is_unsynced(path) or _was_cut_short(path, boot))",
+        "True",
         "tests/cache/test_lost_log.py",
     ),
     Weakening(
@@ -218,204 +233,6 @@ WEAKENINGS = (
         "tests/cache/test_blocks.py",
     ),
     Weakening(
-        "a block is what its id says",
-        "drivefs/protocol/blocks.py",
-        "    if block_id(plaintext) != expected:\n",
-        "    if False:\n",
-        "tests/protocol tests/backend/api/test_block_transfer.py",
-    ),
-    # -- the server
-    Weakening(
-        "an object is synced",
-        "backend/blockstore/local.py",
-        "            _write_all(descriptor, whole)\n            os.fsync(descriptor)\n",
-        "            _write_all(descriptor, whole)\n",
-        "tests/simulation/test_safety_steps.py tests/backend/blockstore",
-    ),
-    Weakening(
-        "an object written past the page cache is synced",
-        "backend/blockstore/local.py",
-        "            os.ftruncate(descriptor, length)\n            os.fsync(descriptor)\n",
-        "            os.ftruncate(descriptor, length)\n",
-        "tests/simulation/test_safety_steps.py tests/backend/blockstore",
-    ),
-    Weakening(
-        "the name of an object is synced",
-        "backend/blockstore/local.py",
-        "            _sync_directory(directory)\n",
-        "            pass\n",
-        "tests/simulation/test_disk.py",
-    ),
-    Weakening(
-        "a directory of objects is synced into its parent",
-        "backend/blockstore/local.py",
-        "            _sync_directory(place.parent)\n",
-        "            pass\n",
-        "tests/simulation/test_disk.py",
-    ),
-    Weakening(
-        "what is put aside in the store is durable there",
-        "backend/blockstore/local.py",
-        "            _sync_directory(target.parent)\n            _sync_directory(source.parent)\n",
-        "",
-        "tests/simulation/test_safety_steps.py",
-    ),
-    Weakening(
-        "a backup is synced",
-        "backend/service/backups.py",
-        "        os.fsync(descriptor)\n",
-        "        pass\n",
-        "tests/simulation/test_safety_steps.py",
-    ),
-    Weakening(
-        "a device's own token is good for passes only",
-        "backend/service/accounts.py",
-        "        if self._ground.limits.pass_seconds:\n",
-        "        if False:\n",
-        "tests/backend/api/test_passes.py",
-    ),
-    Weakening(
-        "a pass is the server's own",
-        "backend/service/passes.py",
-        "not hmac.compare_digest(whole[_SAID.size :], _seal(key, whole[: _SAID.size]))",
-        "False",
-        "tests/backend/api/test_passes.py",
-    ),
-    Weakening(
-        "a pass runs out",
-        "backend/service/passes.py",
-        " or expires_ns <= now_ns:",
-        ":",
-        "tests/backend/api/test_passes.py",
-    ),
-    Weakening(
-        "a commit is on the disk when it is acknowledged",
-        "backend/metadata/sqlite.py",
-        '"PRAGMA synchronous=FULL"',
-        '"PRAGMA synchronous=NORMAL"',
-        "tests/simulation/test_safety_steps.py",
-    ),
-    Weakening(
-        "a commit names only blocks that are here and pinned",
-        "backend/service/commit/contents.py",
-        "not (known.is_pinned or block in in_base)",
-        "False",
-        "tests/backend/service/test_commit_contents.py tests/backend/service/test_ops.py",
-    ),
-    Weakening(
-        "a device that has sent a block may name it",
-        "backend/service/blocks.py",
-        "is_proven=True",
-        "is_proven=False",
-        "tests/backend/api/test_shared_blocks.py",
-    ),
-    Weakening(
-        "an upload to a full account is refused before it comes",
-        "backend/service/blocks.py",
-        "        if room <= 0:\n",
-        "        if False:\n",
-        "tests/backend/api/test_block_transfer.py",
-    ),
-    Weakening(
-        "a store is compared with its base",
-        "backend/service/commit/inodes.py",
-        "    if not state.is_at(row, mutation.base):\n",
-        "    if False:\n",
-        "tests/backend/service/test_commit_contents.py",
-    ),
-    Weakening(
-        "a removal is compared with its base",
-        "backend/service/commit/naming.py",
-        "    return row.kind != FILE or row.nlink > 1 or state.is_at(row, base)\n",
-        "    return True\n",
-        "tests/backend/service/test_commit_names.py",
-    ),
-    Weakening(
-        "no directory is moved below itself",
-        "backend/service/commit/naming.py",
-        "    if row.kind == DIRECTORY and state.tree.is_within(new_parent, row.inode):\n",
-        "    if False:\n",
-        "tests/backend/service/test_commit_names.py",
-    ),
-    Weakening(
-        "an op that was answered is not applied again",
-        "backend/service/batches.py",
-        "loader.results(wanted.ops)",
-        "{}",
-        "tests/backend/service/test_ops.py",
-    ),
-    Weakening(
-        "an op waits for its predecessors",
-        "backend/service/commit/batch.py",
-        "            state.require_settled(op)\n",
-        "            pass\n",
-        "tests/backend/service/test_ops.py",
-    ),
-    Weakening(
-        "a device commits under its epoch",
-        "backend/service/commits.py",
-        "        sessions.require_epoch(connection, caller, request.epoch, request.nonce)\n",
-        "",
-        "tests/backend/service/test_sessions.py tests/backend/service/test_ops.py",
-    ),
-    Weakening(
-        "a device commits in its last session",
-        "backend/service/sessions.py",
-        ' or nonce not in (b"", known):',
-        ":",
-        "tests/backend/service/test_ops.py tests/sync/test_rolled_back.py",
-    ),
-    Weakening(
-        "a rolled-back disk is found out",
-        "backend/service/sessions.py",
-        "    return bool(request.epoch == life.epoch and request.last_nonce == life.nonce)\n",
-        "    return bool(request.epoch == life.epoch)\n",
-        "tests/backend/service/test_sessions.py",
-    ),
-    Weakening(
-        "who may only read changes nothing",
-        "backend/service/commit/batch.py",
-        "        if not state.author.may_write:\n",
-        "        if False:\n",
-        "tests/backend/service/test_ops.py",
-    ),
-    # -- what is let go of
-    Weakening(
-        "a pinned block is not collected",
-        "backend/service/garbage.py",
-        ", b.block.not_in(pinned))",
-        ")",
-        "tests/backend/api/test_garbage.py",
-    ),
-    Weakening(
-        "what shares an object with a block that is collected is looked at",
-        "backend/service/garbage.py",
-        "        if all(may_go(block, generation) for block, generation in those):\n",
-        "        if any(may_go(block, generation) for block, generation in those):\n",
-        "tests/backend/api/test_garbage.py",
-    ),
-    Weakening(
-        "blocks are forgotten only if they have not come back",
-        "backend/service/garbage.py",
-        '    blocks.c.generation == bindparam("n"),\n    blocks.c.state == BlockState.DELETING,\n',
-        "",
-        "tests/backend/api/test_garbage.py",
-    ),
-    Weakening(
-        "nothing is deleted during a backup",
-        "backend/service/garbage.py",
-        "        async with self.deleting:\n",
-        "        if True:\n",
-        "tests/backend/api/test_garbage.py",
-    ),
-    Weakening(
-        "a page of the feed leaves out no commit",
-        "backend/service/changes.py",
-        "        is_whole = _are_contiguous(rows, max(cursor.seq + 1, access.first_seq))\n",
-        "        is_whole = bool(rows)\n",
-        "tests/backend/service/test_changes.py",
-    ),
-    Weakening(
         "a page that does not begin at the cursor is not applied",
         "drivefs/sync/follower.py",
         "        if cursor is not None and page.since != cursor.seq:\n",
@@ -428,13 +245,6 @@ WEAKENINGS = (
         "            await self.gate.end()\n",
         "            break\n",
         "tests/fuse/test_polling.py",
-    ),
-    Weakening(
-        "a device that was put back to an earlier moment of its mount is known",
-        "backend/service/sessions.py",
-        " and _heard(connection, caller, epoch) <= request.sent:",
-        ":",
-        "tests/sync/test_rolled_back.py",
     ),
     Weakening(
         "what was synced is not one record with what was not",
@@ -450,4 +260,91 @@ WEAKENINGS = (
         "",
         "tests/sync/test_full_disk.py",
     ),
+    Weakening(
+        "a log that was found keeps its other name",
+        "cache/rescue.py",
+        '        os.link(f"{path}-wal", found)\n        sync_path(path.parent)\n',
+        '        os.link(f"{path}-wal", found)\n',
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "a log that is copied into its database never comes back",
+        "cache/rescue.py",
+        "        found.unlink()\n        sync_path(path.parent)\n",
+        "        found.unlink()\n",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "a log is forgotten before it is copied",
+        "cache/workspace.py",
+        "        copied()\n        database.empty_log()\n",
+        "        database.empty_log()\n        copied()\n",
+        "tests/cache/test_damaged_structure.py",
+    ),
+    Weakening(
+        "what stands behind a gap in the log is synced",
+        "cache/rescue.py",
+        "        file.write(log.raw(damage.first_bad, damage.end))\n"
+        "        file.flush()\n"
+        "        os.fsync(file.fileno())\n",
+        "        file.write(log.raw(damage.first_bad, damage.end))\n        file.flush()\n",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "an index with a page of something else is refused before anything is changed",
+        "cache/recovery.py",
+        "            self._require_indexes()\n",
+        "",
+        "tests/cache/test_damaged_structure.py",
+    ),
+    Weakening(
+        "what says that the feed cannot go on is no page of it",
+        "drivefs/sync/follower.py",
+        "        if page.status is not FeedStatus.CHANGES:\n            return page\n",
+        "",
+        "tests/sync/test_gaps.py",
+    ),
+    Weakening(
+        "a store stands on what its content was made of",
+        "drivefs/fs/publishing.py",
+        " or draft.base != snapshot.base",
+        "",
+        "tests/fs/test_publishing.py",
+    ),
+    Weakening(
+        "an answer is that to the store on its way",
+        "drivefs/fs/publishing.py",
+        "        if draft is None or draft.frozen_op != op:\n            return\n",
+        "        if draft is None:\n            return\n",
+        "tests/fs/test_publishing.py",
+    ),
+    Weakening(
+        "what was sent keeps its body",
+        "drivefs/sync/commits.py",
+        "{row.n for row in rows if row.state is RowState.SENT}",
+        "set[OpNumber]()",
+        "tests/sync/test_commits.py",
+    ),
+    Weakening(
+        "a new epoch gives new ids to what was never committed",
+        "drivefs/sync/session.py",
+        "            fresh = self._local.renumber_creations()\n",
+        "            fresh = dict[InodeId, InodeId]()\n",
+        "tests/sync/test_session.py",
+    ),
+    Weakening(
+        "what takes the place of durable content is synced before the log that says so",
+        "cache/staging.py",
+        "        self.comes_first = self.comes_first or bool(self._dirty)\n",
+        "        pass\n",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "what is merged was verified",
+        "cache/merging.py",
+        " or any(digest(data[row[4] - offset : row[4] - offset + row[2]]) != row[5] for row in run)",
+        "",
+        "tests/cache/test_merging.py",
+    ),
 )
+WEAKENINGS = DEVICE + SERVER

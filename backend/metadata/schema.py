@@ -106,6 +106,17 @@ lives = Table(
     _id("begun_ns"),  # when that mount began; of very many lives the oldest are forgotten
 )
 
+# What devices were answered that had something done: a request whose answer was lost is made again.
+operations = Table(
+    "operations",
+    metadata,
+    _key("device"),
+    _bytes_key("request"),  # hash of what was asked, with the name that the device gave it
+    _id("done_ns"),  # when; forgotten after a day
+    Column("answer", LargeBinary, nullable=False),  # as it was sent, but for the token of a link
+    sqlite_with_rowid=False,
+)
+
 login_attempts = Table(
     "login_attempts",
     metadata,

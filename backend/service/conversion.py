@@ -7,14 +7,14 @@ nothing that is not; a seq of the drive from before says what it said; the share
 drive's that made it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, text, update
 
 from backend.metadata import schema
-from backend.metadata.queries import is_asked, select_in
+from backend.metadata.queries import is_asked, select_in, write_rows
 from backend.metadata.schema import MemberState, Role
 from backend.service import batches, following, hanging, parting, workspaces
 from backend.service.caller import Caller
@@ -56,9 +56,10 @@ _SINCE_SEQ = select(_d.from_seq).where(
 )
 
 
+_i = schema.inodes.c
 _MOVE = (
     update(schema.inodes)
-    .where(schema.inodes.c.account == bindparam("of_account"), schema.inodes.c.inode == bindparam("moved"))
+    .where(_i.account == bindparam("of_account"), _i.inode.between(bindparam("first"), bindparam("last")))
     .values(workspace=bindparam("share"))
 )
 _h = schema.changes.c
@@ -71,7 +72,8 @@ _SINCE = select(_h.inode, _h.parent, _h.other_inode, _h.other_parent).where(
 class Plan:
     """A folder that can be shared: what went with it as of a commit, and the blocks that it had then.
 
-    `outside` are other names of files that go with it, which do not.
+    `outside` are other names of files that go with it, which do not. `stretches` are the inodes again, as the first
+    and last of each run of ids without a gap: what was made together is moved by few statements.
     """
 
     account: AccountId
@@ -79,6 +81,7 @@ class Plan:
     place: Place
     seq: Seq
     inodes: frozenset[InodeId]
+    stretches: list[tuple[InodeId, InodeId]]
     outside: list[Outside]
     blocks: list[BlockId]
 
@@ -98,7 +101,18 @@ def plan(connection: Connection, caller: Caller, inode: InodeId, named: Place | 
     inodes = frozenset(row.inode for row in rows)
     place, outside = _placed(connection, home, inode, rows, named)
     blocks = sorted(_blocks(connection, home.account, rows))
-    return Plan(home.account, inode, place, home.head_seq, inodes, outside, blocks)
+    return Plan(home.account, inode, place, home.head_seq, inodes, stretches(inodes), outside, blocks)
+
+
+def stretches(inodes: Iterable[InodeId]) -> list[tuple[InodeId, InodeId]]:
+    """The first and last of each run of ids that has no gap, in order."""
+    found = list[tuple[InodeId, InodeId]]()
+    for inode in sorted(inodes):
+        if found and found[-1][1] == inode - 1:
+            found[-1] = (found[-1][0], inode)
+        else:
+            found.append((inode, inode))
+    return found
 
 
 async def admit(ground: Ground, share: WorkspaceId, planned: Plan) -> None:
@@ -117,14 +131,14 @@ def convert(connection: Connection, ground: Ground, home: Access, planned: Plan,
     touched = {inode for row in connection.execute(_SINCE, bound) for inode in row}
     if touched & planned.inodes:
         return False
-    moved = [{"of_account": home.account, "moved": inode, "share": share} for inode in planned.inodes]
+    moved = [{"of_account": home.account, "first": a, "last": z, "share": share} for a, z in planned.stretches]
     change = ChangeRow(following.LINK, planned.root, planned.place.parent, planned.place.name)
     seq = Seq(home.head_seq + 1)
     if planned.outside:
         after = parting.part(connection, ground, home, planned.outside, change)
     else:
         after = following.tell(connection, ground, home, [change])
-    connection.execute(_MOVE, moved)
+    write_rows(connection, _MOVE, moved)
     _link(connection, home, planned, share, seq)
     made = _make(connection, ground, home, Target(home.account, share, planned.root), seq)
     following.begin(connection, after, made)

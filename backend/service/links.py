@@ -10,6 +10,7 @@ hashed.
 import base64
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 from blake3 import blake3
@@ -20,10 +21,12 @@ from backend.service import attempts, history, ids, paths, sight, workspaces
 from backend.service.caller import Caller
 from backend.service.commit.contents import split_runs
 from backend.service.ground import Ground
+from backend.service.operations import Asked, once
 from backend.service.passwords import Passwords
 from backend.service.rows import DIRECTORY, FILE, Place
 from backend.service.sight import Sight, Slice
 from backend.service.workspaces import Access
+from drivefs.protocol import wire
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import AccountId, BlockId, InodeId, Seq, UserId
 from drivefs.protocol.links import CreateLinkRequest, LinkInfo, LinkReply, LinksReply, RevokeLinkRequest
@@ -77,9 +80,17 @@ class Links:
                 file; `too_large`: there are too many links.
         """
         hashed = await self._passwords.hash(request.password) if request.password else None
-        token = base64.urlsafe_b64encode(self._ground.random_bytes(TOKEN_BYTES)).rstrip(b"=").decode()
+        token = self._token(caller, request)
         info = await self._ground.database.write(self._create, caller, request, token, hashed)
         return LinkReply(link=info, token=token)
+
+    def _token(self, caller: Caller, request: CreateLinkRequest) -> str:
+        """The address, of what was drawn for it here, or by who asks for it: then it is the same when asked again."""
+        drawn = (
+            b"%d %b" % (caller.device, wire.encode(request)) if request.op else self._ground.random_bytes(TOKEN_BYTES)
+        )
+        token = blake3(drawn, derive_key_context="drivefs public link address v1").digest(length=TOKEN_BYTES)
+        return base64.urlsafe_b64encode(token).decode()
 
     async def known(self, caller: Caller) -> LinksReply:
         """All links that the caller made and that have not expired, the newest first."""
@@ -91,7 +102,7 @@ class Links:
         Raises:
             ProtocolError: `not_found`: the caller has no such link.
         """
-        await self._ground.database.write(_revoke, caller, request)
+        await self._ground.database.write(self._revoke, caller, request)
 
     async def open(self, token: str, password: str | None, address: str) -> Opened:
         """What a token leads to.
@@ -136,6 +147,12 @@ class Links:
     def _create(
         self, connection: Connection, caller: Caller, request: CreateLinkRequest, token: str, hashed: str | None
     ) -> LinkInfo:
+        asked = Asked(caller, request, self._ground.now_ns())
+        return once(connection, asked, LinkInfo, lambda: self._make(connection, caller, request, token, hashed))
+
+    def _make(
+        self, connection: Connection, caller: Caller, request: CreateLinkRequest, token: str, hashed: str | None
+    ) -> LinkInfo:
         part, state = _file(connection, caller.user, request.inode)
         if part.access.role not in workspaces.WRITERS:
             raise ProtocolError(Code.FORBIDDEN, "This is shared with you to be read: its owner can make a link to it.")
@@ -154,6 +171,10 @@ class Links:
         connection.execute(insert(_l), row)
         found = connection.execute(select(_l).where(_l.c.link == row["link"])).one()
         return self._info(connection, caller, found)
+
+    def _revoke(self, connection: Connection, caller: Caller, request: RevokeLinkRequest) -> None:
+        asked = Asked(caller, request, self._ground.now_ns())
+        once(connection, asked, NoneType, lambda: _revoke(connection, caller, request))
 
     def _known(self, connection: Connection, caller: Caller) -> list[LinkInfo]:
         rows = connection.execute(select(_l).where(_l.c.user == caller.user).order_by(_l.c.created_ns.desc())).all()

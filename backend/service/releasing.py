@@ -56,11 +56,16 @@ class Freed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Releasing:
-    """Lets go for one account; `now_ns` is when."""
+    """Lets go for one account; `now_ns` is when.
+
+    With `gives_up_pins`, the blocks that nothing refers to any more give their room back at once, though devices pin
+    them that had uploaded them: one that still needs a block for what it has not committed asks for it again.
+    """
 
     connection: Connection
     account: AccountId
     now_ns: int
+    gives_up_pins: bool = False
 
     def release(self, gone: Collection[InodeId]) -> Freed:
         """Let go of the histories of these files, which have no name and are not in the trash any more."""
@@ -157,6 +162,9 @@ class Releasing:
         if rows:
             self.connection.execute(_COUNT_BLOCK, rows)
         pinned = {block for (block,) in select_in(self.connection, _PINNED, freed, **bound)}
+        if self.gives_up_pins and pinned:
+            self.connection.execute(_UNPIN, [{"key": self.account, "of": block} for block in pinned])
+            pinned.clear()
         size_bytes = sum(sizes[block] for block in freed)
         figures = {
             "key": self.account,
@@ -187,6 +195,7 @@ _KEPT = select(kept.c.lineage, kept.c.number).where(_own(kept), is_asked(kept.c.
 _RUNS = select(runs.c.run, runs.c.packed, runs.c.refs).where(_own(runs), is_asked(runs.c.run))
 _BLOCKS = select(blocks.c.block, blocks.c.refs, blocks.c.payload_bytes).where(_own(blocks), is_asked(blocks.c.block))
 _PINNED = select(pins.c.block).where(_own(pins), is_asked(pins.c.block))
+_UNPIN = delete(pins).where(pins.c.account == bindparam("key"), pins.c.block == bindparam("of"))
 _DROP_REVISION = delete(revisions).where(
     revisions.c.account == bindparam("key"),
     revisions.c.lineage == bindparam("of"),

@@ -7,7 +7,8 @@ answered after it, and is told to the devices of that user by a commit of their 
 """
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, and_, delete, insert, select, update
 
@@ -19,11 +20,13 @@ from backend.service.caller import Caller
 from backend.service.commit.batch import ChangeRow
 from backend.service.ground import Ground
 from backend.service.hanging import Target
+from backend.service.operations import Asked, once
 from backend.service.paths import Paths
 from backend.service.rows import Place
 from backend.service.workspaces import SHARE, Access
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import UserId, WorkspaceId
+from drivefs.protocol.messages import Doing
 from drivefs.protocol.notifications import Kind
 from drivefs.protocol.sharing import (
     AnswerRequest,
@@ -38,6 +41,10 @@ from drivefs.protocol.sharing import (
 
 MOST_LOOKS = 20
 """So often a folder that changes while it is looked at is looked at again."""
+
+Woken = list[WorkspaceId]
+"""The drives that have new commits."""
+D = TypeVar("D", bound=Doing)
 
 _m, _u, _w, _x = schema.members, schema.users, schema.workspaces, schema.user_workspaces
 
@@ -81,7 +88,7 @@ class Shares:
         Raises:
             ProtocolError: `not_found`: no such share of the caller's, or no such member.
         """
-        await self._change(self._unshare, caller, request)
+        await self._once(self._unshare, caller, request)
 
     async def invitations(self, caller: Caller) -> InvitationsReply:
         """What the caller is invited to and has not answered."""
@@ -95,11 +102,14 @@ class Shares:
         Raises:
             ProtocolError: `not_found`: the caller is not invited; `conflict`: it is the caller's own.
         """
-        await self._change(self._answer, caller, request)
+        await self._once(self._answer, caller, request)
 
-    async def _change(self, change: Any, caller: Caller, request: Any) -> None:
-        woken = await self._ground.database.write(change, caller, request)
-        self._ground.hub.wake(*map(hub.of_workspace, woken))
+    async def _once(self, change: Callable[[Connection, Caller, D], Woken], caller: Caller, request: D) -> None:
+        def work(connection: Connection) -> Woken:
+            asked = Asked(caller, request, self._ground.now_ns())
+            return once(connection, asked, Woken, lambda: change(connection, caller, request))
+
+        self._ground.hub.wake(*map(hub.of_workspace, await self._ground.database.write(work)))
 
     # -- the owner ---------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ time; only the owner of a workspace makes or deletes its snapshots.
 """
 
 from collections.abc import Collection
+from types import NoneType
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
@@ -16,6 +17,7 @@ from backend.metadata.schema import MemberState, Role
 from backend.service import history, workspaces
 from backend.service.caller import Caller
 from backend.service.ground import Ground
+from backend.service.operations import Asked, once
 from backend.service.workspaces import Access
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.history import (
@@ -59,9 +61,15 @@ class Snapshots:
         Raises:
             ProtocolError: `not_found`; `forbidden`.
         """
-        await self._ground.database.write(_delete, caller, workspace, request.name)
+        await self._ground.database.write(self._delete, caller, workspace, request)
 
     def _create(
+        self, connection: Connection, caller: Caller, workspace: WorkspaceId, request: CreateSnapshotRequest
+    ) -> SnapshotInfo:
+        asked = Asked(caller, request, self._ground.now_ns())
+        return once(connection, asked, SnapshotInfo, lambda: self._name(connection, caller, workspace, request))
+
+    def _name(
         self, connection: Connection, caller: Caller, workspace: WorkspaceId, request: CreateSnapshotRequest
     ) -> SnapshotInfo:
         access = _owned(connection, caller, workspace)
@@ -86,6 +94,12 @@ class Snapshots:
         by = {"user": caller.user, "device": caller.device}
         connection.execute(insert(schema.snapshots), {"account": access.account, "workspace": workspace, **row, **by})
         return next(each for each in _all(connection, access) if each.name == request.name)
+
+    def _delete(
+        self, connection: Connection, caller: Caller, workspace: WorkspaceId, request: DeleteSnapshotRequest
+    ) -> None:
+        asked = Asked(caller, request, self._ground.now_ns())
+        once(connection, asked, NoneType, lambda: _delete(connection, caller, workspace, request.name))
 
 
 def _check_name(name: str) -> None:

@@ -114,7 +114,8 @@ class Trash:
             keys = [{"key": account, "within": row.parent, "seq": row.to_seq, "called": row.name} for row in found]
             connection.execute(_LEAVE, keys)
             files = {row.inode for row in found if row.kind == FILE}
-            freed = Releasing(connection, account, self._ground.now_ns()).release(files)
+            # The devices that sent it pin it for days more, and the account would stay as full.
+            freed = Releasing(connection, account, self._ground.now_ns(), gives_up_pins=True).release(files)
         return Expired(len(found), freed)
 
     def _list(

@@ -4,6 +4,7 @@ Owns the way to it, and what its refusals are to a person; knows no question.
 """
 
 import argparse
+import os
 import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -28,6 +29,13 @@ def profile(arguments: argparse.Namespace) -> tuple[config.Profile, config.Crede
     if known is None:
         raise config.NotLoggedIn(f"{where.config_file} has no profile {name!r}: log in again with drivefs login")
     return known, credentials
+
+
+def operation() -> bytes:
+    """A name for one request that has something done, and for all its repetitions."""
+    from drivefs.protocol.messages import OPERATION_BYTES
+
+    return os.urandom(OPERATION_BYTES)
 
 
 def ask(profile: config.Profile, credentials: config.Credentials, question: Callable[["Remote"], Awaitable[T]]) -> T:

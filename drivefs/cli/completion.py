@@ -132,7 +132,12 @@ _drivefs() {{
 {chr(10).join(cases)}
     esac
 }}
-compdef _drivefs drivefs
+if [ "${{funcstack[1]}}" = _drivefs ]; then
+    # Loaded from $fpath by the first completion, which is to be answered.
+    _drivefs "$@"
+else
+    compdef _drivefs drivefs
+fi
 """
 
 
@@ -150,10 +155,12 @@ def fish(commands: list[Completion]) -> str:
         for word, summary in each.words:
             what = f"-l {word.removeprefix('--')}" if word.startswith("--") else f"-a {word}"
             shown.append(f"{inside} {what} -d {shlex.quote(summary)}")
-        if each.takes_files:
-            shown.append(f"{inside} -F")
-        elif each.takes_directories:
-            shown.append(f"{inside} -a '(__fish_complete_directories)'")
+        paths = "-F" if each.takes_files else "-a '(__fish_complete_directories)'" if each.takes_directories else ""
+        if paths and each.has_actions:
+            behind = f"__fish_seen_subcommand_from {each.command}; and test (count (commandline -opc)) -gt 2"
+            inside = f"complete -c drivefs -n {shlex.quote(behind)}"
+        if paths:
+            shown.append(f"{inside} {paths}")
     return "\n".join(shown) + "\n"
 
 

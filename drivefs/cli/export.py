@@ -82,8 +82,8 @@ def _report(done: dict[str, Any], target: Path, *, is_json: bool) -> None:
         output.print_json({key: done[field] for key, field in shown.items()} | {"changes": done["change_count"]})
         return
     print(
-        f"{output.count_of(done['file_count'], 'file')} ({output.in_units(done['size_bytes'])} written here) and "
-        f"{done['other_count']:,} directories and links copied to {target}"
+        f"{output.count_of(done['file_count'], 'file')} ({output.in_units(done['size_bytes'])} written here) copied to "
+        f"{target}; directories and links: {done['other_count']:,}"
     )
     if done["missing_count"]:
         output.say(

@@ -70,7 +70,7 @@ def _answer(arguments: argparse.Namespace, *, accepts: bool) -> int:
         what = "several invitations are" if chosen else "no invitation is"
         raise CommandError(f"{what} called {arguments.id!r}: drivefs invitations list shows them. Nothing was changed")
     (invitation,) = chosen
-    request = AnswerRequest(share=invitation.share, accept=accepts)
+    request = AnswerRequest(op=asking.operation(), share=invitation.share, accept=accepts)
 
     async def answer(remote: "Remote") -> None:
         await remote.answer(request)

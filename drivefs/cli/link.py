@@ -89,7 +89,7 @@ def revoke(arguments: argparse.Namespace) -> int:
 
     if not (arguments.id.isascii() and arguments.id.isdigit()) or int(arguments.id) >= 2**63:
         raise CommandError(f"{arguments.id!r} is no id: drivefs link list has them", ExitCode.USAGE)
-    request = RevokeLinkRequest(link=int(arguments.id))
+    request = RevokeLinkRequest(op=asking.operation(), link=int(arguments.id))
 
     async def end(remote: "Remote") -> None:
         await remote.revoke_link(request)

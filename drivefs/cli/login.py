@@ -122,6 +122,12 @@ async def _log_in(places: config.Places, profile: config.Profile, password: str)
             try:
                 earlier = _earlier_token(places, profile)
                 await _keep(places, profile, device, reply.token)
+            except OSError as error:
+                await _give_back(device)
+                raise CommandError(
+                    f"the login cannot be kept at {error.filename}: {error.strerror}. Make room or mend its rights, "
+                    "and log in again. Nothing that waits here was changed"
+                ) from error
             except BaseException:
                 await _give_back(device)
                 raise
@@ -166,7 +172,7 @@ async def _keep(places: config.Places, profile: config.Profile, device: "Remote"
         home = next(each for each in reply.workspaces if each.kind == "home")
         session.set_cursor(local, reply, home.workspace)
         # So that a first mount without a network shows the top of the drive.
-        lister = Lister(Ends(local, device, home.workspace), Untracked(), changed=lambda inode: None)
+        lister = Lister(Ends(local, device, home.workspace, os.urandom), Untracked(), changed=lambda inode: None)
         await lister.list_directory(home.root)
         await session.begin(local, beginning)
         standing.forget(local.journal)

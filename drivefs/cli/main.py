@@ -3,80 +3,54 @@
 Owns the list of commands and the one place where unexpected exceptions are caught.
 """
 
+import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from drivefs import config
-from drivefs.cli import (
-    activity,
-    cache,
-    check,
-    completion,
-    conflicts,
-    devices,
-    diff,
-    export,
-    file_status,
-    held,
-    invitations,
-    link,
-    login,
-    logout,
-    mount,
-    notifications,
-    pin,
-    quota,
-    revisions,
-    rewind,
-    share,
-    snapshot,
-    status,
-    sync,
-    systemd_unit,
-    trash,
-    umount,
-    watch,
-)
 from drivefs.cli.command import Command, build_parser, with_action
 from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
 
-COMMANDS: tuple[Command, ...] = (
-    login.COMMAND,
-    mount.COMMAND,
-    status.COMMAND,
-    file_status.COMMAND,
-    sync.COMMAND,
-    conflicts.COMMAND,
-    revisions.COMMAND,
-    diff.COMMAND,
-    snapshot.COMMAND,
-    rewind.COMMAND,
-    trash.COMMAND,
-    quota.COMMAND,
-    share.SHARE,
-    share.UNSHARE,
-    share.SHARES,
-    invitations.COMMAND,
-    share.LEAVE,
-    link.COMMAND,
-    held.COMMAND,
-    watch.COMMAND,
-    notifications.COMMAND,
-    activity.COMMAND,
-    devices.COMMAND,
-    export.COMMAND,
-    umount.COMMAND,
-    check.COMMAND,
-    cache.COMMAND,
-    pin.PIN,
-    pin.UNPIN,
-    pin.PINS,
-    logout.COMMAND,
-    completion.COMMAND,
-    systemd_unit.COMMAND,
-)
+COMMANDS = {
+    "login": "login.COMMAND",
+    "mount": "mount.COMMAND",
+    "status": "status.COMMAND",
+    "file-status": "file_status.COMMAND",
+    "sync": "sync.COMMAND",
+    "conflicts": "conflicts.COMMAND",
+    "revisions": "revisions.COMMAND",
+    "diff": "diff.COMMAND",
+    "snapshot": "snapshot.COMMAND",
+    "rewind": "rewind.COMMAND",
+    "trash": "trash.COMMAND",
+    "quota": "quota.COMMAND",
+    "share": "share.SHARE",
+    "unshare": "share.UNSHARE",
+    "shares": "share.SHARES",
+    "invitations": "invitations.COMMAND",
+    "leave": "share.LEAVE",
+    "link": "link.COMMAND",
+    "held": "held.COMMAND",
+    "watch": "watch.COMMAND",
+    "notifications": "notifications.COMMAND",
+    "activity": "activity.COMMAND",
+    "devices": "devices.COMMAND",
+    "export": "export.COMMAND",
+    "umount": "umount.COMMAND",
+    "check": "check.COMMAND",
+    "cache": "cache.COMMAND",
+    "pin": "pin.PIN",
+    "unpin": "pin.UNPIN",
+    "pins": "pin.PINS",
+    "logout": "logout.COMMAND",
+    "completion": "completion.COMMAND",
+    "systemd-unit": "systemd_unit.COMMAND",
+}
+"""Where each command is found, below `drivefs.cli`, in the order of the help."""
+OF_ALL = "completion"
+"""The command that needs all others."""
 INTERRUPTED = 130
 """What a shell expects of a program that ended by Ctrl-C."""
 DEBUG_VARIABLE = "DRIVEFS_DEBUG"
@@ -88,8 +62,11 @@ def main(words: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="surrogateescape")
-    parser = build_parser(COMMANDS)
-    arguments = parser.parse_args(with_action(parser, COMMANDS, sys.argv[1:] if words is None else words))
+    words = sys.argv[1:] if words is None else words
+    is_one = bool(words) and words[0] in COMMANDS and words[0] != OF_ALL
+    commands = load(words[:1] if is_one else COMMANDS)
+    parser = build_parser(commands)
+    arguments = parser.parse_args(with_action(parser, commands, words))
     try:
         code = int(arguments.run(arguments))
         sys.stdout.flush()
@@ -115,6 +92,16 @@ def main(words: Sequence[str] | None = None) -> int:
             ExitCode.FAILED,
         )
     return code
+
+
+def load(names: Iterable[str]) -> list[Command]:
+    """Commands by name; only their modules are imported, since each takes its time."""
+    found = []
+    for name in names:
+        module, _, attribute = COMMANDS[name].partition(".")
+        command: Command = getattr(importlib.import_module(f"drivefs.cli.{module}"), attribute)
+        found.append(command)
+    return found
 
 
 def fail(message: str, code: int) -> int:

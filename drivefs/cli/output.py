@@ -38,6 +38,11 @@ def count_of(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def ignored_in_words(count: int) -> str:
+    """Write how much is ignored, of whatever kind."""
+    return "1 ignored file or directory" if count == 1 else f"{count:,} ignored files and directories"
+
+
 def pending_in_words(mutations: int, size_bytes: int) -> str:
     """Say how much the server does not have yet."""
     if not mutations:

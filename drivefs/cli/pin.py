@@ -77,6 +77,11 @@ def _wait(drive: Drive, inodes: set[int], limit_seconds: float | None) -> int:
 def _no_room(found: dict[str, Any]) -> str:
     if not found["lacking_bytes"]:
         return ""
+    if found["kept_bytes"] + found["lacking_bytes"] <= found["limit_bytes"]:
+        return (
+            f"the disk of the cache has no room for {output.in_units(found['lacking_bytes'])} of it (drivefs cache "
+            "show names the place). Make room there and mount again"
+        )
     return (
         f"{output.in_units(found['lacking_bytes'])} more than the {output.in_units(found['limit_bytes'])} that may be "
         "pinned on this device. Unpin something, or set cache_size or pin_size in config.toml and mount again"

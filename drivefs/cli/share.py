@@ -26,10 +26,12 @@ def _add_share(parser: argparse.ArgumentParser) -> None:
 def _add_unshare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="a folder that you share")
     parser.add_argument("user", metavar="USER", nargs="?", type=word, help="who sees it no more (default: all others)")
+    add_json(parser)
 
 
 def _add_leave(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="a folder that another user shares with you")
+    add_json(parser)
 
 
 def _add_shares(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +58,10 @@ def unshare(arguments: argparse.Namespace) -> int:
     """End sharing."""
     drive, path = drives.containing(drives.places(), arguments.path)
     drive.call("unshare", {"path": path, "user": arguments.user}, silence_seconds=ANSWER_SECONDS)
-    output.say(f"{arguments.user or 'nobody else'} sees {arguments.path} {'no more' if arguments.user else 'now'}")
+    if arguments.json:
+        output.print_json({"path": arguments.path, "user": arguments.user})
+    else:
+        output.say(f"{arguments.user or 'nobody else'} sees {arguments.path} {'no more' if arguments.user else 'now'}")
     return ExitCode.OK
 
 
@@ -64,7 +69,10 @@ def leave(arguments: argparse.Namespace) -> int:
     """Leave a share."""
     drive, path = drives.containing(drives.places(), arguments.path)
     drive.call("leave", {"path": path}, silence_seconds=ANSWER_SECONDS)
-    output.say(f"{arguments.path} is not in your drive any more")
+    if arguments.json:
+        output.print_json({"path": arguments.path})
+    else:
+        output.say(f"{arguments.path} is not in your drive any more")
     return ExitCode.OK
 
 
@@ -114,7 +122,8 @@ UNSHARE = Command(
     name="unshare",
     summary="let a user, or all others, see a folder no more",
     description="Ends what drivefs share began, at once: the folder goes from that user's drive and stays in yours. "
-    "What the user had changed and not sent stays on that user's device, in lost+found.",
+    "What the user had changed and not sent stays on that user's device, in lost+found. --json prints an object: path, "
+    "and user (null: all others).",
     examples="  drivefs unshare ~/Drive/plans bert\n  drivefs unshare ~/Drive/plans",
     add_arguments=_add_unshare,
     run=unshare,
@@ -122,7 +131,8 @@ UNSHARE = Command(
 LEAVE = Command(
     name="leave",
     summary="leave a folder that another user shares with you",
-    description="Takes a folder that another user shares with you out of your drive. It stays as it is for the others.",
+    description="Takes a folder that another user shares with you out of your drive. It stays as it is for the others. "
+    "--json prints an object: path.",
     examples="  drivefs leave ~/Drive/plans",
     add_arguments=_add_leave,
     run=leave,

@@ -46,7 +46,7 @@ def lines(status: dict[str, Any]) -> list[str]:
     if unlisted := status.get("unlisted_directories"):
         shown.append(f"  listing   {unlisted} folders are known but not listed yet; opening one lists it")
     if (ignored := status.get("ignored")) and ignored["files"]:
-        count = output.count_of(ignored["files"], "file")
+        count = output.ignored_in_words(ignored["files"])
         shown.append(f"  ignored   {count}, {output.in_units(ignored['bytes'])}, only on this device")
     shown += [f"  sending   {output.upload_in_words(each)}" for each in status.get("outgoing", [])]
     shown += [f"  incoming  {output.upload_in_words(each)}" for each in status.get("incoming", [])]

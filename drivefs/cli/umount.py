@@ -131,7 +131,7 @@ def _report(drive: Drive, outcome: Outcome, *, is_asked_for: bool) -> int:
         output.say(f"{drive.mountpoint} is unmounted; all else is on the server. {refused}")
         return ExitCode.REFUSED
     if outcome.is_done:
-        but = f", but {output.count_of(outcome.ignored_count, 'ignored file')}" if outcome.ignored_count else ""
+        but = f", but {output.ignored_in_words(outcome.ignored_count)}" if outcome.ignored_count else ""
         output.say(f"{drive.mountpoint} is unmounted; the server has everything{but}")
         return ExitCode.OK
     why = f", because {outcome.reason}" if outcome.reason else ""

@@ -31,10 +31,15 @@ class Pinning:
         size, limit = self._prefetcher.lacking_bytes, self._local.blocks.protected_limit_bytes
         if not size:
             return ""
+        lacking = f"{-(-size // 2**20)} MiB of what is pinned are not kept on this device"
+        if self._local.blocks.protected_bytes + size <= limit:
+            return (
+                f"{lacking}: the disk of the cache has no room for it (drivefs cache show names the place). Make room "
+                "there and mount again"
+            )
         return (
-            f"{-(-size // 2**20)} MiB of what is pinned are not kept on this device: pins may take "
-            f"{limit // 2**20} MiB of the cache. Unpin something, or set cache_size or pin_size in config.toml and "
-            "mount again"
+            f"{lacking}: pins may take {limit // 2**20} MiB of the cache. Unpin something, or set cache_size or "
+            "pin_size in config.toml and mount again"
         )
 
     async def pin(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:

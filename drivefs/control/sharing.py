@@ -29,6 +29,7 @@ class Sharing:
         self._fs = filesystem
         self._local = ends.local
         self._remote = ends.remote
+        self._operation = ends.operation
         self._engine = engine
 
     def table(self) -> dict[str, Handler]:
@@ -54,14 +55,14 @@ class Sharing:
         """End the membership of `user` in the share at `path`, or of all (None)."""
         share = await self._share_at(arguments["path"])
         with _refusing():
-            await self._remote.unshare(UnshareRequest(share=share, user=arguments["user"]))
+            await self._remote.unshare(UnshareRequest(op=self._operation(), share=share, user=arguments["user"]))
 
     async def leave(self, arguments: dict[str, Any], report: Report) -> None:
         """Leave the share at `path`, when what was changed in it has been sent."""
         share = await self._share_at(arguments["path"])
         await self._send()
         with _refusing():
-            await self._remote.answer(AnswerRequest(share=share))
+            await self._remote.answer(AnswerRequest(op=self._operation(), share=share))
 
     async def create_link(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         """Make a public link to the file at `path`, until `expires_ns` (0: for ever), with `password` (empty: without).
@@ -72,7 +73,8 @@ class Sharing:
         inode = await inode_at(self._fs, path)
         await self._send()
         with _refusing():
-            request = CreateLinkRequest(inode=inode, expires_ns=arguments["expires_ns"], password=arguments["password"])
+            until_ns, password = arguments["expires_ns"], arguments["password"]
+            request = CreateLinkRequest(op=self._operation(), inode=inode, expires_ns=until_ns, password=password)
             made = await self._remote.create_link(request)
         return {"id": made.link.link, "url": self._remote.url.rstrip("/") + ADDRESS.format(token=made.token)}
 

@@ -11,11 +11,13 @@ refuse the draft, and it becomes a copy of its own; it is never laid over what a
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from weakref import WeakValueDictionary
 
 import msgspec
 
 from cache.drafts import DraftRow
+from cache.errors import DiskFull
 from cache.workspace import LocalState
 from drivefs.fs import compaction, errors, recording
 from drivefs.fs.content import Basis, Content
@@ -205,8 +207,9 @@ class Contents:
         content.writers -= writing
         inode = content.inode
         if not content.handles:
+            has_name = self._has_name(inode)
             del self._open[inode]
-            if not self._has_name(inode):
+            if not has_name:
                 self._leave(inode, publisher)
                 return
             self._keep_idle(content)
@@ -218,11 +221,11 @@ class Contents:
             publisher.closed(inode)
 
     def _has_name(self, inode: InodeId) -> bool:
-        try:
-            return self._view.inode(inode).nlink > 0
-        except errors.NotFound:
-            # It was removed elsewhere, and is known nowhere any more.
-            return False
+        """Whether an inode has a name, be it one that came back from elsewhere since it was removed here."""
+        with suppress(errors.NotFound, DiskFull):
+            return self._view.under_name(inode).nlink > 0
+        # It was removed elsewhere, and is known nowhere any more.
+        return False
 
     def remember(self, inodes: Iterable[InodeId]) -> Callable[[], None]:
         """Give what puts the contents of these back as they are now; of others only what is open is left alone."""

@@ -366,7 +366,7 @@ class FileSystem:
         """Durable on return: all that was changed before the call, by this descriptor and every other.
 
         Raises:
-            BadHandle; cache.errors.Poisoned: the disk failed.
+            BadHandle; cache.errors.Poisoned: the disk failed; DiskFull: no room, nothing that was accepted is lost.
         """
         if number < virtual.FIRST:
             await self._local.barrier()
@@ -410,7 +410,7 @@ class FileSystem:
         """Durable on return: all names as they were at the call.
 
         Raises:
-            cache.errors.Poisoned: the disk failed.
+            cache.errors.Poisoned: the disk failed; DiskFull: no room, nothing that was accepted is lost.
         """
         await self._local.barrier()
 

@@ -82,9 +82,13 @@ class Publishing:
         if content is not None and content.writers:
             return state.size
         draft = self._drafts.draft(inode)
-        if draft is None or (draft.frozen_op and self._contents.load(inode).last_record <= draft.frozen):
+        if draft is None or (self._is_sending(draft) and self._contents.load(inode).last_record <= draft.frozen):
             return None
         return state.size
+
+    def _is_sending(self, draft: DraftRow) -> bool:
+        """Whether a store of a draft is in the journal: one that was given up there, or was damaged, sends nothing."""
+        return bool(draft.frozen_op) and self._journal.get(draft.frozen_op) is not None
 
     async def snapshot(self, inode: InodeId) -> Snapshot | None:
         """Freeze what was written so far; None if there is nothing to publish now, or the inode has no name left.
@@ -109,9 +113,9 @@ class Publishing:
     def _publishable(self, inode: InodeId) -> Content | None:
         """The content of an inode with a name and a draft of which nothing is on its way."""
         draft, state = self._drafts.draft(inode), self._strays.state(inode)
-        if draft is None or draft.frozen_op or state is None or not state.nlink or self._journal.ignored.has(inode):
+        if draft is None or state is None or not state.nlink or self._journal.ignored.has(inode):
             return None
-        return self._contents.load(inode)
+        return None if self._is_sending(draft) else self._contents.load(inode)
 
     def storing(self, snapshot: Snapshot, op: OpNumber, blocks: bytes) -> bool:
         """Note, in the caller's transaction, that `op` is the `Store` of this snapshot, with the packed list `blocks`.
@@ -121,7 +125,9 @@ class Publishing:
         """
         inode = snapshot.inode
         draft, state = self._drafts.draft(inode), self._strays.state(inode)
-        if draft is None or draft.frozen_op or draft.base != snapshot.base or state is None or not state.nlink:
+        if draft is None or draft.base != snapshot.base or state is None or not state.nlink:
+            return False
+        if self._is_sending(draft):
             return False
         self._drafts.put_draft(msgspec.structs.replace(draft, frozen=snapshot.record, frozen_op=op))
         if snapshot.base_blocks and self._drafts.base_blocks(inode) is None:

@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from drivefs.protocol.ids import InodeId, RevisionNumber, Seq
-from drivefs.protocol.messages import BOUND, Count, Message, Page
+from drivefs.protocol.messages import BOUND, Count, Doing, Message, Page
 from drivefs.protocol.model import InodeState
 
 MAX_SNAPSHOTS = 1000
@@ -85,14 +85,14 @@ class SnapshotsReply(Message, kw_only=True):
     snapshots: list[SnapshotInfo]
 
 
-class CreateSnapshotRequest(Message, kw_only=True):
+class CreateSnapshotRequest(Doing, kw_only=True):
     """Name where the drive stood at a time; 0: where it stands now."""
 
     name: SnapshotName
     time_ns: Count = 0
 
 
-class DeleteSnapshotRequest(Message, kw_only=True):
+class DeleteSnapshotRequest(Doing, kw_only=True):
     """Take a name away."""
 
     name: SnapshotName

@@ -8,14 +8,17 @@ from typing import Annotated
 from msgspec import Meta
 
 from drivefs.protocol.ids import InodeId
-from drivefs.protocol.messages import BOUND, Count, Message
+from drivefs.protocol.messages import BOUND, Count, Doing, Message
 
 ADDRESS = "/l/{token}"
 """Where a link is, below the server's URL."""
 
 
-class CreateLinkRequest(Message, kw_only=True):
-    """Let whoever has the address download a file, until a time (0: for ever), with a password (empty: without)."""
+class CreateLinkRequest(Doing, kw_only=True):
+    """Let whoever has the address download a file, until a time (0: for ever), with a password (empty: without).
+
+    The token is made of the request, where it has an `op`.
+    """
 
     inode: Annotated[InodeId, BOUND]
     expires_ns: Count = 0
@@ -45,7 +48,7 @@ class LinksReply(Message, kw_only=True):
     links: list[LinkInfo]
 
 
-class RevokeLinkRequest(Message, kw_only=True):
+class RevokeLinkRequest(Doing, kw_only=True):
     """End a link."""
 
     link: Annotated[int, BOUND]

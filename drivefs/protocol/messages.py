@@ -36,6 +36,8 @@ MAX_PAGE_ENTRIES = 5000
 MAX_LISTED_DIRECTORIES = 500
 MAX_WAIT_SECONDS = 300.0
 MAX_UPLOADS = 16
+OPERATION_BYTES = 16
+MAX_OPERATION_BYTES = 64
 MAX_ASKED_NONCES = 16
 """Large contents on their way that one device reports; those that it sends are never more."""
 
@@ -48,6 +50,15 @@ Page = Annotated[int, Meta(ge=1, le=MAX_PAGE_ENTRIES)]
 
 class Message(msgspec.Struct, omit_defaults=True, kw_only=True):
     """Base of all messages: maps with field names on the wire, defaults left out."""
+
+
+class Doing(Message, kw_only=True):
+    """Base of requests that are done once: `op`, random bytes, says that it is the same one when it is sent again.
+
+    Without them it is another one each time.
+    """
+
+    op: Annotated[bytes, Meta(min_length=OPERATION_BYTES, max_length=MAX_OPERATION_BYTES)] = b""
 
 
 class Problem(Message, kw_only=True):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from drivefs.protocol.ids import InodeId, WorkspaceId
-from drivefs.protocol.messages import BOUND, Message
+from drivefs.protocol.messages import BOUND, Doing, Message
 
 UserName = Annotated[str, Meta(min_length=1, max_length=256)]
 
@@ -27,14 +27,14 @@ class ShareRequest(Message, kw_only=True):
     role: Literal["editor", "viewer"]
 
 
-class UnshareRequest(Message, kw_only=True):
+class UnshareRequest(Doing, kw_only=True):
     """Let a user, or (None) everybody but the owner, see a share no more."""
 
     share: Annotated[WorkspaceId, BOUND]
     user: UserName | None = None
 
 
-class AnswerRequest(Message, kw_only=True):
+class AnswerRequest(Doing, kw_only=True):
     """Accept an invitation, or decline it; or, as a member, leave a share."""
 
     share: Annotated[WorkspaceId, BOUND]

@@ -146,7 +146,7 @@ class Remote:
         return self._decode(await self._exchange(Exchange(routes.LINKS), QUICK), links.LinksReply)
 
     async def create_link(self, request: links.CreateLinkRequest) -> links.LinkReply:
-        """Make a public link; a lost reply leaves one that nobody knows the address of."""
+        """Make a public link."""
         return await self._call(routes.CREATE_LINK, request, links.LinkReply)
 
     async def revoke_link(self, request: links.RevokeLinkRequest) -> None:
@@ -218,13 +218,13 @@ class Remote:
     async def create_snapshot(
         self, workspace: WorkspaceId, request: history.CreateSnapshotRequest
     ) -> history.SnapshotInfo:
-        """Give a moment a name; made again after a lost answer, it says that the name is taken."""
-        return await self._call(routes.CREATE_SNAPSHOT.format(workspace=workspace), request, history.SnapshotInfo, ONCE)
+        """Give a moment a name."""
+        return await self._call(routes.CREATE_SNAPSHOT.format(workspace=workspace), request, history.SnapshotInfo)
 
     async def delete_snapshot(self, workspace: WorkspaceId, request: history.DeleteSnapshotRequest) -> None:
         """Take a name away."""
         exchange = Exchange(routes.DELETE_SNAPSHOT.format(workspace=workspace), (wire.encode(request),))
-        await self._exchange(exchange, ONCE)
+        await self._exchange(exchange, QUICK)
 
     async def commit(self, workspace: WorkspaceId, request: messages.CommitRequest) -> messages.CommitReply:
         """Offer mutations; one answer for each, whatever became of it."""

@@ -2,7 +2,8 @@
 
 Owns the latest figures. They come with each session and each commit; where a program, or an upload, is refused for
 want of room, nothing is committed, so they are asked for then: more or less may be allowed by now, or another device
-has made room. A device that only reads does not commit: where somebody looks at old figures, they are asked for too.
+has made room. A device that only reads does not commit: where somebody looks at old figures, they are asked for too;
+they are old after a while, and at once when others have changed something.
 """
 
 import math
@@ -56,6 +57,11 @@ class Allowance:
         """A program was refused for want of room, or there are shares of which the room is not known."""
         self._is_asked = True
         self._refused.raise_()
+
+    def moved(self) -> None:
+        """Something was changed; if it was not this device, which would have been told, the figures are old."""
+        if trio.current_time() - self._known_at >= LEAST_SECONDS:
+            self._known_at = -math.inf
 
     def looked_at(self) -> None:
         """Somebody is shown the figures: what is asked for, if they are old, shows the next time."""

@@ -7,7 +7,7 @@ mutation that touches it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -29,16 +29,18 @@ from drivefs.protocol.ids import NO_INODE, NO_OP, NO_REVISION, InodeId, LineageI
 from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.sync import planner, renaming
 from drivefs.sync.contents import Contents, Shown
+from drivefs.sync.outcomes import Outcome
 from drivefs.sync.places import Places
+from drivefs.sync.questions import Place
 from drivefs.sync.resolver import (
     Action,
     Adopt,
+    Anew,
     Copy,
     Drop,
     FreshId,
     Make,
     Merge,
-    Place,
     Stay,
     as_first,
 )
@@ -57,22 +59,6 @@ class Labels:
 
     device: str
     today: Callable[[], str]
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What one refusal led to, for people and for whoever publishes."""
-
-    copies: list[tuple[InodeId, Place]] = field(default_factory=list)
-    """Conflict copies, and where they are."""
-    given_up: list[tuple[InodeId, Place | None, str]] = field(default_factory=list)
-    """Changes that were given up: of what, where, and why."""
-    aside: list[tuple[Place, Place]] = field(default_factory=list)
-    """Names that something other than a file took, and what is called instead that was to have them here."""
-    made: list[OpNumber] = field(default_factory=list)
-    """What was made in place of it."""
-    contents: set[InodeId] = field(default_factory=set)
-    """Files whose unpublished content, if there is any, may go on its way now: no store of theirs is in its way."""
 
 
 class Amends:
@@ -131,6 +117,8 @@ class Amends:
                 self._outcome.contents.add(row.mutation.inode)
             case Copy() if isinstance(row.mutation, Store):
                 self._copy(row.mutation, action)
+            case Anew():
+                self._make_anew(row, action)
             case FreshId() if isinstance(row.mutation, Create):
                 self._give_fresh_id(row.mutation)
             case Drop() if action.why:
@@ -353,53 +341,75 @@ class Amends:
             # The file was removed here meanwhile, its content with it.
             return
         old = self._place_of(inode)
-        if action.place is not None:
-            old = Place(self._journal.aliases.inode(action.place.parent), action.place.name)
         if action.is_lost or old is None:
             name = old.name if old is not None else b"file-%d" % inode
             old = Place(self._lost_and_found(store.time_ns), name)
         place = self._free_name(old) if self._is_taken(old) else old
-        copy = self._journal.allocate_inode()
-        created = self._append(
-            Create(
-                n=NO_OP,
-                time_ns=store.time_ns,
-                inode=copy,
-                parent=place.parent,
-                name=place.name,
-                kind=state.kind,
-                mode=state.mode,
-                uid=state.uid,
-                gid=state.gid,
-            )
-        )
+        copy, created = self._create(state, place, store.time_ns)
         stored = self._append(msgspec.structs.replace(as_first(store, frozen[1]), inode=copy))
         self._contents.moved(inode, copy, stored.n)
-        fresh = msgspec.structs.replace(
-            state,
-            inode=copy,
-            nlink=1,
-            revision=NO_REVISION,
-            blocks=None,
-            lineage=LineageId(0),
-            seq=Seq(0),
-            xattrs=self._keep_xattrs(copy, state) if action.place is not None else {},
-        )
-        self._overlay.put_inode(fresh, created.n)
-        if not action.is_lost and (place != old or action.place is None):
-            self._mark(copy, old, action.of or inode, action.base)
-        if place != old or action.place is None:
-            self._outcome.copies.append((copy, place))
+        self._overlay.put_inode(new_state(state, copy, nlink=1, xattrs={}), created)
+        if not action.is_lost:
+            self._mark(copy, old, inode, action.base)
+        self._outcome.copies.append((copy, place))
         self._outcome.contents.add(copy)
         if self._replica.inode(inode) is not None:
             self._overlay.drop_inode(inode)
 
-    def _keep_xattrs(self, copy: InodeId, state: InodeState) -> dict[bytes, bytes]:
-        """What was there is gone, so the copy has its attributes too; a mark of its own says of what it is one."""
+    def _create(self, state: InodeState, place: Place, time_ns: int) -> tuple[InodeId, OpNumber]:
+        """Make a new file like another one."""
+        inode = self._journal.allocate_inode()
+        create = Create(
+            n=NO_OP,
+            time_ns=time_ns,
+            inode=inode,
+            parent=place.parent,
+            name=place.name,
+            kind=state.kind,
+            mode=state.mode,
+            uid=state.uid,
+            gid=state.gid,
+        )
+        return inode, self._append(create).n
+
+    def _make_anew(self, row: JournalRow, action: Anew) -> None:
+        """Let a file that is gone go on as a new one, with its content, its attributes and what is queued for it."""
+        inode, drafts = row.mutation.inode, self._journal.drafts
+        state, draft = self._overlay.inode(inode) or self._replica.inode(inode), drafts.draft(inode)
+        if state is None or draft is None:
+            # The file was removed here meanwhile, its content with it.
+            return
+        old = Place(self._journal.aliases.inode(action.place.parent), action.place.name)
+        place = self._free_name(old) if self._is_taken(old) else old
+        names = [Place(*name) for name in self._overlay.names_of(inode)]
+        self._telling.note(names)
+        frozen, sending = self._contents.frozen(inode), self._journal.get(draft.frozen_op)
+        fresh, created = self._create(state, place, row.mutation.time_ns)
         kept = {name: value for name, value in state.xattrs.items() if name != CONFLICT_XATTR}
-        for name, value in kept.items():
-            self._append(SetXattr(n=NO_OP, time_ns=max(0, state.ctime_ns), inode=copy, name=name, value=value))
-        return kept
+        for xattr, value in kept.items():
+            self._append(SetXattr(n=NO_OP, time_ns=max(0, state.ctime_ns), inode=fresh, name=xattr, value=value))
+        stored = NO_OP
+        is_unsent = sending is not None and sending.state in (RowState.PENDING, RowState.FAILED)
+        if frozen is not None and sending is not None and is_unsent and isinstance(sending.mutation, Store):
+            stored = self._append(msgspec.structs.replace(as_first(sending.mutation, frozen[1]), inode=fresh)).n
+            if sending.n != row.n:
+                self._journal.remove(sending.n)
+        for each in self._journal.touching(inode):
+            if each.n != row.n and each.state is RowState.PENDING:
+                self._journal.replace(renamed(each.mutation, {inode: fresh}))
+        self._contents.moved(inode, fresh, stored)
+        for name in names:
+            self._lead(name, fresh)
+        nlink = max(1, len(self._overlay.names_of(fresh)))
+        self._overlay.put_inode(new_state(state, fresh, nlink=nlink, xattrs=kept), created)
+        self._overlay.drop_inode(inode)
+        self._telling.merged(inode, fresh, is_new=True)
+        if place != old:
+            self._follow(fresh, old, place, created)
+            self._mark(fresh, old, action.of or inode, action.base)
+            self._outcome.copies.append((fresh, place))
+        if stored or not self._contents.is_written(fresh):
+            self._outcome.contents.add(fresh)
 
     def _place_of(self, inode: InodeId) -> Place | None:
         names = self._overlay.names_of(inode) or self._replica.names_of(inode)
@@ -480,3 +490,9 @@ class Amends:
 
     def _has_name(self, inode: InodeId) -> bool:
         return any(self._leads_to(Place(*name)) == inode for name in self.places.names_of(inode))
+
+
+def new_state(state: InodeState, inode: InodeId, *, nlink: int, xattrs: dict[bytes, bytes]) -> InodeState:
+    """The state of a new file that is like another one, before anything of it is committed."""
+    fresh = {"revision": NO_REVISION, "blocks": None, "lineage": LineageId(0), "seq": Seq(0)}
+    return msgspec.structs.replace(state, inode=inode, nlink=nlink, xattrs=xattrs, **fresh)

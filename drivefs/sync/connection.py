@@ -122,8 +122,10 @@ class Connection:
 
     def lost(self, error: errors.RemoteError) -> None:
         """A call has failed. If it was for lack of the backend, or of the right to speak to it: offline until a session
-        opens again; a refusal of the one request changes nothing.
+        opens again; a refusal of the one request, or an answer that says that something is gone, changes nothing.
         """
+        if isinstance(error, errors.BlockLost):
+            return
         if isinstance(error, errors.Refused) and error.code not in SESSION_ENDING:
             self.refused(error)
             return

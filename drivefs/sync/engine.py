@@ -194,11 +194,11 @@ class Engine:
         while True:
             await trio.sleep(BARRIER_SECONDS)
             local = self._parts.local
-            if local.staging.has_retired:
-                await local.barrier()
-            elif local.journal.is_log_dirty:
-                await local.journal.log_barrier()
-            with suppress(DiskFull):  # the logs keep it all: tried again in a second
+            with suppress(DiskFull):  # what was accepted is kept: tried again in a second
+                if local.staging.has_retired:
+                    await local.barrier()
+                elif local.journal.is_log_dirty:
+                    await local.journal.log_barrier()
                 await local.checkpoint()
 
     async def _publish(self, nursery: trio.Nursery) -> None:
@@ -305,6 +305,10 @@ class Engine:
             await self.connection.wait_online()
             await self._guarded(self._poll)
             await trio.sleep(POLL_PAUSE_SECONDS)
+
+    def poll_afresh(self) -> None:
+        """The next poll asks for something else than the one under way."""
+        self._polling.cancel()
 
     async def catch_up(self) -> None:
         """This process stood still: ask at once, over a new connection, what happened meanwhile, and wait for that.

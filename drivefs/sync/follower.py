@@ -96,6 +96,8 @@ class Follower:
         self._announcer = announcer
         self.coming: Callable[[FeedPage], None] = lambda page: None
         """Hears of each page before it is applied."""
+        self.moved: Callable[[], None] = lambda: None
+        """Hears that others, or this device, changed something."""
         self.presence: Presence | None = None
         """Hears what others are sending, and says what is pending; None: nobody wants to know."""
         self.notices: Notices | None = None
@@ -134,6 +136,8 @@ class Follower:
             notified=self.notices.heard if self.notices is not None else None,
         )
         reply = await self._remote.changes(request, is_anew=is_anew)
+        if reply.pages:
+            self.moved()
         if self.notices is not None and (reply.pages or reply.notified):
             self.notices.moved(reply.notified)
         lost = None

@@ -21,6 +21,7 @@ import msgspec
 import trio
 
 from cache.drafts import DraftRow
+from cache.effects import entries
 from cache.errors import Corrupt, DiskFull
 from cache.journal import JournalRow, RowState
 from drivefs.protocol import wire
@@ -37,6 +38,7 @@ from drivefs.sync.contents import Contents, Shown
 from drivefs.sync.draft_files import DraftFiles, Written, finish, write_at
 from drivefs.sync.ends import Ends
 from drivefs.sync.publications import Publications
+from drivefs.sync.publisher import BASE_GONE
 from drivefs.sync.resolver import Drop
 from drivefs.sync.signal import Signal
 
@@ -54,6 +56,7 @@ WHY = {
     "absent": "what it depends on was not taken",
     "workspace": "what is in a share stays in it, and nothing is moved there: the folder was shared meanwhile",
     "share": "a share hangs there",
+    BASE_GONE: "parts of it are as they were before it was changed here, and the server has let those go since",
     left_behind.REASON: "it was ignored, only on this device, and another device has removed its directory",
 }
 KINDS = {InodeKind.FILE: "file", InodeKind.DIRECTORY: "directory", InodeKind.SYMLINK: "link"}
@@ -115,6 +118,20 @@ class GivingUp:
         """The content of a file will never be taken."""
         self._refused[inode] = reason
         self.look()
+
+    def is_base_gone(self, inode: InodeId) -> bool:
+        """Whether unpublished content was made on what is not the file's content any more.
+
+        What is its content still, and cannot be had now, may be sent again by a device that has it.
+        """
+        draft, theirs = self._journal.drafts.draft(inode), self._replica.inode(inode)
+        if draft is None or draft.base.revision_op:
+            return False
+        if theirs is None:
+            # A copy: its content is that of another file in part.
+            is_made_here = any(isinstance(row.mutation, Create) for row in self._journal.touching(inode))
+            return is_made_here and not draft.base.revision
+        return draft.base.revision < theirs.revision
 
     def renumber(self, fresh: Mapping[InodeId, InodeId]) -> None:
         """Inodes have new ids, by the old ones."""
@@ -321,8 +338,17 @@ class GivingUp:
                 self._amends.make(row, [Drop()])
         if state is not None and self._journal.drafts.draft(inode) is not None:
             self._overlay.put_inode(msgspec.structs.replace(state, nlink=0), NO_OP)
+        for other in {row.mutation.replaced for row in rows if isinstance(row.mutation, Rename)} - {inode, NO_INODE}:
+            self._drop_replaced(other)
         self._shown.views.forget_cached([inode], [])
         self._shown.invalidator.inode(inode, content=False)
+
+    def _drop_replaced(self, inode: InodeId) -> None:
+        """What was made here, and replaced by what went just now, is not made: nothing is left that would remove it."""
+        rows, state = self._journal.touching(inode), self._overlay.inode(inode)
+        is_made_here = any(isinstance(row.mutation, Create) for row in rows)
+        if is_made_here and state is not None and not state.nlink and _are_unsent(rows):
+            self._drop_all(inode, rows)
 
     # -- what people are told ----------------------------------------------------------------------------------------
 
@@ -341,7 +367,11 @@ class GivingUp:
         state, why = self._places.state(inode), self._why(inode, rows)
         kind = KINDS.get(state.kind, "special file") if state is not None else "file"
         given_up = f"a change made here to the {kind}" if is_known else f"the {kind} that was made here as"
-        note = f"{given_up} {_text(self._places.called(inode))} was given up, the server does not take it: {why}"
+        path = self._places.called(inode)
+        if not self._places.names_of(inode):
+            # It was removed here, which is what was refused.
+            path = next((self._places.path_of(name) for row in rows for name in entries(row.mutation)), path)
+        note = f"{given_up} {_text(path)} was given up, the server does not take it: {why}"
         log.warning("%s", note)
         self._dropped.append(note)
 
@@ -349,6 +379,10 @@ class GivingUp:
 def _is_rejected(row: JournalRow) -> bool:
     """Whether no state of the drive would let a change pass."""
     return row.state is RowState.FAILED and row.status is Status.REJECTED
+
+
+def _are_unsent(rows: list[JournalRow]) -> bool:
+    return all(row.state is RowState.PENDING for row in rows)
 
 
 def _is_made(rows: list[JournalRow]) -> bool:

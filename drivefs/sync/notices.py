@@ -4,7 +4,7 @@ Owns when the server is asked. Nobody asks on a timer: a page of the feed, or th
 there may be something. Invariant: while nobody wants any, nothing is asked and the poll says nothing of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import trio
@@ -24,6 +24,8 @@ class Notices:
         self._waiting = 0
         self._known = 0
         self._moved = trio.Event()
+        self.begun: Callable[[], None] = lambda: None
+        """Called when somebody wants them and nobody did before: the poll under way does not ask for them."""
 
     @property
     def heard(self) -> int | None:
@@ -39,6 +41,8 @@ class Notices:
     def wanted(self) -> Iterator[None]:
         """Somebody wants to hear of them for as long as this is entered."""
         self._waiting += 1
+        if self._waiting == 1:
+            self.begun()
         try:
             yield
         finally:

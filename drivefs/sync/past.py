@@ -20,6 +20,7 @@ class Past:
 
     def __init__(self, ends: Ends, reach: Reach) -> None:
         self._remote = ends.remote
+        self._operation = ends.operation
         self._workspace = ends.workspace
         self._asked = Asking(reach)
 
@@ -57,12 +58,12 @@ class Past:
 
     async def create_snapshot(self, name: str, time_ns: int) -> history.SnapshotInfo:
         """Name where the drive stood at a time; 0: where it stands now."""
-        request = history.CreateSnapshotRequest(name=name, time_ns=time_ns)
+        request = history.CreateSnapshotRequest(op=self._operation(), name=name, time_ns=time_ns)
         return await self._asked(partial(self._remote.create_snapshot, self._workspace, request))
 
     async def delete_snapshot(self, name: str) -> None:
         """Take a name away."""
-        request = history.DeleteSnapshotRequest(name=name)
+        request = history.DeleteSnapshotRequest(op=self._operation(), name=name)
         await self._asked(partial(self._remote.delete_snapshot, self._workspace, request))
 
     async def inode(self, inode: InodeId, seq: Seq) -> InodeState | None:

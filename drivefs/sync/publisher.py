@@ -29,6 +29,8 @@ JOURNALED_FILES = 50
 PARALLEL_LARGE_FILES = 2
 RETRY_SECONDS = 2.0
 DAMAGED_SECONDS = 3600.0
+BASE_GONE = "base"
+"""The reason why content is not taken that lacks what it was made on."""
 OF_ONE_SHARE = frozenset({Code.FORBIDDEN, Code.NOT_FOUND})
 """With these the server refuses contents of a share that may not be changed any more, or is none of the user's now."""
 
@@ -62,6 +64,8 @@ class Publisher:
         self.uploads: dict[InodeId, Upload] = {}
         self.refused: Callable[[InodeId, str], None] = lambda inode, why: None
         """Called with a file whose content the backend will never take, and the reason, as a mutation's would be."""
+        self.is_base_gone: Callable[[InodeId], bool] = lambda inode: False
+        """Asked of a file that lacks what it was made on: whether that is gone for good."""
 
     async def publish_due(
         self, nursery: trio.Nursery, failed: Callable[[errors.RemoteError], None], *, urgent: bool = False
@@ -81,6 +85,9 @@ class Publisher:
             try:
                 snapshot = await self._contents.snapshot(inode)
             except errors.RemoteError as error:
+                if _is_of_one(error):
+                    self._failed(inode, error, failed)
+                    continue
                 failed(error)
                 for waiting in due[index:]:
                     self._publications.returned(waiting, RETRY_SECONDS)
@@ -117,8 +124,8 @@ class Publisher:
         try:
             contents = await self._uploader.store_small(group, turn)
         except errors.RemoteError as error:
-            if len(group) > 1 and isinstance(error, errors.Refused) and error.code in OF_ONE_SHARE:
-                # What one share does not take says nothing of the others, nor of the drive.
+            if len(group) > 1 and _is_of_one(error):
+                # What one share does not take, or one file lacks, says nothing of the others, nor of the drive.
                 for snapshot in group:
                     await self._publish_group([snapshot], failed, turn)
                 return
@@ -176,6 +183,9 @@ class Publisher:
         if isinstance(error, errors.Refused) and error.code is Code.FORBIDDEN:
             self._publications.arrived(inode)
             self.refused(inode, "role")
+        elif isinstance(error, errors.BlockLost) and self.is_base_gone(inode):
+            self._publications.arrived(inode)
+            self.refused(inode, BASE_GONE)
         else:
             failed(error)
             self._publications.returned(inode, RETRY_SECONDS)
@@ -210,7 +220,7 @@ class Publisher:
         return op
 
     async def resend(self, store: Store, result: OpResult) -> bool:
-        """Send blocks again that the backend has lost since they were stored; False: their content is not here.
+        """Send blocks again that the backend has lost since they were stored; False: their content is not all here.
 
         Raises:
             RemoteError: the backend does not answer.
@@ -226,7 +236,13 @@ class Publisher:
                 wanted.discard(block)
                 await self._uploader.store_again(block, await snapshot.read(position, size), store.inode)
             position += size
-        return True
+        # Else what is here belongs to a later store: its file was removed here, and brought back.
+        return not wanted
+
+
+def _is_of_one(error: errors.RemoteError) -> bool:
+    """Whether content was refused for the share in which it is, or lacks what it was made on, which is gone."""
+    return isinstance(error, errors.BlockLost) or (isinstance(error, errors.Refused) and error.code in OF_ONE_SHARE)
 
 
 def _unknown(runs: Iterable[bytes], ids: Iterable[RunId], known: set[RunId]) -> list[bytes]:

@@ -21,12 +21,14 @@ from drivefs.protocol.ids import NO_INODE, NO_REVISION, InodeId, OpNumber, Revis
 from drivefs.protocol.messages import InodesRequest
 from drivefs.protocol.model import InodeKind
 from drivefs.remote.errors import Refused, RemoteError
-from drivefs.sync.amends import Amends, Outcome
+from drivefs.sync.amends import Amends
 from drivefs.sync.contents import Contents
 from drivefs.sync.ends import Ends
 from drivefs.sync.events import Event, Events, Kind, Origin
 from drivefs.sync.lister import Lister
-from drivefs.sync.resolver import Action, FreshId, Make, Merge, Place, Refusal, Stay, resolve
+from drivefs.sync.outcomes import Outcome
+from drivefs.sync.questions import Place
+from drivefs.sync.resolver import Action, FreshId, Make, Merge, Refusal, Stay, resolve
 from drivefs.sync.sides import LocalSide, RemoteSide, Unknown
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from cache.effects import entries
 from drivefs.protocol.changes import Create, Exchange, Link, Mutation, Rename, Restore, Unlink
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.names import MAX_NAME_BYTES
-from drivefs.sync.resolver import Place
+from drivefs.sync.questions import Place
 
 
 def places(mutation: Mutation) -> set[Place]:

@@ -11,7 +11,8 @@ The rules, for what was committed first against what was refused later:
   meant for it. So are two directories of one name: they merge, and their children meet by the same rules.
 - edit / delete, in either order: the edit survives. A stale removal is dropped; a removed file comes back at its place,
   and so do the directories above it that were removed.
-- A removed file whose content the backend has let go comes back only with an edit, never without content.
+- A removed file whose content the backend has let go comes back only with an edit, never without content. Where it had
+  another content by then, or has none, what was edited is made as a new file in one step.
 - rename / rename, and what would make a cycle: the first wins.
 - Two things under one name: the later one gets another name.
 - Attributes: each is as the last commit left it.
@@ -19,9 +20,8 @@ The rules, for what was committed first against what was refused later:
 Invariant: content that exists nowhere else always ends under some name.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 
@@ -40,6 +40,7 @@ from drivefs.protocol.changes import (
 )
 from drivefs.protocol.ids import NO_INODE, NO_OP, NO_REVISION, InodeId, RevisionNumber
 from drivefs.protocol.model import InodeKind, InodeState, cut_runs, run_id, unpack_blocks
+from drivefs.sync.questions import Local, Place, Remote
 
 LOST_AND_FOUND = NO_INODE
 """In place of a directory: the drive's `lost+found`, for what has no way to the root any more."""
@@ -48,73 +49,6 @@ NOT_EMPTY = "not_empty"
 GONE = "gone"
 CYCLE = "cycle"
 ABSENT = "absent"
-
-
-class Place(NamedTuple):
-    """Where a name stands."""
-
-    parent: InodeId
-    name: bytes
-
-
-class Local(Protocol):
-    """What this device has."""
-
-    def inode(self, inode: InodeId) -> InodeState | None:
-        """An inode that has a name here."""
-        ...
-
-    def at(self, place: Place) -> InodeId:
-        """What own changes have put under a name; NO_INODE: nothing."""
-        ...
-
-    def is_removed(self, place: Place) -> bool:
-        """Whether own changes have taken a name away from what the backend has under it."""
-        ...
-
-    def content(self, inode: InodeId) -> bytes | None:
-        """The packed block list of what this device last sent, or is sending, of a file; None if there is none."""
-        ...
-
-    def is_edited(self, inode: InodeId) -> bool:
-        """Whether a file has content here that no revision has."""
-        ...
-
-    def children(self, directory: InodeId) -> Sequence[tuple[bytes, InodeId]]:
-        """All names in a directory."""
-        ...
-
-
-class Remote(Protocol):
-    """What the backend has, and what of this device is on its way there without being in doubt."""
-
-    def inode(self, inode: InodeId) -> InodeState | None:
-        """An inode that has a name."""
-        ...
-
-    def at(self, place: Place) -> InodeId:
-        """What a name leads to; NO_INODE: to nothing."""
-        ...
-
-    def names(self, inode: InodeId) -> Sequence[Place]:
-        """The names of an inode."""
-        ...
-
-    def content(self, state: InodeState) -> bytes:
-        """The packed block list of a file's current revision."""
-        ...
-
-    def last_place(self, inode: InodeId) -> Place | None:
-        """Where an inode without a name last was; None if nobody knows."""
-        ...
-
-    def was_rewritten(self, inode: InodeId, base: RevisionNumber | None) -> bool:
-        """Whether a file got another content than that of a revision before it lost its name."""
-        ...
-
-    def is_emptied(self, inode: InodeId) -> bool:
-        """Whether the backend has let the content of a file without a name go."""
-        ...
 
 
 class Refusal(NamedTuple):
@@ -163,14 +97,23 @@ class Adopt:
 class Copy:
     """The content of the refused `Store` becomes a new file, a conflict copy: beside the old name, or in `lost+found`.
 
-    `base` is the revision of the file on which it was made. Where that is gone, `place` is where it was, and `of` what
-    is there now.
+    `base` is the revision of the file on which it was made.
     """
 
     base: RevisionNumber = NO_REVISION
     is_lost: bool = False
-    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Anew:
+    """The edited file that the refused change is about is gone: it is made as a new one, with all that is queued.
+
+    At `place`, or where that is taken, as a conflict copy of what is there: of `of`, made on the revision `base`.
+    """
+
+    place: Place
     of: InodeId = NO_INODE
+    base: RevisionNumber = NO_REVISION
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +133,7 @@ class FreshId:
     """The refused `Create` is made again with another inode id: its own belongs to something else."""
 
 
-Action = Make | Merge | Adopt | Copy | Drop | Stay | FreshId
+Action = Make | Merge | Adopt | Copy | Anew | Drop | Stay | FreshId
 
 
 def resolve(refusal: Refusal, local: Local, remote: Remote) -> list[Action]:
@@ -230,8 +173,8 @@ def _store(store: Store, refusal: Refusal, local: Local, remote: Remote) -> list
         place = remote.last_place(store.inode)
         if place is None:
             return [Copy(is_lost=True)]
-        if remote.was_rewritten(store.inode, refusal.base):
-            return _put_beside(store, refusal, place, local, remote)
+        if _is_superseded(store.inode, local, remote):
+            return _made_anew(store.inode, place, local, remote)
         return _bring_back(store, place, local, remote)
     if theirs.revision == refusal.base:
         return [Make(store)]
@@ -259,19 +202,29 @@ def _bring_back(change: Store | SetAttributes | SetXattr, place: Place, local: L
     if not at:
         return [*way, Make(restore), Make(change)]
     if _is_same(change.inode, at, local, remote):
-        return [Merge(change.inode, at)]
+        return _merged(change, at)
     base = change.base.revision if isinstance(change, Store) else NO_REVISION
     return [Make(restore, is_aside=True, of=_marked(change.inode, at, local, remote), base=base), Make(change)]
 
 
-def _put_beside(store: Store, refusal: Refusal, place: Place, local: Local, remote: Remote) -> list[Action]:
-    """What was edited here was written over elsewhere before it went: to bring it back would show that."""
+def _merged(change: Store | SetAttributes | SetXattr, at: InodeId) -> list[Action]:
+    """What is the same as what is there now has its content; what was set of it is still to be set."""
+    merge = Merge(change.inode, at)
+    return [merge] if isinstance(change, Store) else [Make(change), merge]
+
+
+def _is_superseded(inode: InodeId, local: Local, remote: Remote) -> bool:
+    """Whether an edited file that is gone had other content then, or has none: bringing it back would show it."""
+    is_other = remote.is_emptied(inode) or remote.was_rewritten(inode, local.base(inode))
+    return local.is_edited(inode) and is_other
+
+
+def _made_anew(inode: InodeId, place: Place, local: Local, remote: Remote) -> list[Action]:
     way = _way(place.parent, remote)
     at = NO_INODE if way else remote.at(place)
-    if at and _is_same(store.inode, at, local, remote):
-        return [Merge(store.inode, at)]
-    of = _marked(store.inode, at, local, remote)
-    return [*way, Copy(base=refusal.base or NO_REVISION, place=place, of=of)]
+    if at and _is_same(inode, at, local, remote):
+        return [Merge(inode, at)]
+    return [*way, Anew(place, _marked(inode, at, local, remote), local.base(inode) or NO_REVISION)]
 
 
 def _restored(because: Mutation, place: Place, local: Local) -> Restore:
@@ -356,6 +309,8 @@ def _link(link: Link, local: Local, remote: Remote) -> list[Action]:
     if local.inode(link.inode) is None:
         return [Drop()]
     place = Place(link.parent, link.name)
+    if remote.inode(link.inode) is None and _is_superseded(link.inode, local, remote):
+        return _made_anew(link.inode, place, local, remote)
     change: Mutation = link if remote.inode(link.inode) is not None else _restored(link, place, local)
     if way := _way(link.parent, remote):
         return [*way, Make(change)]
@@ -370,14 +325,19 @@ def _rename(rename: Rename, refusal: Refusal, local: Local, remote: Remote) -> l
         # Removed elsewhere, and somebody here goes on with it: it comes back where it was moved to.
         if local.inode(inode) is None:
             return [Drop()]
-        restore = Make(_restored(rename, target, local))
+        back: list[Action] = [Make(_restored(rename, target, local))]
+        if is_superseded := _is_superseded(inode, local, remote):
+            back = _made_anew(inode, target, local, remote)
+        if Merge(inode, rename.replaced) in back:
+            # What it was to replace has that content already, and stands for both.
+            return back
         is_whole = local.is_edited(inode) or not remote.is_emptied(inode)
         if is_whole and rename.replaced and not way and remote.at(target) == rename.replaced:
             # So does what it was to replace go, unless that has changed; without content nothing comes in its place.
             at, old = target, rename.replaced
             gone = Unlink(n=NO_OP, time_ns=rename.time_ns, parent=at.parent, name=at.name, inode=old, base=rename.base)
-            return [Make(gone), restore]
-        return [*way, restore]
+            return [Make(gone), *back]
+        return back if is_superseded else [*way, *back]
     if remote.at(Place(rename.parent, rename.name)) != inode:
         if not way and remote.at(target) == inode:
             return [Drop()]
@@ -475,9 +435,11 @@ def _attributes(change: SetAttributes | SetXattr, refusal: Refusal, local: Local
     place, is_edited = remote.last_place(change.inode), local.is_edited(change.inode)
     if place is None or not is_edited or local.inode(change.inode) is None:
         return [Drop()]
+    if not _is_superseded(change.inode, local, remote):
+        return _bring_back(change, place, local, remote)
+    at = NO_INODE if _way(place.parent, remote) else remote.at(place)
     # What is to become a copy has its attributes from what is shown here.
-    is_copied = remote.was_rewritten(change.inode, refusal.base)
-    return [Drop()] if is_copied else _bring_back(change, place, local, remote)
+    return _merged(change, at) if at and _is_same(change.inode, at, local, remote) else [Drop()]
 
 
 def _is_same(inode: InodeId, other: InodeId, local: Local, remote: Remote) -> bool:

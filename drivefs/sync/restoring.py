@@ -57,32 +57,37 @@ class Restoring:
                         removals.append((change, known))
                         count += not is_directory
                 self._guard.keep()
+                changed = self._put(removals)
             directories.update(change.parent for change, _ in removals)
             directories.update(known.inode for _, known in removals if known.kind is InodeKind.DIRECTORY)
-            self._show(removals)
+            self._tell(
+                [change.inode for change, _ in removals], [(change.parent, change.name) for change, _ in removals]
+            )
+            for inode in changed:
+                if not self._contents.is_written(inode):
+                    self._offer(inode)
             await trio.sleep(PAUSE_SECONDS)
         self._count_links(directories)
         return count
 
-    def _show(self, removals: list[tuple[Unlink, InodeState]]) -> None:
-        """Whatever else is pending about these inodes, they have their names again."""
+    def _put(self, removals: list[tuple[Unlink, InodeState]]) -> list[InodeId]:
+        """Whatever else is pending about these inodes, they have their names again; gives those with changed content.
+
+        In the transaction in which the removals go: what has no name, and changes, is taken for left over by a start.
+        """
         overlay = self._journal.overlay
         changed: list[InodeId] = []
-        with self._journal.transaction():
-            for change, known in removals:
-                own = overlay.inode(change.inode)
-                if own is None:
-                    continue
-                if self._journal.drafts.draft(change.inode) is not None:
-                    changed.append(change.inode)
-                elif known.kind is InodeKind.FILE:
-                    own = _with_content_of(known, own)
-                links = known.nlink if known.kind is InodeKind.DIRECTORY else min(own.nlink + 1, known.nlink)
-                overlay.put_inode(msgspec.structs.replace(own, nlink=links), NO_OP)
-        self._tell([change.inode for change, _ in removals], [(change.parent, change.name) for change, _ in removals])
-        for inode in changed:
-            if not self._contents.is_written(inode):
-                self._offer(inode)
+        for change, known in removals:
+            own = overlay.inode(change.inode)
+            if own is None:
+                continue
+            if self._journal.drafts.draft(change.inode) is not None:
+                changed.append(change.inode)
+            elif known.kind is InodeKind.FILE:
+                own = _with_content_of(known, own)
+            links = known.nlink if known.kind is InodeKind.DIRECTORY else min(own.nlink + 1, known.nlink)
+            overlay.put_inode(msgspec.structs.replace(own, nlink=links), NO_OP)
+        return changed
 
     def _count_links(self, directories: set[InodeId]) -> None:
         """Directories in which something else is pending have as many subdirectories as they show."""

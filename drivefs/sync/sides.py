@@ -1,7 +1,7 @@
 """The two sides that the resolver compares: what this device has, and what the backend has as of the replica's cursor.
 
 Owns how each question is answered from the journal and the replica. Nothing here waits: what neither has is `Unknown`,
-and whoever asked gets it and asks again. Satisfies `resolver.Local` and `resolver.Remote`.
+and whoever asked gets it and asks again. Satisfies `questions.Local` and `questions.Remote`.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from drivefs.protocol.changes import Create, Mutation, OpResult, Restore
 from drivefs.protocol.ids import MAX_ID, NO_INODE, NO_REVISION, InodeId, RevisionNumber
 from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.sync.contents import Contents
-from drivefs.sync.resolver import Place
+from drivefs.sync.questions import Place
 
 
 class Unknown(Exception):
@@ -75,6 +75,11 @@ class LocalSide:
     def is_edited(self, inode: InodeId) -> bool:
         """Whether a file has content here that no revision has."""
         return self._local.journal.drafts.draft(inode) is not None
+
+    def base(self, inode: InodeId) -> RevisionNumber | None:
+        """The revision on which that content was made, if it has a number."""
+        draft = self._local.journal.drafts.draft(inode)
+        return draft.base.revision if draft is not None else None
 
     def children(self, directory: InodeId) -> Sequence[tuple[bytes, InodeId]]:
         """All names in a directory."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from drivefs.protocol.ids import InodeId
 from drivefs.sync.contents import Shown
-from drivefs.sync.resolver import Place
+from drivefs.sync.questions import Place
 
 
 class Telling:

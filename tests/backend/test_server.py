@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from backend import cli
+from drivefs import __version__
 from drivefs.protocol import messages, routes, wire
 from tests.backend.server_process import PASSWORD, ServerProcess, TlsServerProcess
 
@@ -285,3 +287,11 @@ def test_maintenance_tells_what_it_would_do_and_does_it_before_and_while_it_runs
     assert "0 of 0 files let go" in done.stdout
     refused = running.on_data("maintain", "--config", str(running.data / "own.toml"))
     assert refused.returncode == 2
+
+
+def test_it_says_which_version_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["drivefs-server", "--version"])
+    monkeypatch.setattr("os.umask", lambda _mask: None)  # it would be that of all tests that come after
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert (end.value.code, capsys.readouterr().out) == (0, f"drivefs-server {__version__}\n")

@@ -60,8 +60,15 @@ class Bench:
         local.close()
         return check(*self.places(name))
 
-    def crash(self, name: str = "crashed", source: str = "one") -> Path:
-        """Copy a state as it is on disk now, and give the copy's state directory."""
+    def flush(self) -> None:
+        """Bring what all open states have accepted into their logs."""
+        for local in self._opened:
+            local.journal._database.flush()
+
+    def crash(self, name: str = "crashed", source: str = "one", *, flushed: bool = True) -> Path:
+        """Copy a state as it is on disk now, or with all that was accepted in the log; gives its state directory."""
+        if flushed:
+            self.flush()
         for origin, target in zip(self.places(source), self.places(name), strict=True):
             shutil.copytree(origin, target, ignore=shutil.ignore_patterns("*-shm", "reserve"))
         return self.places(name)[0]

@@ -135,6 +135,7 @@ def tree(local: LocalState, parent: InodeId = ROOT, path: bytes = b"") -> Iterat
 
 def rows(bench: Bench, name: str = "one") -> dict[str, list[tuple[Any, ...]]]:
     """All that stands in the journal's database but facts and numbers reserved."""
+    bench.flush()
     database = Database(bench.places(name)[0] / "journal.db", cache_kibibytes=100, is_for_reading=True)
     tables = ("inodes", "dentries", "mutations", "drafts", "bases", "records", "id_ranges")
     found = {table: sorted(database.rows(f"SELECT * FROM {table}"), key=repr) for table in tables}
@@ -257,7 +258,7 @@ def test_a_crash_in_the_middle_leaves_the_old_state(
         real(inode, other)
         left[0] -= 1
         if left[0] < 0:
-            bench.crash()
+            bench.crash(flushed=False)
             raise Killed
 
     with monkeypatch.context() as patch:

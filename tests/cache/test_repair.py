@@ -18,6 +18,7 @@ from cache.database import PAGE_BYTES
 from cache.errors import Corrupt, StateInUse
 from cache.findings import Severity
 from cache.pages import Image, Tree
+from cache.redo import read_redo
 from cache.repair import Repaired, repair
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.ids import InodeId
@@ -159,6 +160,42 @@ def test_a_journal_with_a_bad_page_is_made_anew_of_what_can_be_read(bench: Bench
     if table == "records":
         assert len(lost) < FILE_COUNT
     bench.close(local)
+
+
+def test_what_was_not_in_the_log_yet_makes_no_draft_of_a_part(bench: Bench) -> None:
+    """The draft of a file some of whose records are lost is given up, with what was written to it last."""
+    local = bench.open()
+    files = [create(local.journal, b"%d" % number, content=content(number))[0] for number in range(FILE_COUNT)]
+    local.journal._database.empty_log()
+    for inode in files:
+        with local.journal.transaction():
+            local.journal.drafts.put_draft(draft_of(inode))
+            local.journal.drafts.add_record(inode, 3000, b"more")
+    path = bench.crash(flushed=False) / "journal.db"
+    assert len(read_redo(path.with_name("redo")).transactions) == FILE_COUNT
+    pages = pages_of(path, "records")
+    overwrite(path, pages[len(pages) // 2])
+    mend(bench, "crashed")
+    again = bench.open("crashed")
+    whole = [inode for number, inode in enumerate(files) if content_of(again, inode) == content(number) + b"more"]
+    assert 0 < len(whole) < FILE_COUNT
+    assert {content_of(again, inode) for inode in set(files) - set(whole)} == {b""}
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_what_was_not_in_the_log_yet_comes_along_or_is_put_aside(bench: Bench, *, is_known: bool) -> None:
+    local = bench.open()
+    local.journal._database.empty_log()
+    inode, _ = create(local.journal, b"last", content=b"what was written last")
+    state = bench.crash(flushed=False)
+    path = state / "journal.db"
+    overwrite(path, pages_of(path, "dentries")[0])
+    if not is_known:
+        overwrite(path, pages_of(path, "meta")[0])
+    done = mend(bench, "crashed")
+    assert any("1 changes" in each.what for each in done.found) is not is_known
+    assert content_of(bench.open("crashed"), inode) == (b"what was written last" if is_known else b"")
+    assert b"what was written last" in everything_in(state / "lost+found")
 
 
 def test_a_journal_that_only_seemed_whole_is_made_anew_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,7 @@ def test_a_log_that_has_grown_is_copied_away(local: LocalState) -> None:
             index += 1
         await local.checkpoint()
         create(local.journal, b"last")
+        await local.barrier()
         return index, local.journal._database.wal_bytes
 
     count, log_bytes = trio.run(main)

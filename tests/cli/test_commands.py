@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from drivefs.cli import cache
+from drivefs.cli import cache, output
 from drivefs.cli import main as program
 from drivefs.cli.exit_codes import MEANING, ExitCode
-from drivefs.cli.main import COMMANDS, main
+from drivefs.cli.main import COMMANDS, load, main
 from drivefs.control import addresses, mounts
 
-NAMES = [command.name for command in COMMANDS]
+NAMES = list(COMMANDS)
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +36,19 @@ def test_help_has_examples_and_every_exit_code(name: str, capsys: pytest.Capture
     assert "examples:\n  " in shown
     for code, meaning in MEANING.items():
         assert f"  {int(code)}  {meaning}" in shown
+
+
+def test_each_command_is_found_under_its_own_name() -> None:
+    assert [command.name for command in load(COMMANDS)] == NAMES
+
+
+def test_a_command_pays_for_its_own_imports_alone() -> None:
+    script = (
+        "import sys; from drivefs.cli import main\ntry: main.main(['revisions', '--help'])\nexcept SystemExit: pass\n"
+        "print([name for name in sys.modules if name in ('drivefs.cli.mount', 'drivefs.cli.check', 'trio')])"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines()[-1] == "[]"
 
 
 def test_all_commands_of_the_product_are_there() -> None:
@@ -178,3 +191,8 @@ def test_a_cache_that_was_cleared_is_said_to_be() -> None:
     found: dict[str, object] = {"used_bytes": 24 * 1024, "limit_bytes": 10 * 2**30, "path": "/c"}
     assert cache.in_words(found, is_cleared=True) == "cleared: 24.0 KiB are left of 10.0 GiB in /c"
     assert cache.in_words(found, is_cleared=False) == "24.0 KiB of 10.0 GiB in /c"
+
+
+def test_what_is_ignored_is_counted_with_its_directories() -> None:
+    assert output.ignored_in_words(1) == "1 ignored file or directory"
+    assert output.ignored_in_words(1200) == "1,200 ignored files and directories"

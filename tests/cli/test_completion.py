@@ -7,9 +7,9 @@ import pytest
 
 from drivefs.cli import completion
 from drivefs.cli.command import build_parser
-from drivefs.cli.main import COMMANDS
+from drivefs.cli.main import COMMANDS, load
 
-TABLE = completion.completions(build_parser(COMMANDS))
+TABLE = completion.completions(build_parser(load(COMMANDS)))
 
 
 def bash_completes(*words: str) -> list[str]:
@@ -60,3 +60,16 @@ def test_every_command_and_option_is_in_every_script(shell: str) -> None:
 
 def test_hidden_options_stay_hidden() -> None:
     assert not any("ready-pipe" in completion.GENERATORS[shell](TABLE) for shell in completion.GENERATORS)
+
+
+def test_zsh_completes_at_the_first_word_when_it_loads_the_script_itself() -> None:
+    shown = completion.zsh(TABLE)
+    assert "= _drivefs ]; then" in shown
+    assert shown.index('_drivefs "$@"') < shown.index("compdef _drivefs drivefs")
+
+
+def test_fish_completes_paths_behind_an_action_only() -> None:
+    shown = completion.fish(TABLE).splitlines()
+    assert [line for line in shown if line.endswith(" -F") and " file-status'" in line]
+    (cache,) = [line for line in shown if "directories" in line and "_from cache" in line]
+    assert "-gt 2" in cache

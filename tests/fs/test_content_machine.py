@@ -149,5 +149,5 @@ class ContentMachine(RuleBasedStateMachine):
             assert self.bench.fs.quota.pending_bytes >= content.dirty_bytes
 
 
-ContentMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+ContentMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 TestContentMachine = ContentMachine.TestCase

@@ -364,6 +364,15 @@ def test_what_is_made_and_removed_before_it_is_sent_leaves_nothing(bench: FsBenc
     assert (bench.names(), bench.fs.inode(ROOT).nlink) == (set(), 2)
 
 
+def test_times_of_a_directory_in_which_something_vanished_are_seen_until_the_next_mount(bench: FsBench) -> None:
+    before = bench.fs.inode(ROOT).mtime_ns
+    bench.file(b"temporary")
+    bench.unlink(b"temporary")
+    assert bench.fs.inode(ROOT).mtime_ns > before
+    bench.reopen()
+    assert bench.fs.inode(ROOT).mtime_ns == before
+
+
 def test_what_another_mutation_needs_does_not_vanish(bench: FsBench) -> None:
     inode = bench.file(b"first", b"content")
     bench.rename(b"first", b"second")

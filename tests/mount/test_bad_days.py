@@ -3,6 +3,7 @@
 Owns the failures that a person meets through the commands; those of programs are in the other modules.
 """
 
+import json
 import os
 import random
 import shutil
@@ -119,6 +120,15 @@ def test_wrong_password(workbench: Workbench, server: Server) -> None:
     device = workbench.new_device(server)
     assert_says(log_in(device, server.url, password="wrong"), "password", code=REFUSED)
     assert_says(device.command("mount", str(device.mountpoint)), "drivefs login", code=REFUSED)
+
+
+def test_a_login_that_cannot_be_kept(workbench: Workbench, server: Server, device: Device) -> None:
+    other = workbench.new_device(server)
+    other.directories["XDG_STATE_HOME"] = other.home / "file"
+    (other.home / "file").touch()
+    assert_says(log_in(other, server.url), "cannot be kept at", str(other.home / "file"), "rights")
+    (listed,) = [each for each in json.loads(device.run("devices", "--json")) if each["name"] == "laptop"]
+    assert listed["revoked"]
 
 
 def test_wrong_password_leaves_an_older_login_as_it_was(server: Server, device: Device) -> None:

@@ -159,7 +159,7 @@ def test_a_save_by_rename_onto_a_shared_file_changes_it_for_all(two: Two) -> Non
     wait_until("it may only be read", lambda: theirs.stat().st_mode & 0o222 == 0)
     write_file(bert.mountpoint / "new", b"x")
     assert fails(lambda: (bert.mountpoint / "new").rename(theirs)) == errno.EACCES
-    bert.run("leave", str(theirs))
+    assert json.loads(bert.run("leave", str(theirs), "--json")) == {"path": str(theirs)}
     wait_until("it is gone", lambda: not theirs.exists())
     assert mine.read_bytes() == b"aside"
 
@@ -208,7 +208,10 @@ def test_what_was_not_sent_when_sharing_ends_is_kept_on_the_device(two: Two, is_
     write_file(theirs / "new", b"made without a network")
     write_file(bert.mountpoint / "own", b"not shared")
     plans = str(ada.mountpoint / "plans")
-    ada.run(*(("unshare", plans, "bert") if is_over else ("share", plans, "bert", "--role", "viewer")))
+    if is_over:
+        assert json.loads(ada.run("unshare", plans, "bert", "--json")) == {"path": plans, "user": "bert"}
+    else:
+        ada.run("share", plans, "bert", "--role", "viewer")
     link.restore()
     if is_over:
         wait_until("the share is gone", lambda: not theirs.exists())

@@ -92,6 +92,12 @@ class Calls:
     async def set_mode(self, path: str, mode: int) -> None:
         self.fs.set_attributes((await self.known(path)).inode, Wanted(mode=mode))
 
+    async def set_attributes(self, path: str, wanted: Wanted) -> None:
+        self.fs.set_attributes((await self.known(path)).inode, wanted)
+
+    async def remove_xattr(self, path: str, name: bytes) -> None:
+        self.fs.remove_xattr((await self.known(path)).inode, name)
+
     async def set_xattr(self, path: str, name: bytes, value: bytes) -> None:
         self.fs.set_xattr((await self.known(path)).inode, name, value)
 

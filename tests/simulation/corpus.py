@@ -59,4 +59,8 @@ CORPUS = (
     Case(name="written-over-under-the-last-name", seed=70746, profile="network"),
     # A store whose blocks were gone was given up, and what had been sent behind it waited for its answer for ever.
     Case(name="what-was-sent-behind-a-store-that-is-given-up", seed=120, profile="history"),
+    # A block of what is pinned had rotted, was read, and dropped until it was fetched again: the oracle missed it.
+    Case(name="rot-in-what-is-pinned", seed=90044, profile="cache"),
+    # What was mounted again at rest had nothing open any more, and a later turn of its programs closed it once more.
+    Case(name="closed-after-another-mount", seed=90126, profile="turns"),
 )

@@ -19,9 +19,10 @@ from tests.simulation.looking_back import LookingBack
 from tests.simulation.network import QUIET
 from tests.simulation.oracle import Oracle
 from tests.simulation.profiles import Profile, drawn_mood
-from tests.simulation.programs import REFUSALS, Program
+from tests.simulation.programs import Program
 from tests.simulation.server import ServerProcess
 from tests.simulation.streams import Streams
+from tests.simulation.turns import REFUSALS
 
 FLAP_SECONDS = 2.0
 Fault = Callable[[random.Random], Awaitable[None]]

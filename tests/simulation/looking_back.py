@@ -18,8 +18,8 @@ from drivefs.protocol.model import BlockRef, InodeKind, pack_blocks
 from tests.simulation.device import Device
 from tests.simulation.ledger import Ledger
 from tests.simulation.lives import Dead
-from tests.simulation.programs import REFUSALS
 from tests.simulation.promises import Promises
+from tests.simulation.turns import REFUSALS
 
 
 class LookingBack:

@@ -15,6 +15,7 @@ I8  what is pinned is never evicted (`pinned_files`)
 I9  a conflict copy is made only of what two devices changed without knowing of each other (`conflict_copies`)
 I10 at rest within a bound of virtual time (`voyage` looks at that)
 I11 what of the past was promised to stay can be read (`promises`)
+I12 where devices take turns, each shows in the end what the one at work was shown (`turns`)
 """
 
 import copy
@@ -35,6 +36,7 @@ from drivefs.protocol.ids import AccountId, BlockId
 from drivefs.protocol.messages import CommitReply, CommitRequest
 from drivefs.protocol.model import InodeKind, unpack_blocks
 from tests.backend.service import invariants
+from tests.simulation.agreement import states, tables_differ, views_differ
 from tests.simulation.calls import Tree as View
 from tests.simulation.conflict_copies import look_for_needless
 from tests.simulation.device import Device
@@ -165,11 +167,16 @@ class Oracle:
             raise Violated(f"I3: {error}") from error
         await self._look_at_server(server)
         tree = self.sequence.last
+        if difference := await server.ground.database.read(tables_differ, tree):
+            raise Violated(f"I2: {difference}")
         views = {device.name: await device.calls.tree() for device in devices}
+        told = await server.ground.database.read(states)
         for name, view in views.items():
             _compare_view(name, view, tree)
+            if difference := views_differ(name, view, told):
+                raise Violated(f"I2: {difference}")
         contents = await _contents(server)
-        self._look_at_contents(contents, tree)
+        self._look_at_contents(contents)
         for device in devices:
             await self._look_at_files(device, views[device.name], contents)
         self._look_for_lost(set(contents.values()), devices)
@@ -198,11 +205,11 @@ class Oracle:
         if not report.is_sound:
             raise Violated(f"I7: {report.findings}")
 
-    def _look_at_contents(self, contents: dict[bytes, bytes], tree: Tree) -> None:
-        for inode, sort in tree.inodes.items():
-            content = contents.get(sort.blocks, b"")
-            if sort.kind is InodeKind.FILE and content not in self.ledger.known:
-                raise Violated(f"I1: inode {inode} has a content that no program wrote: {content[:60]!r}")
+    def _look_at_contents(self, contents: dict[bytes, bytes]) -> None:
+        """Of all that was ever published, nothing is in part, or of two contents."""
+        for content in contents.values():
+            if content not in self.ledger.known:
+                raise Violated(f"I1: a revision has a content that no program wrote: {content[:60]!r}")
 
     async def _look_at_files(self, device: Device, view: View, contents: dict[bytes, bytes]) -> None:
         for path, state in view.items():
@@ -266,6 +273,8 @@ def _compare_view(name: str, view: View, tree: Tree) -> None:
         more, less = sorted(view.keys() - expected.keys()), sorted(expected.keys() - view.keys())
         raise Violated(f"I2: {name} shows {more}, which the server does not have, and not {less}")
     for path, state in view.items():
+        if state.inode != expected[path]:
+            raise Violated(f"I2: {name} shows inode {state.inode} as {path!r}, it is {expected[path]}")
         if shown(state) != tree.looks(expected[path]):
             raise Violated(f"I2: {name} shows {path!r} as {shown(state)}, it is {tree.looks(expected[path])}")
 

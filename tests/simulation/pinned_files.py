@@ -18,6 +18,8 @@ class _Kept(NamedTuple):
     life: object
     roots: frozenset[int]
     blocks: set[BlockId]
+    damaged_count: int
+    """How many blocks of the cache did not verify by then."""
 
 
 @dataclass
@@ -35,13 +37,16 @@ class PinnedFiles:
         covered = covered_blocks(tree, roots)
         here = {block for block in covered if device.local.blocks.contains(block)}
         before = self._kept.get(device.name)
-        is_same = before is not None and (before.life, before.roots) == (device.life, roots)
-        gone = (before.blocks & covered) - here if before is not None and is_same else None
-        if gone:
+        if before is not None and (before.life, before.roots) != (device.life, roots):
+            before = None
+        gone = (before.blocks & covered) - here if before is not None else set()
+        # What has rotted is dropped as soon as somebody reads it, and is fetched again.
+        damaged_count = device.local.blocks.damaged_count
+        if before is not None and len(gone) > damaged_count - before.damaged_count:
             return f"{device.name} evicted {len(gone)} blocks of what is pinned: {sorted(roots)}"
         prefetcher = device.drive.prefetcher
         if not prefetcher.is_busy and not prefetcher.lacking_bytes:
-            self._kept[device.name] = _Kept(device.life, roots, here)
+            self._kept[device.name] = _Kept(device.life, roots, here, damaged_count)
         return None
 
 

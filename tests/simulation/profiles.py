@@ -56,6 +56,8 @@ class Profile:
     """For how long the server takes a pass; 0: devices show their tokens."""
     cache_bytes: int = 2**28
     """How much the block cache of a device may hold."""
+    turns: int = 0
+    """How often a device works while the others do nothing, after all has come to rest; 0: all work side by side."""
     look_seconds: float = 0.5
     """How often it is looked at what has to hold at any time."""
     rest_seconds: float = 900.0
@@ -103,6 +105,7 @@ PROFILES = {
         disk_faults_seconds=0.0,
         operations=40,
     ),
+    "turns": replace(MIXED, power_seconds=0.0, disk_faults_seconds=0.0, turns=4, operations=20),
     "alone": replace(MIXED, clients=1, operations=30),
     "day": Profile(operations=300, pause_seconds=576.0, flaps_seconds=20.0, look_seconds=60.0),
     "long": replace(MIXED, operations=120, clients=3),

@@ -8,22 +8,21 @@ been told by then is in no ledger.
 import os
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
 
-from cache.errors import CacheError
-from drivefs.fs.errors import FileSystemError
+from drivefs.fs.attributes import Wanted
 from drivefs.protocol.model import InodeKind
-from drivefs.remote.errors import RemoteError
 from tests.simulation.device import Device
 from tests.simulation.ledger import Ledger
 from tests.simulation.lives import Dead
+from tests.simulation.turns import REFUSALS, Turn
 
 NAMES = ["a", "b", "c", "d.txt"]
 DIRECTORIES = ["x", "y", "z"]
 SIZES = [0, 0, 0, 0, 200, 3000, 70_000]
-REFUSALS = (FileSystemError, CacheError, RemoteError, FileNotFoundError, trio.TooSlowError)
 MOST_HELD = 3
 
 
@@ -52,6 +51,9 @@ class Program:
         """What is open for the call that is under way."""
         self._stepping: trio.CancelScope | None = None
 
+        self.has_more = False
+        """Whether it also does what has to do with attributes only, and with what is no content."""
+
     def begin(self) -> None:
         """The drive was mounted: nothing is open."""
         self._held.clear()
@@ -67,23 +69,44 @@ class Program:
         while self._held:
             self._close(self._held.pop())
 
-    async def step(self) -> None:
-        """One call, or the few that belong together."""
+    async def step(self) -> bool:
+        """One call, or the few that belong together; False if it was under way when the process died."""
+        is_done = False
         often = [self.write, self.save, self.rename, self.edit]
         change = self._chance.choice([*often, *often, *self._seldom()])
         with trio.CancelScope() as self._stepping:
             try:
                 await change()
+                is_done = True
             except REFUSALS as error:
                 self._say(f"{change.__name__} failed: {type(error).__name__}")
+                is_done = True
             except Dead:
                 self._say(f"{change.__name__} never returns")
         while self._opened and self._device.is_mounted:
             self._close(self._opened.pop())
+        return is_done
+
+    async def look(self, turn: Turn) -> str | None:
+        """See what is there between two steps; None if the process died meanwhile, or it cannot be had now."""
+        with trio.CancelScope() as self._stepping, suppress(*REFUSALS, Dead):
+            return await turn.look()
+        return None
 
     def _seldom(self) -> list[Callable[[], Awaitable[None]]]:
         names = [self.mkdir, self.unlink, self.rmdir, self.remove_tree, self.link, self.symlink, self.exchange]
-        return [*names, self.truncate, self.hold, self.go_on, self.go_on, self.let_go, self.sync, self.attributes]
+        more = [self.touch, self.own, self.bare, self.fifo, self.touch, self.bare] if self.has_more else []
+        return [
+            *more,
+            *names,
+            self.truncate,
+            self.hold,
+            self.go_on,
+            self.go_on,
+            self.let_go,
+            self.sync,
+            self.attributes,
+        ]
 
     def _say(self, what: str) -> None:
         self._note(f"{trio.current_time():.3f} {self._device.name}: {what}")
@@ -307,3 +330,30 @@ class Program:
             else:
                 name = self._chance.choice([b"user.one", b"user.two"])
                 await self._device.calls.set_xattr(path, name, self._data()[:30])
+
+    # -- what is no content ------------------------------------------------------------------------------------------
+
+    async def touch(self) -> None:
+        """Set the time of the last change, as unpacking an archive does."""
+        if paths := await self._paths(InodeKind.FILE, InodeKind.SYMLINK):
+            path, mtime_ns = self._chance.choice(paths), self._chance.randrange(10**18)
+            self._say(f"touch {path} {mtime_ns}")
+            await self._device.calls.set_attributes(path, Wanted(mtime_ns=mtime_ns))
+
+    async def own(self) -> None:
+        if paths := await self._paths():
+            path, owner = self._chance.choice(paths), self._chance.choice([0, 1000, 1001])
+            self._say(f"chown {path} {owner}")
+            await self._device.calls.set_attributes(path, Wanted(uid=owner, gid=owner))
+
+    async def bare(self) -> None:
+        """Take an extended attribute away, of those that `attributes` sets."""
+        if paths := await self._paths():
+            path, name = self._chance.choice(paths), self._chance.choice([b"user.one", b"user.two"])
+            self._say(f"remove {name!r} of {path}")
+            await self._device.calls.remove_xattr(path, name)
+
+    async def fifo(self) -> None:
+        path = await self._new_path(NAMES)
+        self._say(f"mkfifo {path}")
+        await self._device.calls.create(path, InodeKind.FIFO, 0o600)

@@ -15,9 +15,10 @@ from backend.service import batches, revisions, snapshots, trash
 from backend.service.commit import state
 from cache import barrier, staging
 from cache.block_index import BlockIndex
+from cache.journal import Journal
 from drivefs.fs import contents
 from drivefs.fs.content import Basis
-from drivefs.protocol.changes import Base
+from drivefs.protocol.changes import Base, SetAttributes, Unlink
 from drivefs.protocol.ids import MAX_ID, RevisionNumber
 from drivefs.protocol.model import InodeState
 from drivefs.sync.follower import Follower
@@ -66,6 +67,17 @@ def _older(basis_of: Any) -> Any:
     return basis
 
 
+def _forgotten(kind: type, names: str = "") -> Any:
+    """A journal in which some mutations of a kind never come, though programs see what they do."""
+    append = Journal.append
+
+    def appended(journal: Journal, mutation: Any, *state: Any) -> None:
+        if not (isinstance(mutation, kind) and getattr(mutation, names or "n", None) is not None) or mutation.n % 3:
+            append(journal, mutation, *state)
+
+    return appended
+
+
 def _without_names(apply: Any) -> Any:
     """A follower that loses a name now and then."""
 
@@ -88,6 +100,8 @@ SABOTAGES = [
     Sabotage("what snapshots show is let go", snapshots, "shown", lambda *_: [], PAST, 4),
     Sabotage("marks on revisions are lost", revisions.Revisions, "_keep", _nothing, PAST),
     Sabotage("the trash ends at once", trash.Trash, "_expired_until", lambda *_: MAX_ID, PAST, 19),
+    Sabotage("removals are forgotten", Journal, "append", _forgotten(Unlink), PROFILES["turns"], 2),
+    Sabotage("times are forgotten", Journal, "append", _forgotten(SetAttributes, "mtime_ns"), PROFILES["turns"], 3),
     Sabotage("names of a page are lost", Follower, "apply", _without_names(Follower.apply), PROFILES["quiet"]),
 ]
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -18,8 +19,9 @@ from sqlalchemy import text
 from backend.blockstore.local import LocalStore
 from backend.metadata.sqlite import Database
 from backend.service import backups
-from cache import salvage
+from cache import rescue, salvage
 from cache.lost import LostAndFound
+from cache.wal import Damage
 from cache.workspace import LocalState
 from drivefs import config
 from drivefs.protocol import messages, routes, wire
@@ -140,6 +142,21 @@ def test_records_whose_bytes_a_cut_took_are_not_taken_for_content(disk: SimDisk)
     again.close()
 
 
+def test_content_that_takes_the_place_of_other_content_is_durable_with_the_log(disk: SimDisk) -> None:
+    local = opened(disk)
+    inode, _ = create(local.journal, b"file", content=b"first ")
+    with local.journal.transaction():
+        staged = local.staging.append(inode, BIG)
+        local.journal.drafts.add_record(inode, 6, BIG, staged)
+        local.journal.content_goes()
+    trio.run(local.journal.log_barrier)
+    disk.crash(nothing_survives)
+    local.close()
+    again = opened(disk)
+    assert content_of(again, inode) == b"first " + BIG
+    again.close()
+
+
 def test_what_was_staged_by_a_process_that_died_is_durable_once_the_next_one_has_synced(disk: SimDisk) -> None:
     local = opened(disk)
     inode, _ = create(local.journal, b"file", content=b"first ")
@@ -197,6 +214,17 @@ def test_a_backup_is_whole_when_it_has_its_name(disk: SimDisk) -> None:
     assert (root / "backup" / backups.DATABASE_NAME).read_bytes() == A
 
 
+def test_a_database_that_was_put_back_is_whole_and_so_is_the_one_beside_it(disk: SimDisk) -> None:
+    path, fresh = disk.root / "metadata.db", disk.root / "metadata.db.restored"
+    path.write_bytes(b"present")
+    disk.settle()
+    written(fresh)
+    kept = backups._swap(path, fresh)
+    assert kept is not None
+    root = disk.crash(nothing_survives)
+    assert {each.name: each.read_bytes() for each in root.iterdir()} == {path.name: A, kept.name: b"present"}
+
+
 def test_a_copy_of_a_content_is_durable_when_it_is_finished(disk: SimDisk) -> None:
     descriptor = os.open(disk.root / "copy", os.O_CREAT | os.O_WRONLY, 0o600)
     disk.settle()
@@ -221,6 +249,37 @@ def test_a_journal_made_anew_never_meets_the_log_of_the_old_one(disk: SimDisk) -
     synced = [number for number, each in enumerate(told) if each == "after sync state"]
     assert told.index("after remove state/journal.db-wal") < synced[0] < renamed < synced[-1], told
     assert [path.name for path in (disk.crash(nothing_survives) / "state").iterdir()] == ["journal.db"]
+
+
+def test_a_log_that_was_found_keeps_its_other_name_until_just_before_it_is_copied(
+    disk: SimDisk, tmp_path: Path
+) -> None:
+    path = disk.root / "state" / "journal.db"
+    written(Path(f"{path}-wal"))
+    disk.settle()
+    kept, copying = tmp_path / "kept", tmp_path / "copying"
+    for place in (kept, copying):
+        place.mkdir()
+    with rescue.log_unless_refused(path) as copied:
+        rescue._keep_found(path)
+        assert left_names(disk, kept) == ["journal.db-wal", f"journal.db{rescue.FOUND}"]
+        copied()
+        assert left_names(disk, copying) == ["journal.db-wal"]
+
+
+def left_names(disk: SimDisk, place: Path) -> list[str]:
+    """The names of a state as a cut at this moment leaves them."""
+    write_image(disk.look().image(nothing_survives), place)
+    return sorted(path.name for path in (place / "state").iterdir())
+
+
+def test_what_stands_behind_a_gap_in_the_log_stays_in_lost_and_found(disk: SimDisk) -> None:
+    log: Any = SimpleNamespace(salts=(1, 2), raw=lambda first, end: A)
+    (disk.root / "lost+found").mkdir()
+    disk.settle()
+    rescue._put_aside(log, Damage(first_bad=3, end=4, lost_commits=1), disk.root / "lost+found")
+    (kept,) = (disk.crash(nothing_survives) / "lost+found").iterdir()
+    assert kept.read_bytes() == A
 
 
 def test_a_commit_is_there_when_it_was_acknowledged(disk: SimDisk) -> None:

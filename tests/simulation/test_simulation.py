@@ -13,7 +13,7 @@ SEEDS_TOGETHER = 5
 PARTS = {
     "quiet": 3,
     "network": 9,
-    "crashes": 10,
+    "crashes": 9,
     "server": 8,
     "disk": 5,
     "mixed": 12,
@@ -21,6 +21,7 @@ PARTS = {
     "cache": 3,
     "history": 1,
     "passes": 1,
+    "turns": 1,
     "alone": 4,
 }
 """How many times so many seeds are run of each profile."""

@@ -27,6 +27,7 @@ from tests.simulation.scheduler import Trace
 from tests.simulation.server import NAMES, ServerProcess, account
 from tests.simulation.server_faults import Faults
 from tests.simulation.streams import Streams
+from tests.simulation.turns import Turn, shown
 from tests.support import statements
 
 REST_LOOK_SECONDS = 0.5
@@ -100,9 +101,12 @@ class Voyage:
         for device in self._devices:
             await device.mount(nursery)
         try:
-            async with trio.open_nursery() as working:
-                await self._all_work(working, programs, nursery)
-                working.cancel_scope.cancel()
+            if self._profile.turns:
+                await self._take_turns(programs, nursery)
+            else:
+                async with trio.open_nursery() as working:
+                    await self._all_work(working, programs, nursery)
+                    working.cancel_scope.cancel()
             self.outcome.virtual_seconds = trio.current_time()
             await self._rest(programs, nursery)
             await self._oracle.look_at_rest(self._server, self._devices)
@@ -116,6 +120,28 @@ class Voyage:
                 device.life.die()
             self._server.ground.database.close()
 
+    async def _take_turns(self, programs: list[Program], nursery: trio.Nursery) -> None:
+        """One device works at a time, among faults; then all come to rest, and show what it was shown."""
+        for number in range(self._profile.turns):
+            device, program = list(zip(self._devices, programs, strict=True))[number % len(programs)]
+            self._note("it is the turn of", device.name)
+            program.has_more = True
+            turn = Turn(device)
+            async with trio.open_nursery() as working:
+                fates = Fates(self._profile, self._streams, self._oracle, self._note)
+                fates.start(working, nursery, self._server)
+                for each, its in zip(self._devices, programs, strict=True):
+                    fates.start_device(working, each, its)
+                working.start_soon(self._look)
+                await self._work(device, program, turn)
+                working.cancel_scope.cancel()
+            await self._rest(programs, nursery)
+            for each in self._devices:
+                if changed := turn.differs(await shown(each)):
+                    raise Violated(
+                        f"I12: at rest, {each.name} shows it otherwise than {device.name} made it: {changed}"
+                    )
+
     async def _all_work(self, working: trio.Nursery, programs: list[Program], nursery: trio.Nursery) -> None:
         """Programs work, and faults come meanwhile; returns when the work is done."""
         fates = Fates(self._profile, self._streams, self._oracle, self._note)
@@ -127,15 +153,25 @@ class Voyage:
             for device, program in zip(self._devices, programs, strict=True):
                 users.start_soon(self._work, device, program)
 
-    async def _work(self, device: Device, program: Program) -> None:
+    async def _work(self, device: Device, program: Program, turn: Turn | None = None) -> None:
         chance = self._streams.of(device.name, "pauses")
         for _ in range(self._profile.operations):
             # Programs do much at once, and then nothing for a while.
             is_busy = chance.random() < self._profile.business
             await trio.sleep(chance.random() * 0.02 if is_busy else chance.expovariate(1 / self._profile.pause_seconds))
-            if device.is_mounted:
+            if device.is_mounted and turn is None:
                 await program.step()
+            elif device.is_mounted:
+                await self._step_of(turn, device, program)
         self._note(device.name, "has done its work")
+
+    async def _step_of(self, turn: Turn, device: Device, program: Program) -> None:
+        """One step of a device that is alone at work, between two looks at what it shows."""
+        if changed := await program.look(turn):
+            raise Violated(f"I12: nobody but {device.name} did anything, and it shows another drive: {changed}")
+        turn.forget()
+        if await program.step():
+            await program.look(turn)
 
     async def _look(self) -> None:
         """Look at all that has to hold at any time."""
@@ -157,11 +193,12 @@ class Voyage:
                 device.tell_way()
                 program.close_all()
         while not await self._is_at_rest():
-            for device in self._devices:
+            for device, program in zip(self._devices, programs, strict=True):
                 if not device.is_mounted or device.has_failed:
                     self._note(device.name, "is mounted again")
                     await device.die(power=False)
                     await device.mount(nursery)
+                    program.begin()
             if trio.current_time() - began > self._profile.rest_seconds:
                 raise Violated(f"I10: {self._unrest()}")
             await trio.sleep(REST_LOOK_SECONDS)

@@ -102,7 +102,7 @@ class Device:
             await self._first_session()
         assert self._info is not None
         workspace, self.root = self._info
-        self.ends = ends = Ends(self.local, self.remote, workspace)
+        self.ends = ends = Ends(self.local, self.remote, workspace, self.random)
         self.publications = Publications(self.local.journal.last_op)
         self.lister = Lister(ends)
         past = Past(ends, Untracked())
@@ -176,7 +176,8 @@ class Device:
             shutil.rmtree(self.place / "cache")
         self.line.waiting.clear()
         await self.open()
-        await self.begin()
+        if not self.line.is_down:
+            await self.begin()
 
     def check(self) -> None:
         """The local check finds nothing once the state is closed."""

@@ -16,7 +16,8 @@ IN_THE_BACKGROUND = ContextVar("in the background", default=False)
 
 @dataclass
 class Line:
-    """The way to the server; `drops_replies` loses answers to commits that the server has taken.
+    """The way to the server; `drops_replies` loses answers to commits that the server has taken, `loses` the next
+    answer to what is asked at addresses that end so.
 
     With `has_gates`, each request of the background waits until `let_pass`, and so does each answer.
     """
@@ -25,7 +26,10 @@ class Line:
     is_cut: bool = False
     cut_after: int | None = None
     """So many requests still pass."""
+    loses_last: bool = False
+    """Whether the answer to the last of them is lost."""
     drops_replies: int = 0
+    loses: set[str] = field(default_factory=set)
     has_gates: bool = False
     waiting: list[trio.Event] = field(default_factory=list)
 
@@ -47,10 +51,28 @@ class Line:
             raise httpx.ConnectError("cut")
         response = await self.inner.handle_async_request(request)
         await self._gate()
+        if self.cut_after == 0 and self.loses_last:
+            raise httpx.ReadError("lost")
         if self.drops_replies and request.url.path.endswith("/commit"):
             self.drops_replies -= 1
             raise httpx.ReadError("lost")
+        for end in [each for each in self.loses if request.url.path.endswith(each)]:
+            self.loses.remove(end)
+            raise httpx.ReadError("lost")
         return response
+
+    @property
+    def is_down(self) -> bool:
+        """Whether nothing passes any more."""
+        return self.is_cut or (self.cut_after is not None and self.cut_after <= 0)
+
+    def cut(self, *, after: int, loses_last: bool) -> None:
+        """Let so many requests pass, and no more until it is mended."""
+        self.cut_after, self.loses_last = after, loses_last
+
+    def mend(self) -> None:
+        """Let all requests pass, and all answers."""
+        self.is_cut, self.cut_after, self.loses_last, self.drops_replies = False, None, False, 0
 
     async def aclose(self) -> None:
         await self.inner.aclose()

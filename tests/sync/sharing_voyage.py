@@ -1,31 +1,35 @@
 """Two users with two devices each, who share and change at random: names, contents, roles, and who is a member.
 
 Owns what they do, by seed, and what must hold when all have sent and heard everything: the devices of a user show the
-same, both users show the same of what they share, and each state passes the local check. Nobody's file system is
-mounted. More seeds than the tests run: `python -m tests.sync.sharing_voyage FIRST LAST`.
+same, both users show the same of what they share, nothing that was accepted is lost, and each state passes the local
+check. In a storm the network breaks in the middle of what a device sends and hears, answers are lost, and devices die
+right then, or while they are cut off. Nobody's file system is mounted. More seeds than the tests run:
+`python -m tests.sync.sharing_voyage FIRST LAST [storm]`.
 """
 
 import random
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import trio
+import trio.testing
 
 from drivefs.fs.errors import FileSystemError
 from drivefs.protocol import links, messages, routes, wire
 from drivefs.protocol.errors import Code
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.sharing import AnswerRequest, ShareInfo, ShareRequest, UnshareRequest
-from drivefs.remote.errors import Refused
+from drivefs.remote.errors import Offline, Refused
 from drivefs.sync.amends import Amends, Labels
 from drivefs.sync.contents import Shown
 from drivefs.sync.giving_up import GivingUp
 from tests.backend.api.served import PASSWORD, USER
 from tests.sync import fleet
+from tests.sync.accepted import Accepted, readable
 from tests.sync.fleet import Fleet, sailing
 from tests.sync.stand_ins import NotServed
 
@@ -40,14 +44,43 @@ class Device(fleet.Device):
     """A device that gives up what the server will never take, and finds doors closed that were open."""
 
     token = ""
+    has_session = False
 
     async def open(self) -> None:
         await super().open()
+        self.has_session = False
+        self._listed: set[InodeId] = set()
         shown = Shown(self.fs, self.kernel)
         labels = Labels(device=self.name, today=lambda: "2026-11-22")
         amends = Amends(self.local, self.root, contents=self.fs.contents, shown=shown, labels=labels)
         self.giving_up = GivingUp(self.ends, amends, shown, contents=self.fs.contents, publications=self.publications)
         self.publisher.refused = self.giving_up.refused
+
+    async def begin(self) -> None:
+        await super().begin()
+        self.has_session = True
+
+    @asynccontextmanager
+    async def _online(self) -> AsyncIterator[None]:
+        """With a session, and a new one where the network broke."""
+        try:
+            if not self.has_session:
+                await self.begin()
+            yield
+        except Offline:
+            self.has_session = False
+            raise
+
+    async def _list_shares(self) -> None:
+        """What came with a share is listed in the background."""
+        roots = set(self.local.shares.roots)
+        if roots - self._listed:
+            await readable(self)
+        self._listed = roots
+
+    async def push(self) -> bool:
+        async with self._online():
+            return await super().push()
 
     async def publish(self) -> None:
         try:
@@ -57,9 +90,11 @@ class Device(fleet.Device):
                 raise
 
     async def pull(self) -> bool:
-        is_new, before = await super().pull(), self.giving_up.count
-        await self.giving_up.work(trio.Lock())
-        return is_new or self.giving_up.count > before
+        async with self._online():
+            is_new, before = await super().pull(), self.giving_up.count
+            await self._list_shares()
+            await self.giving_up.work(trio.Lock())
+            return is_new or self.giving_up.count > before
 
 
 class Voyage:
@@ -67,6 +102,7 @@ class Voyage:
 
     def __init__(self, sailed: Fleet, seed: int) -> None:
         self.fleet = sailed
+        self._accepted = Accepted(sailed)
         self.devices: list[Device] = []
         self._random = random.Random(seed)
         self._seed = seed
@@ -221,6 +257,38 @@ class Voyage:
     async def _send_or_hear(self, device: Device) -> None:
         await self._random.choice([device.sync, device.push, device.pull])()
 
+    # -- the storm ---------------------------------------------------------------------------------------------------
+
+    async def _break_off(self, device: Device) -> None:
+        """The network goes in the middle; it comes back soon, later, or when the device has died of something else."""
+        if device.line.is_down:
+            await self._reconnect(device)
+        device.line.cut(after=self._random.randrange(12), loses_last=self._random.random() < 0.5)
+        with suppress(Offline):
+            await self._send_or_hear(device)
+        then = self._random.random()
+        if then < 0.4:
+            await self._restart(device)
+        elif then < 0.7:
+            await self._reconnect(device)
+
+    async def _reconnect(self, device: Device) -> None:
+        device.line.mend()
+        await device.begin()
+
+    async def _lose_answers(self, device: Device) -> None:
+        device.line.drops_replies = self._random.randint(1, 3)
+
+    def is_struck(self) -> bool:
+        return self._random.random() < 0.3
+
+    async def storm(self) -> None:
+        """What happens to one of them."""
+        device = self._random.choice(self.devices)
+        kinds = (self._break_off, self._break_off, self._reconnect, self._reconnect, self._lose_answers)
+        with suppress(FileSystemError, NotServed, Offline):
+            await self._random.choice(kinds)(device)
+
     async def step(self) -> None:
         """One of them does something, or is told that it may not."""
         self._step += 1
@@ -232,12 +300,17 @@ class Voyage:
         ]  # fmt: skip
         device = self._random.choice(self.devices)
         (chosen,) = self._random.choices([each for _, each in kinds], [weight for weight, _ in kinds])
-        with suppress(FileSystemError, NotServed):
-            await chosen(device)
+        with suppress(FileSystemError, NotServed, Offline):
+            if chosen in (self._send_or_hear, self._restart, self._member_comes_or_goes, self._role_changes):
+                await chosen(device)
+            else:
+                await self._accepted.during(device, chosen)
 
     # -- what must hold ----------------------------------------------------------------------------------------------
 
     async def end(self) -> None:
+        for device in self.devices:
+            await self._reconnect(device)
         for name, is_member in self._members.items():
             await self.invite(name)
             if not is_member:
@@ -250,6 +323,8 @@ class Voyage:
         places = [path for path in three if "/" not in path and three[path] is None]
         owners = _below(one, FOLDER)
         assert any(_below(three, place) == owners for place in places), f"they share {owners}, and not {three}"
+        lost = await self._accepted.lost()
+        assert not lost, f"nowhere any more: {lost}"
 
 
 def _below(tree: dict[str, object], top: str) -> dict[str, object]:
@@ -261,7 +336,7 @@ def _different(one: dict[str, object], two: dict[str, object]) -> dict[str, obje
     return {path: (one.get(path, "-"), two.get(path, "-")) for path in paths if one.get(path, 0) != two.get(path, 0)}
 
 
-async def voyage(place: Path, seed: int, steps: int = 60) -> None:
+async def voyage(place: Path, seed: int, steps: int = 60, is_stormy: bool = False) -> None:
     """One run by one seed."""
     async with sailing(place) as (sailed, _):
         await sailed.served.services.accounts.add_user(MEMBER, PASSWORD)
@@ -271,16 +346,18 @@ async def voyage(place: Path, seed: int, steps: int = 60) -> None:
         await made.begin()
         for _ in range(steps):
             await made.step()
+            if is_stormy and made.is_struck():
+                await made.storm()
         await made.end()
 
 
-def main(first: int, last: int) -> int:
+def main(first: int, last: int, is_stormy: bool) -> int:
     """Run many, and name those that fail."""
     failed = []
     for seed in range(first, last):
         with tempfile.TemporaryDirectory() as place:
             try:
-                trio.run(voyage, Path(place), seed)
+                trio.run(voyage, Path(place), seed, 60, is_stormy, clock=trio.testing.MockClock(autojump_threshold=0))
             except Exception as error:
                 failed.append(seed)
                 print(seed, type(error).__name__, str(error)[:600], flush=True)
@@ -289,4 +366,4 @@ def main(first: int, last: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])) > 0)
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["storm"]) > 0)

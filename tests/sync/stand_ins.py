@@ -6,6 +6,7 @@ from typing import Any
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import messages
 from drivefs.protocol.ids import InodeId, WorkspaceId
+from drivefs.remote.errors import Offline
 from drivefs.sync.ends import Ends
 
 
@@ -43,7 +44,8 @@ class Lister:
     async def list_directory(self, directory: InodeId) -> None:
         replica = self._ends.local.replica
         cursor = replica.cursor(self._ends.workspace)
-        assert cursor is not None
+        if cursor is None:
+            raise Offline("this device knows nothing yet")
         request = messages.ListRequest(directory=directory, as_of=cursor.seq, limit=2000)
         reply = await self._ends.remote.list_directory(self._ends.workspace, request)
         assert not reply.more

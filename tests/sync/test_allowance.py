@@ -94,6 +94,25 @@ def test_who_looks_at_old_figures_has_them_asked_for_once_a_minute(tmp_path: Pat
     running(tmp_path, work)
 
 
+def test_what_others_changed_makes_the_figures_old_at_once(tmp_path: Path) -> None:
+    async def work(made: Allowance, remote: Remote) -> None:
+        remote.reply = UsageReply(usage=Usage(stored_bytes=5), limits=Limits(file_bytes=1, quota_bytes=7))
+        made.used(Usage())
+        made.moved()
+        made.looked_at()
+        await trio.sleep(LEAST_SECONDS)
+        assert remote.asked == 0, "that was this device"
+        made.moved()
+        await trio.sleep(LOOK_SECONDS)
+        assert remote.asked == 0, "nobody looked"
+        made.looked_at()
+        await trio.sleep(1)
+        made.looked_at()
+        assert (remote.asked, made.usage.stored_bytes) == (1, 5)
+
+    running(tmp_path, work)
+
+
 def test_while_content_waits_for_room_it_is_asked_again_and_again(tmp_path: Path) -> None:
     async def work(made: Allowance, remote: Remote) -> None:
         made.waits = lambda: True

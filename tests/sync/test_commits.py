@@ -106,7 +106,7 @@ class World:
 
     def new_committer(self) -> Committer:
         committer = Committer(
-            Ends(self.local, self.backend, WorkspaceId(1)),  # type: ignore[arg-type]
+            Ends(self.local, self.backend, WorkspaceId(1), bytes),  # type: ignore[arg-type]
             contents=self.contents,  # type: ignore[arg-type]
             publications=self.publications,
             refusals=self.refusals,  # type: ignore[arg-type]

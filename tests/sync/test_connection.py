@@ -163,6 +163,17 @@ def test_devices_that_lost_the_server_together_come_back_one_by_one() -> None:
     assert sorted(moments) == pytest.approx([0, longest / 2, longest])
 
 
+def test_who_says_that_a_block_is_gone_is_there() -> None:
+    async def scenario(connection: Connection, backend: Backend) -> None:
+        await connection.reachable()
+        connection.lost(errors.BlockLost("the server does not have it any more"))
+        assert connection.reach.online
+        await trio.sleep(60)
+        assert backend.tries == 1
+
+    run(scenario)
+
+
 def test_a_caller_need_not_wait_for_the_others() -> None:
     async def scenario(connection: Connection, backend: Backend) -> None:
         await connection.wait_online()

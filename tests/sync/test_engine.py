@@ -13,6 +13,7 @@ from drivefs.remote.errors import Offline
 from drivefs.sync.connection import Connection
 from drivefs.sync.engine import POLL_PAUSE_SECONDS, Engine
 from drivefs.sync.follower import POLL_SECONDS, Polled
+from drivefs.sync.notices import Notices
 from drivefs.sync.publications import Publications
 from drivefs.sync.signal import Signal
 
@@ -121,6 +122,23 @@ def test_the_server_says_when_to_come_back_and_devices_come_back_apart() -> None
     followed.run(20.0)
     (_, told, back) = [moment for moment, _ in followed.asked[:3]]
     assert back - told == pytest.approx(4.0 * (0.5 + JITTER) + POLL_PAUSE_SECONDS)
+
+
+def test_who_wants_to_be_told_more_does_not_wait_for_the_poll_under_way() -> None:
+    followed = Followed(NOTHING_NEW)
+    engine, notices = followed.engine(), Notices(None)  # type: ignore[arg-type]
+    notices.begun = engine.poll_afresh
+
+    async def main() -> None:
+        with trio.move_on_after(30.0):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(engine.run)
+                await trio.sleep(10.0)
+                with notices.wanted(), notices.wanted():
+                    await trio.sleep(10.0)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert [moment >= 10.0 for moment, _ in followed.asked] == [False, False, True]
 
 
 @pytest.mark.fault(21)

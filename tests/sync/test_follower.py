@@ -55,7 +55,7 @@ class World:
 
     def __init__(self, bench: FsBench) -> None:
         self.bench, self.kernel, self.diverged = bench, Kernel(), 0
-        ends = Ends(bench.local, None, WORKSPACE)  # type: ignore[arg-type]
+        ends = Ends(bench.local, None, WORKSPACE, bytes)  # type: ignore[arg-type]
         self.events = Events()
         announcer = Announcer(self.events, Places(bench.local, ROOT))
         self.follower = Follower(ends, Shown(bench.fs, self.kernel), announcer)

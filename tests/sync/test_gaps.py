@@ -1,5 +1,6 @@
 """A feed with a gap: it is asked for once more, then all is looked at anew, and what waits here stays."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from sqlalchemy import Connection, delete
 
 from backend.metadata import schema
 from drivefs.protocol.ids import Seq
-from drivefs.protocol.messages import ChangesReply, ChangesRequest, FeedStatus
+from drivefs.protocol.messages import ChangesReply, ChangesRequest, FeedPage, FeedStatus
 from tests.sync.fleet import Device, sailing
 
 
@@ -49,6 +50,26 @@ def test_a_page_that_does_not_fit_is_asked_for_again_once(tmp_path: Path, answer
             assert [page.status for page in bert.begun_again] == [FeedStatus.EXPIRED] * (answer_count - 1)
             tree = await fleet.settle()
             assert tree == {"shared": b"of bert, not sent", **{f"file {n}": b"of anna" for n in range(3)}}
+
+    trio.run(main)
+
+
+def test_a_page_that_says_that_the_feed_cannot_go_on_is_no_gap(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, bert)):
+            await anna.write("shared", b"before")
+            await fleet.settle()
+            before = bert.local.replica.cursor(bert.ends.workspace)
+            assert before is not None
+            page = FeedPage(workspace=bert.ends.workspace, status=FeedStatus.DIVERGED, cursor=before)
+            bert.remote.changes = partial(answer, ChangesReply(pages=[page]))  # type: ignore[method-assign]
+            polled = await bert.follower.poll(0.0)
+            assert polled.lost == page
+            assert bert.local.replica.cursor(bert.ends.workspace) == before
+            del bert.remote.changes  # type: ignore[attr-defined]
+
+    async def answer(reply: ChangesReply, request: ChangesRequest, *, is_anew: bool = False) -> ChangesReply:
+        return reply
 
     trio.run(main)
 

@@ -12,9 +12,10 @@ from drivefs.fs.attributes import Wanted
 from drivefs.protocol.changes import Create, Mutation, Rename, SetAttributes, Status, Store, Unlink
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind
-from drivefs.remote.errors import Offline
+from drivefs.remote.errors import BlockLost, Offline
 from drivefs.sync.giving_up import GivingUp
 from drivefs.sync.publications import Publications
+from drivefs.sync.publisher import BASE_GONE
 from tests.fs.bench import ME, ROOT, FsBench
 from tests.support.journals import mark_sent
 from tests.sync.test_refusals import World as Refusing
@@ -279,6 +280,17 @@ def test_a_rename_and_a_mode_that_are_refused_show_as_they_were(world: World) ->
     assert "may not change anything" in world.giving_up.notes[0]
 
 
+def test_a_removal_that_is_refused_is_told_by_the_name_that_it_took(world: World) -> None:
+    inode = world.published(b"a", b"theirs")
+    world.learned(b"a", inode)
+    world.bench.unlink(b"a")
+    world.reject(*world.pending(Unlink), reason="role")
+    world.give_up()
+    assert world.bench.lookup(b"a") is not None
+    (note,) = world.giving_up.notes
+    assert note.startswith("a change made here to the file 'a' was given up, ")
+
+
 def test_what_replaced_a_file_is_given_up_and_the_file_is_back(world: World) -> None:
     old = world.published(b"a", b"old")
     world.learned(b"a", old)
@@ -293,6 +305,61 @@ def test_what_replaced_a_file_is_given_up_and_the_file_is_back(world: World) -> 
     assert world.bench.lookup(b"tmp") is None
     name, content = only(world.lost)
     assert (name.startswith("a (not taken"), content) == (True, b"new")
+
+
+def test_what_it_replaced_here_and_the_server_never_had_does_not_wait_for_its_content_for_ever(world: World) -> None:
+    first = world.bench.file(b"a", b"first")
+    inode = world.bench.file(b"b", b"second")
+    world.bench.rename(b"b", b"a")
+    world.giving_up.refused(inode, "role")
+    world.give_up()
+    assert only(world.lost)[1] == b"second"
+    assert (world.bench.lookup(b"a"), world.bench.lookup(b"b")) == (None, None)
+    assert world.waiting(first) == []
+    assert world.journal.pending_count == world.journal.drafts.count() == 0
+
+
+def test_what_it_replaced_here_and_the_server_has_is_there_again(world: World) -> None:
+    first = world.published(b"a", b"first")
+    world.learned(b"a", first)
+    inode = world.bench.file(b"b", b"second")
+    world.bench.rename(b"b", b"a")
+    world.giving_up.refused(inode, "role")
+    world.give_up()
+    assert only(world.lost)[1] == b"second"
+    assert world.bench.lookup(b"a").inode == first
+    assert world.bench.read(first) == b"first"
+    assert world.journal.pending_count == world.journal.drafts.count() == 0
+
+
+def test_what_was_made_on_a_content_that_is_gone_keeps_what_was_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inode = world.published(b"a", b"x" * 100)
+    world.write(inode, 10, b"mine")
+    assert not world.giving_up.is_base_gone(inode), "the feed has not told of it yet"
+    world.learned(b"a", inode)
+    assert not world.giving_up.is_base_gone(inode), "it is what the file is"
+    world.learned(b"a", inode, revision=2, blocks=b"", size=0)
+    assert world.giving_up.is_base_gone(inode)
+    trio.run(world.bench.local.blocks.clear)
+
+    async def gone(*_: object, **__: object) -> None:
+        raise BlockLost("the server does not have it any more")
+
+    monkeypatch.setattr(world.bench.backend, "fetch", gone)
+    world.giving_up.refused(inode, BASE_GONE)
+    world.give_up()
+    assert only(world.lost)[1] == bytes(10) + b"mine" + bytes(86)
+    (note,) = world.giving_up.notes
+    assert "the server has let those go" in note
+    assert "without what was never on this device" in note
+    assert world.bench.fs.inode(inode).size == 0
+    assert world.journal.pending_count == world.journal.drafts.count() == 0
+
+
+def test_a_copy_is_made_on_a_content_of_another_file(world: World) -> None:
+    assert world.giving_up.is_base_gone(world.bench.file(b"a", b"mine"))
 
 
 def test_content_that_may_not_even_be_sent_is_given_up_too(world: World) -> None:

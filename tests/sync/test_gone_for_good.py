@@ -97,3 +97,22 @@ async def test_what_it_was_to_replace_stays(tmp_path: Path) -> None:
         await empty_trash(first)
         await second.rename("new", "doc")
         assert await fleet.settle() == {"doc": b"old"}
+
+
+@pytest.mark.parametrize("is_touched", [False, True])
+async def test_nobody_sees_it_empty_before_what_was_edited_is_there(fleet: Fleet, *, is_touched: bool) -> None:
+    first, second = fleet.devices
+    await second.write("doc", b"edited")
+    if is_touched:
+        await touch_all(second)
+    seen: list[dict[str, object]] = []
+    for _ in range(6):
+        await second.publish()
+        await second.committer.commit_next(second.session.epoch)
+        await second.pull()
+        await first.pull()
+        seen.append(await first.tree())
+    names = ("doc", "moved", "moved again") if is_touched else ("doc",)
+    assert all(tree in [{}, *({name: b"edited"} for name in names)] for tree in seen), seen
+    assert seen[-1] == {names[-1]: b"edited"}
+    assert await fleet.settle() == seen[-1]

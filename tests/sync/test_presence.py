@@ -77,7 +77,7 @@ class World:
     async def run(self, seconds: float) -> None:
         """Let so much time pass for a presence of this device."""
         outgoing = Outgoing(self, self, self)  # type: ignore[arg-type]
-        told = Presence(Ends(self, self, WorkspaceId(1)), outgoing, None, Events(), self)  # type: ignore[arg-type]
+        told = Presence(Ends(self, self, WorkspaceId(1), bytes), outgoing, None, Events(), self)  # type: ignore[arg-type]
         with trio.move_on_after(seconds):
             await told.run(self)  # type: ignore[arg-type]
 

@@ -66,7 +66,7 @@ class World:
         self.shown = Shown(bench.fs, self.kernel)
         self.events = Events()
         self.remote_side = Remote()
-        self.ends = ends = Ends(bench.local, self.remote_side, WORKSPACE)  # type: ignore[arg-type]
+        self.ends = ends = Ends(bench.local, self.remote_side, WORKSPACE, bytes)  # type: ignore[arg-type]
         self.amends = amends = Amends(bench.local, ROOT, contents=bench.fs.contents, shown=self.shown, labels=labels)
         lister = bench.backend
         self.refusals = Refusals(ends, amends, lister, contents=bench.fs.contents, events=self.events)  # type: ignore[arg-type]

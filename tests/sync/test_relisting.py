@@ -64,7 +64,7 @@ class World:
     def __init__(self, bench: FsBench) -> None:
         following = Following(bench)
         self.bench, self.kernel, self.server = bench, following.kernel, Server(bench)
-        ends = Ends(bench.local, cast(Any, self.server), WORKSPACE)
+        ends = Ends(bench.local, cast(Any, self.server), WORKSPACE, bytes)
         shown = Shown(bench.fs, self.kernel)
         lister = cast(Any, self.server)
         self.relisting = Relisting(ends, shown, bench.fs, lister=lister, follower=following.follower)

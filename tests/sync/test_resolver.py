@@ -22,15 +22,16 @@ from drivefs.protocol.changes import (
 )
 from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.sync.questions import Place
 from drivefs.sync.resolver import (
     LOST_AND_FOUND,
     Action,
     Adopt,
+    Anew,
     Copy,
     Drop,
     Make,
     Merge,
-    Place,
     Refusal,
     Stay,
     resolve,
@@ -284,7 +285,13 @@ class TestRename:
         gone = Unlink(n=NO_OP, time_ns=1, parent=ROOT, name=b"b", inode=OLD, base=Base(revision=BASE))
         restore = Make(restored(MINE, B, expects_content=not is_edited))
         stays = is_emptied and not is_edited
-        assert decide(OVER, "absent", local, remote) == ([restore] if stays else [Make(gone), restore])
+        back = Anew(B, of=OLD, base=BASE) if is_emptied and is_edited else restore
+        assert decide(OVER, "absent", local, remote) == ([restore] if stays else [Make(gone), back])
+
+    def test_what_it_was_to_replace_stays_if_it_has_the_same_content(self) -> None:
+        local, remote = here(state(MINE), B, is_edited=True), there((state(OLD, content=b"mine"), B))
+        remote.rewritten.add(MINE)
+        assert decide(OVER, "absent", local, remote) == [Merge(MINE, OLD)]
 
     def test_what_was_removed_on_both_sides_stays_so(self) -> None:
         assert decide(RENAME, "absent", Device(), there()) == [Drop()]

@@ -82,3 +82,23 @@ def test_what_was_written_before_is_sent_where_nobody_is_to_close_it(bench: FsBe
     assert restore(bench) == ([] if is_written else [inode])
     bench.fs.release(other)
     assert bench.read(inode) == b"much longer"
+
+
+def test_there_is_no_moment_in_which_what_was_written_has_neither_a_name_nor_a_removal(bench: FsBench) -> None:
+    bench.fs.contents.await_forgetting()
+    inode = known(bench)
+    number = bench.open_file(inode)
+    bench.fs.write(number, 0, b"much longer")
+    bench.fs.release(number)
+    bench.unlink(b"file")
+    journal, seen = bench.local.journal, []
+
+    def look() -> None:
+        state = journal.overlay.inode(inode)
+        removals = [row for row in journal.touching(inode) if isinstance(row.mutation, Unlink)]
+        seen.append((state.nlink if state is not None else None, len(removals)))
+        committed()
+
+    committed, bench.local._database.on_committed = bench.local._database.on_committed, look
+    restore(bench)
+    assert set(seen) == {(1, 0)}

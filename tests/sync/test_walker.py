@@ -79,7 +79,7 @@ class World:
 
     def __init__(self, bench: FsBench, tree: Tree) -> None:
         self.bench, self.tree, self.calls = bench, tree, 0
-        ends = Ends(bench.local, tree, WORKSPACE)  # type: ignore[arg-type]
+        ends = Ends(bench.local, tree, WORKSPACE, bytes)  # type: ignore[arg-type]
         self.replica = bench.local.replica
         self.reach = Reach()
         self.lister = lister.Lister(ends, self.reach, changed=lambda inode: None)

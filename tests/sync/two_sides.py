@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 
 from drivefs.protocol.ids import NO_INODE, InodeId, RevisionNumber
 from drivefs.protocol.model import InodeState
-from drivefs.sync.resolver import Place
+from drivefs.sync.questions import Place
+
+BASE = RevisionNumber(3)
+"""What edited content was made on."""
 
 
 @dataclass
@@ -34,6 +37,9 @@ class Tree:
 
     def is_edited(self, inode: InodeId) -> bool:
         return inode in self.edited
+
+    def base(self, inode: InodeId) -> RevisionNumber | None:
+        return BASE if inode in self.edited else None
 
     def children(self, directory: InodeId) -> Sequence[tuple[bytes, InodeId]]:
         return [(place.name, inode) for place, inode in self.entries.items() if place.parent == directory]

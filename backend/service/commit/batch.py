@@ -74,7 +74,7 @@ def judge(state: State, mutations: Sequence[Mutation], known: dict[OpNumber, Sto
     """Judge a batch and apply to `state` what is `ok`.
 
     A file whose first content stands directly behind its creation and cannot be stored, yet or ever, is not created
-    either: nobody is to see it empty.
+    either: nobody is to see it empty. Nor is content asked for of a file that cannot be created.
     """
     verdict = Verdict()
     state.outcomes.update((n, stored.result) for n, stored in known.items())
@@ -105,6 +105,8 @@ def _look_ahead(state: State, mutation: Mutation, following: Mutation, waiting: 
     if not state.author.may_write:
         return  # it is refused for that, whatever it lacks
     if following.inode != mutation.inode or validity.problem(following):
+        return
+    if not naming.may_create(state, mutation):
         return
     try:
         state.contents.check(following, set())

@@ -15,9 +15,7 @@ from drivefs.protocol.ids import NO_REVISION, InodeId, LineageId, RevisionNumber
 
 def create(state: State, mutation: changes.Create) -> RevisionNumber:
     """A new inode under a free name; a file goes on with the history of a name that its device freed just before."""
-    if not state.is_free_id(mutation.inode):
-        raise refusals.Refused(Status.ID_TAKEN, refusals.INODE)
-    place = state.free_place(mutation.parent, mutation.name)
+    place = _place_for(state, mutation)
     row = _new_inode(state, mutation)
     state.tree.add_inode(row)
     state.tree.add_name(place, row, mutation.time_ns)
@@ -25,6 +23,21 @@ def create(state: State, mutation: changes.Create) -> RevisionNumber:
     if row.kind == FILE and past is not None:
         _continue_past(state, row, past)
     return row.revision
+
+
+def may_create(state: State, mutation: changes.Create) -> bool:
+    """Whether there is room for a new inode where it is to be, as far as it is known by now."""
+    try:
+        _place_for(state, mutation)
+    except refusals.Refused:
+        return False
+    return True
+
+
+def _place_for(state: State, mutation: changes.Create) -> Place:
+    if not state.is_free_id(mutation.inode):
+        raise refusals.Refused(Status.ID_TAKEN, refusals.INODE)
+    return state.free_place(mutation.parent, mutation.name)
 
 
 def _new_inode(state: State, mutation: changes.Create) -> InodeRow:

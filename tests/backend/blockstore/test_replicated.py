@@ -175,3 +175,21 @@ async def test_while_a_region_is_down_its_blocks_are_read_and_nothing_is_half_ac
 @pytest.fixture
 def anyio_backend() -> str:
     return "trio"
+
+
+def test_a_copy_that_is_too_short_is_made_again_and_counts_once_it_is_durable(tmp_path: Path) -> None:
+    first, second = Region(tmp_path / "first"), Region(tmp_path / "second")
+    for region in (first, second):
+        region.prepare()
+    both = ReplicatedStore(first, second, needs_both=True)
+    both.put("a/one", [FILE])
+    both.settle(["a/one"])
+    os.truncate(tmp_path / "second" / "objects" / "a" / "one", 1000)
+    second.settles = False
+    with pytest.raises(OSError, match="Input/output error"):
+        both.copy_owed()
+    assert both.is_owed
+    second.settles = True
+    os.truncate(tmp_path / "second" / "objects" / "a" / "one", 1000)
+    assert both.copy_owed() == 1
+    assert second.get("a/one", 0, len(FILE)) == FILE

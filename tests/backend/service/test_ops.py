@@ -111,6 +111,20 @@ async def test_nobody_sees_a_file_before_its_first_content(drive: Drive, laptop:
     assert set(await laptop.names()) == {b"a", b"b"}
 
 
+async def test_no_content_is_asked_for_of_a_file_that_cannot_be_created(drive: Drive, laptop: Device) -> None:
+    directory = laptop.directory(b"d")
+    assert await laptop.say(directory) == "ok"
+    assert await laptop.say(laptop.unlink(directory.inode, b"d")) == "ok"
+    taken = await laptop.make(b"a")
+    for file, why in (
+        (laptop.create(b"b", directory.inode), "conflict no_parent"),
+        (laptop.create(b"a"), "conflict exists"),
+    ):
+        results = await laptop.send(file, laptop.store(file.inode, refs([b"data"]), after=[file]))
+        assert [say(each) for each in results] == [why, "conflict predecessor"]
+    assert await laptop.names() == {b"a": taken}
+
+
 async def test_file_over_quota_is_not_created_empty(drive: Drive, laptop: Device) -> None:
     await drive.execute(update(schema.accounts).values(quota_bytes=100))
     blocks = await drive.upload(laptop, b"x" * 200)

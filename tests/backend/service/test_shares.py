@@ -49,6 +49,12 @@ async def test_an_invitation_shows_nothing_until_it_is_accepted(pair: Neighbours
     assert (await pair.shares.invitations(pair.bert.caller)).invitations == []
 
 
+def test_ids_without_a_gap_are_moved_together_and_no_others() -> None:
+    inodes = [InodeId(number) for number in (9, 1, 2, 3, 7, 5, 10)]
+    assert conversion.stretches(inodes) == [(1, 3), (5, 5), (7, 7), (9, 10)]
+    assert conversion.stretches([]) == []
+
+
 async def test_inodes_names_and_the_past_stay_for_the_owner(pair: Neighbours) -> None:
     folder, file = await pair.tree()
     await pair.anna.write(file, b"second", base=1)

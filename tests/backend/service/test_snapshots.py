@@ -5,6 +5,7 @@ from sqlalchemy import select, update
 
 from backend.metadata import schema
 from backend.metadata.schema import Role
+from backend.service import operations
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.history import (
     MAX_SNAPSHOTS,
@@ -15,6 +16,7 @@ from drivefs.protocol.history import (
     SnapshotInfo,
 )
 from drivefs.protocol.ids import Seq
+from drivefs.protocol.messages import OPERATION_BYTES
 from tests.backend.service import invariants
 from tests.backend.service.drive import SECOND, Device, Drive
 
@@ -123,3 +125,22 @@ async def test_a_content_is_kept_under_the_number_that_the_past_shows(drive: Dri
         state = await laptop.known(inode, as_of=seq)
         assert (await laptop.content(inode, state.revision)).size == 3
     await drive.database.read(invariants.check)
+
+
+async def test_what_is_asked_again_is_answered_as_before_for_a_day(drive: Drive, laptop: Device, phone: Device) -> None:
+    request = CreateSnapshotRequest(op=b"o" * OPERATION_BYTES, name="first")
+
+    async def ask(device: Device) -> SnapshotInfo:
+        return await drive.snapshots.create(device.caller, drive.workspace, request)
+
+    made = await ask(laptop)
+    drive.clock.ns += operations.KEPT_SECONDS * SECOND
+    assert await ask(laptop) == made
+    with pytest.raises(ProtocolError) as refused:
+        await ask(phone)
+    assert refused.value.code is Code.CONFLICT
+    drive.clock.ns += SECOND
+    other = DeleteSnapshotRequest(op=b"o" * OPERATION_BYTES, name="first")
+    await drive.snapshots.delete(laptop.caller, drive.workspace, other)
+    assert await listed(laptop) == []
+    assert (await ask(laptop)).created_ns > made.created_ns

@@ -17,7 +17,7 @@ from drivefs.protocol.history import (
 )
 from drivefs.protocol.ids import NO_INODE, InodeId, RevisionNumber, Seq
 from drivefs.protocol.model import InodeKind
-from tests.backend.service.drive import SECOND, Device, Drive
+from tests.backend.service.drive import SECOND, Device, Drive, refs
 
 pytestmark = pytest.mark.anyio
 DAY = 24 * 3600 * SECOND
@@ -138,6 +138,22 @@ async def test_emptying_gives_room_and_leaves_all_that_somebody_can_come_back_to
     assert refused.value.code is Code.NOT_FOUND
     assert await empty(laptop) == 1
     assert await empty(laptop) == 0
+
+
+async def test_emptying_gives_room_though_the_device_that_sent_it_pins_it(drive: Drive, laptop: Device) -> None:
+    file = await laptop.save(b"large", b"much of it", b"shared")
+    await laptop.save(b"stays", b"shared")
+    waiting = await drive.upload(laptop, b"on its way")
+    await laptop.send(laptop.unlink(file, b"large", base=1))
+    await empty(laptop)
+    account = await drive.account()
+    assert (account.stored_bytes, account.pinned_bytes) == (len(b"shared"), len(b"on its way"))
+    again = await laptop.make(b"again")
+    content = [*waiting, *refs([b"much of it", b"shared"])]
+    (told,) = await laptop.send(laptop.store(again, content, 0))
+    assert (told.status, told.blocks) == ("needs_blocks", [refs([b"much of it"])[0].block])
+    await drive.upload(laptop, b"much of it")
+    assert await laptop.say(laptop.store(again, content, 0)) == "ok"
 
 
 async def revisions(device: Device, inode: InodeId) -> list[RevisionInfo]:

@@ -1,0 +1,62 @@
+"""What is put back of a backup: nothing with a wrong key, and always under the mark of a backup."""
+
+from pathlib import Path
+
+import pytest
+import trio
+from sqlalchemy import select
+
+from backend.metadata.schema import deployment
+from backend.metadata.sqlite import Database
+from backend.service.backups import COPIED_MARK, DATABASE_NAME, put_back
+from backend.service.keys import AccountKeys, MasterKey, WrongMasterKey
+from tests.backend.service.drive import Random, offload, open_drive
+
+MASTER = MasterKey(bytes(32))
+PRESENT = b"the present state"
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of data that is sealed with `MASTER` and has no mark, and a data directory."""
+    source, data = tmp_path / "source", tmp_path / "data"
+    for place in (source, data):
+        place.mkdir()
+    (data / DATABASE_NAME).write_bytes(PRESENT)
+
+    async def make() -> None:
+        drive = await open_drive(source)
+        await AccountKeys(drive.database, MASTER, drive.clock, Random()).active(drive.home.account)
+        drive.database.close()
+
+    trio.run(make)
+    return source, data
+
+
+async def quiet(_done: int, _total: int) -> None:
+    pass
+
+
+def test_with_another_master_key_the_present_state_stays(places: tuple[Path, Path]) -> None:
+    source, data = places
+    with pytest.raises(WrongMasterKey, match="Nothing was changed"):
+        trio.run(put_back, source, data, MasterKey(bytes([1]) * 32), offload, quiet)
+    assert (data / DATABASE_NAME).read_bytes() == PRESENT
+
+
+def test_what_is_put_back_has_the_mark_of_a_backup_and_what_was_there_stays_beside_it(
+    places: tuple[Path, Path],
+) -> None:
+    source, data = places
+
+    async def run() -> tuple[Path | None, str]:
+        kept = await put_back(source, data, MASTER, offload, quiet)
+        database = await Database.open(data / DATABASE_NAME, offload)
+        mark = await database.read(lambda connection: connection.execute(select(deployment.c.mark)).scalar_one())
+        database.close()
+        return kept, mark
+
+    kept, mark = trio.run(run)
+    assert mark == COPIED_MARK
+    assert kept is not None
+    assert kept.read_bytes() == PRESENT

@@ -1,0 +1,74 @@
+"""The oracle sees what is wrong: most of what is compared here is no drive that commits could have made."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from drivefs.protocol.ids import InodeId
+from drivefs.protocol.model import InodeKind, InodeState
+from tests.backend.service.drive import open_drive
+from tests.simulation.agreement import states, tables_differ, views_differ
+from tests.simulation.oracle import Oracle, Violated, _compare_view
+from tests.simulation.sequence import Sort, Tree
+from tests.simulation.turns import Shown, difference
+
+ROOT, FILE, TWIN = InodeId(1), InodeId(2**21), InodeId(2**21 + 1)
+STATE = InodeState(inode=FILE, kind=InodeKind.FILE, mode=0o644, mtime_ns=1, ctime_ns=1)
+
+
+def test_what_the_tables_have_is_what_the_commits_make(tmp_path: Path) -> None:
+    async def run() -> tuple[InodeId, dict[str, str]]:
+        drive = await open_drive(tmp_path)
+        root = next(iter(await drive.database.read(states)))
+        trees = {
+            "right": Tree(root, {root: Sort(InodeKind.DIRECTORY, 0o755)}),
+            "mode": Tree(root, {root: Sort(InodeKind.DIRECTORY, 0o700)}),
+            "name": Tree(
+                root, {root: Sort(InodeKind.DIRECTORY, 0o755), FILE: Sort(InodeKind.FILE, 0)}, {(root, b"a"): FILE}
+            ),
+        }
+        found = {what: await drive.database.read(tables_differ, tree) for what, tree in trees.items()}
+        drive.database.close()
+        return root, found
+
+    root, found = trio.run(run)
+    assert found.pop("right") == ""
+    assert "448" in found["mode"]
+    assert f"({root}, b'a') as None" in found["name"]
+
+
+@pytest.mark.parametrize("field", ["mtime_ns", "ctime_ns", "uid", "gid", "rdev", "revision", "size", "mode", "xattrs"])
+def test_a_device_shows_each_attribute_as_the_server_has_it(field: str) -> None:
+    assert not views_differ("anna", {"a": STATE}, {FILE: msgspec.structs.replace(STATE, atime_ns=7)})
+    changed = msgspec.structs.replace(STATE, **{field: {b"a": b""} if field == "xattrs" else 5})
+    assert views_differ("anna", {"a": STATE}, {FILE: changed})
+
+
+def test_a_name_leads_to_the_inode_that_it_has_and_to_no_twin() -> None:
+    tree = Tree(ROOT, {ROOT: Sort(InodeKind.DIRECTORY, 0o755)})
+    tree.inodes |= {inode: Sort(InodeKind.FILE, 0o644) for inode in (FILE, TWIN)}
+    tree.names |= {(ROOT, b"a"): FILE, (ROOT, b"b"): TWIN}
+    root = InodeState(inode=ROOT, kind=InodeKind.DIRECTORY, mode=0o755, nlink=2)
+    twin = msgspec.structs.replace(STATE, inode=TWIN)
+    _compare_view("anna", {"": root, "a": STATE, "b": twin}, tree)
+    with pytest.raises(Violated, match="I2"):
+        _compare_view("anna", {"": root, "a": twin, "b": STATE}, tree)
+
+
+def test_a_revision_that_is_a_part_of_what_was_written_is_missed_although_it_was_replaced() -> None:
+    oracle = Oracle()
+    oracle.ledger.wrote("anna", b"whole")
+    oracle._look_at_contents({b"1": b"whole"})
+    with pytest.raises(Violated, match="I1"):
+        oracle._look_at_contents({b"1": b"whole", b"2": b"who"})
+
+
+def test_each_of_what_was_shown_has_to_be_there_and_nothing_else() -> None:
+    was = Shown(FILE, (0o644, 1), b"content")
+    assert not difference({"a": was}, {"a": was._replace(content=None)})
+    for now in ({}, {"a": was, "b": was}, {"b": was}):
+        assert difference({"a": was}, now)
+    for other in (was._replace(inode=TWIN), was._replace(attributes=(0o600, 1)), was._replace(content=b"other")):
+        assert difference({"a": was}, {"a": other})

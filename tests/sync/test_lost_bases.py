@@ -1,0 +1,96 @@
+"""What a file was made on is gone for good: that keeps back this file, and nothing else of the device."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.ids import InodeId
+from drivefs.protocol.model import BlockRef
+from drivefs.remote.errors import BlockLost, Refused, RemoteError
+from drivefs.sync.publisher import BASE_GONE
+from tests.sync.fleet import Device, sailing
+
+LOST = BlockLost("the server does not have it any more")
+
+
+async def publish(device: Device) -> None:
+    device.publications.forced(device.local.journal.drafts.draft_inodes())
+    async with trio.open_nursery() as nursery:
+        await device.publisher.publish_due(nursery, lambda error: None)
+
+
+async def publish_without(device: Device, lost: InodeId) -> None:
+    """Publish all, while the base of one file cannot be had."""
+    uploader = device.publisher._uploader
+    store = uploader.store_small
+
+    async def store_small(snapshots: Sequence[Any], *turn: Any) -> list[list[BlockRef]]:
+        if any(snapshot.inode == lost for snapshot in snapshots):
+            raise LOST
+        return await store(snapshots, *turn)
+
+    uploader.store_small = store_small  # type: ignore[method-assign]
+    await publish(device)
+    uploader.store_small = store  # type: ignore[method-assign]
+
+
+def stored(device: Device) -> dict[InodeId, bool]:
+    """The files that are not published, and of which there is a store."""
+    drafts = device.local.journal.drafts
+    return {inode: bool(draft.frozen_op) for inode in drafts.draft_inodes() if (draft := drafts.draft(inode))}
+
+
+def test_a_file_whose_base_is_gone_keeps_no_other_file_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (_, (anna, _bert)):
+            for name in ("lost", "one", "other"):
+                await anna.write(name, b"of anna")
+            lost = (await anna.known("lost")).inode
+            await publish_without(anna, lost)
+            found = stored(anna)
+            assert found.pop(lost) is False
+            assert list(found.values()) == [True, True]
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("error", [LOST, Refused(ProtocolError(Code.NOT_FOUND, "there is no such revision"))])
+def test_nor_does_one_of_which_not_even_the_blocks_are_known(tmp_path: Path, error: RemoteError) -> None:
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (_, (anna, _bert)):
+            for name in ("lost", "one", "other"):
+                await anna.write(name, b"of anna")
+            lost, contents = (await anna.known("lost")).inode, anna.fs.contents
+            snapshot = contents.snapshot
+
+            async def known(inode: InodeId) -> Any:
+                if inode == lost:
+                    raise error
+                return await snapshot(inode)
+
+            contents.snapshot = known  # type: ignore[method-assign]
+            await publish(anna)
+            found = stored(anna)
+            assert found.pop(lost) is False
+            assert list(found.values()) == [True, True]
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_it_is_given_up_if_that_is_not_what_the_file_is_now(tmp_path: Path, *, is_gone: bool) -> None:
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (_, (anna, _bert)):
+            await anna.write("lost", b"of anna")
+            lost, refused = (await anna.known("lost")).inode, list[tuple[InodeId, str]]()
+            anna.publisher.is_base_gone = lambda inode: is_gone
+            anna.publisher.refused = lambda inode, why: refused.append((inode, why))
+            await publish_without(anna, lost)
+            assert refused == ([(lost, BASE_GONE)] if is_gone else [])
+            assert anna.publications.is_on_its_way(lost) is not is_gone
+
+    trio.run(main)
