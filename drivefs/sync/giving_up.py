@@ -105,6 +105,7 @@ class GivingUp:
         """What cannot be given up yet, and what people should know of it."""
         self._dropped: deque[str] = deque(maxlen=KEPT_NOTES)
         self._wanted = Signal()
+        self._is_at_work = False
         self.count = 0
         """How many inodes were given up, in whole or in part, since the mount began."""
 
@@ -153,7 +154,7 @@ class GivingUp:
     @property
     def is_done(self) -> bool:
         """Whether all is given up but what has to wait."""
-        return all(inode in self._waiting for inode in self._inodes())
+        return not self._is_at_work and all(inode in self._waiting for inode in self._inodes())
 
     async def work(self, undisturbed: trio.Lock) -> None:
         """Give up all that can be given up now; `undisturbed` keeps commits away while the journal changes.
@@ -164,12 +165,22 @@ class GivingUp:
             RemoteError: what the backend has of a file is not known here, and cannot be had now.
             DiskFull: the content could not be written.
         """
+        self._is_at_work = True
+        try:
+            while await self._give_up_once(undisturbed):
+                pass
+        finally:
+            self._is_at_work = False
+
+    async def _give_up_once(self, undisturbed: trio.Lock) -> bool:
+        """Try each one; whether one was given up, so that another may have to wait no more."""
         self._waiting.clear()
-        while inodes := [inode for inode in self._inodes() if inode not in self._waiting]:
-            for inode in inodes:
-                if not await self._give_up(inode, undisturbed):
-                    self._waiting.setdefault(inode, "")
-                await trio.lowlevel.checkpoint()
+        was = self.count
+        for inode in self._inodes():
+            if not await self._give_up(inode, undisturbed):
+                self._waiting.setdefault(inode, "")
+            await trio.lowlevel.checkpoint()
+        return self.count > was
 
     def _inodes(self) -> list[InodeId]:
         """What is to be given up, the latest first: what is in a directory comes before it."""

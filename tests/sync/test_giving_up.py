@@ -265,6 +265,31 @@ def test_directories_and_links_go_with_a_sentence_after_what_is_in_them(world: W
     assert "the directory that was made here as 'd'" in gone
 
 
+def test_a_directory_goes_with_what_is_refused_while_it_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sync --wait` would else end while the directory still shows."""
+    directory = world.bench.mkdir(b"d")
+    inode = world.bench.file(b"a", b"mine", directory)
+    (made,) = world.pending(Create, directory)
+    (create,) = world.pending(Create, inode)
+    world.reject(made, reason="role")
+    give_up = world.giving_up._give_up
+    done: list[bool] = []
+
+    async def spied(asked: InodeId, undisturbed: trio.Lock) -> bool:
+        done.append(world.giving_up.is_done)
+        is_given_up = await give_up(asked, undisturbed)
+        if len(done) == 1:
+            world.hear((create, "no_parent"))
+            assert world.settle()
+        return is_given_up
+
+    monkeypatch.setattr(world.giving_up, "_give_up", spied)
+    world.give_up()
+    assert world.bench.lookup(b"d") is None
+    assert not any(done)
+    assert world.giving_up.is_done
+
+
 def test_a_rename_and_a_mode_that_are_refused_show_as_they_were(world: World) -> None:
     inode = world.published(b"a", b"mine")
     world.learned(b"a", inode)
