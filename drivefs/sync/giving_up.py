@@ -154,7 +154,11 @@ class GivingUp:
     @property
     def is_done(self) -> bool:
         """Whether all is given up but what has to wait."""
-        return not self._is_at_work and all(inode in self._waiting for inode in self._inodes())
+        return not self._is_at_work and self._is_all_waiting
+
+    @property
+    def _is_all_waiting(self) -> bool:
+        return all(inode in self._waiting for inode in self._inodes())
 
     async def work(self, undisturbed: trio.Lock) -> None:
         """Give up all that can be given up now; `undisturbed` keeps commits away while the journal changes.
@@ -173,14 +177,14 @@ class GivingUp:
             self._is_at_work = False
 
     async def _give_up_once(self, undisturbed: trio.Lock) -> bool:
-        """Try each one; whether one was given up, so that another may have to wait no more."""
+        """Try each one; whether another try may give more up: one that went had others wait, or more was refused."""
         self._waiting.clear()
         was = self.count
         for inode in self._inodes():
             if not await self._give_up(inode, undisturbed):
                 self._waiting.setdefault(inode, "")
             await trio.lowlevel.checkpoint()
-        return self.count > was
+        return self.count > was or not self._is_all_waiting
 
     def _inodes(self) -> list[InodeId]:
         """What is to be given up, the latest first: what is in a directory comes before it."""

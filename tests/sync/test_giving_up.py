@@ -280,7 +280,7 @@ def test_a_directory_goes_with_what_is_refused_while_it_waits(world: World, monk
         is_given_up = await give_up(asked, undisturbed)
         if len(done) == 1:
             world.hear((create, "no_parent"))
-            assert world.settle()
+            assert await world.refusals.settle()
         return is_given_up
 
     monkeypatch.setattr(world.giving_up, "_give_up", spied)
