@@ -34,6 +34,8 @@ IDLE_SHARE = 2.0
 """How many times as long as a replay took nothing is replayed, while more waits: it takes turns with system calls."""
 FORGET_SECONDS = 10.0
 LOST_SECONDS = 2.0
+IDLE_SECONDS = 60.0
+"""When nothing has come from elsewhere for so long the player ends, and what it takes is free: 12 MiB."""
 END_SECONDS = 1.0
 PROBE = InodeId(2**63 + 2**32)
 
@@ -70,14 +72,19 @@ class Replay:
 
     def replay(self, told: Sequence[Told]) -> None:
         """Queue what happened elsewhere; what does not fit is told as one change of its directory."""
-        self._waiting.add(told)
-        self._filled.set()
+        if told:
+            self._waiting.add(told)
+            self._filled.set()
 
     async def run(self) -> None:
         """Replay until cancelled, or until it is known that it does not work here."""
         try:
             while self.wants:
-                await self._filled.wait()
+                with trio.move_on_after(IDLE_SECONDS):
+                    await self._filled.wait()
+                if not self._filled.is_set():
+                    await self._end()
+                    await self._filled.wait()
                 self._filled = trio.Event()
                 try:
                     await self._replay_all()

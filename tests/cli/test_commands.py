@@ -51,6 +51,12 @@ def test_a_command_pays_for_its_own_imports_alone() -> None:
     assert told.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_mount_does_not_load_what_its_libraries_show_to_people() -> None:
+    script = "import sys, drivefs.mount\nprint([name for name in ('rich', 'pygments', 'click') if name in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"
+
+
 def test_all_commands_of_the_product_are_there() -> None:
     assert {"login", "logout", "mount", "umount", "sync", "status", "file-status", "check", "cache"} < set(NAMES)
 
