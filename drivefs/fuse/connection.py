@@ -4,15 +4,18 @@ Owns the reading of mountinfo and the control of a connection by its number (the
 which names its directory in fusectl; see fuse.txt and fuse-control in the kernel's documentation). Knows no pyfuse3.
 """
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 FUSECTL = Path("/sys/fs/fuse/connections")
 FSTYPE = "fuse.drivefs"
+MOUNT_SECONDS = 10.0
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
@@ -44,7 +47,7 @@ def topmost(mountpoint: str, mountinfo: str | None = None) -> Mount | None:
 def abort(number: int, fusectl: Path = FUSECTL) -> bool:
     """End a connection: whoever waits for it gets an error; False where the kernel or our rights do not allow it."""
     try:
-        (fusectl / str(number) / "abort").write_text("1")
+        (_controls(fusectl) / str(number) / "abort").write_text("1")
     except OSError:
         return False
     return True
@@ -60,11 +63,22 @@ def detach(mountpoint: str) -> str:
 def set_max_background(number: int, requests: int, fusectl: Path = FUSECTL) -> bool:
     """Let so many slow requests wait without holding up others; False where that is not allowed (it needs root)."""
     try:
-        (fusectl / str(number) / "max_background").write_text(str(requests))
+        (_controls(fusectl) / str(number) / "max_background").write_text(str(requests))
         (fusectl / str(number) / "congestion_threshold").write_text(str(requests * 3 // 4))
     except OSError:
         return False
     return True
+
+
+def _controls(fusectl: Path) -> Path:
+    """The same path, mounted: systemd does that at boot, a machine without it leaves it to whoever may."""
+    if os.geteuid() == 0 and fusectl.is_dir() and not os.listdir(fusectl):
+        command = ["mount", "-t", "fusectl", "fusectl", str(fusectl)]
+        with suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=MOUNT_SECONDS, check=False
+            )
+    return fusectl
 
 
 def _mounts(mountinfo: str) -> Iterator[Mount]:

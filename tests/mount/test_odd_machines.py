@@ -144,3 +144,17 @@ def test_a_mountpoint_that_hangs_is_cleared_without_touching_it(hanging: Device)
     hanging.sync()
     assert (root / "file").read_bytes() == b"content"
     hanging.umount()
+
+
+@pytest.mark.needs_root
+def test_a_connection_is_controlled_where_nobody_has_mounted_the_files_for_that(
+    workbench: Workbench, server: Server
+) -> None:
+    """Elsewhere systemd does that at boot; a hung mount could else not be cleared."""
+    device = workbench.device(server)
+    number = fuse_connections()[device.mount(*mount_options())]
+    unmounted = 'while umount /sys/fs/fuse/connections 2>/dev/null; do :; done; exec "$@"'
+    asked = f"from drivefs.fuse import connection; print(connection.set_max_background({number}, 77))"
+    command = ["unshare", "--mount", "sh", "-c", unmounted, "sh", sys.executable, "-c", asked]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=READY_SECONDS, check=True)
+    assert ended.stdout == "True\n"
