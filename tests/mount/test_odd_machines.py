@@ -152,7 +152,8 @@ def test_a_connection_is_controlled_where_nobody_has_mounted_the_files_for_that(
 ) -> None:
     """Elsewhere systemd does that at boot; a hung mount could else not be cleared."""
     device = workbench.device(server)
-    number = fuse_connections()[device.mount(*mount_options())]
+    root = device.mount(*mount_options())
+    number = fuse_connections()[root]
     unmounted = 'while umount /sys/fs/fuse/connections 2>/dev/null; do :; done; exec "$@"'
     asked = f"from drivefs.fuse import connection; print(connection.set_max_background({number}, 77))"
     command = ["unshare", "--mount", "sh", "-c", unmounted, "sh", sys.executable, "-c", asked]
