@@ -204,13 +204,15 @@ class Voyage:
 
     async def _move(self, device: Device) -> None:
         inside, _, path = await self._look(device)
-        if inside:
-            await device.rename(self._random.choice(inside), path)
+        if inside and not _is_below(path, moved := self._random.choice(inside)):
+            await device.rename(moved, path)
 
     async def _exchange(self, device: Device) -> None:
         inside, _, _ = await self._look(device)
         if len(inside) > 1:
-            await device.exchange(*self._random.sample(inside, 2))
+            first, second = self._random.sample(inside, 2)
+            if not _is_below(first, second) and not _is_below(second, first):
+                await device.exchange(first, second)
 
     async def _remove(self, device: Device) -> None:
         inside, files, _ = await self._look(device)
@@ -325,6 +327,11 @@ class Voyage:
         assert any(_below(three, place) == owners for place in places), f"they share {owners}, and not {three}"
         lost = await self._accepted.lost()
         assert not lost, f"nowhere any more: {lost}"
+
+
+def _is_below(path: str, directory: str) -> bool:
+    """Whether a move would put a directory below itself, which the kernel passes on to no file system."""
+    return f"{path}/".startswith(f"{directory}/")
 
 
 def _below(tree: dict[str, object], top: str) -> dict[str, object]:
