@@ -20,7 +20,8 @@ class Watcher:
     def __init__(self, *command: object, env: dict[str, str] | None = None) -> None:
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [str(word) for word in command],
+            # Tests that a shell runs in the background were told to ignore SIGINT, and hand that down.
+            ["env", "--default-signal=INT", *(str(word) for word in command)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
