@@ -320,6 +320,7 @@ class _Mount:
             drive.filesystem, parts.invalidation, local=self._local, engine=drive.engine
         ).table()
         changing |= parts.deciding.table()
+        changing["sync"] = table["sync"]
         table |= waiting.once_told(changing, parts.invalidation.wait_told)
         table |= snapshots.Naming(drive.filesystem.history.past, drive.engine, self._local).table()
         table |= sharing.Sharing(drive.filesystem, drive.ends, drive.engine).table()

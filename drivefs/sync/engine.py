@@ -152,6 +152,7 @@ class Engine:
         journal, publications = self._parts.local.journal, self._parts.publications
         target = journal.next_op()
         publications.forced(inodes)
+        self._parts.giving_up.look()
         self.connection.retry_now()
         waiting = set(inodes)
         self._awaited.append(waiting)

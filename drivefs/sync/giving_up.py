@@ -105,7 +105,7 @@ class GivingUp:
         """What cannot be given up yet, and what people should know of it."""
         self._dropped: deque[str] = deque(maxlen=KEPT_NOTES)
         self._wanted = Signal()
-        self._is_at_work = False
+        self._is_asked = self._is_at_work = False
         self.count = 0
         """How many inodes were given up, in whole or in part, since the mount began."""
 
@@ -140,6 +140,7 @@ class GivingUp:
 
     def look(self) -> None:
         """Something may have been refused, or closed."""
+        self._is_asked = True
         self._wanted.raise_()
 
     async def wait(self, longest_seconds: float) -> None:
@@ -153,8 +154,8 @@ class GivingUp:
 
     @property
     def is_done(self) -> bool:
-        """Whether all is given up but what has to wait."""
-        return not self._is_at_work and self._is_all_waiting
+        """Whether all is given up but what has to wait, and was found to since it was asked for."""
+        return not self._inodes() or (self._is_all_waiting and not self._is_asked and not self._is_at_work)
 
     @property
     def _is_all_waiting(self) -> bool:
@@ -178,6 +179,7 @@ class GivingUp:
 
     async def _give_up_once(self, undisturbed: trio.Lock) -> bool:
         """Try each one; whether another try may give more up: one that went had others wait, or more was refused."""
+        self._is_asked = False
         self._waiting.clear()
         was = self.count
         for inode in self._inodes():

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -159,3 +160,25 @@ def test_a_connection_is_controlled_where_nobody_has_mounted_the_files_for_that(
     command = ["unshare", "--mount", "sh", "-c", unmounted, "sh", sys.executable, "-c", asked]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=READY_SECONDS, check=True)
     assert ended.stdout == "True\n"
+
+
+def test_what_a_command_brought_about_is_seen_right_after_it(workbench: Workbench, server: Server) -> None:
+    """[refused-for-good] [trash]: however late the kernel is told."""
+    device = odd_device(workbench, server)
+    root = device.mountpoint
+    write_file(root / "known", b"before")
+    device.sync()
+    (device.home / "machine/told late").touch()
+    (root / "known").unlink()
+    assert not (root / "known").exists()
+    device.run("trash", "restore", str(root / "known"))
+    assert (root / "known").read_bytes() == b"before"
+    server.stop()
+    write_file(root / "known", bytes(2_000_000))
+    assert (root / "known").stat().st_size == 2_000_000
+    with sqlite3.connect(server.data / "metadata.db") as database:
+        database.execute("UPDATE accounts SET file_bytes = 1000000")
+    database.close()
+    server.start()
+    assert device.command("sync", str(root), "--wait").returncode == ExitCode.REFUSED
+    assert (root / "known").stat().st_size == 6

@@ -1,17 +1,22 @@
-"""The `drivefs` program on a machine that misbehaves: its disk refuses to sync, or its clock is wrong.
+"""The `drivefs` program on a machine that misbehaves: its disk refuses to sync, its clock is wrong, or it is slow.
 
 Run as `python -m tests.support.odd_machine DIRECTORY ARGUMENT…`. While the file `fsync fails` is in the directory,
-every fsync of the program is EIO; `clock` there says how many seconds the wall clock is off, and may change.
+every fsync of the program is EIO; `clock` there says how many seconds the wall clock is off, and may change; while
+`told late` is there, the kernel hears a moment later of what has changed.
 """
 
 import errno
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+import pyfuse3
+
 NS = 10**9
+LATE_SECONDS = 0.3
 
 
 def spoil(place: Path) -> None:
@@ -36,6 +41,15 @@ def spoil(place: Path) -> None:
         except (FileNotFoundError, ValueError):
             return now_ns()
 
+    def late(tell: Callable[..., None]) -> Callable[..., None]:
+        def told(*what: object, **how: object) -> None:
+            if (place / "told late").exists():
+                time.sleep(LATE_SECONDS)
+            tell(*what, **how)
+
+        return told
+
+    pyfuse3.invalidate_entry, pyfuse3.invalidate_inode = late(pyfuse3.invalidate_entry), late(pyfuse3.invalidate_inode)
     os.fsync, os.fdatasync, time.time_ns = fsync, fdatasync, time_ns
     time.time = lambda: time_ns() / NS
 

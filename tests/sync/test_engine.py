@@ -226,6 +226,16 @@ def test_ids_that_ran_out_are_asked_for_and_the_mount_goes_on() -> None:
     assert happened[:3] == ["refused", "asked for", "committed"]
 
 
+def test_whoever_waits_has_what_had_to_wait_looked_at_again() -> None:
+    followed, looks = Followed(), []
+    engine = followed.engine()
+    engine._parts.publications = Publications()
+    engine._parts.guard.is_settled_below = lambda op: True
+    engine._parts.giving_up.look = lambda: looks.append(trio.current_time())
+    trio.run(engine.settle, [], clock=trio.testing.MockClock(autojump_threshold=0))
+    assert len(looks) == 1
+
+
 def test_whoever_waits_for_a_content_waits_for_it_under_its_new_id() -> None:
     old, new = InodeId(1), InodeId(2)
     followed, publications, ends = Followed(), Publications(), []

@@ -225,6 +225,25 @@ def test_what_somebody_writes_to_waits_until_it_is_closed(world: World) -> None:
     assert not world.giving_up.is_waiting
 
 
+def test_what_had_to_wait_and_was_closed_is_not_done_before_it_is_looked_at_again(world: World) -> None:
+    """`sync --wait` would else end while the file still shows what the server does not take."""
+    inode, create, store = world.stored(b"a", b"mine")
+    number = world.bench.fs.open(inode, os.O_RDWR, ME)
+    world.reject(create, store)
+    world.give_up()
+    world.giving_up.look()
+    assert not world.giving_up.is_done
+    world.give_up()
+    assert world.giving_up.is_done, "a program has it open"
+    world.bench.fs.release(number)
+    world.giving_up.look()
+    assert not world.giving_up.is_done
+    world.give_up()
+    assert world.giving_up.is_done
+    world.giving_up.look()
+    assert world.giving_up.is_done, "there is nothing to be given up"
+
+
 def test_who_reads_a_new_file_goes_on_reading_it(world: World) -> None:
     inode, create, store = world.stored(b"a", b"mine")
     number = world.bench.fs.open(inode, os.O_RDONLY, ME)
