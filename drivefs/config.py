@@ -43,6 +43,20 @@ MIN_CACHE_BYTES = 64 * 2**20
 DEFAULT_GUARDED_SHARE = 0.5
 PROFILE_VARIABLE = "DRIVEFS_PROFILE"
 CACHE_SIZE_VARIABLE = "DRIVEFS_CACHE_SIZE"
+SETTINGS = (
+    "url",
+    "user",
+    "device",
+    "cache_size",
+    "pin_size",
+    "ahead_size",
+    "answer_seconds",
+    "allow_insecure_http",
+    "mass_deletion_guard",
+    "desktop_notifications",
+    "ignore",
+)
+"""What a profile may say."""
 
 _PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
@@ -241,6 +255,22 @@ def read_profiles(places: Places) -> dict[str, Profile]:
     if not isinstance(profiles, dict):
         raise ConfigError(f"{places.config_file}: [profiles] is not a table")
     return {name: _profile(name, table, places.config_file) for name, table in profiles.items()}
+
+
+def check_names(places: Places, name: str) -> None:
+    """Look whether `config.toml` says anything, for all profiles or for this one, that would have no effect.
+
+    Raises:
+        ConfigError: it does; or the file cannot be read.
+    """
+    content = _read_toml(places.config_file)
+    profile = content.get("profiles", {}).get(name, {})
+    for where, table, known in (("", content, ["profiles"]), (f"[profiles.{name}]: ", profile, SETTINGS)):
+        for word in sorted(table.keys() - known):
+            raise ConfigError(
+                f"{places.config_file}: {where}{word!r} is no setting, and would have no effect. There are "
+                + ", ".join(known)
+            )
 
 
 def write_profile(places: Places, profile: Profile) -> None:

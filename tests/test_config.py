@@ -119,6 +119,33 @@ def test_configuration_without_sense_is_refused_by_file_name(tmp_path: Path, tex
         config.read_profiles(places)
 
 
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ('{}cach_size = "1G"', "cach_size"),
+        ("{}[more]", "more"),
+        ('cache_size = "1G"\n{}', "cache_size"),
+    ],
+)
+def test_a_setting_that_would_have_no_effect_is_named(tmp_path: Path, text: str, word: str) -> None:
+    where = places_in(tmp_path)
+    where.config.mkdir(parents=True)
+    profile = '[profiles.home]\nurl = "https://x"\nuser = "u"\ndevice = "d"\n'
+    where.config_file.write_text(text.format(profile))
+    with pytest.raises(config.ConfigError, match=f"config.toml: .*'{word}' is no setting"):
+        config.check_names(where, "home")
+
+
+def test_all_that_is_written_is_a_setting(tmp_path: Path) -> None:
+    places = places_in(tmp_path)
+    full = config.Profile(
+        "work", "http://b.example", "bob", "d", 2**40, 2**30, 2**20, 20.0, True, 0.25, False, ("*~",)
+    )  # fmt: skip
+    config.write_profile(places, full)
+    config.check_names(places, "work")
+    assert all(f"{name} = " in places.config_file.read_text() for name in config.SETTINGS)
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".run", "-o", "a" * 65, "a b"])
 def test_profile_names_that_are_no_directory_are_refused(name: str) -> None:
     with pytest.raises(config.ConfigError, match="cannot name a profile"):

@@ -90,6 +90,7 @@ def read_settings(arguments: argparse.Namespace) -> config.MountSettings:
     profile = config.read_profiles(where).get(name)
     if profile is None:
         raise config.NotLoggedIn(f"{where.config_file} has no profile {name!r}: log in again with drivefs login")
+    config.check_names(where, name)
     size = arguments.cache_size or os.environ.get(config.CACHE_SIZE_VARIABLE)
     if size:
         profile = config.with_cache_limit(profile, config.parse_cache_size(size))

@@ -1,5 +1,6 @@
 """What is refused before a mount is started, and in which words."""
 
+import argparse
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,9 +9,10 @@ import pytest
 
 from cache import workspace
 from drivefs import config
-from drivefs.cli import mount, preconditions
+from drivefs.cli import drives, mount, preconditions
 from drivefs.cli.errors import CommandError
 from drivefs.fuse import connection
+from drivefs.protocol.ids import AccountId, DeviceId, InodeId, UserId, WorkspaceId
 
 
 def test_empty_directory_will_do(tmp_path: Path) -> None:
@@ -72,6 +74,25 @@ def test_a_mount_whose_mountpoint_has_gone_is_waited_for(tmp_path: Path, monkeyp
         ending.enter_context(workspace.held_lock(places.state))
         preconditions.wait_for_the_last(places)
     assert looks == [preconditions.LOOK_SECONDS]
+
+
+def test_a_word_in_the_settings_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wrote it counts on what it does not do."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", config.PROFILE_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+    where = drives.places()
+    config.write_profile(where, config.Profile("home", "https://a.example", "ann", "laptop"))
+    identity = config.Credentials("token", UserId(1), DeviceId(2), AccountId(3), WorkspaceId(4), InodeId(5))
+    config.write_credentials(where.of_profile("home"), identity)
+    asked = argparse.Namespace(
+        mountpoint=str(tmp_path), profile="home", cache_size=None, options=[], read_only=False
+    )  # fmt: skip
+    assert mount.read_settings(asked).profile.name == "home"
+    with where.config_file.open("a") as file:
+        file.write("mass_deletion_gard = true\n")
+    with pytest.raises(config.ConfigError, match="'mass_deletion_gard' is no setting"):
+        mount.read_settings(asked)
 
 
 @pytest.mark.parametrize("content", ["", "# user_allow_other\n", "mount_max = 1\n"])
