@@ -29,7 +29,7 @@ from drivefs.protocol.changes import Base, Create, Rename, Restore, Status, Stor
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId
 from drivefs.protocol.messages import InodesRequest
-from drivefs.protocol.model import InodeKind
+from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.protocol.names import MAX_NAME_BYTES
 from drivefs.remote import errors
 from drivefs.sync import left_behind, planner
@@ -120,19 +120,22 @@ class GivingUp:
         self._refused[inode] = reason
         self.look()
 
-    def is_base_gone(self, inode: InodeId) -> bool:
+    async def is_base_gone(self, inode: InodeId) -> bool:
         """Whether unpublished content was made on what is not the file's content any more.
 
         What is its content still, and cannot be had now, may be sent again by a device that has it.
+
+        Raises:
+            RemoteError: what the backend has of the file is not known here, and cannot be had now.
         """
-        draft, theirs = self._journal.drafts.draft(inode), self._replica.inode(inode)
+        draft = self._journal.drafts.draft(inode)
         if draft is None or draft.base.revision_op:
             return False
-        if theirs is None:
+        if self._replica.inode(inode) is None and self._is_made_here(inode):
             # A copy: its content is that of another file in part.
-            is_made_here = any(isinstance(row.mutation, Create) for row in self._journal.touching(inode))
-            return is_made_here and not draft.base.revision
-        return draft.base.revision < theirs.revision
+            return not draft.base.revision
+        theirs = await self._theirs(inode)
+        return theirs is None or not theirs.nlink or draft.base.revision < theirs.revision
 
     def renumber(self, fresh: Mapping[InodeId, InodeId]) -> None:
         """Inodes have new ids, by the old ones."""
@@ -244,12 +247,19 @@ class GivingUp:
 
     async def _is_known(self, inode: InodeId) -> bool:
         """Whether the backend has an inode, under a name."""
-        state = self._replica.inode(inode)
-        if state is None and not any(isinstance(row.mutation, Create) for row in self._journal.touching(inode)):
-            request = InodesRequest(inodes=[inode])
-            reply = await self._ends.remote.inodes(self._ends.workspace, request)
-            state = next(iter(reply.inodes), None)
+        state = self._replica.inode(inode) if self._is_made_here(inode) else await self._theirs(inode)
         return state is not None and state.nlink > 0
+
+    def _is_made_here(self, inode: InodeId) -> bool:
+        """Whether what makes the inode is not settled yet."""
+        return any(isinstance(row.mutation, Create) for row in self._journal.touching(inode))
+
+    async def _theirs(self, inode: InodeId) -> InodeState | None:
+        """What the backend has of an inode; where that is not known here, it is asked: it may not have been listed."""
+        if (state := self._replica.inode(inode)) is not None:
+            return state
+        reply = await self._ends.remote.inodes(self._ends.workspace, InodesRequest(inodes=[inode]))
+        return next(iter(reply.inodes), None)
 
     def _why(self, inode: InodeId, rows: list[JournalRow]) -> str:
         reason = self._refused.get(inode) or next((row.reason for row in rows if _is_rejected(row)), "")

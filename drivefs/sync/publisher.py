@@ -5,7 +5,8 @@ contents go together, large ones each in a task of its own, so that neither wait
 appended only when all its blocks are with the backend.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -64,7 +65,7 @@ class Publisher:
         self.uploads: dict[InodeId, Upload] = {}
         self.refused: Callable[[InodeId, str], None] = lambda inode, why: None
         """Called with a file whose content the backend will never take, and the reason, as a mutation's would be."""
-        self.is_base_gone: Callable[[InodeId], bool] = lambda inode: False
+        self.is_base_gone: Callable[[InodeId], Awaitable[bool]] = _is_here
         """Asked of a file that lacks what it was made on: whether that is gone for good."""
 
     async def publish_due(
@@ -86,7 +87,7 @@ class Publisher:
                 snapshot = await self._contents.snapshot(inode)
             except errors.RemoteError as error:
                 if _is_of_one(error):
-                    self._failed(inode, error, failed)
+                    await self._failed(inode, error, failed)
                     continue
                 failed(error)
                 for waiting in due[index:]:
@@ -130,7 +131,7 @@ class Publisher:
                     await self._publish_group([snapshot], failed, turn)
                 return
             for snapshot in group:
-                self._failed(snapshot.inode, error, failed)
+                await self._failed(snapshot.inode, error, failed)
             return
         except Corrupt as error:
             if len(group) == 1:
@@ -164,7 +165,7 @@ class Publisher:
                 with sending:
                     blocks = await self._uploader.store_large(snapshot, progress, turn)
         except errors.RemoteError as error:
-            self._failed(inode, error, failed)
+            await self._failed(inode, error, failed)
             return
         except Corrupt as error:
             self.keep_damaged(inode, str(error))
@@ -178,17 +179,24 @@ class Publisher:
             op = self._append_store(snapshot, blocks)
         self._publications.stored({inode: op} if op else None)
 
-    def _failed(self, inode: InodeId, error: errors.RemoteError, failed: Callable[[errors.RemoteError], None]) -> None:
+    async def _failed(
+        self, inode: InodeId, error: errors.RemoteError, failed: Callable[[errors.RemoteError], None]
+    ) -> None:
         """The content could not be stored: it is offered again, or will never be taken."""
         if isinstance(error, errors.Refused) and error.code is Code.FORBIDDEN:
             self._publications.arrived(inode)
             self.refused(inode, "role")
-        elif isinstance(error, errors.BlockLost) and self.is_base_gone(inode):
+        elif isinstance(error, errors.BlockLost) and await self._is_base_gone(inode):
             self._publications.arrived(inode)
             self.refused(inode, BASE_GONE)
         else:
             failed(error)
             self._publications.returned(inode, RETRY_SECONDS)
+
+    async def _is_base_gone(self, inode: InodeId) -> bool:
+        with suppress(errors.RemoteError):
+            return await self.is_base_gone(inode)
+        return False
 
     def keep_damaged(self, inode: InodeId, why: str) -> None:
         """Bytes that did not verify are never sent: the draft stays as it is, and people are told."""
@@ -238,6 +246,10 @@ class Publisher:
             position += size
         # Else what is here belongs to a later store: its file was removed here, and brought back.
         return not wanted
+
+
+async def _is_here(inode: InodeId) -> bool:
+    return False
 
 
 def _is_of_one(error: errors.RemoteError) -> bool:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -381,11 +382,12 @@ def test_what_was_made_on_a_content_that_is_gone_keeps_what_was_written(
 ) -> None:
     inode = world.published(b"a", b"x" * 100)
     world.write(inode, 10, b"mine")
-    assert not world.giving_up.is_base_gone(inode), "the feed has not told of it yet"
+    world.remote_side.states[inode] = world.bench.fs.inode(inode)
+    assert not trio.run(world.giving_up.is_base_gone, inode), "the feed has not told of it yet"
     world.learned(b"a", inode)
-    assert not world.giving_up.is_base_gone(inode), "it is what the file is"
+    assert not trio.run(world.giving_up.is_base_gone, inode), "it is what the file is"
     world.learned(b"a", inode, revision=2, blocks=b"", size=0)
-    assert world.giving_up.is_base_gone(inode)
+    assert trio.run(world.giving_up.is_base_gone, inode)
     trio.run(world.bench.local.blocks.clear)
 
     async def gone(*_: object, **__: object) -> None:
@@ -403,7 +405,19 @@ def test_what_was_made_on_a_content_that_is_gone_keeps_what_was_written(
 
 
 def test_a_copy_is_made_on_a_content_of_another_file(world: World) -> None:
-    assert world.giving_up.is_base_gone(world.bench.file(b"a", b"mine"))
+    assert trio.run(world.giving_up.is_base_gone, world.bench.file(b"a", b"mine"))
+
+
+def test_what_a_file_was_is_gone_with_the_file_for_who_never_listed_it(world: World) -> None:
+    inode = world.published(b"a", b"x" * 100)
+    world.write(inode, 10, b"mine")
+    known = world.remote_side.states
+    known[inode] = world.bench.fs.inode(inode)
+    assert not trio.run(world.giving_up.is_base_gone, inode), "it is what the file is"
+    known[inode] = msgspec.structs.replace(known[inode], nlink=0)
+    assert trio.run(world.giving_up.is_base_gone, inode), "it is removed, and in the trash"
+    del known[inode]
+    assert trio.run(world.giving_up.is_base_gone, inode), "it is gone for good"
 
 
 def test_content_that_may_not_even_be_sent_is_given_up_too(world: World) -> None:

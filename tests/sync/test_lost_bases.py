@@ -87,7 +87,11 @@ def test_it_is_given_up_if_that_is_not_what_the_file_is_now(tmp_path: Path, *, i
         async with sailing(tmp_path, "anna", "bert") as (_, (anna, _bert)):
             await anna.write("lost", b"of anna")
             lost, refused = (await anna.known("lost")).inode, list[tuple[InodeId, str]]()
-            anna.publisher.is_base_gone = lambda inode: is_gone
+
+            async def known(inode: InodeId) -> bool:
+                return is_gone
+
+            anna.publisher.is_base_gone = known
             anna.publisher.refused = lambda inode, why: refused.append((inode, why))
             await publish_without(anna, lost)
             assert refused == ([(lost, BASE_GONE)] if is_gone else [])
