@@ -4,29 +4,61 @@ Owns the judgement. A copy carries a mark that says against which revision of wh
 the ledger, with those that their writers were shown and wrote over: neither may be one of those that led to the other,
 and they may not be the same. A drive that one device alone changes has no conflict copies at all.
 
+Who had been shown what a name leads to elsewhere, but not that it does, has given that name to something side by side
+with the other device: that is seen by what its refused mutation expected under the name.
+
 Not judged is a copy whose opponent has no content any more that is known here, one of a file that was brought back
 for an edit, which went elsewhere before it was sent, and a file that stepped aside with the content that another device
 gave it: both devices gave one name to something, whatever the contents are.
 """
 
-from drivefs.protocol.conflicts import decode_mark
+from dataclasses import dataclass, field
+
+from drivefs.protocol.changes import Create, Link, Mutation, Rename, Restore
+from drivefs.protocol.conflicts import ConflictMark, decode_mark
+from drivefs.protocol.ids import NO_INODE
 from tests.simulation.ledger import Ledger
 from tests.simulation.sequence import Marked, Sequence
+from tests.simulation.server import account
+
+
+@dataclass
+class RefusedNames:
+    """What devices believed to be under names that the server did not let them give to something."""
+
+    _believed: set[tuple[int, int, bytes, int]] = field(default_factory=set)
+
+    def hear(self, device: int, mutation: Mutation) -> None:
+        """A mutation was answered with a conflict."""
+        match mutation:
+            case Create() | Link() | Restore():
+                self._believed.add((device, mutation.parent, mutation.name, NO_INODE))
+            case Rename():
+                self._believed.add((device, mutation.new_parent, mutation.new_name, mutation.replaced))
+            case _:
+                pass
+
+    def took_by_surprise(self, mark: ConflictMark) -> bool:
+        """Whether who made the copy gave this name to something, and did not know of what has kept it."""
+        place = (account().devices[mark.device], mark.parent, mark.name)
+        return any(each[:3] == place and each[3] != mark.of for each in self._believed)
 
 
 def look_for_needless(
-    sequence: Sequence, contents: dict[bytes, bytes], ledger: Ledger, *, is_alone: bool
+    sequence: Sequence, contents: dict[bytes, bytes], ledger: Ledger, refused: RefusedNames | None
 ) -> str | None:
-    """What is wrong with the conflict copies of a run, or None."""
+    """What is wrong with the conflict copies of a run, or None; `refused` is None where one device is alone."""
     for marked in sequence.marked:
         mark = decode_mark(marked.value)
-        if is_alone:
+        if refused is None:
             return f"{mark.device} is alone, and made a conflict copy of {mark.name!r} in commit {marked.seq}"
         copy, other = _content_of_copy(sequence, contents, marked), _content_of_other(sequence, contents, marked)
         if not copy or not other or (_stayed(sequence, marked) and not ledger.is_by(mark.device, copy)):
             continue
         if copy == other:
             return f"the conflict copy of {mark.name!r} in commit {marked.seq} has the same content: {copy[:60]!r}"
+        if refused.took_by_surprise(mark):
+            continue
         for earlier, later in ((copy, other), (other, copy)):
             if ledger.led_to(earlier, later):
                 return (

@@ -63,4 +63,8 @@ CORPUS = (
     Case(name="rot-in-what-is-pinned", seed=90044, profile="cache"),
     # What was mounted again at rest had nothing open any more, and a later turn of its programs closed it once more.
     Case(name="closed-after-another-mount", seed=90126, profile="turns"),
+    # Content stood on a file that the trash had let go, and that was not known here any more: it asked without end.
+    Case(name="written-on-what-the-trash-let-go", seed=90057, profile="history"),
+    # A file was moved to a name on both devices, by one of them after a save: the oracle took it for a known content.
+    Case(name="a-known-content-under-a-name-that-was-not-known", seed=92004, profile="network"),
 )

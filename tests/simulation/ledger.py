@@ -5,6 +5,8 @@ somewhere in the end, unless a program that was shown it removed it or wrote ove
 anybody was told that it was durable.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
@@ -51,9 +53,25 @@ class Ledger:
                 waiting.append(before)
         return False
 
+    def read(self, content: bytes) -> None:
+        """A program was shown this: no more and no less than what some program wrote."""
+        assert content in self.known, f"a program reads {content[:60]!r}, which no program wrote"
+
     def gave_up(self, content: bytes) -> None:
         """A program that was shown this content wrote over it, or removed it."""
         self.given_up.add(content)
+
+    @contextmanager
+    def giving_up(self, content: bytes) -> Iterator[None]:
+        """A call that is to take this content away: what it is refused stays."""
+        is_first = content not in self.given_up
+        self.gave_up(content)
+        try:
+            yield
+        except Exception:
+            if is_first:
+                self.given_up.discard(content)
+            raise
 
     def synced(self, device: str, before: set[bytes]) -> None:
         """What a device had written before is durable."""

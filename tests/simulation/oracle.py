@@ -3,8 +3,8 @@
 Owns the log of commits as the server made them (what a crash took back is not in it), the sequential trees made of it,
 and the ledger of contents.
 
-I1  what programs wrote is a current content, a revision, a conflict copy, or in `lost+found`; what retention takes away
-    is only what somebody who was shown it removed or wrote over, so it is not missed
+I1  what programs wrote is the content of a file, or in `lost+found`, unless somebody who was shown it removed it or
+    wrote over it: to be a revision of what has another content now is not enough
 I2  at rest, the server shows what every device shows, and nothing waits
 I3  no orphan, no cycle, no name twice
 I4  every view is a prefix of the order of commits, plus what waits on that device
@@ -38,7 +38,7 @@ from drivefs.protocol.model import InodeKind, unpack_blocks
 from tests.backend.service import invariants
 from tests.simulation.agreement import states, tables_differ, views_differ
 from tests.simulation.calls import Tree as View
-from tests.simulation.conflict_copies import look_for_needless
+from tests.simulation.conflict_copies import RefusedNames, look_for_needless
 from tests.simulation.device import Device
 from tests.simulation.ledger import Ledger
 from tests.simulation.lives import Dead
@@ -68,6 +68,7 @@ class Oracle:
     def __init__(self) -> None:
         self.ledger = Ledger()
         self.sequence = Sequence(account().root, 1)
+        self.refused = RefusedNames()
         self._attempts: list[_Attempt] = []
         self._acknowledged = 0
         self._cursors: dict[str, int] = {}
@@ -83,6 +84,7 @@ class Oracle:
 
         def judged(connection: Connection, caller: Any, workspace: Any, request: CommitRequest) -> Any:
             reply, is_applied = judge(connection, caller, workspace, request)
+            self._hear_of_refused(caller.device, request, reply)
             if is_applied:
                 self._note(caller.device, request, reply)
             return reply, is_applied
@@ -93,6 +95,11 @@ class Oracle:
             return reply
 
         commits._commit, commits.commit = judged, committed
+
+    def _hear_of_refused(self, device: int, request: CommitRequest, reply: CommitReply) -> None:
+        for mutation, result in zip(request.mutations, reply.results, strict=True):
+            if result.status is Status.CONFLICT:
+                self.refused.hear(device, mutation)
 
     def _note(self, device: int, request: CommitRequest, reply: CommitReply) -> None:
         # Answers that were given before are given again: their seq is that of then.
@@ -179,13 +186,15 @@ class Oracle:
         self._look_at_contents(contents)
         for device in devices:
             await self._look_at_files(device, views[device.name], contents)
-        self._look_for_lost(set(contents.values()), devices)
+        named = set(tree.names.values())
+        shown_now = {contents.get(tree.inodes[inode].blocks, b"") for inode in named}
+        self._look_for_lost(shown_now, devices, is_forgetful=server.forgets_seconds > 0)
         await self._look_at_past(server, devices, contents)
         self._look_at_conflicts(contents, is_alone=len(devices) == 1)
 
     def _look_at_conflicts(self, contents: dict[bytes, bytes], *, is_alone: bool) -> None:
         # A device that was put back to an older state meets what it has sent itself as if it were another's.
-        needless = look_for_needless(self.sequence, contents, self.ledger, is_alone=is_alone)
+        needless = look_for_needless(self.sequence, contents, self.ledger, None if is_alone else self.refused)
         if needless and not (self._has_gone_back or self.promises.has_taken_back):
             raise Violated(f"I9: {needless}")
 
@@ -219,13 +228,26 @@ class Oracle:
             if found != wanted:
                 raise Violated(f"I2: {device.name} reads {found[:60]!r} in {path}, and the server has {wanted[:60]!r}")
 
-    def _look_for_lost(self, reachable: set[bytes], devices: list[Device]) -> None:
-        missing = self.ledger.owed() - reachable
+    def _look_for_lost(self, shown: set[bytes], devices: list[Device], *, is_forgetful: bool) -> None:
+        # A revision that people would have to look for does not count: what nobody wrote over has a name.
+        missing = self.ledger.owed() - shown
         if missing:
             kept = [path.read_bytes() for device in devices for path in device.lost_and_found()]
             missing = {content for content in missing if not any(content in data for data in kept)}
+            if is_forgetful:
+                # What was written on a file of which the trash let go meanwhile is kept without the rest of the file.
+                missing = {content for content in missing if not any(_is_of(data, content) for data in kept)}
         if missing:
             raise Violated(f"I1: lost: {[content[:60] for content in sorted(missing)]}")
+
+
+def _is_of(part: bytes, content: bytes) -> bool:
+    """Whether these are a content, with zeros where it is not known any more."""
+    return (
+        len(part) == len(content)
+        and any(part)
+        and all(here in (0, there) for here, there in zip(part, content, strict=True))
+    )
 
 
 def _compare_replica(device: Device, tree: Tree, seq: int) -> None:

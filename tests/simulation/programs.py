@@ -138,8 +138,8 @@ class Program:
             if found is None or found.kind is not InodeKind.FILE:
                 return b""
             content = await self._device.calls.read(found.inode)
+            self._ledger.read(content)
             if self._device.calls.shown(path) == found.inode:
-                self._ledger.gave_up(content)
                 return content
 
     # -- contents ----------------------------------------------------------------------------------------------------
@@ -152,6 +152,7 @@ class Program:
         fs = self._device.calls.fs
         number, inode = held.number, held.inode
         before = bytes(await fs.read(number, 0, 2**30))
+        self._ledger.read(before)
         fs.write(number, offset, data)
         expected = before.ljust(offset, b"\0")[:offset] + data + before[offset + len(data) :]
         self._ledger.gave_up(before)
@@ -179,7 +180,12 @@ class Program:
         path, data = await self._new_path(NAMES), self._data()
         seen = await self._seen(path)
         self._say(f"write {path} {data[:40]!r} of {len(data)}")
-        await self._put_and_close(await self._open(path, os.O_CREAT | os.O_TRUNC), 0, data, seen)
+        await self._put_and_close(await self._emptied(path, os.O_CREAT, seen), 0, data, seen)
+
+    async def _emptied(self, path: str, flags: int, seen: bytes) -> Held:
+        """Open a file that is to have another content than this."""
+        with self._ledger.giving_up(seen):
+            return await self._open(path, flags | os.O_TRUNC)
 
     async def _put_and_close(self, held: Held, offset: int, data: bytes, seen: bytes = b"") -> None:
         await self._put(held, offset, data, seen)
@@ -205,18 +211,20 @@ class Program:
             path, data = self._chance.choice(files), self._data()
             seen = await self._seen(path)
             self._say(f"truncate {path} {data[:40]!r}")
-            await self._put_and_close(await self._open(path, os.O_TRUNC), 0, data, seen)
+            await self._put_and_close(await self._emptied(path, 0, seen), 0, data, seen)
 
     async def save(self) -> None:
         """As most editors do: a temporary file, renamed over the old one."""
         path, data = await self._new_path(NAMES), self._data()
         temporary = f"{path}.tmp"
         await self._seen(path)
-        await self._seen(temporary)
+        left = await self._seen(temporary)
         self._say(f"save {path} {data[:40]!r} of {len(data)}")
-        await self._put_and_close(await self._open(temporary, os.O_CREAT | os.O_TRUNC), 0, data)
-        self._ledger.wrote_over(data, await self._seen(path))
-        await self._device.calls.rename(temporary, path)
+        await self._put_and_close(await self._emptied(temporary, os.O_CREAT, left), 0, data)
+        seen = await self._seen(path)
+        self._ledger.wrote_over(data, seen)
+        with self._ledger.giving_up(seen):
+            await self._device.calls.rename(temporary, path)
 
     async def hold(self) -> None:
         """Open a file and keep it open."""
@@ -274,9 +282,10 @@ class Program:
         files = await self._paths(InodeKind.FILE, InodeKind.SYMLINK)
         if files:
             path = self._chance.choice(files)
-            await self._seen(path)
+            seen = await self._seen(path)
             self._say(f"unlink {path}")
-            await self._device.calls.unlink(path)
+            with self._ledger.giving_up(seen):
+                await self._device.calls.unlink(path)
 
     async def rmdir(self) -> None:
         directories = await self._paths(InodeKind.DIRECTORY)
@@ -299,8 +308,8 @@ class Program:
             if state.kind is InodeKind.DIRECTORY:
                 await self._remove_below(below)
             else:
-                await self._seen(below)
-                await self._device.calls.unlink(below)
+                with self._ledger.giving_up(await self._seen(below)):
+                    await self._device.calls.unlink(below)
         await self._device.calls.rmdir(path)
 
     async def rename(self) -> None:
@@ -308,9 +317,10 @@ class Program:
         if paths:
             old, new = self._chance.choice(paths), await self._new_path(NAMES + DIRECTORIES)
             if not f"{new}/".startswith(f"{old}/"):
-                await self._seen(new)
+                seen = await self._seen(new)
                 self._say(f"rename {old} {new}")
-                await self._device.calls.rename(old, new, replace=self._chance.random() < 0.9)
+                with self._ledger.giving_up(seen):
+                    await self._device.calls.rename(old, new, replace=self._chance.random() < 0.9)
 
     async def exchange(self) -> None:
         paths = await self._paths()

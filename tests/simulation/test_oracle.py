@@ -6,12 +6,18 @@ import msgspec
 import pytest
 import trio
 
-from drivefs.protocol.ids import InodeId
+from drivefs.fs.errors import NotFound
+from drivefs.protocol.changes import Rename
+from drivefs.protocol.conflicts import ConflictMark
+from drivefs.protocol.ids import NO_INODE, InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.model import InodeKind, InodeState
 from tests.backend.service.drive import open_drive
 from tests.simulation.agreement import states, tables_differ, views_differ
-from tests.simulation.oracle import Oracle, Violated, _compare_view
+from tests.simulation.conflict_copies import RefusedNames
+from tests.simulation.ledger import Ledger
+from tests.simulation.oracle import Oracle, Violated, _compare_view, _is_of
 from tests.simulation.sequence import Sort, Tree
+from tests.simulation.server import account
 from tests.simulation.turns import Shown, difference
 
 ROOT, FILE, TWIN = InodeId(1), InodeId(2**21), InodeId(2**21 + 1)
@@ -63,6 +69,60 @@ def test_a_revision_that_is_a_part_of_what_was_written_is_missed_although_it_was
     oracle._look_at_contents({b"1": b"whole"})
     with pytest.raises(Violated, match="I1"):
         oracle._look_at_contents({b"1": b"whole", b"2": b"who"})
+
+
+def test_what_nobody_wrote_over_is_the_content_of_a_file() -> None:
+    oracle = Oracle()
+    oracle.ledger.wrote("anna", b"first")
+    oracle.ledger.wrote("bert", b"second", b"first")
+    oracle._look_for_lost({b"first", b"second"}, [], is_forgetful=False)
+    with pytest.raises(Violated, match=r"I1.*first"):
+        oracle._look_for_lost({b"second"}, [], is_forgetful=False)
+    oracle.ledger.gave_up(b"first")
+    oracle._look_for_lost({b"second"}, [], is_forgetful=False)
+
+
+def test_what_a_call_is_refused_stays() -> None:
+    ledger = Ledger()
+    ledger.wrote("anna", b"one")
+    ledger.wrote("anna", b"other")
+
+    def refused() -> None:
+        with ledger.giving_up(b"one"):
+            raise NotFound
+
+    with pytest.raises(NotFound):
+        refused()
+    with ledger.giving_up(b"other"):
+        pass
+    assert ledger.owed() == {b"one"}
+
+
+def test_a_program_reads_what_some_program_wrote() -> None:
+    ledger = Ledger()
+    ledger.wrote("anna", b"whole")
+    ledger.read(b"whole")
+    with pytest.raises(AssertionError, match="which no program wrote"):
+        ledger.read(b"who")
+
+
+def test_a_part_has_nothing_that_was_not_written() -> None:
+    assert _is_of(b"\0\0cd", b"abcd")
+    assert not any(_is_of(part, b"abcd") for part in (b"\0\0\0\0", b"cd", b"\0\0ce", b"abcde"))
+
+
+def test_a_name_took_who_did_not_know_of_it_by_surprise() -> None:
+    refused, bert = RefusedNames(), account().devices["bert"]
+    mark = ConflictMark(FILE, b"x", ROOT, RevisionNumber(0), RevisionNumber(1), "bert", 0)
+    rename = Rename(
+        n=OpNumber(1), time_ns=0, inode=TWIN, parent=ROOT, name=b"c", new_parent=ROOT, new_name=b"x", replaced=FILE
+    )
+    refused.hear(bert, rename)
+    refused.hear(account().devices["anna"], msgspec.structs.replace(rename, replaced=NO_INODE))
+    refused.hear(bert, msgspec.structs.replace(rename, replaced=NO_INODE, new_name=b"y"))
+    assert not refused.took_by_surprise(mark)
+    refused.hear(bert, msgspec.structs.replace(rename, replaced=NO_INODE))
+    assert refused.took_by_surprise(mark)
 
 
 def test_each_of_what_was_shown_has_to_be_there_and_nothing_else() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+import msgspec
 import pytest
 
 from backend.blockstore import local
@@ -18,9 +19,10 @@ from cache.block_index import BlockIndex
 from cache.journal import Journal
 from drivefs.fs import contents
 from drivefs.fs.content import Basis
-from drivefs.protocol.changes import Base, SetAttributes, Unlink
+from drivefs.protocol.changes import Base, SetAttributes, Store, Unlink
 from drivefs.protocol.ids import MAX_ID, RevisionNumber
 from drivefs.protocol.model import InodeState
+from drivefs.sync import resolver
 from drivefs.sync.follower import Follower
 from tests.simulation.profiles import PROFILES, Profile
 from tests.simulation.voyage import sail
@@ -67,6 +69,18 @@ def _older(basis_of: Any) -> Any:
     return basis
 
 
+def _overwriting(store: Any) -> Any:
+    """A device that puts its edit over one of another device, when that was first."""
+
+    def stored(mutation: Store, refusal: Any, local: Any, remote: Any) -> Any:
+        theirs = remote.inode(mutation.inode)
+        if theirs is None or theirs.revision <= (refusal.base or 0):
+            return store(mutation, refusal, local, remote)
+        return [resolver.Make(msgspec.structs.replace(mutation, base=Base(revision=theirs.revision)))]
+
+    return stored
+
+
 def _forgotten(kind: type, names: str = "") -> Any:
     """A journal in which some mutations of a kind never come, though programs see what they do."""
     append = Journal.append
@@ -97,6 +111,7 @@ SABOTAGES = [
     Sabotage("staging is not synced", staging.PendingSync, "sync", _nothing, POWER, 2),
     Sabotage("what is pinned is evicted", BlockIndex, "choose_victims", _oldest, PROFILES["cache"], 7),
     Sabotage("changes stand on old bases", contents, "_basis_of", _older(contents._basis_of), PROFILES["quiet"]),
+    Sabotage("an edit is put over another", resolver, "_store", _overwriting(resolver._store), PROFILES["network"], 4),
     Sabotage("what snapshots show is let go", snapshots, "shown", lambda *_: [], PAST, 4),
     Sabotage("marks on revisions are lost", revisions.Revisions, "_keep", _nothing, PAST),
     Sabotage("the trash ends at once", trash.Trash, "_expired_until", lambda *_: MAX_ID, PAST, 19),
