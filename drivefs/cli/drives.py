@@ -13,6 +13,7 @@ from drivefs import config
 from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
 from drivefs.control import client, errors, mounts
+from drivefs.fuse import connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +61,18 @@ class Drive:
         except errors.NoAnswer as error:
             raise CommandError(
                 f"the mount at {self.mountpoint} (process {self.pid}) does not answer: {error}. "
-                f"What was written is in its journal. If it stays so, end it (kill {self.pid}) and mount again"
+                f"What was written is in its journal. {self._way_out()}"
             ) from error
         except errors.Refused as error:
             is_offline = error.kind == "unavailable"
             raise CommandError(error.message, ExitCode.UNFINISHED if is_offline else ExitCode.FAILED) from error
         except errors.ControlError as error:
             raise CommandError(str(error)) from error
+
+    def _way_out(self) -> str:
+        if _is_stopped(self.pid):
+            return f"Somebody has stopped it: kill -CONT {self.pid} has it go on"
+        return f"If it stays so, end it (kill {self.pid}) and mount again"
 
     def _told(self, value: Any) -> Any:
         """What the mount told; what it does not say is asked of it in vain, in words for people."""
@@ -170,11 +176,28 @@ def profile_name(where: config.Places, profile: str | None) -> str:
     return names[0]
 
 
+def _is_stopped(pid: int) -> bool:
+    """Whether a process was sent SIGSTOP, or the like (`man 5 proc`: the state behind the name in parentheses)."""
+    try:
+        found = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return found.rpartition(") ")[2].startswith(("T", "t"))
+
+
 def _at(drives: list[Drive], mountpoint: str) -> Drive:
     for spelling in (os.path.abspath(mountpoint), resolved(mountpoint)):
         for drive in drives:
             if drive.mountpoint == spelling:
                 return drive
+    found = connection.topmost(resolved(mountpoint))
+    if found is not None and found.is_drivefs:
+        raise CommandError(
+            f"a drive is mounted at {mountpoint}, but by another user, or where XDG_RUNTIME_DIR or HOME was another: "
+            "what serves it cannot be asked. Call drivefs as the drive was mounted; or unmount it with "
+            f"fusermount3 -u {mountpoint}, and what it has not sent is sent after the next mount",
+            ExitCode.NOT_MOUNTED,
+        )
     raise CommandError(f"no drive is mounted at {mountpoint}", ExitCode.NOT_MOUNTED)
 
 

@@ -182,3 +182,24 @@ def test_what_a_command_brought_about_is_seen_right_after_it(workbench: Workbenc
     server.start()
     assert device.command("sync", str(root), "--wait").returncode == ExitCode.REFUSED
     assert (root / "known").stat().st_size == 6
+
+
+def test_a_drive_whose_mount_cannot_be_asked_is_said_to_be_there_and_what_to_do(
+    workbench: Workbench, server: Server
+) -> None:
+    device = workbench.device(server)
+    root = device.mount(*mount_options())
+    device.directories["XDG_RUNTIME_DIR"] = workbench.directory("runtime")
+    for command in ("status", "sync"):
+        ended = device.command(command, str(root))
+        assert ended.returncode == ExitCode.NOT_MOUNTED
+        assert "XDG_RUNTIME_DIR" in ended.stderr
+    assert root in fuse_connections()
+    device.directories["XDG_RUNTIME_DIR"] = device.home / "runtime"
+    assert device.process is not None
+    device.process.send_signal(signal.SIGSTOP)
+    ended = device.command("status", str(root))
+    device.process.send_signal(signal.SIGCONT)
+    assert ended.returncode == ExitCode.FAILED
+    assert f"kill -CONT {device.process.pid}" in ended.stderr
+    device.umount()
