@@ -195,13 +195,15 @@ class LocalState:
         self._database.leave_log(True)  # what was not noted as closed has its log
         if self._database.poisoned:
             return
-        self._database.share_commits(None)
-        pending = self.staging.begin_sync()
         try:
+            self._database.share_commits(None)
+            pending = self.staging.begin_sync()
             pending.sync()
             note_opened(self._database, None)
             sync_path(self._database.wal_path)
             pending.remove_retired()
+        except DiskFull:
+            return  # as if it had been killed: all is in the log or in `redo`, and the next start looks
         except OSError as error:
             raise self._database.poison(error) from error
         self._database.leave_log(False)

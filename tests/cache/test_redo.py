@@ -194,6 +194,18 @@ def test_a_full_disk_costs_nothing_that_was_accepted(
     assert bench.close(local) == []
 
 
+def test_a_full_disk_at_the_end_leaves_it_to_the_next_start(
+    bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make(local, 5)
+    with monkeypatch.context() as full:
+        full.setattr(local.journal._database, "_execute", Refusing(local, apsw.FullError))
+        local.close()
+    again = bench.open()
+    assert names(again) == made
+    assert bench.close(again) == []
+
+
 def test_a_failed_disk_leaves_it_to_the_next_start(
     bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
