@@ -122,10 +122,10 @@ def cuts(look: Look, before: Look) -> Iterator[Image]:
     there; and with all of the log or none of it: of other files everything, nothing, or only the first pages, and of
     names all or none.
     """
-    changes = look.changes()
-    log = [change for change in changes if change.path.endswith("-wal") and change.kind == "page"]
+    changes, logged = look.changes(), dict(look.logged())
+    log = list(logged)
     names = [change for change in changes if change.kind == "names"]
-    others = [change for change in changes if change.kind != "names" and change not in set(log)]
+    others = [change for change in changes if change.kind != "names" and change not in logged]
     outcomes = [
         dict.fromkeys([*some_log, *some_others, *some_names], PAGE_BYTES)
         for some_log in (log, [])
@@ -133,9 +133,9 @@ def cuts(look: Look, before: Look) -> Iterator[Image]:
         for some_names in (names, [])
     ]
     everything = dict.fromkeys(changes, PAGE_BYTES)
-    known = set(before.logged())
+    known = set(before.logged()) if log else set()
     for count, page in enumerate(log):
-        if (page, look.page(page)) in known:
+        if (page, logged[page]) in known:
             continue
         prefix = {**everything, **dict.fromkeys(log[count:], 0)}
         outcomes += [prefix, {**prefix, page: PAGE_BYTES // 2}, {**everything, page: 0}]

@@ -17,6 +17,7 @@ drawn is drawn from `chance`.
 """
 
 import errno
+import functools
 import os
 import random
 import shutil
@@ -24,7 +25,6 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -93,22 +93,30 @@ class Look:
     synced: dict[int, bytes]
     files: dict[int, tuple[str, bytes, bytes]]
 
+    @functools.cached_property
+    def pages(self) -> dict[int, dict[int, bytes]]:
+        """The pages in which files differ from what is durable, with what is written in them."""
+        return {number: _changed_pages(old, new) for number, (_, old, new) in self.files.items() if old is not new}
+
     def changes(self) -> list[Change]:
         """All that a cut could take back."""
         found = [Change("names", move[0][1]) for move in self.moves]
-        for path, old, new in self.files.values():
-            found += _differences(path, old, new)
+        for number, pages in self.pages.items():
+            path, old, new = self.files[number]
+            found += [Change("page", path, page) for page in pages]
+            if len(old) != len(new):
+                found.append(Change("size", path))
         return found
-
-    def page(self, change: Change) -> bytes:
-        """What is written in a page that changed."""
-        data = next(new for path, _, new in self.files.values() if path == change.path)
-        return data[change.page * PAGE_BYTES : (change.page + 1) * PAGE_BYTES]
 
     def logged(self) -> list[tuple[Change, bytes]]:
         """The pages of logs that changed, and what is written in them."""
-        changes = [change for change in self.changes() if change.kind == "page" and change.path.endswith("-wal")]
-        return [(change, self.page(change)) for change in changes]
+        logs = [(self.files[number][0], pages) for number, pages in self.pages.items()]
+        return [
+            (Change("page", path, page), data)
+            for path, pages in logs
+            if path.endswith("-wal")
+            for page, data in pages.items()
+        ]
 
     def image(self, survival: Survival) -> Image:
         """What a cut leaves, if that survives."""
@@ -119,7 +127,7 @@ class Look:
                     _set(names[directory], name, new)
         files = dict(self.synced)
         for number, (path, old, new) in self.files.items():
-            files[number] = _cut(path, old, new, survival)
+            files[number] = _cut(path, old, new, self.pages.get(number, {}), survival)
         return reachable(Image(names, files))
 
 
@@ -276,7 +284,7 @@ class SimDisk:
     @contextmanager
     def booted(self) -> Iterator[None]:
         """Within it, a local state that is opened belongs to the boot of this machine."""
-        with mock.patch.object(workspace, "boot_id", partial(bytes, b"boot %d" % self.boot)):
+        with mock.patch.object(workspace, "boot_id", functools.partial(bytes, b"boot %d" % self.boot)):
             yield
 
     def raise_pending(self) -> None:
@@ -423,24 +431,20 @@ def _pages(data: bytes) -> Iterator[tuple[int, bytes]]:
     return ((at, data[at : at + PAGE_BYTES]) for at in range(0, len(data), PAGE_BYTES))
 
 
-def _differences(path: str, old: bytes, new: bytes) -> Iterator[Change]:
+def _changed_pages(old: bytes, new: bytes) -> dict[int, bytes]:
     if old == new:
-        return
-    for at, page in _pages(new):
-        if old[at : at + len(page)] != page:
-            yield Change("page", path, at // PAGE_BYTES)
-    if len(old) != len(new):
-        yield Change("size", path)
+        return {}
+    return {at // PAGE_BYTES: page for at, page in _pages(new) if old[at : at + len(page)] != page}
 
 
-def _cut(path: str, old: bytes, new: bytes, survival: Survival) -> bytes:
+def _cut(path: str, old: bytes, new: bytes, pages: dict[int, bytes], survival: Survival) -> bytes:
     """The bytes of a file after a cut: old where nothing survived, zeros where there was nothing before."""
-    if old == new:
+    if not pages and len(old) == len(new):
         return new
     size = len(new) if len(old) == len(new) or survival(Change("size", path)) else len(old)
     found = bytearray(old.ljust(max(len(old), len(new)), b"\0"))
-    for at, page in _pages(new):
-        if old[at : at + len(page)] != page:
-            kept = survival(Change("page", path, at // PAGE_BYTES))
-            found[at : at + min(kept, len(page))] = page[:kept]
+    for number, page in pages.items():
+        kept = survival(Change("page", path, number))
+        at = number * PAGE_BYTES
+        found[at : at + min(kept, len(page))] = page[:kept]
     return bytes(found[:size])

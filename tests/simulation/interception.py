@@ -15,13 +15,14 @@ from typing import Any
 from unittest import mock
 
 from backend.service import garbage
-from cache import reserve, workspace
+from cache import redo, reserve, workspace
 from tests.simulation.disk import NO_SPACE, SimDisk
 from tests.simulation.sqlite_files import gated
 
 LOG_SUFFIXES = ("-wal", "-journal")
 
 SMALL_SIZES = {
+    redo: {"SIZE_BYTES": 256 * 2**10},
     reserve: {
         "RESERVE_BYTES": 2**20,
         "FLOOR_BYTES": 128 * 2**10,
