@@ -112,7 +112,7 @@ operations = Table(
     metadata,
     _key("device"),
     _bytes_key("request"),  # hash of what was asked, with the name that the device gave it
-    _id("done_ns"),  # when; forgotten after a day
+    _id("done_ns"),  # when; forgotten after a day, or behind many others
     Column("answer", LargeBinary, nullable=False),  # as it was sent, but for the token of a link
     sqlite_with_rowid=False,
 )

@@ -18,11 +18,14 @@ from drivefs.protocol.messages import Doing
 
 KEPT_SECONDS = 24 * 3600
 """Nobody waits for an answer for so long."""
+MOST_KEPT = 1000
+"""Of one device: whoever asks again does so within moments, and not after so many others."""
 
 T = TypeVar("T")
 
 _o = operations.c
 _ANSWER = select(_o.answer).where(_o.device == bindparam("by"), _o.request == bindparam("asked"))
+_LATEST = select(_o.done_ns).where(_o.device == bindparam("by")).order_by(_o.done_ns.desc())
 _FORGET = delete(operations).where(_o.device == bindparam("by"), _o.done_ns < bindparam("before"))
 _NOTE = insert(operations)
 
@@ -48,7 +51,9 @@ def once(connection: Connection, asked: Asked, kind: type[T], work: Callable[[],
     if known is not None:
         return wire.decode(known, kind)
     answer = work()
-    connection.execute(_FORGET, {"by": asked.caller.device, "before": asked.now_ns - KEPT_SECONDS * 10**9})
+    oldest = connection.execute(_LATEST.offset(MOST_KEPT - 1).limit(1), {"by": key["by"]}).scalar_one_or_none() or 0
+    before = max(asked.now_ns - KEPT_SECONDS * 10**9, oldest)
+    connection.execute(_FORGET, {"by": key["by"], "before": before})
     row = {"device": key["by"], "request": key["asked"], "done_ns": asked.now_ns, "answer": wire.encode(answer)}
     connection.execute(_NOTE, row)
     return answer

@@ -1,5 +1,7 @@
 """Snapshots: names of moments, who may make them, and what they keep when everything else is let go."""
 
+from collections import Counter
+
 import pytest
 from sqlalchemy import select, update
 
@@ -144,3 +146,25 @@ async def test_what_is_asked_again_is_answered_as_before_for_a_day(drive: Drive,
     await drive.snapshots.delete(laptop.caller, drive.workspace, other)
     assert await listed(laptop) == []
     assert (await ask(laptop)).created_ns > made.created_ns
+
+
+async def test_of_very_many_answers_the_last_are_kept(
+    drive: Drive, laptop: Device, phone: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However fast a device asks."""
+    monkeypatch.setattr(operations, "MOST_KEPT", 3)
+
+    async def ask(device: Device, number: int) -> None:
+        drive.clock.ns += SECOND
+        request = CreateSnapshotRequest(op=b"%0*d" % (OPERATION_BYTES, number), name=f"snapshot {number}")
+        await drive.snapshots.create(device.caller, drive.workspace, request)
+
+    await ask(phone, 0)
+    for number in range(1, 9):
+        await ask(laptop, number)
+    for number in (0, 6, 7, 8):
+        await ask(phone if number == 0 else laptop, number)
+    with pytest.raises(ProtocolError):
+        await ask(laptop, 1)
+    rows = await drive.fetch(select(schema.operations.c.device))
+    assert Counter(row.device for row in rows) == {phone.caller.device: 1, laptop.caller.device: 4}
