@@ -189,7 +189,7 @@ def test_one_side_is_kept_from_any_device(conflicts: list[Conflict], way: str, c
     one = conflicts[where]
     done = json.loads(one.device.run("conflicts", way, "--json", str(one.note)))
     assert done["settled"] == way
-    wait_until("it shows here", lambda: one.is_settled(content), 5.0)
+    wait_until("it shows here", lambda: one.is_settled(content))
     one.device.sync()
     for each in conflicts:
         wait_until("it is settled there too", lambda each=each: each.is_settled(content))
@@ -225,7 +225,7 @@ def test_it_is_settled_without_a_server_too(bench: Bench, conflicts: list[Confli
     first, second, _ = conflicts
     bench.link.cut()
     second.device.run("conflicts", "keep-mine", str(second.copy))
-    wait_until("it shows here", lambda: second.is_settled(MINE), 5.0)
+    wait_until("it shows here", lambda: second.is_settled(MINE))
     assert first.listed()
     bench.link.restore()
     second.device.sync()

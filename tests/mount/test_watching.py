@@ -430,7 +430,7 @@ def test_watch_ends_with_the_mount(workbench: Workbench, start: Callable[..., Wa
     (root / "file").touch()
     wait_until("it is told", lambda: any(line.endswith("/file") for line in watching.lines))
     device.umount()
-    assert watching.process.wait(30) == 4
+    assert watching.wait_ended() == 4
     assert "no longer mounted" in watching.lines[-1]
 
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.mounts import bare_environment, end, wait_until
+from tests.support.mounts import READY_SECONDS, bare_environment, end, wait_until
 
 ESTABLISHED = "Watches established."
 
@@ -45,6 +45,12 @@ class Watcher:
 
     def clear(self) -> None:
         self.lines.clear()
+
+    def wait_ended(self) -> int:
+        """Return when it has ended by itself; gives its exit code, with all its lines read."""
+        code = self.process.wait(READY_SECONDS)
+        self._reader.join()
+        return code
 
     def close(self, number: int = signal.SIGTERM) -> int:
         """End it; gives its exit code, with all its lines read."""
