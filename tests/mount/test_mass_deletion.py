@@ -316,11 +316,21 @@ def test_temporary_files_are_nobodys_loss(first: Device, second: Device) -> None
     soon("they are gone there too", lambda: len(names(second.mountpoint)) == FILES + OTHERS)
 
 
-def test_turned_off_it_asks_nothing(first: Device, second: Device) -> None:
-    """[deletion-held]"""
+@pytest.fixture
+def turned_off(first: Device) -> Iterator[None]:
+    """The first device asks nothing, until it is mounted for another test."""
+    settings = first.directories["XDG_CONFIG_HOME"] / "drivefs/config.toml"
+    before = settings.read_text()
     first.umount()
     first.configure("mass_deletion_guard = false")
     first.mount(*mount_options())
+    yield
+    settings.write_text(before)
+
+
+@pytest.mark.usefixtures("turned_off")
+def test_turned_off_it_asks_nothing(first: Device, second: Device) -> None:
+    """[deletion-held]"""
     shutil.rmtree(first.mountpoint / "tree")
     first.sync()
     assert first.status()["held"] is None
