@@ -20,6 +20,7 @@ from cache.journal import Journal
 from cache.overlay import MISSING
 from cache.replica import Replica
 from drivefs.fs import errors
+from drivefs.fs.listings import Listings, Watch
 from drivefs.protocol import wire
 from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId, OpNumber, Seq
 from drivefs.protocol.model import InodeKind, InodeState
@@ -33,8 +34,6 @@ PART_NAMES = 4000
 """So many names of a directory are looked up at once: about two milliseconds."""
 MAX_NAMES = 32_768
 MAX_NAMELESS = 4096
-MAX_LISTED = 32_768
-"""How many directories and names all listings in memory may have together."""
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -67,6 +66,8 @@ class View:
         self.is_read_only = False
         """Whether changes are refused; what was accepted before goes on being there."""
         self.touched: list[InodeId | Name] = []
+        """What the open `change` has put into the caches; of others nothing is noted."""
+        self.open_changes = 0
         self.undone: Callable[[], object] = lambda: None
         """Called when a transaction failed, for whoever remembers what was in it."""
         self.coming_back: Callable[[InodeState, InodeState], InodeState] = lambda before, now: now
@@ -256,7 +257,7 @@ class View:
         self._listings.keep(directory, listing)
         return listing
 
-    def watch_listing(self, directory: InodeId) -> "Watch":
+    def watch_listing(self, directory: InodeId) -> Watch:
         """For one who reads a listing part by part: whether any of its names has changed meanwhile."""
         return self._listings.watch(directory)
 
@@ -311,14 +312,19 @@ class View:
 
     def show(self, state: InodeState) -> None:
         """Show a state that the databases do not have, for as long as it stays cached; only inside `change()`."""
-        self.touched.append(state.inode)
+        if self.open_changes:
+            self.touched.append(state.inode)
         self._inodes[state.inode] = state
 
     def show_name(self, parent: InodeId, name: bytes, inode: InodeId) -> None:
         """The same for a name."""
-        self.touched.append((parent, name))
-        self._names[parent, name] = inode
-        self._listings.put(parent, name, inode)
+        key = (parent, name)
+        if self.open_changes:
+            self.touched.append(key)
+        if self._listings.put(parent, name, inode):
+            self._names.pop(key, None)
+        else:
+            self._names[key] = inode
 
     def put_name(self, parent: InodeId, name: bytes, inode: InodeId, op: OpNumber) -> None:
         """Let a name lead to an inode, or to nothing (`NO_INODE`); only inside `change()`."""
@@ -389,88 +395,9 @@ class View:
             else:
                 self._inodes.pop(key, None)
                 self._nameless.pop(key, None)
+        if not self.open_changes:
+            self.touched.clear()
         self.undone()
-
-
-class Listings:
-    """Whole listings of directories, the latest ones that were asked for, `MAX_LISTED` names together."""
-
-    def __init__(self) -> None:
-        self._kept: dict[InodeId, dict[bytes, InodeId]] = {}
-        self._name_count = 0
-        self._watches: set[Watch] = set()
-
-    @property
-    def size(self) -> int:
-        """How many directories and names are kept."""
-        return len(self._kept) + self._name_count
-
-    def get(self, directory: InodeId) -> dict[bytes, InodeId] | None:
-        """A listing that is kept; not to be changed."""
-        return self._kept.get(directory)
-
-    def keep(self, directory: InodeId, listing: dict[bytes, InodeId]) -> None:
-        """Keep a listing, unless it is too long; others make room for it."""
-        self.drop(directory)
-        if len(listing) < MAX_LISTED:
-            self._kept[directory] = listing
-            self._name_count += len(listing)
-            self._make_room()
-
-    def put(self, directory: InodeId, name: bytes, inode: InodeId) -> None:
-        """A name leads to an inode now, or to nothing (`NO_INODE`)."""
-        self._tell(directory)
-        listing = self._kept.get(directory)
-        if listing is None:
-            return
-        before = len(listing)
-        if inode:
-            listing[name] = inode
-        else:
-            listing.pop(name, None)
-        self._name_count += len(listing) - before
-        self._make_room()
-
-    def _make_room(self) -> None:
-        while self.size > MAX_LISTED:
-            self.drop(next(iter(self._kept)))
-
-    def drop(self, directory: InodeId) -> None:
-        """Keep a listing no longer."""
-        self._tell(directory)
-        self._name_count -= len(self._kept.pop(directory, ()))
-
-    def clear(self) -> None:
-        """Keep none."""
-        self._kept.clear()
-        self._name_count = 0
-        for watch in self._watches:
-            watch.is_stale = True
-
-    def watch(self, directory: InodeId) -> "Watch":
-        """Watch the names of a directory for as long as the result is entered."""
-        return Watch(self._watches, directory)
-
-    def _tell(self, directory: InodeId) -> None:
-        for watch in self._watches:
-            if watch.directory == directory:
-                watch.is_stale = True
-
-
-class Watch:
-    """Whether the names of a directory have changed since this was entered."""
-
-    def __init__(self, watches: "set[Watch]", directory: InodeId) -> None:
-        self.directory = directory
-        self.is_stale = False
-        self._watches = watches
-
-    def __enter__(self) -> "Watch":
-        self._watches.add(self)
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._watches.discard(self)
 
 
 class _Change:
@@ -484,16 +411,20 @@ class _Change:
     def __enter__(self) -> None:
         if self._view.is_read_only:
             raise errors.ReadOnly
-        self._view.touched.clear()
         self._view.journal.transaction().__enter__()
+        self._view.open_changes += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        view = self._view
+        view.open_changes -= 1
         try:
-            self._view.journal.transaction().__exit__(kind, error, trace)
+            view.journal.transaction().__exit__(kind, error, trace)
         except BaseException:
-            self._view.undo()
+            view.undo()
             raise
         if error is not None:
-            self._view.undo()
+            view.undo()
+        elif not view.open_changes:
+            view.touched.clear()

@@ -125,6 +125,9 @@ class Order:
         for op in ops:
             self._made_by.pop(op, None)
         if not self._made_by and not self._written_by:
+            # What is empty keeps the room that it took otherwise.
+            self._made_by.clear()
+            self._written_by.clear()
             self._last_writers.clear()
             self._read_from.clear()
             self._has_forgotten = False

@@ -216,6 +216,9 @@ class Publications:
         for inode in due:
             del self._due[inode]
             self.on_their_way.add(inode)
+        if not self._due:
+            # What is empty keeps the room that it took otherwise; so below.
+            self._due.clear()
         if urgent:
             self._taken_ahead = self._taken_ahead & self.on_their_way | set(due)
         return due
@@ -233,6 +236,8 @@ class Publications:
         self._set_aside.discard(inode)
         if inode in self.on_their_way:
             self.on_their_way.discard(inode)
+            if not self.on_their_way:
+                self.on_their_way.clear()
         else:
             self._again[inode] = now
         self._published_at.pop(inode, None)

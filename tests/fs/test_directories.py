@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from cache.check import check
-from drivefs.fs import directories, view
-from drivefs.protocol.ids import Incarnation, InodeId, Seq
+from drivefs.fs import directories, listings, view
+from drivefs.protocol.ids import NO_INODE, Incarnation, InodeId, Seq
 from drivefs.protocol.messages import Cursor, Entry, FeedPage, FeedStatus
 from drivefs.protocol.model import DentryState, InodeKind, InodeState
 from tests.fs.bench import WORKSPACE, FsBench
@@ -147,9 +147,48 @@ def test_the_caches_of_a_view_stay_bounded(bench: FsBench, monkeypatch: pytest.M
     assert 0 < sum(looked.cached(inode) is not None for inode in inodes) <= 40
 
 
+def test_what_a_view_has_noted_of_a_change_goes_with_it(bench: FsBench) -> None:
+    looked = view.View(bench.local.journal, bench.local.replica)
+    with bench.local.journal.transaction():
+        looked.remember(file_state(9000))
+        looked.show_name(LONG, b"by nobody", InodeId(9000))
+    assert not looked.touched
+    with looked.change():
+        looked.remember(file_state(9000))
+        assert looked.touched
+    assert not looked.touched
+
+
+def test_a_change_in_another_one_that_fails_is_forgotten_with_it(bench: FsBench) -> None:
+    looked = view.View(bench.local.journal, bench.local.replica)
+
+    def change() -> None:
+        with looked.change():
+            looked.remember(file_state(9000))
+            with looked.change():
+                looked.remember(file_state(9001))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        change()
+    assert looked.cached(InodeId(9000)) is looked.cached(InodeId(9001)) is None
+    assert not looked.touched
+
+
+def test_names_that_a_listing_has_are_those_that_are_found(bench: FsBench) -> None:
+    looked = view.View(bench.local.journal, bench.local.replica)
+    own = bench.mkdir(b"own")
+    assert looked.named(own, b"name") == NO_INODE
+    assert looked.listing(own) == {}
+    with looked.change():
+        looked.show_name(own, b"name", InodeId(9000))
+    assert looked.named(own, b"name") == InodeId(9000)
+    assert looked.listing(own) == {b"name": InodeId(9000)}
+
+
 def test_listings_in_memory_stay_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view, "MAX_LISTED", 60)
-    kept = view.Listings()
+    monkeypatch.setattr(listings, "MAX_LISTED", 60)
+    kept = listings.Listings()
     for number in range(30):
         kept.keep(InodeId(number), {name_of(each): InodeId(each + 1) for each in range(6)})
         kept.put(InodeId(number), b"one more", InodeId(99))
