@@ -1,5 +1,7 @@
 """Who goes ahead of a burst, and what that may not overtake."""
 
+import tracemalloc
+
 import pytest
 
 from drivefs.protocol.ids import InodeId, OpNumber
@@ -171,3 +173,18 @@ def test_what_was_taken_back_before_it_was_sent_does_not_keep_anything_from_bein
     order.made(OpNumber(4), TAR)
     order.made(OpNumber(5), EDITOR)
     assert ahead(order, ops(5), ops(4, 5)) == ops(5)
+
+
+def test_what_is_settled_takes_no_room() -> None:
+    order, count = Order(), 20_000
+    tracemalloc.start()
+    try:
+        for n in range(count):
+            order.made(OpNumber(n), TAR)
+            order.written(InodeId(n), TAR)
+            order.stored(OpNumber(count + n), InodeId(n))
+        order.settled(map(OpNumber, range(2 * count)))
+        kept_bytes, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept_bytes < most_bytes / 100

@@ -1,5 +1,6 @@
 """When a file is due for publication, on a clock that the test owns."""
 
+import tracemalloc
 from collections.abc import Iterable, Set
 
 import pytest
@@ -418,5 +419,24 @@ def test_who_saves_beside_a_burst_is_noticed_and_the_first_changes_of_a_burst_ar
         await trio.sleep(COMPANY_SECONDS)
         waiting.closed(ONE)
         assert not waiting.has_company
+
+    run(main)
+
+
+def test_what_was_published_takes_no_room() -> None:
+    async def main() -> None:
+        waiting, count = Publications(), 20_000
+        tracemalloc.start()
+        try:
+            waiting.forced(map(InodeId, range(count)))
+            for inode in waiting.take_due(count):
+                waiting.arrived(inode)
+            await trio.sleep(REPUBLISH_SECONDS * 2)
+            for _ in range(2 * count):
+                waiting.arrived(ONE)
+            kept_bytes, most_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert kept_bytes < most_bytes / 10
 
     run(main)
