@@ -19,16 +19,15 @@ from drivefs.protocol.conflicts import ConflictMark, decode_mark
 from drivefs.protocol.ids import NO_INODE
 from tests.simulation.ledger import Ledger
 from tests.simulation.sequence import Marked, Sequence
-from tests.simulation.server import account
 
 
 @dataclass
 class RefusedNames:
     """What devices believed to be under names that the server did not let them give to something."""
 
-    _believed: set[tuple[int, int, bytes, int]] = field(default_factory=set)
+    _believed: set[tuple[str, int, bytes, int]] = field(default_factory=set)
 
-    def hear(self, device: int, mutation: Mutation) -> None:
+    def hear(self, device: str, mutation: Mutation) -> None:
         """A mutation was answered with a conflict."""
         match mutation:
             case Create() | Link() | Restore():
@@ -40,7 +39,7 @@ class RefusedNames:
 
     def took_by_surprise(self, mark: ConflictMark) -> bool:
         """Whether who made the copy gave this name to something, and did not know of what has kept it."""
-        place = (account().devices[mark.device], mark.parent, mark.name)
+        place = (mark.device, mark.parent, mark.name)
         return any(each[:3] == place and each[3] != mark.of for each in self._believed)
 
 

@@ -29,7 +29,7 @@ from tests.simulation.calls import Calls
 from tests.simulation.disk import Image, SimDisk
 from tests.simulation.lives import Life
 from tests.simulation.network import QUIET, Server, Way
-from tests.simulation.server import FIRST_NS, account
+from tests.simulation.server import FIRST_NS, Login
 from tests.simulation.streams import RandomBytes, Streams
 
 URL = "http://127.0.0.1:1"
@@ -72,9 +72,10 @@ class Device:
     """See the module; `note` hears what belongs to the trace."""
 
     def __init__(
-        self, name: str, disk: SimDisk, server: Server, *, streams: Streams, note: Callable[..., None]
+        self, login: Login, disk: SimDisk, server: Server, *, streams: Streams, note: Callable[..., None]
     ) -> None:
-        self.name = name
+        name = self.name = login.name
+        self.login = login
         self.disk = disk
         self.mood = QUIET
         self.cache_bytes = 2**28
@@ -135,7 +136,7 @@ class Device:
             places = (root / "state", root / "cache")
             self.local = LocalState(*places, offload=life.offload, cache_limit_bytes=self.cache_bytes)
         client = httpx.AsyncClient(transport=self._way, trust_env=False)
-        remote = Remote(URL, account().tokens[self.name], client=client, jitter=self._jitter.random)
+        remote = Remote(URL, self.login.token, client=client, jitter=self._jitter.random)
         self.drive = Assembly(
             self._ground(life),
             self._options(),
@@ -159,8 +160,8 @@ class Device:
 
     def _options(self) -> Options:
         return Options(
-            workspace=account().workspace,
-            root=account().root,
+            workspace=self.login.workspace,
+            root=self.login.root,
             owner=OWNER,
             device=self.name,
             ahead_limit_bytes=0,
@@ -247,7 +248,7 @@ class Device:
 
     @property
     def seq(self) -> int:
-        cursor = self.local.replica.cursor(account().workspace)
+        cursor = self.local.replica.cursor(self.login.workspace)
         return -1 if cursor is None else cursor.seq
 
     def lost_and_found(self) -> list[Path]:

@@ -21,6 +21,7 @@ from tests.simulation.oracle import Oracle
 from tests.simulation.profiles import Profile, drawn_mood
 from tests.simulation.programs import Program
 from tests.simulation.server import ServerProcess
+from tests.simulation.sharers import Sharer
 from tests.simulation.streams import Streams
 from tests.simulation.turns import REFUSALS
 
@@ -59,6 +60,7 @@ class Fates:
             (profile.rollbacks_seconds, "rollback", partial(self._go_back, device, program)),
             (profile.pins_seconds, "pin", partial(self._pin, device)),
             (profile.backs_seconds, "back", self._looking_back(device)),
+            (profile.shares_seconds, "share", Sharer(device, self._note).act),
         ]
         for seconds, name, fault in faults:
             if seconds:

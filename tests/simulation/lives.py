@@ -61,6 +61,13 @@ class Life:
     async def ended(self) -> None:
         await self._ended.wait()
 
+    async def cancel_at_end(self, scope: trio.CancelScope) -> None:
+        """Run in the nursery; what a process that ends has under way, in this scope, never returns."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            scope.cancel()
+
     async def offload(self, work: Callable[..., T], /, *args: Any) -> T:
         """Do what a thread would do, a moment later; once begun, only death keeps it from being done."""
         with trio.CancelScope(shield=True) as thread:

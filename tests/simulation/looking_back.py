@@ -40,7 +40,7 @@ class LookingBack:
         acts = [self._name, self._name, self._unname, self._keep, self._keep, self._restore, self._undelete]
         act = chance.choice(acts)
         with trio.CancelScope() as scope:
-            device.life.nursery.start_soon(_cancel_at_end, scope)
+            device.life.nursery.start_soon(device.life.cancel_at_end, scope)
             try:
                 await act(chance)
             except (*REFUSALS, Refused, Exists, Dead) as error:
@@ -111,14 +111,6 @@ class LookingBack:
             question = {"path": entry.path or b"", "id": entry.inode.inode}
             told = await can.restore(question, _unheard)
             self._note(self._device.name, "brings back", told["path"])
-
-
-async def _cancel_at_end(scope: trio.CancelScope) -> None:
-    """What a process that ends has under way never returns."""
-    try:
-        await trio.sleep_forever()
-    finally:
-        scope.cancel()
 
 
 async def _unheard(_: object, seconds: float = 0.0) -> None:

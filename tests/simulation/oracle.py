@@ -1,7 +1,7 @@
 """Says whether what happened was right: the invariants of a run, looked at while it goes on and when it is at rest.
 
-Owns the log of commits as the server made them (what a crash took back is not in it), the sequential trees made of it,
-and the ledger of contents.
+Owns what it hears of batches, the comparison with the sequential trees made of them (`orders`), and the ledger of
+contents.
 
 I1  what programs wrote is the content of a file, or in `lost+found`, unless somebody who was shown it removed it or
     wrote over it: to be a revision of what has another content now is not enough
@@ -16,23 +16,28 @@ I9  a conflict copy is made only of what two devices changed without knowing of 
 I10 at rest within a bound of virtual time (`voyage` looks at that)
 I11 what of the past was promised to stay can be read (`promises`)
 I12 where devices take turns, each shows in the end what the one at work was shown (`turns`)
+I13 who may not change a share changes nothing in it, and who is no member of it is given nothing of it (`strangers`)
 """
 
 import copy
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
+from unittest import mock
 
 from sqlalchemy import Connection, select
 
 from backend.metadata import schema
 from backend.service import block_rows
+from backend.service.batches import Batch
+from backend.service.commit.batch import Verdict
 from backend.service.commit.contents import split_runs
+from backend.service.commit.territory import Ground
 from backend.service.sealing import open_copy
 from cache.recovery import size_after
 from drivefs.protocol import blocks as codec
-from drivefs.protocol.changes import Mutation, OpResult, Status
-from drivefs.protocol.ids import AccountId, BlockId
+from drivefs.protocol.changes import Mutation, Status
+from drivefs.protocol.ids import AccountId, BlockId, WorkspaceId
 from drivefs.protocol.messages import CommitReply, CommitRequest
 from drivefs.protocol.model import InodeKind, unpack_blocks
 from tests.backend.service import invariants
@@ -42,93 +47,98 @@ from tests.simulation.conflict_copies import RefusedNames, look_for_needless
 from tests.simulation.device import Device
 from tests.simulation.ledger import Ledger
 from tests.simulation.lives import Dead
+from tests.simulation.orders import Attempt, Orders, OutOfOrder
 from tests.simulation.pinned_files import PinnedFiles
 from tests.simulation.promises import Promises
-from tests.simulation.sequence import Refused, Sequence, Tree, shown
-from tests.simulation.server import ServerProcess, account
+from tests.simulation.sequence import Refused, Tree, shown
+from tests.simulation.server import Account, ServerProcess
+from tests.simulation.strangers import given, is_barred
 
 
 class Violated(AssertionError):
     """An invariant does not hold; the text begins with its number."""
 
 
-@dataclass
-class _Attempt:
-    """A batch that was judged; whether it counts is known once its commit is found."""
-
-    commit_id: bytes
-    seq: int
-    by: tuple[int, int]
-    steps: list[tuple[Mutation, OpResult]]
-
-
 class Oracle:
     """One run's."""
 
-    def __init__(self) -> None:
+    def __init__(self, account: Account) -> None:
+        homes = account.roots
+        self._names = {login.caller.device: login.name for login in account.logins.values()}
         self.ledger = Ledger()
-        self.sequence = Sequence(account().root, 1)
+        self.orders = Orders(homes)
+        self.sequence = self.orders.sequence
         self.refused = RefusedNames()
-        self._attempts: list[_Attempt] = []
-        self._acknowledged = 0
+        self._attempts: list[Attempt] = []
+        self._acknowledged = dict.fromkeys(homes, 0)
+        self._barred: list[str] = []
+        """What was changed by those who may not."""
         self._cursors: dict[str, int] = {}
         self._pinned = PinnedFiles()
         self.promises = Promises()
-        self._times: dict[int, int] = {}
         self._has_gone_back = False
 
     def dress(self, server: ServerProcess) -> None:
-        """Hear of each batch that a process of the server judges, and of each that it has answered."""
+        """Hear of all batches that a process of the server has answered."""
         commits: Any = server.services.commits
-        judge, commit = commits._commit, commits.commit
+        commit = commits.commit
 
-        def judged(connection: Connection, caller: Any, workspace: Any, request: CommitRequest) -> Any:
-            reply, is_applied = judge(connection, caller, workspace, request)
-            self._hear_of_refused(caller.device, request, reply)
-            if is_applied:
-                self._note(caller.device, request, reply)
-            return reply, is_applied
-
-        async def committed(caller: Any, workspace: Any, request: CommitRequest) -> CommitReply:
+        async def committed(caller: Any, workspace: WorkspaceId, request: CommitRequest) -> CommitReply:
             reply: CommitReply = await commit(caller, workspace, request)
-            self._acknowledged = max(self._acknowledged, *(result.seq for result in reply.results))
+            self._acknowledged[workspace] = max(
+                self._acknowledged[workspace], *(result.seq for result in reply.results)
+            )
             return reply
 
-        commits._commit, commits.commit = judged, committed
+        commits.commit = committed
 
-    def _hear_of_refused(self, device: int, request: CommitRequest, reply: CommitReply) -> None:
-        for mutation, result in zip(request.mutations, reply.results, strict=True):
-            if result.status is Status.CONFLICT:
-                self.refused.hear(device, mutation)
+    @contextmanager
+    def hearing(self) -> Iterator[None]:
+        """Within it, each batch that the server judges is heard of."""
+        judge = Batch._judge_run
 
-    def _note(self, device: int, request: CommitRequest, reply: CommitReply) -> None:
-        # Answers that were given before are given again: their seq is that of then.
-        steps = [
-            (copy.deepcopy(mutation), result)
-            for mutation, result in zip(request.mutations, reply.results, strict=True)
-            if result.status is Status.OK and result.seq == reply.head.seq
-        ]
-        self._attempts.append(_Attempt(reply.head.commit, reply.head.seq, (device, request.epoch), steps))
+        def judged(batch: Batch, ground: Ground, mutations: list[Mutation], wanted: Any) -> Verdict:
+            verdict = judge(batch, ground, mutations, wanted)
+            for mutation, result in zip(mutations, verdict.results, strict=True):
+                if result.status is Status.CONFLICT:
+                    self.refused.hear(self._names[batch._caller.device], mutation)
+            if verdict.changes:
+                self._note(batch, ground, mutations, verdict)
+            return verdict
+
+        with mock.patch.object(Batch, "_judge_run", judged):
+            yield
+
+    def _note(self, batch: Batch, ground: Ground, mutations: list[Mutation], verdict: Verdict) -> None:
+        # Answers that were given before are given again.
+        new = {result.n for _, result in verdict.new_results if result.status is Status.OK}
+        steps = zip(copy.deepcopy(mutations), verdict.results, strict=True)
+        by = (batch._caller.device, batch._request.epoch)
+        if is_barred(batch._connection, batch._caller.user, ground.workspace):
+            self._barred.append(f"{batch._caller} may not change {ground.workspace}, and did: {mutations}")
+        c = schema.commits.c
+        newest = select(c.commit_id).where(c.workspace == ground.workspace).order_by(c.seq.desc()).limit(1)
+        commit_id = batch._connection.execute(newest).scalar_one()
+        self._attempts.append(Attempt(commit_id, by, [step for step in steps if step[1].n in new]))
 
     # -- while it goes on --------------------------------------------------------------------------------------------
 
     def catch_up(self, connection: Connection) -> None:
         """Take over the commits that were made since; I5, I6 and that no acknowledged commit is gone."""
-        c = schema.commits.c
-        rows = connection.execute(select(c.seq, c.commit_id, c.time_ns)).all()
-        made = {row.seq: row.commit_id for row in rows}
-        self._times = {row.seq: row.time_ns for row in rows}
-        if max(made) < self._acknowledged:
-            raise Violated(f"I1: commit {self._acknowledged} was acknowledged, and is gone: the head is {max(made)}")
+        if self._barred:
+            raise Violated(f"I13: {self._barred}")
         waiting, self._attempts = self._attempts, []
-        for attempt in sorted(waiting, key=lambda each: each.seq):
-            if made.get(attempt.seq) == attempt.commit_id:
-                try:
-                    self.sequence.append(attempt.seq, attempt.by, attempt.steps)
-                except Refused as error:
-                    raise Violated(f"I5: {error}") from error
-        if self.sequence.seq != max(made):
-            raise Violated(f"I6: the head is {max(made)}, and {self.sequence.seq} commits were seen to be made")
+        try:
+            self.orders.catch_up(connection, waiting)
+        except Refused as error:
+            raise Violated(f"I5: {error}") from error
+        except OutOfOrder as error:
+            raise Violated(f"I6: {error}") from error
+        for home, acknowledged in self._acknowledged.items():
+            if self.orders.heads[home] < acknowledged:
+                raise Violated(
+                    f"I1: commit {acknowledged} was acknowledged, and is gone: the head is {self.orders.heads[home]}"
+                )
 
     async def look(self, server: ServerProcess, devices: list[Device]) -> None:
         """All that has to hold at any time."""
@@ -136,7 +146,7 @@ class Oracle:
             with suppress(Dead):
                 await server.ground.database.read(self.catch_up)
         for device in devices:
-            if device.is_mounted and device.seq <= self.sequence.seq:
+            if device.is_mounted and device.seq <= self.orders.heads[device.login.workspace]:
                 self._look_at(device)
 
     def _look_at(self, device: Device) -> None:
@@ -146,7 +156,7 @@ class Oracle:
         if seq < 0:
             return
         self._cursors[device.name] = seq
-        tree = self.sequence.trees[seq]
+        tree = self.orders.tree(device.login.workspace, seq)
         _compare_replica(device, tree, seq)
         _compare_sizes(device)
         if evicted := self._pinned.look_for_evicted(device, tree):
@@ -173,24 +183,28 @@ class Oracle:
         except AssertionError as error:
             raise Violated(f"I3: {error}") from error
         await self._look_at_server(server)
-        tree = self.sequence.last
-        if difference := await server.ground.database.read(tables_differ, tree):
+        if difference := await server.ground.database.read(tables_differ, self.sequence.last):
             raise Violated(f"I2: {difference}")
         views = {device.name: await device.calls.tree() for device in devices}
         told = await server.ground.database.read(states)
-        for name, view in views.items():
-            _compare_view(name, view, tree)
+        for device in devices:
+            name, view = device.name, views[device.name]
+            _compare_view(name, view, self.orders.last(device.login.workspace))
             if difference := views_differ(name, view, told):
                 raise Violated(f"I2: {difference}")
         contents = await _contents(server)
         self._look_at_contents(contents)
         for device in devices:
             await self._look_at_files(device, views[device.name], contents)
+        tree = self.sequence.last
         named = set(tree.names.values())
         shown_now = {contents.get(tree.inodes[inode].blocks, b"") for inode in named}
         self._look_for_lost(shown_now, devices, is_forgetful=server.forgets_seconds > 0)
         await self._look_at_past(server, devices, contents)
         self._look_at_conflicts(contents, is_alone=len(devices) == 1)
+        for login in {device.login.user: device.login for device in devices}.values():
+            if told := await given(server, login, self.orders):
+                raise Violated(f"I13: {told}")
 
     def _look_at_conflicts(self, contents: dict[bytes, bytes], *, is_alone: bool) -> None:
         # A device that was put back to an older state meets what it has sent itself as if it were another's.
@@ -200,7 +214,7 @@ class Oracle:
 
     async def _look_at_past(self, server: ServerProcess, devices: list[Device], contents: dict[bytes, bytes]) -> None:
         now_ns, keep_seconds = server.now_ns(), server.ground.limits.trash_seconds
-        broken = self.promises.broken(self.sequence, contents, self._times, now_ns - keep_seconds * 10**9)
+        broken = self.promises.broken(self.sequence, contents, self.orders.times, now_ns - keep_seconds * 10**9)
         for device in devices:
             broken = broken or await self.promises.not_shown(device, self.sequence, contents)
         if broken:
@@ -303,22 +317,30 @@ def _compare_view(name: str, view: View, tree: Tree) -> None:
 
 async def _contents(server: ServerProcess) -> dict[bytes, bytes]:
     """The bytes of every revision that the server has, by its packed block list; I7 if one cannot be had."""
-    packed = await server.ground.database.read(_revisions)
+    accounts = await server.ground.database.read(lambda c: list(c.execute(select(schema.accounts.c.account)).scalars()))
+    found: dict[bytes, bytes] = {}
+    for account in accounts:
+        found.update(await _contents_of(server, account))
+    return found
+
+
+async def _contents_of(server: ServerProcess, account: AccountId) -> dict[bytes, bytes]:
+    packed = await server.ground.database.read(_revisions, account)
     blocks = {ref.block for each in packed for ref in unpack_blocks(each)}
     found: dict[BlockId, bytes] = {}
-    owner = await server.ground.database.read(lambda c: AccountId(c.execute(select(schema.accounts)).one().account))
-    places = await server.ground.database.read(block_rows.places, owner, sorted(blocks))
+    places = await server.ground.database.read(block_rows.places, account, sorted(blocks))
     keys: Any = server.services.checks._keys
     for block in blocks:
         if block not in places:
             raise Violated(f"I7: a revision needs block {block.hex()}, which has no copy")
-        key = await keys.numbered(owner, places[block].key)
-        payload = open_copy(server.ground.store, owner, places[block], key)
+        key = await keys.numbered(account, places[block].key)
+        payload = open_copy(server.ground.store, account, places[block], key)
         found[block] = codec.decode_payload(payload, block)
     return {each: b"".join(found[ref.block] for ref in unpack_blocks(each)) for each in packed}
 
 
-def _revisions(connection: Connection) -> list[bytes]:
-    runs = {row.run: row.packed for row in connection.execute(select(schema.runs))}
-    rows = connection.execute(select(schema.revisions.c.runs))
+def _revisions(connection: Connection, account: AccountId) -> list[bytes]:
+    r, n = schema.revisions.c, schema.runs.c
+    runs = {row.run: row.packed for row in connection.execute(select(n.run, n.packed).where(n.account == account))}
+    rows = connection.execute(select(r.runs).where(r.account == account))
     return [b"".join(runs[run] for run in split_runs(row.runs)) for row in rows]

@@ -15,6 +15,8 @@ class Profile:
     """See the module. Seconds are the average from one fault to the next; 0: it does not come."""
 
     clients: int = 2
+    users: int = 1
+    """How many users there are; they have devices in turn."""
     operations: int = 20
     """How many things the programs of each device do."""
     business: float = 0.5
@@ -52,6 +54,8 @@ class Profile:
     trash for four times as long. 0: after days."""
     backs_seconds: float = 0.0
     """People name moments of the drive, keep revisions, and bring back what was."""
+    shares_seconds: float = 0.0
+    """Users share what they have, answer invitations, leave, and end it."""
     pass_seconds: int = 0
     """For how long the server takes a pass; 0: devices show their tokens."""
     cache_bytes: int = 2**28
@@ -105,6 +109,7 @@ PROFILES = {
         disk_faults_seconds=0.0,
         operations=40,
     ),
+    "shares": replace(MIXED, clients=4, users=2, shares_seconds=0.7),
     "turns": replace(MIXED, power_seconds=0.0, disk_faults_seconds=0.0, turns=4, operations=20),
     "alone": replace(MIXED, clients=1, operations=30),
     "day": Profile(operations=300, pause_seconds=576.0, flaps_seconds=20.0, look_seconds=60.0),
@@ -115,6 +120,7 @@ ALWAYS = (
     "tidies_seconds",
     "forgets_seconds",
     "backs_seconds",
+    "shares_seconds",
     "pass_seconds",
     "flaps_seconds",
     "look_seconds",

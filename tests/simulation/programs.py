@@ -24,6 +24,7 @@ NAMES = ["a", "b", "c", "d.txt"]
 DIRECTORIES = ["x", "y", "z"]
 SIZES = [0, 0, 0, 0, 200, 3000, 70_000]
 MOST_HELD = 3
+SHARED = 0.7
 
 
 @dataclass(slots=True)
@@ -51,6 +52,8 @@ class Program:
         """What is open for the call that is under way."""
         self._stepping: trio.CancelScope | None = None
 
+        self.shares_often = False
+        """Whether it does most of what it does in shares, where there are any."""
         self.has_more = False
         """Whether it also does what has to do with attributes only, and with what is no content."""
 
@@ -115,7 +118,11 @@ class Program:
 
     async def _paths(self, *kinds: InodeKind) -> list[str]:
         tree = await self._device.calls.tree()
-        return sorted(path for path, state in tree.items() if path and (not kinds or state.kind in kinds))
+        found = sorted(path for path, state in tree.items() if path and (not kinds or state.kind in kinds))
+        if self.shares_often and self._chance.random() < SHARED:
+            shares = self._device.local.shares
+            found = [path for path in found if shares.of(tree[path].inode) is not None] or found
+        return found
 
     async def _new_path(self, names: list[str]) -> str:
         parents = ["", *[f"{path}/" for path in await self._paths(InodeKind.DIRECTORY) if path.count("/") < 2]]

@@ -5,6 +5,7 @@ the server must not have accepted: a mutation whose base is not what is there. T
 view can be compared with the tree as of its cursor.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -64,9 +65,13 @@ class Tree:
     root: int
     inodes: dict[int, Sort]
     names: dict[Place, int] = field(default_factory=dict)
+    others: frozenset[int] = frozenset()
+    """The roots of the drives of other users."""
+    hung: frozenset[Place] = frozenset()
+    """The names of shares in the drives of their members: they are no links of theirs."""
 
     def copy(self) -> "Tree":
-        return Tree(self.root, dict(self.inodes), dict(self.names))
+        return Tree(self.root, dict(self.inodes), dict(self.names), self.others, self.hung)
 
     def listed(self, directory: int) -> dict[bytes, int]:
         return {name: inode for (parent, name), inode in self.names.items() if parent == directory}
@@ -76,16 +81,17 @@ class Tree:
 
     def links(self, inode: int) -> int:
         if not self.is_directory(inode):
-            return sum(target == inode for target in self.names.values())
+            return sum(target == inode and place not in self.hung for place, target in self.names.items())
         if not self.lives(inode):
             return 0
         return 2 + sum(self.is_directory(child) for child in self.listed(inode).values())
 
     def lives(self, inode: int) -> bool:
-        return inode == self.root or inode in self.names.values()
+        return inode == self.root or inode in self.others or inode in self.names.values()
 
     def is_below(self, directory: int, ancestor: int) -> bool:
-        above = {inode: parent for (parent, _), inode in self.names.items() if self.is_directory(inode)}
+        own = ((place, inode) for place, inode in self.names.items() if place not in self.hung)
+        above = {inode: parent for (parent, _), inode in own if self.is_directory(inode)}
         while directory != ancestor and directory in above:
             directory = above[directory]
         return directory == ancestor
@@ -103,15 +109,18 @@ def shown(state: InodeState) -> tuple[object, ...]:
 
 
 class Sequence:
-    """All trees, from the first one on."""
+    """All trees, from the first one on; with several users, of all drives and shares together (`orders`)."""
 
-    def __init__(self, root: int, first_seq: int) -> None:
-        self.trees = {first_seq: Tree(root, {root: Sort(InodeKind.DIRECTORY, 0o755)})}
+    def __init__(self, root: int, first_seq: int, others: Collection[int] = ()) -> None:
+        roots = {each: Sort(InodeKind.DIRECTORY, 0o755) for each in (root, *others)}
+        self.trees = {first_seq: Tree(root, roots, others=frozenset(others))}
         self.seq = first_seq
         self.effects: dict[Op, int] = {}
         self.stored: dict[tuple[int, int], bytes] = {}
         """The blocks of each revision, by inode and number."""
         self.marked: list[Marked] = []
+        self.made_in: dict[int, int] = {}
+        """In which directory each inode was made."""
         self.removed: dict[int, int] = {}
         """What was removed and not brought back, with the commit."""
         self._brought_back: dict[int, bytes] = {}
@@ -144,6 +153,34 @@ class Sequence:
                 self.marked.append(Marked(seq, mutation.inode, mutation.value, before))
         self.trees[seq], self.seq = tree, seq
 
+    def hang(self, inode: int, place: Place) -> None:
+        """In the last step, a share came to hang in a member's drive; its owner's has it by that name already."""
+        tree = self.last
+        if tree.names.get(place, inode) != inode:
+            raise Refused(f"a share came to hang where {tree.names[place]} is: {place}")
+        if place not in tree.names:
+            tree.names[place], tree.hung = inode, tree.hung | {place}
+
+    def unhang(self, inode: int, place: Place) -> None:
+        """In the last step, a share went from a member's drive."""
+        tree = self.last
+        if place not in tree.hung or tree.names.pop(place) != inode:
+            raise Refused(f"no share {inode} hung at {place}")
+        tree.hung -= {place}
+
+    def part(self, inode: int, place: Place, other: int) -> None:
+        """In the last step, a name came to lead to a file of its own, which is as the other one was."""
+        tree = self.last
+        if tree.names.get(place) != other:
+            raise Refused(f"{place} was parted from {other}, and led to {tree.names.get(place)}")
+        tree.inodes[inode], tree.names[place] = tree.inodes[other], inode
+        self.made_in[inode] = place[0]
+
+    def pause(self) -> None:
+        """A step that has changed nothing yet."""
+        self.trees[self.seq + 1] = self.last.copy()
+        self.seq += 1
+
     @property
     def last(self) -> Tree:
         return self.trees[self.seq]
@@ -155,6 +192,7 @@ class Sequence:
         match mutation:
             case Create():
                 is_new = mutation.inode not in tree.inodes
+                self.made_in[mutation.inode] = mutation.parent
                 kind, mode, target = mutation.kind, mutation.mode, mutation.target
                 tree.inodes[mutation.inode] = Sort(kind, mode, target, size=len(target))
                 return is_new and self._bind(tree, mutation.parent, mutation.name, mutation.inode)
@@ -209,6 +247,8 @@ class Sequence:
             can = tree.is_directory(inode) == tree.is_directory(replaced) and self._may_go(tree, replaced, base)
         tree.names.pop(source, None)
         tree.names[target] = inode
+        if source in tree.hung:
+            tree.hung = tree.hung - {source} | {target}
         return can
 
     @staticmethod
@@ -218,6 +258,8 @@ class Sequence:
         for inode, parent in ((mutation.inode, there[0]), (mutation.other, here[0])):
             can = can and not (tree.is_directory(inode) and tree.is_below(parent, inode))
         tree.names[here], tree.names[there] = mutation.other, mutation.inode
+        if (here in tree.hung) != (there in tree.hung):
+            tree.hung ^= {here, there}
         return can
 
     def _store(self, tree: Tree, mutation: Store, base: int, result: OpResult) -> bool:

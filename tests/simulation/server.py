@@ -4,8 +4,9 @@ Owns the process and the data below its disk's root. A first data directory, wit
 made once in each process and copied, since hashing a password and making tables take longer than a whole run.
 """
 
+import functools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,19 +24,20 @@ from backend.blockstore.local import LocalStore
 from backend.metadata.sqlite import Database
 from backend.notify.hub import InProcessHub
 from backend.service import block_rows, passwords
+from backend.service.caller import Caller
 from backend.service.devices import FLUSH_SECONDS
 from backend.service.ground import Ground, Limits
 from backend.service.keys import AccountKeys, MasterKey
 from backend.service.retention import Rules
 from drivefs.protocol import messages
-from drivefs.protocol.ids import DeviceId, InodeId, WorkspaceId
+from drivefs.protocol.ids import InodeId, WorkspaceId
 from tests.simulation.disk import Image, SimDisk
 from tests.simulation.lives import Life
 from tests.simulation.network import Server as Address
 from tests.simulation.server_faults import Faults, FaultyStore, fail_transactions
 from tests.simulation.streams import RandomBytes, Streams
 
-USER, PASSWORD = "ann", "correct horse"
+USERS, PASSWORD = ("ann", "ben"), "correct horse"
 MASTER = MasterKey(bytes(range(32)))
 LIMITS = Limits(quota_bytes=2**30, file_bytes=2**30)
 HASTY = replace(
@@ -50,14 +52,28 @@ FIRST_NS = 1_700_000_000 * 10**9
 
 
 @dataclass(frozen=True)
-class Account:
-    """What a first data directory has: the drive, and a token for each device."""
+class Login:
+    """What a device knows of itself: its token, and the drive of its user."""
 
-    data: Image
+    name: str
+    user: str
+    token: str
+    caller: Caller
     workspace: WorkspaceId
     root: InodeId
-    tokens: dict[str, str]
-    devices: dict[str, DeviceId]
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a first data directory has: the devices that are logged in, by name."""
+
+    data: Image
+    logins: dict[str, Login]
+
+    @property
+    def roots(self) -> dict[WorkspaceId, InodeId]:
+        """Those of the drives of all users."""
+        return {login.workspace: login.root for login in self.logins.values()}
 
 
 async def _at_once(work: Callable[..., Any], /, *args: Any) -> Any:
@@ -70,7 +86,7 @@ def _ground(data: Path, offload: Any, now_ns: Callable[[], int], random_bytes: A
     return Ground(database, LocalStore(data / "blocks"), InProcessHub(), offload, now_ns, random_bytes, limits)
 
 
-async def _make_account(disk: SimDisk) -> Account:
+async def _make_account(disk: SimDisk, users: int) -> Account:
     data = disk.root
     ticks = iter(range(FIRST_NS, FIRST_NS + 10**9))
     random_bytes = RandomBytes(random.Random(0))
@@ -82,36 +98,39 @@ async def _make_account(disk: SimDisk) -> Account:
     keys = AccountKeys(ground.database, MASTER, ticks.__next__, random_bytes)
     await keys.verify_master()
     services = app.make_services(ground, keys, sealed.Algorithm.AEGIS_256X4)
-    await services.accounts.add_user(USER, PASSWORD)
-    tokens, devices = {}, {}
-    for name in NAMES:
-        request = messages.LoginRequest(user=USER, password=PASSWORD, device=name)
-        reply = await services.accounts.login(request, "192.0.2.7")
-        tokens[name], devices[name] = reply.token, reply.device
-    caller = await services.accounts.authenticate(tokens[NAMES[-1]])
-    session = await services.sessions.begin(caller, messages.SessionRequest(next_nonce=bytes(16)))
+    logins = {}
+    for number, user in enumerate(USERS[:users]):
+        logins.update(await _log_in(services, user, NAMES[number::users]))
     ground.database.close()
+    return Account(disk.snapshot(), logins)
+
+
+async def _log_in(services: Services, user: str, names: Sequence[str]) -> dict[str, Login]:
+    """Make a user with these devices."""
+    await services.accounts.add_user(user, PASSWORD)
+    replies = {}
+    for name in names:
+        request = messages.LoginRequest(user=user, password=PASSWORD, device=name)
+        replies[name] = await services.accounts.login(request, "192.0.2.7")
+    callers = {name: await services.accounts.authenticate(reply.token) for name, reply in replies.items()}
+    session = await services.sessions.begin(callers[names[-1]], messages.SessionRequest(next_nonce=bytes(16)))
     drive = session.workspaces[0]
-    return Account(disk.snapshot(), drive.workspace, drive.root, tokens, devices)
+    return {name: Login(name, user, replies[name].token, callers[name], drive.workspace, drive.root) for name in names}
 
 
-_ACCOUNTS: list[Account] = []
-
-
-def account() -> Account:
-    """The first data directory, made when first asked for; not within a run."""
-    if not _ACCOUNTS:
-        # A hash that is slow to make protects passwords, and here there is nothing to protect.
-        quick = mock.patch.multiple(passwords, TIME_COST=1, MEMORY_KIB=64)
-        with quick, TemporaryDirectory(prefix="drivefs-simulation-") as place:
-            _ACCOUNTS.append(trio.run(_make_account, SimDisk(Path(place) / "disk", random.Random(0))))
-    return _ACCOUNTS[0]
+@functools.cache
+def account(users: int = 1) -> Account:
+    """A first data directory for so many users, who have a device in turn; made when first asked for, not in a run."""
+    # A hash that is slow to make protects passwords, and here there is nothing to protect.
+    quick = mock.patch.multiple(passwords, TIME_COST=1, MEMORY_KIB=64)
+    with quick, TemporaryDirectory(prefix="drivefs-simulation-") as place:
+        return trio.run(_make_account, SimDisk(Path(place) / "disk", random.Random(0)), users)
 
 
 class ServerProcess:
     """The server's machine: `start` and `kill` are its process's."""
 
-    def __init__(self, disk: SimDisk, address: Address, streams: Streams, faults: Faults) -> None:
+    def __init__(self, data: Image, disk: SimDisk, address: Address, *, streams: Streams, faults: Faults) -> None:
         self.disk = disk
         self.faults = faults
         self.life: Life
@@ -131,7 +150,7 @@ class ServerProcess:
         """For how long it takes the passes that it gave to devices; 0: it gives none."""
         self.dressed: Callable[[ServerProcess], None] = lambda server: None
         """Told of each process before it serves: what wraps its parts."""
-        disk.go_back(account().data)
+        disk.go_back(data)
 
     @property
     def is_up(self) -> bool:

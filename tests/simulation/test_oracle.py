@@ -64,7 +64,7 @@ def test_a_name_leads_to_the_inode_that_it_has_and_to_no_twin() -> None:
 
 
 def test_a_revision_that_is_a_part_of_what_was_written_is_missed_although_it_was_replaced() -> None:
-    oracle = Oracle()
+    oracle = Oracle(account())
     oracle.ledger.wrote("anna", b"whole")
     oracle._look_at_contents({b"1": b"whole"})
     with pytest.raises(Violated, match="I1"):
@@ -72,7 +72,7 @@ def test_a_revision_that_is_a_part_of_what_was_written_is_missed_although_it_was
 
 
 def test_what_nobody_wrote_over_is_the_content_of_a_file() -> None:
-    oracle = Oracle()
+    oracle = Oracle(account())
     oracle.ledger.wrote("anna", b"first")
     oracle.ledger.wrote("bert", b"second", b"first")
     oracle._look_for_lost({b"first", b"second"}, [], is_forgetful=False)
@@ -112,13 +112,13 @@ def test_a_part_has_nothing_that_was_not_written() -> None:
 
 
 def test_a_name_took_who_did_not_know_of_it_by_surprise() -> None:
-    refused, bert = RefusedNames(), account().devices["bert"]
+    refused, bert = RefusedNames(), "bert"
     mark = ConflictMark(FILE, b"x", ROOT, RevisionNumber(0), RevisionNumber(1), "bert", 0)
     rename = Rename(
         n=OpNumber(1), time_ns=0, inode=TWIN, parent=ROOT, name=b"c", new_parent=ROOT, new_name=b"x", replaced=FILE
     )
     refused.hear(bert, rename)
-    refused.hear(account().devices["anna"], msgspec.structs.replace(rename, replaced=NO_INODE))
+    refused.hear("anna", msgspec.structs.replace(rename, replaced=NO_INODE))
     refused.hear(bert, msgspec.structs.replace(rename, replaced=NO_INODE, new_name=b"y"))
     assert not refused.took_by_surprise(mark)
     refused.hear(bert, msgspec.structs.replace(rename, replaced=NO_INODE))

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -12,8 +12,10 @@ import pytest
 
 from backend.blockstore import local
 from backend.metadata import sqlite
-from backend.service import batches, revisions, snapshots, trash
-from backend.service.commit import state
+from backend.service import batches, following, hanging, revisions, snapshots, trash, workspaces
+from backend.service.commit import state, territory
+from backend.service.shares import Shares
+from backend.service.workspaces import Access
 from cache import barrier, staging
 from cache.block_index import BlockIndex
 from cache.journal import Journal
@@ -24,12 +26,14 @@ from drivefs.protocol.ids import MAX_ID, RevisionNumber
 from drivefs.protocol.model import InodeState
 from drivefs.sync import resolver
 from drivefs.sync.follower import Follower
+from drivefs.sync.giving_up import GivingUp
 from tests.simulation.profiles import PROFILES, Profile
 from tests.simulation.voyage import sail
 
 MOST_SEEDS = 60
 POWER = Profile(power_seconds=3.0, pause_seconds=0.6, operations=30)
 PAST = Profile(tidies_seconds=2.0, forgets_seconds=4, backs_seconds=4.0, pause_seconds=6.0)
+SHARES = Profile(clients=4, users=2, shares_seconds=0.7, cuts_seconds=4.0)
 SERVER_POWER = Profile(server_power_seconds=4.0, moods_seconds=5.0)
 
 
@@ -92,6 +96,23 @@ def _forgotten(kind: type, names: str = "") -> Any:
     return appended
 
 
+def _writable(territory_of: Any) -> Any:
+    """A server that lets whoever sees a share change it."""
+    return lambda row: replace(territory_of(row), may_write=True)
+
+
+def _kept_on(shares: Shares, connection: Any, share: Access, user: Any) -> Any:
+    """The end of a membership that takes the name away, and nothing else."""
+    home = workspaces.own_drive(connection, user, lock=True)
+    hanging.unhang(connection, shares._ground, home, hanging.Target(share.account, share.workspace, share.root))
+    return home.workspace
+
+
+def _hasty(take_in: Any) -> Any:
+    """A drive that takes in the last commit of a share, and leaves out those before it."""
+    return lambda connection, ground, home, share, taken: take_in(connection, ground, home, share, taken[-1:])
+
+
 def _without_names(apply: Any) -> Any:
     """A follower that loses a name now and then."""
 
@@ -117,6 +138,11 @@ SABOTAGES = [
     Sabotage("the trash ends at once", trash.Trash, "_expired_until", lambda *_: MAX_ID, PAST, 19),
     Sabotage("removals are forgotten", Journal, "append", _forgotten(Unlink), PROFILES["turns"], 2),
     Sabotage("times are forgotten", Journal, "append", _forgotten(SetAttributes, "mtime_ns"), PROFILES["turns"], 3),
+    Sabotage("viewers may write", territory, "_ground", _writable(territory._ground), SHARES, 4),
+    Sabotage("who has left is still served", Shares, "_end", _kept_on, SHARES),
+    Sabotage("members may not ask for blocks", batches, "admit_blocks", _nothing, SHARES),
+    Sabotage("commits of a share are left out", following, "_take_in", _hasty(following._take_in), SHARES),
+    Sabotage("what is refused is kept nowhere", GivingUp, "_content", _nothing, SHARES, 4),
     Sabotage("names of a page are lost", Follower, "apply", _without_names(Follower.apply), PROFILES["quiet"]),
 ]
 

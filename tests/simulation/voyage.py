@@ -60,7 +60,8 @@ class Voyage:
         self._profile = drawn(profile, self._streams.of("profile"))
         self._trace = trace
         self.outcome = Outcome(seed)
-        self._oracle = Oracle()
+        self._account = account(self._profile.users)
+        self._oracle = Oracle(self._account)
         self._address = Server()
 
     def _say(self, what: str) -> None:
@@ -75,16 +76,25 @@ class Voyage:
         names = NAMES[: self._profile.clients]
         disks = {name: SimDisk(place / name, self._streams.of(name, "disk")) for name in ("server", *names)}
         profile = self._profile
-        with watching(*disks.values()), small_sizes(), hasty_collector(profile.forgets_seconds):
+        with (
+            watching(*disks.values()),
+            small_sizes(),
+            hasty_collector(profile.forgets_seconds),
+            self._oracle.hearing(),
+        ):
             faults = Faults(profile.database_faults, profile.store_faults, self._streams.of("server", "faults"))
             self._address.may_fail = faults.are_possible
-            self._server = ServerProcess(disks["server"], self._address, self._streams, faults)
+            self._server = ServerProcess(
+                self._account.data, disks["server"], self._address, streams=self._streams, faults=faults
+            )
             self._server.dressed = self._oracle.dress
             self._server.tidies_seconds = profile.tidies_seconds
             self._server.forgets_seconds = profile.forgets_seconds
             self._server.pass_seconds = profile.pass_seconds
+            logins = self._account.logins
             self._devices = [
-                Device(name, disks[name], self._address, streams=self._streams, note=self._note) for name in names
+                Device(logins[name], disks[name], self._address, streams=self._streams, note=self._note)
+                for name in names
             ]
             for device in self._devices:
                 device.cache_bytes = profile.cache_bytes
@@ -98,7 +108,8 @@ class Voyage:
             Program(device, self._oracle.ledger, self._streams.of(device.name, "programs"), self._say)
             for device in self._devices
         ]
-        for device in self._devices:
+        for device, program in zip(self._devices, programs, strict=True):
+            program.shares_often = self._profile.shares_seconds > 0
             await device.mount(nursery)
         try:
             if self._profile.turns:
@@ -208,16 +219,22 @@ class Voyage:
         if self._address.failures:
             raise Violated(f"the server answered 500: {self._address.failures}")
         await self._server.ground.database.read(self._oracle.catch_up)
-        head = self._oracle.sequence.seq
+        orders = self._oracle.orders
         if any(not device.is_mounted or device.has_failed for device in self._devices):
             return False
-        return all(d.is_online and d.seq == head and not d.has_unsent for d in self._devices)
+        if any(orders.lags(home) for home in orders.homes):
+            return False
+        heads = [orders.heads[device.login.workspace] for device in self._devices]
+        return all(
+            d.is_online and d.seq == head and not d.has_unsent for d, head in zip(self._devices, heads, strict=True)
+        )
 
     def _unrest(self) -> str:
         return "; ".join(
             f"{device.name} is {'' if device.is_mounted else 'not '}mounted"
-            f" at {device.seq} of {self._oracle.sequence.seq}, has {device.local.journal.pending_count} changes:"
-            f" {device.local.journal.unsettled(5)}, refused {device.local.journal.failed(5)}, and drafts"
+            f" at {device.seq} of {self._oracle.orders.heads[device.login.workspace]},"
+            f" has {device.local.journal.pending_count} changes: {device.local.journal.unsettled(5)},"
+            f" refused {device.local.journal.failed(5)}, and drafts"
             f" {list(device.local.journal.drafts.draft_inodes())[:5]}"
             for device in self._devices
         )
@@ -232,7 +249,8 @@ class Voyage:
 @functools.cache
 def prepare() -> None:
     """What all runs of a process need, made once."""
-    account()
+    for users in (1, 2):
+        account(users)
     # What is there before the first run stays: looking through it after each one took longer than small runs.
     gc.freeze()
 

@@ -94,22 +94,23 @@ def check_contents(connection: Connection) -> None:
 
 
 def check_references(connection: Connection) -> None:
-    run_refs: Counter[bytes] = Counter()
+    run_refs: Counter[tuple[int, bytes]] = Counter()
     for row in connection.execute(select(schema.revisions)):
-        run_refs.update(split_runs(row.runs))
-    block_refs: Counter[bytes] = Counter()
+        run_refs.update((row.account, run) for run in split_runs(row.runs))
+    block_refs: Counter[tuple[int, bytes]] = Counter()
     for row in connection.execute(select(schema.runs)):
-        assert row.refs == run_refs.pop(row.run, 0)
+        assert row.refs == run_refs.pop((row.account, row.run), 0)
         if row.refs:
-            block_refs.update(block for block, _ in unpack_blocks(row.packed))
+            block_refs.update((row.account, block) for block, _ in unpack_blocks(row.packed))
     assert not run_refs, "a revision names a run that is not there"
     stored: Counter[int] = Counter()
     pinned: Counter[int] = Counter()
-    pins = {row.block for row in connection.execute(select(schema.pins))}
+    pins = {(row.account, row.block) for row in connection.execute(select(schema.pins))}
     for row in connection.execute(select(schema.blocks)):
-        assert row.refs == block_refs.pop(row.block, 0)
+        block = (row.account, row.block)
+        assert row.refs == block_refs.pop(block, 0)
         stored[row.account] += row.size_bytes if row.refs else 0
-        pinned[row.account] += row.size_bytes if not row.refs and row.block in pins else 0
+        pinned[row.account] += row.size_bytes if not row.refs and block in pins else 0
     assert not block_refs, "a run names a block that is not there"
     for account in connection.execute(select(schema.accounts)):
         assert (account.stored_bytes, account.pinned_bytes) == (stored[account.account], pinned[account.account])
