@@ -17,7 +17,7 @@ from drivefs.protocol import accounting, history, links, messages, notifications
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.ids import BlockId, DeviceId, WorkspaceId
 from drivefs.remote import errors, retry, transport
-from drivefs.remote.pace import Pace, transfer_seconds
+from drivefs.remote.pace import GRACE_SECONDS, Pace, transfer_seconds
 from drivefs.remote.transport import Exchange
 
 T = TypeVar("T")
@@ -306,7 +306,7 @@ class Remote:
         request = wire.encode(messages.BlocksRequest(blocks=list(waiting)[: messages.MAX_BLOCKS_PER_REQUEST]))
         exchange = Exchange(routes.GET_BLOCKS.format(workspace=workspace), (request,), expects=routes.FRAMED)
         exchange = self._impatient(exchange)
-        pace = Pace(trio.current_time())
+        pace = Pace(trio.current_time(), GRACE_SECONDS)
         async with self._transport.stream(exchange) as pieces:
             reader = codec.FrameReader()
             async for piece in pieces:

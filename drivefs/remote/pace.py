@@ -19,7 +19,7 @@ def transfer_seconds(total_bytes: int, grace_seconds: float = GRACE_SECONDS) -> 
 class Pace:
     """Notices a reply that trickles: bytes keep coming, but slower than `LEAST_BYTES_PER_SECOND` over all."""
 
-    def __init__(self, now: float, grace_seconds: float = GRACE_SECONDS) -> None:
+    def __init__(self, now: float, grace_seconds: float) -> None:
         self._since = now
         self._grace_seconds = grace_seconds
         self._waited_seconds = 0.0

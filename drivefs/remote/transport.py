@@ -24,7 +24,7 @@ import drivefs
 from drivefs.protocol import messages, routes, wire
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.remote import errors
-from drivefs.remote.pace import Pace
+from drivefs.remote.pace import GRACE_SECONDS, Pace
 
 MAX_REPLY_BYTES = 64 * 2**20
 MAX_PROBLEM_BYTES = 64 * 2**10
@@ -254,7 +254,7 @@ class Transport:
                 raise errors.NotDrivefs(_not_drivefs(self._url, f"it answered with {kind or 'no type of content'}"))
             return
         if kind == routes.MSGPACK:
-            problem = await read_all(body, MAX_PROBLEM_BYTES, Pace(trio.current_time()))
+            problem = await read_all(body, MAX_PROBLEM_BYTES, Pace(trio.current_time(), GRACE_SECONDS))
             with translated(self._url):
                 raise refusal(wire.decode(problem, messages.Problem))
         if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:

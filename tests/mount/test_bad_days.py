@@ -215,6 +215,7 @@ def test_state_directory_in_use(workbench: Workbench, device: Device) -> None:
     # Also where the other mount cannot be seen: the lock on the state directory decides.
     device.directories["XDG_RUNTIME_DIR"] = workbench.directory("runtime2")
     device.directories["XDG_RUNTIME_DIR"].chmod(0o700)
+    device.haste = {"drivefs.cli.preconditions.ENDING_SECONDS": 1.0}
     assert_says(device.command("mount", str(other)), "in use")
     assert other not in fuse_connections()
     device.directories["XDG_RUNTIME_DIR"] = device.home / "runtime"

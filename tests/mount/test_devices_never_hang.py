@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from drivefs.config import LEAST_ANSWER_SECONDS
 from tests.mount.conftest import mount_options
 from tests.mount.oracle import snapshot, write_file
 from tests.mount.test_tools import source_tree
@@ -58,6 +59,7 @@ def test_calls_on_a_mount_whose_server_is_frozen(workbench: Workbench, server: S
     write_file(root / "directory/elsewhere", os.urandom(400_000))
     first.sync()
     second = workbench.device(server)
+    second.configure(f"answer_seconds = {LEAST_ANSWER_SECONDS}")
     root = second.mount(*mount_options())
     assert call("ls", "-l", root / "directory", seconds=LOCAL_SECONDS).returncode == 0
     assert (root / "directory/here").read_bytes() == b"here" * 1000

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from drivefs.config import LEAST_ANSWER_SECONDS
 from drivefs.sync.standstill import STILL_SECONDS
 from tests.mount.conftest import mount_options, opened
 from tests.mount.oracle import snapshot, write_file
@@ -59,7 +60,19 @@ def link(workbench: Workbench, server: Server) -> Link:
 @pytest.fixture
 def device(workbench: Workbench, server: Server, link: Link) -> Device:
     """A device that has `here`, and knows of `known` and of the directory `unlisted` without having them."""
+    return acquainted(workbench.device(server, link=link))
+
+
+@pytest.fixture
+def hasty(workbench: Workbench, server: Server, link: Link) -> Device:
+    """The same, where nobody waits longer for a server than has to be: how long others do is of no account."""
     device = workbench.device(server, link=link)
+    device.configure(f"answer_seconds = {LEAST_ANSWER_SECONDS}")
+    device.haste = {"drivefs.cli.drain.OFFLINE_SECONDS": 2.0, "drivefs.remote.client.GRACE_SECONDS": 4.0}
+    return acquainted(device)
+
+
+def acquainted(device: Device) -> Device:
     root = device.mount(*mount_options())
     assert len((root / "here").read_bytes()) == 200_000
     assert "known" in os.listdir(root)
@@ -220,11 +233,11 @@ def test_a_slow_server_is_waited_for(device: Device, link: Link) -> None:
 
 
 @pytest.mark.fault(31)
-def test_a_trickle_that_leads_nowhere_is_given_up(device: Device, link: Link) -> None:
+def test_a_trickle_that_leads_nowhere_is_given_up(hasty: Device, link: Link) -> None:
     """[offline-eio]"""
     link.trickle(200)
-    assert_unavailable(device.mountpoint / "known", 3 * SILENCE_SECONDS)
-    assert_life_goes_on(device.mountpoint)
+    assert_unavailable(hasty.mountpoint / "known", SILENCE_SECONDS)
+    assert_life_goes_on(hasty.mountpoint)
 
 
 @pytest.mark.fault(30)
@@ -262,19 +275,20 @@ def test_all_arrives_once_over_a_bad_network(device: Device, link: Link, workben
 
 @pytest.mark.fault(22)
 @pytest.mark.parametrize("how", ["cut", "paused"])
-def test_unmounting_without_a_server_ends(device: Device, link: Link, how: str) -> None:
+def test_unmounting_without_a_server_ends(hasty: Device, link: Link, how: str) -> None:
     """[offline-umount]"""
-    write_file(device.mountpoint / "left", b"behind")
+    write_file(hasty.mountpoint / "left", b"behind")
     link.cut() if how == "cut" else link.pause()
-    write_file(device.mountpoint / "written", b"offline")
+    write_file(hasty.mountpoint / "written", b"offline")
     with within(4 * SILENCE_SECONDS):
-        done = device.command("umount", str(device.mountpoint))
+        done = hasty.command("umount", str(hasty.mountpoint))
     assert done.returncode == UNFINISHED
     assert "journal" in done.stderr
-    assert device.process is not None
-    device.process.wait(SILENCE_SECONDS)
-    device.ended()
-    device.mount(*mount_options())
-    assert (device.mountpoint / "written").read_bytes() == b"offline"
+    assert hasty.process is not None
+    hasty.process.wait(SILENCE_SECONDS)
+    hasty.ended()
+    hasty.haste = {}
+    hasty.mount(*mount_options())
+    assert (hasty.mountpoint / "written").read_bytes() == b"offline"
     link.restore()
-    device.sync()
+    hasty.sync()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from drivefs.sync.presence import BEAT_SECONDS
 from tests.mount.conftest import mount_options
 from tests.mount.oracle import write_file
 from tests.support.link import Link
@@ -45,7 +46,9 @@ def sender(workbench: Workbench, server: Server, link: Link) -> Device:
 
 @pytest.fixture
 def reader(workbench: Workbench, server: Server, sender: Device) -> Device:
+    """A device that says sooner than others that nothing is heard of something, but not between two beats."""
     device = workbench.device(server)
+    device.haste = {"drivefs.sync.incoming.STALLED_SECONDS": BEAT_SECONDS + 4.0}
     device.mount(*mount_options())
     return device
 

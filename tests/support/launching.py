@@ -3,6 +3,7 @@
 Owns one process beside the tests, the launcher, which forks for each program that is asked for and says how it ended.
 What runs is `python -m PROGRAM` in all but the fresh interpreter: its own process, environment, directory `/`, standard
 streams and exit. Programs that are tested for how they start are not started here.
+A program may be in haste: what it would wait for longer than a test has to, it waits for as long as the test says.
 Invariants: a program has no other open files than its standard streams; nothing is imported by a program that it would
 not import itself, but earlier.
 """
@@ -20,7 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,8 @@ PACKAGES = ("drivefs", "cache", "backend")
 UNIMPORTED = ("__main__", "migrations")
 """Modules that do something when they are imported."""
 START_SECONDS = 60.0
+HASTE = "DRIVEFS_HASTE"
+"""In a program's environment: constants that have other values in it, by the full names of where they are used."""
 SMALLEST_FREE, LARGEST_OPEN = 3, 4096
 
 
@@ -71,6 +74,11 @@ class Process:
             self.returncode = int.from_bytes(told, "big", signed=True)
             self._line.close()
         return self.returncode
+
+
+def hastened(environment: dict[str, str], haste: Mapping[str, float]) -> dict[str, str]:
+    """The environment of a program in haste: `haste` is how many seconds it waits, by the names of constants."""
+    return {**environment, HASTE: json.dumps(dict(haste))} if haste else environment
 
 
 def is_readable(line: socket.socket, seconds: float | None) -> bool:
@@ -205,6 +213,10 @@ def become(request: Request, ending: "Ending") -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(request.environment)
+    for constant, seconds in json.loads(os.environ.pop(HASTE, "{}")).items():
+        module, _, name = constant.rpartition(".")
+        assert isinstance(getattr(sys.modules[module], name), float), f"{constant} is no number of seconds"
+        setattr(sys.modules[module], name, seconds)
     module, *words = request.command
     sys.argv[1:] = words
     ending.code = 1

@@ -241,6 +241,8 @@ class Device:
         self.watchdog = watchdog
         self.program = ["drivefs"]
         """What mounts, and its first arguments; commands are always the real program."""
+        self.haste: dict[str, float] = {}
+        """How long its mount and its commands wait for something, where that is not as long as they would."""
         self.log = home / "mount.log"
         self.mountpoint = home / "Drive"
         self.directories = {
@@ -262,7 +264,8 @@ class Device:
         self, *arguments: str, stdin: str = "", seconds: float = COMMAND_SECONDS
     ) -> subprocess.CompletedProcess[str]:
         """Run a `drivefs` command as this device; its exit code is the caller's to judge."""
-        return launching.run(["drivefs", *arguments], text=stdin, env=self.environment, seconds=seconds)
+        environment = launching.hastened(self.environment, self.haste)
+        return launching.run(["drivefs", *arguments], text=stdin, env=environment, seconds=seconds)
 
     def run(self, *arguments: str, stdin: str = "") -> str:
         """Run a `drivefs` command that must succeed; return what it printed."""
@@ -284,7 +287,7 @@ class Device:
     def start_mount(self, *options: str) -> None:
         """Start `drivefs mount --foreground` without waiting for it."""
         command = [*self.program, "mount", str(self.mountpoint), "--foreground", *options]
-        self.process = start_logged(command, self.log, self.environment)
+        self.process = start_logged(command, self.log, launching.hastened(self.environment, self.haste))
         self.watchdog.watch(self.process.pid)
 
     def ended(self) -> None:
