@@ -196,3 +196,11 @@ def test_listings_in_memory_stay_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert kept.get(InodeId(29)) is not None
     kept.keep(InodeId(1000), {name_of(each): InodeId(each + 1) for each in range(60)})
     assert kept.get(InodeId(1000)) is None
+
+
+def test_names_are_durable_once_a_directory_was_synced(bench: FsBench) -> None:
+    bench.file(b"new", b"")
+    bench.rename(b"new", b"moved")
+    assert bench.local.dirty
+    bench.run(bench.fs.sync_directory)
+    assert not bench.local.dirty

@@ -19,7 +19,7 @@ from sqlalchemy import text
 from backend.blockstore.local import LocalStore
 from backend.metadata.sqlite import Database
 from backend.service import backups
-from cache import rescue, salvage
+from cache import rescue, salvage, synced
 from cache.lost import LostAndFound
 from cache.wal import Damage
 from cache.workspace import LocalState
@@ -88,6 +88,26 @@ def test_staged_bytes_outlive_the_journal_that_let_go_of_them(disk: SimDisk) -> 
     disk.on_boundary = None
     local.close()
     assert told.index("after sync state/journal.db-wal") < told.index(f"before remove state/staging/{file:016x}")
+
+
+def test_how_much_of_the_log_is_synced_is_noted_once_it_is_and_known_after_a_cut(disk: SimDisk) -> None:
+    local = opened(disk)
+    database = local.journal._database
+    create(local.journal, b"first")
+    database.flush()
+    written, told = synced.extent_of(database), list[str]()
+    create(local.journal, b"second")
+    database.flush()
+    disk.on_boundary = told.append
+    synced.checkpoint(database, written)
+    disk.on_boundary = None
+    copied = synced.extent_of(database)
+    assert copied.frame_count > written.frame_count
+    disk.crash(nothing_survives)
+    local.close()
+    salts = int.from_bytes(copied.salts[:4], "big"), int.from_bytes(copied.salts[4:], "big")
+    assert synced.noted(disk.root / "state" / "journal.db", salts) == copied.frame_count
+    assert told.index("after sync state/journal.db-wal") < told.index("before write state/synced")
 
 
 def test_what_comes_to_lost_and_found_stays_there(disk: SimDisk) -> None:
@@ -249,6 +269,43 @@ def test_a_journal_made_anew_never_meets_the_log_of_the_old_one(disk: SimDisk) -
     synced = [number for number, each in enumerate(told) if each == "after sync state"]
     assert told.index("after remove state/journal.db-wal") < synced[0] < renamed < synced[-1], told
     assert [path.name for path in (disk.crash(nothing_survives) / "state").iterdir()] == ["journal.db"]
+
+
+def test_a_salvaged_journal_has_its_name_before_the_log_of_the_damaged_one_goes(disk: SimDisk) -> None:
+    begun(disk).close()
+    state = disk.root / "state"
+    written(state / "journal.db-wal")
+    disk.settle()
+    told: list[str] = []
+    disk.on_boundary = told.append
+    salvage.salvage(state, lambda inode: None)
+    disk.on_boundary = None
+    named = next(number for number, each in enumerate(told) if each.startswith("after") and salvage.SALVAGED in each)
+    assert "after sync state" in told[named : told.index("before remove state/journal.db-wal")], told
+
+
+def test_what_is_copied_aside_is_there_before_anything_is_mended(disk: SimDisk) -> None:
+    path, aside = disk.root / "state" / "journal.db", disk.root / "state" / "lost+found" / "journal-1"
+    for source in (path, Path(f"{path}-wal")):
+        written(source)
+    disk.settle()
+    rescue.copy_aside(path, aside)
+    found = disk.crash(nothing_survives) / "state" / "lost+found" / "journal-1"
+    assert {each.name: each.read_bytes() for each in found.iterdir()} == {"journal.db": A, "journal.db-wal": A}
+
+
+def test_a_mended_log_is_synced_before_it_takes_the_place_of_the_damaged_one(disk: SimDisk) -> None:
+    path, mended = disk.root / "state" / "journal.db", disk.root / "state" / "mending" / "journal.db"
+    for source in (path, Path(f"{path}-wal")):
+        written(source)
+    (disk.root / "state" / "mending").mkdir()
+    disk.settle()
+    log: Any = SimpleNamespace(mended=lambda damage: [A])
+    told: list[str] = []
+    disk.on_boundary = told.append
+    rescue._mend(path, log, Damage(1, 2, 1), mended)
+    disk.on_boundary = None
+    assert "after sync state/mending/journal.db-wal" in told
 
 
 def test_a_log_that_was_found_keeps_its_other_name_until_just_before_it_is_copied(
