@@ -242,9 +242,10 @@ class Device:
 
     @property
     def has_unsent(self) -> bool:
-        """Whether anything is here that the server does not have."""
+        """Whether anything is here that the server does not have, or has refused."""
         journal = self.local.journal
-        return bool(journal.pending_count) or next(journal.drafts.draft_inodes(), None) is not None
+        has_changes = bool(journal.pending_count or journal.failed(1) or journal.rejected(1))
+        return has_changes or next(journal.drafts.draft_inodes(), None) is not None
 
     @property
     def seq(self) -> int:

@@ -142,9 +142,13 @@ class Oracle:
 
     async def look(self, server: ServerProcess, devices: list[Device]) -> None:
         """All that has to hold at any time."""
+        ahead = {device.name: device.seq for device in devices if device.is_mounted}
         if server.is_up:
             with suppress(Dead):
                 await server.ground.database.read(self.catch_up)
+                for name, seq in ahead.items():
+                    if seq > self.sequence.seq:
+                        raise Violated(f"I6: {name} was shown commit {seq}, and the head is {self.sequence.seq}")
         for device in devices:
             if device.is_mounted and device.seq <= self.orders.heads[device.login.workspace]:
                 self._look_at(device)
@@ -268,12 +272,10 @@ def _compare_replica(device: Device, tree: Tree, seq: int) -> None:
     """I4: what a device knows of the server is the tree as of its cursor."""
     replica = device.local.replica
     for directory in [inode for inode in tree.inodes if tree.is_directory(inode) and tree.lives(inode)]:
-        if replica.is_complete(directory):
-            listed = dict(replica.names(directory))
-            if listed != tree.listed(directory):
-                raise Violated(
-                    f"I4: {device.name} at {seq} has {listed} in {directory}, where {tree.listed(directory)} is"
-                )
+        listed, there = dict(replica.names(directory)), tree.listed(directory)
+        # What it has not listed it may know in part.
+        if listed != there and (replica.is_complete(directory) or not listed.items() <= there.items()):
+            raise Violated(f"I4: {device.name} at {seq} has {listed} in {directory}, where {there} is")
     for inode in tree.inodes:
         if inode == tree.root and not replica.is_complete(inode):
             continue  # any state will do for a root until it is listed

@@ -1,6 +1,8 @@
 """The oracle sees what is wrong: most of what is compared here is no drive that commits could have made."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,7 +17,7 @@ from tests.backend.service.drive import open_drive
 from tests.simulation.agreement import states, tables_differ, views_differ
 from tests.simulation.conflict_copies import RefusedNames
 from tests.simulation.ledger import Ledger
-from tests.simulation.oracle import Oracle, Violated, _compare_view, _is_of
+from tests.simulation.oracle import Oracle, Violated, _compare_replica, _compare_view, _is_of
 from tests.simulation.sequence import Sort, Tree
 from tests.simulation.server import account
 from tests.simulation.turns import Shown, difference
@@ -80,6 +82,33 @@ def test_what_nobody_wrote_over_is_the_content_of_a_file() -> None:
         oracle._look_for_lost({b"second"}, [], is_forgetful=False)
     oracle.ledger.gave_up(b"first")
     oracle._look_for_lost({b"second"}, [], is_forgetful=False)
+
+
+def test_a_device_that_was_shown_a_commit_which_is_gone_is_seen() -> None:
+    async def read(_: object) -> None:
+        pass
+
+    server: Any = SimpleNamespace(is_up=True, ground=SimpleNamespace(database=SimpleNamespace(read=read)))
+    device: Any = SimpleNamespace(name="anna", is_mounted=True, seq=2)
+    with pytest.raises(Violated, match="anna was shown commit 2"):
+        trio.run(Oracle().look, server, [device])
+
+
+@pytest.mark.parametrize("is_complete", [False, True])
+def test_a_directory_that_is_known_in_part_has_no_other_names(*, is_complete: bool) -> None:
+    tree = Tree(ROOT, {ROOT: Sort(InodeKind.DIRECTORY, 0o755)})
+    tree.inodes |= {inode: Sort(InodeKind.FILE, 0o644) for inode in (FILE, TWIN)}
+    tree.names |= {(ROOT, b"a"): FILE, (ROOT, b"b"): TWIN}
+
+    def compare(*names: tuple[bytes, InodeId]) -> None:
+        replica = SimpleNamespace(is_complete=lambda _: is_complete, names=lambda _: names, inode=lambda _: None)
+        device: Any = SimpleNamespace(name="anna", local=SimpleNamespace(replica=replica))
+        _compare_replica(device, tree, 1)
+
+    compare((b"a", FILE), (b"b", TWIN))
+    for wrong in ([(b"a", TWIN)], [(b"c", FILE)], *([[(b"a", FILE)]] if is_complete else [])):
+        with pytest.raises(Violated, match="I4"):
+            compare(*wrong)
 
 
 def test_what_a_call_is_refused_stays() -> None:
