@@ -73,6 +73,10 @@ def hasty(workbench: Workbench, server: Server, link: Link) -> Device:
 
 
 def acquainted(device: Device) -> Device:
+    machine = device.home / "machine"
+    machine.mkdir()
+    (machine / "walks never").touch()  # else it may have them by the time that they are asked for
+    device.program = ["tests.support.odd_machine", str(machine)]
     root = device.mount(*mount_options())
     assert len((root / "here").read_bytes()) == 200_000
     assert "known" in os.listdir(root)

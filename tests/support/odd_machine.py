@@ -2,7 +2,8 @@
 
 Run as `python -m tests.support.odd_machine DIRECTORY ARGUMENT…`. While the file `fsync fails` is in the directory,
 every fsync of the program is EIO; `clock` there says how many seconds the wall clock is off, and may change; while
-`told late` is there, the kernel hears a moment later of what has changed.
+`told late` is there, the kernel hears a moment later of what has changed; where `walks never` is, no directory is
+listed that nobody asked for.
 """
 
 import errno
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pyfuse3
+import trio
 
 NS = 10**9
 LATE_SECONDS = 0.3
@@ -52,6 +54,20 @@ def spoil(place: Path) -> None:
     pyfuse3.invalidate_entry, pyfuse3.invalidate_inode = late(pyfuse3.invalidate_entry), late(pyfuse3.invalidate_inode)
     os.fsync, os.fdatasync, time.time_ns = fsync, fdatasync, time_ns
     time.time = lambda: time_ns() / NS
+    _keep_from_walking(place)
+
+
+def _keep_from_walking(place: Path) -> None:
+    from drivefs.sync.walker import Walker
+
+    walk = Walker.walk
+
+    async def walk_unless(walker: Walker) -> None:
+        if (place / "walks never").exists():
+            await trio.sleep_forever()
+        await walk(walker)
+
+    Walker.walk = walk_unless
 
 
 def main(place: str, *arguments: str) -> NoReturn:
