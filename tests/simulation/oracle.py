@@ -142,13 +142,13 @@ class Oracle:
 
     async def look(self, server: ServerProcess, devices: list[Device]) -> None:
         """All that has to hold at any time."""
-        ahead = {device.name: device.seq for device in devices if device.is_mounted}
+        reached = [(device, device.seq) for device in devices if device.is_mounted]
         if server.is_up:
             with suppress(Dead):
                 await server.ground.database.read(self.catch_up)
-                for name, seq in ahead.items():
-                    if seq > self.sequence.seq:
-                        raise Violated(f"I6: {name} was shown commit {seq}, and the head is {self.sequence.seq}")
+                for device, seq in reached:
+                    if seq > (head := self.orders.heads[device.login.workspace]):
+                        raise Violated(f"I6: {device.name} was shown commit {seq}, and the head is {head}")
         for device in devices:
             if device.is_mounted and device.seq <= self.orders.heads[device.login.workspace]:
                 self._look_at(device)

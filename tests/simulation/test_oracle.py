@@ -89,9 +89,9 @@ def test_a_device_that_was_shown_a_commit_which_is_gone_is_seen() -> None:
         pass
 
     server: Any = SimpleNamespace(is_up=True, ground=SimpleNamespace(database=SimpleNamespace(read=read)))
-    device: Any = SimpleNamespace(name="anna", is_mounted=True, seq=2)
-    with pytest.raises(Violated, match="anna was shown commit 2"):
-        trio.run(Oracle().look, server, [device])
+    device: Any = SimpleNamespace(name="anna", is_mounted=True, seq=20, login=account().logins["anna"])
+    with pytest.raises(Violated, match="anna was shown commit 20"):
+        trio.run(Oracle(account()).look, server, [device])
 
 
 @pytest.mark.parametrize("is_complete", [False, True])
