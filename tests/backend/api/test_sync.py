@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from backend.api import problems
+from backend.service.caller import Caller
 from drivefs.protocol import changes, errors, messages, routes
 from drivefs.protocol.ids import InodeId, Seq
 from tests.backend.api.served import PASSWORD, SESSION, USER, Drive, Request, Served
@@ -178,11 +179,20 @@ async def test_a_wake_up_that_never_comes_costs_the_poll_its_wait_and_nothing_el
 ) -> None:
     """Whatever carries wake-ups is down, or the server died between the commit and the wake-up."""
     monkeypatch.setattr(served.services.lifecycle.hub, "wake", lambda *topics: None)
+    read, has_looked = served.services.changes.read, anyio.Event()
+
+    async def look(caller: Caller, request: messages.ChangesRequest) -> messages.ChangesReply:
+        reply = await read(caller, request)
+        has_looked.set()
+        return reply
+
+    monkeypatch.setattr(served.services.changes, "read", look)
     poll = drive.poll(2)
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(served.run, poll)
-            await until_listening(served)
+            # Who only listens may still look, and find what is made now.
+            await has_looked.wait()
             await drive.make_directory(1, b"news")
     assert poll.message(messages.ChangesReply).pages == []
     page = (await served.run(drive.poll(300))).message(messages.ChangesReply).pages[0]
