@@ -185,8 +185,8 @@ def test_what_was_carried_across_while_it_was_shared_is_where_it_was(workbench: 
     wait_until("what was made there comes", lambda: (shared / "new").exists())
     wait_until("all is settled", lambda: other.status()["pending"]["mutations"] == 0)
     for each in (root, theirs):
-        assert sorted(os.listdir(each)) == ["outside", "plans"]
-        assert sorted(os.listdir(each / "plans")) == ["file", "new", "sub"]
+        wait_until("it shows that", lambda each=each: sorted(os.listdir(each)) == ["outside", "plans"])
+        wait_until("and that", lambda each=each: sorted(os.listdir(each / "plans")) == ["file", "new", "sub"])
     assert "shared meanwhile" in other.run("status")
 
 
