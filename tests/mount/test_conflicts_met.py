@@ -159,7 +159,9 @@ def test_programs_below_a_directory_that_becomes_one_with_another_notice_nothing
             device.sync()
         assert [[(root / directory).stat().st_ino for directory in below] for root in roots] == numbers
         for number, descriptor in enumerate(opened):
-            assert {"b", "same", "of 0", "of 1"} == set(os.listdir(descriptor))
+            # What passed on the other device may come, and go, a moment later.
+            there = {"b", "same", "of 0", "of 1"}
+            wait_until("all is there", lambda there=there, fd=descriptor: set(os.listdir(fd)) == there)
             assert (roots[number] / f"tree/a/b/of {1 - number}").read_bytes() == b"own"
     finally:
         for descriptor in opened:
