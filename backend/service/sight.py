@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy import Connection, Select, bindparam, select
 
 from backend.metadata import schema
+from backend.metadata.schema import Role
 from backend.service import history, workspaces
 from backend.service.caller import Caller
 from backend.service.history import Child
@@ -48,7 +49,7 @@ class Sight:
             rest = [inode for inode in ids if inode not in found]
             if not rest:
                 break
-            states = history.inodes_at(self.connection, part.access, rest, part.seq)
+            states = _shown(part.access, history.inodes_at(self.connection, part.access, rest, part.seq))
             self._found.update(dict.fromkeys(states, part))
             if part is not self.slices[0]:
                 states = {each: msgspec.structs.replace(state, seq=OF_SHARE) for each, state in states.items()}
@@ -85,6 +86,13 @@ class Sight:
         for part, some in by_slice.items():
             found += history.children_of_many_at(self.connection, part.access, some, limit, part.seq)
         return sorted(found)[:limit]
+
+
+def _shown(access: Access, states: dict[InodeId, InodeState]) -> dict[InodeId, InodeState]:
+    """Without what was removed before it was shared: that went along, and is its owner's to see."""
+    if access.role is Role.OWNER:
+        return states
+    return {inode: state for inode, state in states.items() if state.nlink or state.seq >= access.first_seq}
 
 
 def look(connection: Connection, access: Access, seq: Seq) -> Sight:

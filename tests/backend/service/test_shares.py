@@ -377,6 +377,9 @@ async def test_the_trash_of_a_share_is_in_the_drives_of_all_and_the_owners_from_
     late = await anna.save(b"late", b"3", parent=folder)
     assert await anna.say(anna.unlink(late, b"late", folder, base=1)) == "ok"
     await pair.pages(bert)
+    assert await bert.state(early) is None
+    assert await bert.state(late) is not None
+    assert await anna.state(early) is not None
     for limit in (1, 10):
         assert await trashed(bert, limit) == [
             (b"late", b"folder", late),
