@@ -244,12 +244,15 @@ class Replica:
     def forget_tree(self, root: InodeId, home: InodeId) -> tuple[list[InodeId], list[tuple[InodeId, bytes]]]:
         """Nothing is known any more of what is below a directory, and of itself: others could change it unheard.
 
-        Nor of what no name leads to from `home`: it was below that directory when it was known last. Gives the inodes
-        that are forgotten, and the names in them.
+        Nor of what no name leads to from `home`: it was below that directory when it was known last. A name that leads
+        there is known still, and is listed anew with what it leads to. Gives the inodes that are forgotten, and the
+        names in them.
         """
         was_known = self.is_complete(root) or self.inode(root) is not None
         with self.database.transaction():
             inodes, names = self._forget(f"{BELOW} SELECT inode FROM tree", root)
+            for parent, _ in self.names_of(root):
+                self._mark_incomplete(parent)
             if was_known:
                 more_inodes, more_names = self._forget(f"{BELOW} {ELSEWHERE}", home)
                 return inodes + more_inodes, names + more_names

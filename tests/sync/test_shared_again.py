@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cache.shares import SHARES
 from drivefs.control import space
 from drivefs.fs import errors
 from drivefs.fs.saving import ASIDE_NS
@@ -198,3 +199,21 @@ async def test_other_names_of_what_is_shared_are_files_of_their_own(sharers: Sha
     assert await owner.tree() == {"s": None, "s/f": b"theirs", "outside": b"mine"}
     assert await member.tree() == {"s": None, "s/f": b"theirs"}
     assert ((await owner.known("outside")).nlink, (await owner.known("s/f")).nlink) == (1, 1)
+
+
+async def test_a_share_is_shown_though_a_power_cut_took_the_list_of_shares_and_left_what_was_heard(
+    sharers: Sharers,
+) -> None:
+    owner, member = sharers.owner, sharers.member
+    await owner.mkdir("s")
+    await owner.write("s/f", b"content")
+    await owner.sync()
+    await sharers.begin((await owner.known("s")).inode)
+    for device in (owner, member):
+        await device.sync()
+    assert await member.tree() == {"s": None, "s/f": b"content"}
+    member.local.journal.set_meta(SHARES, wire.encode([]))
+    await member.restart(keeps_cache=True)
+    await member.begin()
+    await member.sync()
+    assert await member.tree() == {"s": None, "s/f": b"content"}
