@@ -67,4 +67,8 @@ CORPUS = (
     Case(name="written-on-what-the-trash-let-go", seed=90057, profile="history"),
     # A file was moved to a name on both devices, by one of them after a save: the oracle took it for a known content.
     Case(name="a-known-content-under-a-name-that-was-not-known", seed=92004, profile="network"),
+    # A power cut took the list of shares and left what was heard: a device forgot the share, and did not list it anew.
+    Case(name="a-share-that-was-forgotten-after-it-was-heard-of", seed=133, profile="shares"),
+    # What was removed before its folder was shared was told to members who asked by its id.
+    Case(name="what-was-removed-before-it-was-shared", seed=124, profile="shares"),
 )

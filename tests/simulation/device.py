@@ -4,7 +4,7 @@ Owns its processes, one after the other; the way to the server; and the calls th
 is under way when the process dies never returns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,8 @@ class Device:
         self.disk = disk
         self.mood = QUIET
         self.cache_bytes = 2**28
+        self.temporary: Sequence[str] = ()
+        """Patterns of files that stay here."""
         self.cut = ""
         """The direction in which no message arrives, or `both`; empty: all arrive."""
         self.skew_ns = streams.of(name, "clock").choice([0, 0, 10**9, -(10**9), 86_400 * 10**9, -86_400 * 10**9])
@@ -168,6 +170,7 @@ class Device:
             guarded_share=0.0,
             asked=self._asked,
             files={},
+            temporary=self.temporary,
         )
 
     def _asked(self, question: Question) -> None:
@@ -245,7 +248,8 @@ class Device:
         """Whether anything is here that the server does not have, or has refused."""
         journal = self.local.journal
         has_changes = bool(journal.pending_count or journal.failed(1) or journal.rejected(1))
-        return has_changes or next(journal.drafts.draft_inodes(), None) is not None
+        drafts = (inode for inode in journal.drafts.draft_inodes() if not journal.ignored.has(inode))
+        return has_changes or next(drafts, None) is not None
 
     @property
     def seq(self) -> int:

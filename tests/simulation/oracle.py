@@ -17,10 +17,11 @@ I10 at rest within a bound of virtual time (`voyage` looks at that)
 I11 what of the past was promised to stay can be read (`promises`)
 I12 where devices take turns, each shows in the end what the one at work was shown (`turns`)
 I13 who may not change a share changes nothing in it, and who is no member of it is given nothing of it (`strangers`)
+I14 what a rule keeps on a device is there, and nowhere else, for as long as a rule keeps it (`kept_here`)
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 from unittest import mock
@@ -45,6 +46,7 @@ from tests.simulation.agreement import states, tables_differ, views_differ
 from tests.simulation.calls import Tree as View
 from tests.simulation.conflict_copies import RefusedNames, look_for_needless
 from tests.simulation.device import Device
+from tests.simulation.kept_here import kept, of_drive, was_sent
 from tests.simulation.ledger import Ledger
 from tests.simulation.lives import Dead
 from tests.simulation.orders import Attempt, Orders, OutOfOrder
@@ -112,10 +114,12 @@ class Oracle:
     def _note(self, batch: Batch, ground: Ground, mutations: list[Mutation], verdict: Verdict) -> None:
         # Answers that were given before are given again.
         new = {result.n for _, result in verdict.new_results if result.status is Status.OK}
+        if sent := was_sent(mutations):
+            self._barred.append(f"I14: {sent}")
         steps = zip(copy.deepcopy(mutations), verdict.results, strict=True)
         by = (batch._caller.device, batch._request.epoch)
         if is_barred(batch._connection, batch._caller.user, ground.workspace):
-            self._barred.append(f"{batch._caller} may not change {ground.workspace}, and did: {mutations}")
+            self._barred.append(f"I13: {batch._caller} may not change {ground.workspace}, and did: {mutations}")
         c = schema.commits.c
         newest = select(c.commit_id).where(c.workspace == ground.workspace).order_by(c.seq.desc()).limit(1)
         commit_id = batch._connection.execute(newest).scalar_one()
@@ -126,7 +130,7 @@ class Oracle:
     def catch_up(self, connection: Connection) -> None:
         """Take over the commits that were made since; I5, I6 and that no acknowledged commit is gone."""
         if self._barred:
-            raise Violated(f"I13: {self._barred}")
+            raise Violated(self._barred[0])
         waiting, self._attempts = self._attempts, []
         try:
             self.orders.catch_up(connection, waiting)
@@ -189,11 +193,13 @@ class Oracle:
         await self._look_at_server(server)
         if difference := await server.ground.database.read(tables_differ, self.sequence.last):
             raise Violated(f"I2: {difference}")
-        views = {device.name: await device.calls.tree() for device in devices}
+        shown_all = {device.name: await device.calls.tree() for device in devices}
+        views = {device.name: of_drive(device, shown_all[device.name]) for device in devices}
         told = await server.ground.database.read(states)
         for device in devices:
             name, view = device.name, views[device.name]
-            _compare_view(name, view, self.orders.last(device.login.workspace))
+            hidden = kept(device, shown_all[name]).keys()
+            _compare_view(name, view, self.orders.last(device.login.workspace), hidden)
             if difference := views_differ(name, view, told):
                 raise Violated(f"I2: {difference}")
         contents = await _contents(server)
@@ -203,6 +209,9 @@ class Oracle:
         tree = self.sequence.last
         named = set(tree.names.values())
         shown_now = {contents.get(tree.inodes[inode].blocks, b"") for inode in named}
+        for device in devices:
+            here = kept(device, shown_all[device.name]).values()
+            shown_now |= {await device.calls.read(each.inode) for each in here if each.kind is InodeKind.FILE}
         self._look_for_lost(shown_now, devices, is_forgetful=server.forgets_seconds > 0)
         await self._look_at_past(server, devices, contents)
         self._look_at_conflicts(contents, is_alone=len(devices) == 1)
@@ -296,14 +305,16 @@ def _compare_sizes(device: Device) -> None:
             raise Violated(f"I1: {device.name} wrote {size} bytes to {inode}, and shows {state}")
 
 
-def _compare_view(name: str, view: View, tree: Tree) -> None:
-    """I2: what programs are shown is the tree."""
+def _compare_view(name: str, view: View, tree: Tree, hidden: Collection[str] = ()) -> None:
+    """I2: what programs are shown is the tree, but for what lies behind names of files that a rule keeps here."""
     expected = {"": tree.root}
     waiting = [("", tree.root)]
     while waiting:
         prefix, directory = waiting.pop()
         for each, inode in tree.listed(directory).items():
             path = prefix + each.decode(errors="surrogateescape")
+            if path in hidden:
+                continue
             expected[path] = inode
             if tree.is_directory(inode):
                 waiting.append((path + "/", inode))

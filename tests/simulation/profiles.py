@@ -56,6 +56,8 @@ class Profile:
     """People name moments of the drive, keep revisions, and bring back what was."""
     shares_seconds: float = 0.0
     """Users share what they have, answer invitations, leave, and end it."""
+    has_rules: bool = False
+    """Programs say what stays on each device, and make files that do."""
     pass_seconds: int = 0
     """For how long the server takes a pass; 0: devices show their tokens."""
     cache_bytes: int = 2**28
@@ -110,6 +112,7 @@ PROFILES = {
         operations=40,
     ),
     "shares": replace(MIXED, clients=4, users=2, shares_seconds=0.7),
+    "rules": replace(MIXED, has_rules=True, operations=30),
     "turns": replace(MIXED, power_seconds=0.0, disk_faults_seconds=0.0, turns=4, operations=20),
     "alone": replace(MIXED, clients=1, operations=30),
     "day": Profile(operations=300, pause_seconds=576.0, flaps_seconds=20.0, look_seconds=60.0),

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import trio
 
 from drivefs.fs.attributes import Wanted
+from drivefs.fs.ignore_rules import NAME
 from drivefs.protocol.model import InodeKind
 from tests.simulation.device import Device
+from tests.simulation.kept_here import RULES
 from tests.simulation.ledger import Ledger
 from tests.simulation.lives import Dead
 from tests.simulation.turns import REFUSALS, Turn
@@ -23,6 +25,7 @@ from tests.simulation.turns import REFUSALS, Turn
 NAMES = ["a", "b", "c", "d.txt"]
 DIRECTORIES = ["x", "y", "z"]
 SIZES = [0, 0, 0, 0, 200, 3000, 70_000]
+RULED = ["e.log", "f~"]
 MOST_HELD = 3
 SHARED = 0.7
 
@@ -54,6 +57,8 @@ class Program:
 
         self.shares_often = False
         """Whether it does most of what it does in shares, where there are any."""
+        self.has_rules = False
+        """Whether it also changes rules, and makes files that they keep on the device."""
         self.has_more = False
         """Whether it also does what has to do with attributes only, and with what is no content."""
 
@@ -99,6 +104,7 @@ class Program:
     def _seldom(self) -> list[Callable[[], Awaitable[None]]]:
         names = [self.mkdir, self.unlink, self.rmdir, self.remove_tree, self.link, self.symlink, self.exchange]
         more = [self.touch, self.own, self.bare, self.fifo, self.touch, self.bare] if self.has_more else []
+        more += [self.rule] * 3 if self.has_rules else []
         return [
             *more,
             *names,
@@ -126,7 +132,7 @@ class Program:
 
     async def _new_path(self, names: list[str]) -> str:
         parents = ["", *[f"{path}/" for path in await self._paths(InodeKind.DIRECTORY) if path.count("/") < 2]]
-        return self._chance.choice(parents) + self._chance.choice(names)
+        return self._chance.choice(parents) + self._chance.choice([*names, *RULED] if self.has_rules else names)
 
     def _data(self) -> bytes:
         """Something that nobody has written before."""
@@ -265,6 +271,21 @@ class Program:
         self._say(f"fsync {held.path}")
         await self._device.calls.fs.sync(held.number)
         self._ledger.synced(self._device.name, covered)
+
+    async def rule(self) -> None:
+        """Say what is to stay on each device, or take that back."""
+        directories = [f"{path}/" for path in await self._paths(InodeKind.DIRECTORY)]
+        path = self._chance.choice(["", "", *directories]) + NAME.decode()
+        there = await self._device.calls.find(path)
+        seen = await self._seen(path)
+        if there is not None and self._chance.random() < 0.3:
+            self._say(f"unlink {path}")
+            with self._ledger.giving_up(seen):
+                await self._device.calls.unlink(path)
+            return
+        data = self._chance.choice(RULES) + b"# " + self._data()
+        self._say(f"rule {path} {data[:60]!r}")
+        await self._put_and_close(await self._emptied(path, os.O_CREAT, seen), 0, data, seen)
 
     # -- names -------------------------------------------------------------------------------------------------------
 

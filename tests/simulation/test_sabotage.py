@@ -21,6 +21,8 @@ from cache.block_index import BlockIndex
 from cache.journal import Journal
 from drivefs.fs import contents
 from drivefs.fs.content import Basis
+from drivefs.fs.ignoring import Ignoring
+from drivefs.fs.reconsidering import Reconsidering
 from drivefs.protocol.changes import Base, SetAttributes, Store, Unlink
 from drivefs.protocol.ids import MAX_ID, RevisionNumber
 from drivefs.protocol.model import InodeState
@@ -34,6 +36,7 @@ MOST_SEEDS = 60
 POWER = Profile(power_seconds=3.0, pause_seconds=0.6, operations=30)
 PAST = Profile(tidies_seconds=2.0, forgets_seconds=4, backs_seconds=4.0, pause_seconds=6.0)
 SHARES = Profile(clients=4, users=2, shares_seconds=0.7, cuts_seconds=4.0)
+RULES = Profile(has_rules=True)
 SERVER_POWER = Profile(server_power_seconds=4.0, moods_seconds=5.0)
 
 
@@ -52,6 +55,10 @@ class Sabotage:
 
 def _nothing(*_args: Any, **_options: Any) -> None:
     return None
+
+
+async def _never(*_args: Any) -> None:
+    """Does nothing."""
 
 
 def _forgetful(judge: Any) -> Any:
@@ -143,6 +150,8 @@ SABOTAGES = [
     Sabotage("members may not ask for blocks", batches, "admit_blocks", _nothing, SHARES),
     Sabotage("commits of a share are left out", following, "_take_in", _hasty(following._take_in), SHARES),
     Sabotage("what is refused is kept nowhere", GivingUp, "_content", _nothing, SHARES, 4),
+    Sabotage("nothing is kept on a device", Ignoring, "keeps", lambda *_, **__: False, RULES),
+    Sabotage("what no rule keeps any more stays", Reconsidering, "_release", _never, RULES),
     Sabotage("names of a page are lost", Follower, "apply", _without_names(Follower.apply), PROFILES["quiet"]),
 ]
 

@@ -21,6 +21,7 @@ PARTS = {
     "cache": 3,
     "history": 1,
     "passes": 1,
+    "rules": 1,
     "shares": 1,
     "turns": 1,
     "alone": 4,

@@ -19,6 +19,7 @@ from tests.simulation.device import Device
 from tests.simulation.disk import SimDisk
 from tests.simulation.fates import Fates
 from tests.simulation.interception import hasty_collector, small_sizes, watching
+from tests.simulation.kept_here import TEMPORARY, unruled
 from tests.simulation.network import QUIET, Server
 from tests.simulation.oracle import Oracle, Violated
 from tests.simulation.profiles import Profile, drawn
@@ -98,6 +99,7 @@ class Voyage:
             ]
             for device in self._devices:
                 device.cache_bytes = profile.cache_bytes
+                device.temporary = TEMPORARY if profile.has_rules else ()
             async with trio.open_nursery() as nursery:
                 await self._sail(nursery)
                 nursery.cancel_scope.cancel()
@@ -109,6 +111,7 @@ class Voyage:
             for device in self._devices
         ]
         for device, program in zip(self._devices, programs, strict=True):
+            program.has_rules = self._profile.has_rules
             program.shares_often = self._profile.shares_seconds > 0
             await device.mount(nursery)
         try:
@@ -225,9 +228,11 @@ class Voyage:
         if any(orders.lags(home) for home in orders.homes):
             return False
         heads = [orders.heads[device.login.workspace] for device in self._devices]
-        return all(
+        if not all(
             d.is_online and d.seq == head and not d.has_unsent for d, head in zip(self._devices, heads, strict=True)
-        )
+        ):
+            return False
+        return not (self._profile.has_rules and any([await unruled(device) for device in self._devices]))
 
     def _unrest(self) -> str:
         return "; ".join(

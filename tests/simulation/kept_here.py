@@ -1,0 +1,72 @@
+"""I14: what a rule keeps on a device is there, and nowhere else, for as long as a rule keeps it, and no longer.
+
+Owns the rules as this sees them: those that the drive has at rest, in the words of pathspec, and the device's own
+patterns. It looks at what a device shows that no commit made: each path has to be one that a rule keeps, or what lies
+in such a directory. And no file is made on the server under a name that the device's own patterns keep.
+"""
+
+from collections.abc import Sequence
+from fnmatch import fnmatch
+
+import pathspec
+
+from drivefs.fs.ignore_rules import NAME
+from drivefs.protocol.changes import Create, Exchange, Link, Mutation, Rename, Unlink
+from drivefs.protocol.model import InodeKind
+from tests.simulation.calls import Tree as View
+from tests.simulation.device import Device
+
+TEMPORARY = ("*~",)
+"""The patterns of each device's own, which mean files; no rule takes them back."""
+RULES = (b"*.log\n", b"*.log\n*.tmp\nz/\n", b"z/\n", b"/x/*\n!/x/a\n", b"")
+
+
+def was_sent(mutations: Sequence[Mutation]) -> str:
+    """What was made on the server under a device's own name, and has not got another one with it; empty: nothing."""
+    for n, mutation in enumerate(mutations):
+        own = isinstance(mutation, Create) and mutation.kind is not InodeKind.DIRECTORY
+        if own and any(fnmatch(mutation.name.decode(), each) for each in TEMPORARY):
+            later = [each for each in mutations[n + 1 :] if isinstance(each, Link | Rename | Exchange | Unlink)]
+            if not any(mutation.inode in (each.inode, getattr(each, "other", 0)) for each in later):
+                return f"{mutation} was sent"
+    return ""
+
+
+def kept(device: Device, view: View) -> View:
+    """What of all that a device shows is on that device only."""
+    ignored = device.local.journal.ignored
+    return {path: state for path, state in view.items() if ignored.has(state.inode)}
+
+
+def of_drive(device: Device, view: View) -> View:
+    """The rest."""
+    here = kept(device, view)
+    return {path: state for path, state in view.items() if path not in here}
+
+
+async def unruled(device: Device) -> str:
+    """A path that a device keeps and no rule does; empty: there is none."""
+    view = await device.calls.tree()
+    here = kept(device, view)
+    rules = {}
+    for path, state in view.items() if here else ():
+        above, _, name = path.rpartition("/")
+        if name == NAME.decode() and state.kind is InodeKind.FILE:
+            lines = (await device.calls.read(state.inode)).decode(errors="surrogateescape").splitlines()
+            rules[above] = pathspec.GitIgnoreSpec.from_lines(lines)
+    for path, state in sorted(here.items()):
+        if path.rpartition("/")[0] not in here and not _is_kept(path, state.kind is InodeKind.DIRECTORY, rules):
+            return f"{device.name} keeps {path}, and no rule does"
+    return ""
+
+
+def _is_kept(path: str, is_directory: bool, rules: dict[str, pathspec.GitIgnoreSpec]) -> bool:
+    above = path
+    while above:
+        above = above.rpartition("/")[0]
+        if above in rules:
+            below = path[len(above) + 1 if above else 0 :] + "/" * is_directory
+            said = rules[above].check_file(below).include
+            if said is not None:
+                return said
+    return not is_directory and any(fnmatch(path.rpartition("/")[2], each) for each in TEMPORARY)
