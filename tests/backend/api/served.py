@@ -3,6 +3,7 @@
 Owns one data directory, one user and the requests to it; time and randomness are the test's.
 """
 
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from drivefs.protocol import blocks as codec
 from drivefs.protocol import changes, messages, model, routes, wire
 from drivefs.protocol.ground import Offload
 from drivefs.protocol.ids import BlockId, InodeId, OpNumber, RevisionNumber, WorkspaceId
-from tests.backend.service.drive import Clock, Random, offload
+from tests.backend.service.drive import Clock, Random, empty_database, offload
 
 M = TypeVar("M")
 USER, PASSWORD = "ann", "correct horse"
@@ -230,7 +231,12 @@ async def serving(
 ) -> AsyncIterator[Served]:
     """A server with one user, whose one device is logged in; the directory exists. `store`: not one in there."""
     clock, random = Clock(), Random()
-    database = await Database.open(data / "metadata.db", offload)
+    path = data / "metadata.db"
+    if path.exists():
+        database = await Database.open(path, offload)
+    else:
+        shutil.copy(await empty_database(), path)
+        database = Database(path, offload)
     if store is None:
         store = LocalStore(data / "blocks")
         store.prepare()
