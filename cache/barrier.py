@@ -11,7 +11,7 @@ from typing import Protocol
 
 import trio
 
-from cache.database import Database
+from cache.database import Database, LogSync
 from cache.durable import sync_path
 from cache.errors import Corrupt, DiskFull, Poisoned
 from cache.staging import PendingSync, Staging
@@ -77,14 +77,14 @@ class Barrier:
         # It only saves room. Whoever needs what does not verify, or cannot be read, is to find that.
         with suppress(DiskFull, Corrupt, OSError):
             self._merge(syncs_staging=is_staged)
-        self._database.flush()
+        log = self._database.begin_sync()
         self._is_running = True
         self._begun_count += 1
         number, covered = self._begun_count, self._covered_commits
         self._covered_commits = self._database.commit_count
         pending = self._staging.begin_sync() if is_staged else self._staging.nothing_to_sync()
         try:
-            removed_bytes = await self._offload(self._sync, pending)
+            removed_bytes = await self._offload(self._sync, pending, log)
         except OSError as error:
             raise self._database.poison(error) from error
         except BaseException:
@@ -93,6 +93,7 @@ class Barrier:
             raise
         else:
             self._ended_count = number
+            self._database.sync_ended(log)
             self._staging.sync_ended(pending, removed_bytes)
             self._forget_retired(pending)
         finally:
@@ -100,9 +101,10 @@ class Barrier:
             self._ended.set()
             self._ended = trio.Event()
 
-    def _sync(self, pending: PendingSync) -> int:
+    @staticmethod
+    def _sync(pending: PendingSync, log: LogSync) -> int:
         pending.sync()
-        sync_path(self._database.wal_path)
+        sync_path(log.path)
         return pending.remove_retired()
 
     def _forget_retired(self, pending: PendingSync) -> None:

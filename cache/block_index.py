@@ -15,7 +15,8 @@ from typing import NamedTuple, cast
 
 from cache import errors, eviction
 from cache.block_files import ADOPTED
-from cache.database import Database, create_tables
+from cache.database import Database
+from cache.versions import create_tables
 from drivefs.protocol.ids import BlockId
 
 FORMAT = 1

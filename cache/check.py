@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cache import workspace
 from cache.aliases import read_aliases
-from cache.database import Database, refuse_newer
+from cache.database import Database
 from cache.drafts import PLACE_BITS, DraftRow
 from cache.effects import entries, outcome, renamed, subjects
 from cache.errors import CacheError, Corrupt, Poisoned, ReplicaCorrupt
@@ -22,6 +22,7 @@ from cache.salvage import finish_salvage
 from cache.schema import JOURNAL_VERSION, REPLICA_VERSION
 from cache.staging import StagedRange, number_of, read_range
 from cache.verification import bad_rows, pages, record_bytes, records_of
+from cache.versions import refuse_newer
 from cache.workspace import held_lock, least_log, next_transactions, opened_since, redo_path, refuse_lost
 from drivefs.protocol import wire
 from drivefs.protocol.changes import Mutation, Store

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
 from cache import errors
+from cache.durable import fill
 from cache.redo import Bindings, Redo, statements_of
 
 Row = tuple[Any, ...]
@@ -25,7 +26,6 @@ PAGE_BYTES = 2048
 
 FRAME_BYTES = PAGE_BYTES + 24
 SHRINK_BYTES = 32 * 2**20
-ZEROS_BYTES = 2**20
 BUSY_MILLISECONDS = 5000
 FAILED_READS = frozenset({apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_SHORT_READ})
 
@@ -132,6 +132,8 @@ class Database:
         if self.poisoned:
             raise errors.Poisoned(*self.poisoned.args)
         self._recall_if_lost()
+        if self._redo is not None and self._redo.is_full:
+            self.flush()
         try:
             if not self._connection.in_transaction:
                 self._execute("BEGIN IMMEDIATE")
@@ -215,6 +217,23 @@ class Database:
         except apsw.Error as error:
             self._recall()
             raise self.translated(error) from error
+
+    def begin_sync(self) -> "LogSync":
+        """What to sync so that all that was accepted until now is durable; `sync_ended` hears when that is done.
+
+        Raises:
+            DiskFull, Corrupt, Poisoned: nothing is lost, it may be tried again, or the next start does it.
+        """
+        self._recall_if_lost()
+        if self._redo is not None and self._redo.begin_sync():
+            return LogSync(self._redo.path, 0)
+        self.flush()
+        return LogSync(self.wal_path, self._redo.group - 1 if self._redo is not None else 0)
+
+    def sync_ended(self, sync: "LogSync") -> None:
+        """It went well."""
+        if self._redo is not None:
+            self._redo.log_synced(sync.commit)
 
     def run_again(self, transactions: Iterable[bytes]) -> None:
         """Run what `redo` has kept once more, inside the caller's transaction: all of it or nothing.
@@ -395,10 +414,8 @@ class Database:
         To sync what is written in place measured half of what it costs where the file grows too. SQLite takes the
         zeros for what they are: no frames.
         """
-        with suppress(OSError), open(self.wal_path, "r+b") as log:
-            end = log.seek(0, os.SEEK_END)
-            while end < size_bytes:
-                end += log.write(bytes(min(ZEROS_BYTES, size_bytes - end)))
+        with suppress(OSError):
+            fill(self.wal_path, size_bytes)
         return self.wal_path.stat().st_size if self.wal_path.exists() else 0
 
     def shrink(self) -> None:
@@ -415,6 +432,13 @@ class Database:
             self._redo.close()
         self._connection.set_wal_hook(None)
         self._connection.close()
+
+
+class LogSync(NamedTuple):
+    """A file to be synced: the log up to the COMMIT of a number, or, with 0, the one of what is not committed yet."""
+
+    path: Path
+    commit: int
 
 
 class Transaction:
@@ -445,47 +469,6 @@ def create_private(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         os.chmod(path, 0o600)
-
-
-def refuse_newer(path: Path, version: int) -> None:
-    """Look into the header of a database that nobody has open, before SQLite touches it.
-
-    Raises:
-        NewerState: a newer drivefs made it.
-    """
-    try:
-        with path.open("rb") as file:
-            header = file.read(100)
-    except FileNotFoundError:
-        return
-    found = int.from_bytes(header[60:64], "big")
-    if header.startswith(b"SQLite format 3\0") and found > version:
-        raise newer(path, found, version)
-
-
-def newer(path: Path, found: int, version: int) -> errors.NewerState:
-    """What to say of a database that is too new for us."""
-    return errors.NewerState(
-        f"{path} was written by a newer drivefs (format {found}, this one knows {version}). Nothing was changed. Use"
-        " the newer drivefs."
-    )
-
-
-def create_tables(database: Database, tables: str, version: int) -> None:
-    """Create the tables in an empty database; all or nothing.
-
-    Raises:
-        NewerState: a newer drivefs made it.
-    """
-    row = database.row("PRAGMA user_version")
-    found = row[0] if row else 0
-    if found > version:
-        raise newer(database.path, found, version)
-    if not found:
-        with database.transaction():
-            database.execute_script(tables)
-            database.execute_script(f"PRAGMA user_version = {version}")
-        database.empty_log()  # so that the version stands in the header, where `refuse_newer` looks
 
 
 def remove_database(path: Path) -> None:

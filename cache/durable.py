@@ -7,6 +7,10 @@ import os
 import stat
 from pathlib import Path
 
+ZEROS_BYTES = 2**16
+"""The kernel caches a file in pieces as large as those in which it was written, and to write costs the more the larger
+the piece is that it falls into: a kilobyte 0.7 µs with this, 1.7 with 1 MiB, 6 with 2 MiB."""
+
 
 def make_directory(directory: Path) -> None:
     """Make a directory for its owner only, and those above it that are lacking; their names survive a power cut."""
@@ -36,3 +40,15 @@ def sync_path(path: Path) -> None:
             os.fdatasync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def fill(path: Path, size_bytes: int) -> None:
+    """Let a file have a size, of zeros, before it is written to: to sync it then costs no commit of its length.
+
+    Raises:
+        OSError: there is no room for all of it.
+    """
+    with path.open("r+b", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        while end < size_bytes:
+            end += file.write(bytes(min(ZEROS_BYTES, size_bytes - end)))

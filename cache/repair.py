@@ -15,13 +15,14 @@ from typing import NamedTuple
 from cache import workspace
 from cache.blocks import BlockCache
 from cache.check import CACHE_KIBIBYTES, Findings, check, check_replica, is_sound
-from cache.database import Database, refuse_newer, remove_database
+from cache.database import Database, remove_database
 from cache.errors import CacheError, NewerState, Unusable
 from cache.findings import Finding, Severity
 from cache.replica import Replica
 from cache.rescue import copy_aside, log_unless_refused, rescue_log
 from cache.salvage import finish_salvage, salvage
 from cache.schema import JOURNAL_VERSION
+from cache.versions import refuse_newer
 from cache.workspace import LocalState, held_lock, make_private, mark_suspect, refuse_lost
 from drivefs.protocol.ground import Offload
 

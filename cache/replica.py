@@ -9,12 +9,13 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from cache.database import Database, Transaction, create_tables, json_list, remove_database
+from cache.database import Database, Transaction, json_list, remove_database
 from cache.durable import sync_path
 from cache.errors import NewerState, ReplicaCorrupt
 from cache.overlay import MISSING, Missing
 from cache.redo import Bindings
 from cache.schema import IS_MARKED, REPLICA, REPLICA_VERSION
+from cache.versions import create_tables
 from drivefs.protocol import wire
 from drivefs.protocol.ground import Offload
 from drivefs.protocol.ids import InodeId, RevisionNumber, Seq, WorkspaceId

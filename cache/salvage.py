@@ -20,7 +20,7 @@ import msgspec
 
 from cache import aliases, pins
 from cache.counters import Counter
-from cache.database import PAGE_BYTES, Database, create_tables
+from cache.database import PAGE_BYTES, Database
 from cache.drafts import PLACE_BITS, DraftRow
 from cache.durable import sync_path
 from cache.errors import CacheError
@@ -35,6 +35,7 @@ from cache.reserve import Reserve
 from cache.schema import JOURNAL, JOURNAL_ADDITIONS, JOURNAL_VERSION
 from cache.staging import Staging, number_of
 from cache.verification import RECORDS, TABLES, verifies
+from cache.versions import create_tables
 from drivefs.protocol import wire
 from drivefs.protocol.errors import ProtocolError
 
@@ -140,16 +141,15 @@ class Salvage:
     def _run_redo(self, database: Database) -> None:
         """Run what the log lacks, if it fits: before drafts are given up, else it would make new ones of a part."""
         row = database.row("SELECT value FROM meta WHERE key = 'group'")
-        group, transactions, _is_whole = read_redo(self._path.with_name("redo"))
-        last = int.from_bytes(row[0], "big") if row else None
+        last = int.from_bytes(row[0], "big") if row else 0
+        found = read_redo(self._path.with_name("redo"), last)
+        lost_count = found.other_count
         try:
-            if last is not None and group == last + 1:
-                database.run_again(transactions)
-                last = group
+            database.run_again(found.transactions)
         except CacheError:
-            last = None
-        if transactions and (last is None or group > last):
-            what = f"{len(transactions)} changes that were not yet in the log do not fit what could be read"
+            lost_count += len(found.transactions)
+        if lost_count:
+            what = f"{lost_count} changes that were not yet in the log do not fit what could be read"
             advice = "Look whether what you wrote last is there"
             self.found.append(Finding(Severity.DAMAGE, what, f"They are in {self._aside / 'redo'}", advice))
         database.write("DELETE FROM meta WHERE key = 'group'")

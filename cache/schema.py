@@ -4,8 +4,9 @@ Owns the DDL only. The version is SQLite's `user_version`; a higher one than our
 `digest` is the XXH3-64 of all other columns of the row (see `sealing`), for rows that exist nowhere else.
 """
 
-JOURNAL_VERSION = 2
-"""Since 2 there may be transactions in the file `redo` that the database lacks; the tables are as in 1."""
+JOURNAL_VERSION = 3
+"""Since 2 there may be transactions in the file `redo` that the database lacks, since 3 those of several COMMITs; the
+tables are as in 1."""
 REPLICA_VERSION = 2
 """A replica of another version is thrown away: it is fetched again."""
 

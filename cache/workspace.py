@@ -18,7 +18,7 @@ from typing import Any, Self
 from cache import synced
 from cache.blocks import BlockCache
 from cache.counters import Counter
-from cache.database import Database, create_private, create_tables, refuse_newer
+from cache.database import Database, create_private
 from cache.durable import make_directory, sync_path
 from cache.errors import Corrupt, DiskFull, Poisoned, ReplicaCorrupt, StateInUse, Unusable
 from cache.findings import Finding, Severity
@@ -36,6 +36,7 @@ from cache.schema import JOURNAL, JOURNAL_ADDITIONS, JOURNAL_VERSION
 from cache.sealing import digest
 from cache.shares import Shares
 from cache.staging import Staging
+from cache.versions import create_tables, refuse_newer
 from drivefs.protocol.ground import Offload, T
 from drivefs.protocol.ids import InodeId
 
@@ -363,9 +364,9 @@ def note_group(database: Database, group: int | None) -> None:
 
 
 def next_transactions(database: Database) -> list[bytes]:
-    """What `redo` has of the COMMIT that comes next."""
-    last, found = last_group(database), read_redo(redo_path(database.path))
-    return found.transactions if last is not None and found.group == last + 1 else []
+    """What `redo` has that comes behind the last COMMIT."""
+    last = last_group(database)
+    return [] if last is None else read_redo(redo_path(database.path), last).transactions
 
 
 def run_again(database: Database, lost: LostAndFound, *, is_torn: bool, is_told: bool) -> list[Finding]:
@@ -378,16 +379,15 @@ def run_again(database: Database, lost: LostAndFound, *, is_torn: bool, is_told:
     last = last_group(database)
     if last is None:
         return []
-    group, transactions, is_whole = read_redo(path)
-    is_next = group == last + 1
-    if is_next:
+    group, transactions, is_next, is_whole, _ = read_redo(path, last)
+    fits = True
+    if transactions:
         try:
             database.run_again(transactions)
             note_group(database, group)
         except Poisoned:
-            is_next = False
-    # A whole file without any is that of a start that was refused or killed before its COMMIT.
-    if is_torn or (is_whole and (is_next or group <= last or not transactions)):
+            is_next = fits = False
+    if fits and (is_torn or is_whole):
         return []
     data = path.read_bytes() if path.exists() else b""
     kept = lost.keep_pieces(f"redo-{digest(data) + 2**63:016x}", [(0, data)]) if any(data) else None

@@ -17,16 +17,51 @@ DEVICE = (
     Weakening(
         "the journal is synced",
         "cache/barrier.py",
-        "        sync_path(self._database.wal_path)\n",
+        "        sync_path(log.path)\n",
         "",
         "tests/cache/test_barrier.py",
     ),
     Weakening(
-        "what shares a COMMIT is committed before the sync",
-        "cache/barrier.py",
-        "        self._database.flush()\n",
-        "",
+        "what shares a COMMIT is committed before the sync of the log",
+        "cache/database.py",
+        "        self.flush()\n        return LogSync(",
+        "        return LogSync(",
         "tests/cache/test_redo.py",
+    ),
+    Weakening(
+        "the file is synced in the place of the log only if it lacks nothing",
+        "cache/redo.py",
+        "        if self._lost_group > self._durable_group or ",
+        "        if ",
+        "tests/cache/test_redo_synced.py",
+    ),
+    Weakening(
+        "what only the file has that a sync made durable is not written over",
+        "cache/redo.py",
+        "        if self._promised_group > self._durable_group:\n            return False\n",
+        "",
+        "tests/cache/test_redo_synced.py",
+    ),
+    Weakening(
+        "what a COMMIT has that the file lacks leaves a number out",
+        "cache/redo.py",
+        "        return self.group + bool(self.accepted and self.statements)\n",
+        "        return self.group\n",
+        "tests/cache/test_redo_synced.py",
+    ),
+    Weakening(
+        "only what follows the log, number by number, is run again",
+        "cache/redo.py",
+        "        follows = last < group <= current + 1\n",
+        "        follows = last < group\n",
+        "tests/cache/test_redo_synced.py",
+    ),
+    Weakening(
+        "the name of the file that is synced in the place of the log is synced",
+        "cache/redo.py",
+        "            sync_path(path.parent)\n",
+        "",
+        "tests/simulation/test_safety_steps.py",
     ),
     Weakening(
         "a transaction is kept in a file until the COMMIT",
@@ -66,9 +101,9 @@ DEVICE = (
     Weakening(
         "retired files go only after the sync that makes it durable",
         "cache/barrier.py",
-        "        pending.sync()\n        sync_path(self._database.wal_path)\n        return pending.remove_retired()\n",
+        "        pending.sync()\n        sync_path(log.path)\n        return pending.remove_retired()\n",
         "        removed_bytes = pending.remove_retired()\n        pending.sync()\n"
-        "        sync_path(self._database.wal_path)\n        return removed_bytes\n",
+        "        sync_path(log.path)\n        return removed_bytes\n",
         "tests/cache/test_barrier.py tests/simulation/test_safety_steps.py",
     ),
     Weakening(

@@ -19,7 +19,7 @@ from cache.durable import sync_path
 from cache.errors import DiskFull, Poisoned
 from cache.findings import Severity
 from cache.journal import Journal
-from cache.redo import MOST_STATEMENTS, MOST_TRANSACTIONS, read_redo
+from cache.redo import MOST_TRANSACTIONS, read_redo
 from cache.workspace import LocalState, last_group
 from tests.cache.states import ROOT, Bench, create, power_cut, unlink
 from tests.cache.test_recovery import stage
@@ -89,7 +89,7 @@ def test_starts_that_are_killed_too_run_it_once(bench: Bench, local: LocalState)
     assert names(bench.open("crashed+++")) == made
 
 
-def test_a_barrier_commits(bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_barrier_commits(bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make(local, 10)
     trio.run(local.barrier)
     make(local, 1, 50)
@@ -109,34 +109,6 @@ def test_what_the_disk_had_of_it_counts_after_a_power_cut(
     killed(bench)
     power_cut(monkeypatch)
     assert names(bench.open("crashed")) == made
-
-
-def test_what_does_not_follow_the_log_is_nothing_after_a_power_cut(
-    bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The log has lost a COMMIT that stood between: what came after that must not be there without it."""
-    trio.run(local.barrier)
-    image = bench.crash()
-    make(local, 5)
-    local.journal._database.flush()
-    make(local, 5, 10)
-    (image / "redo").write_bytes((bench.places()[0] / "redo").read_bytes())
-    power_cut(monkeypatch)
-    again = bench.open("crashed")
-    assert names(again) == set()
-    assert again.report == []
-
-
-def test_a_transaction_of_its_own_counts_too(bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too many statements for the file: the log without it, and the file with what came after, do not fit."""
-    trio.run(local.barrier)
-    image = bench.crash()
-    with local.journal.transaction():
-        make(local, MOST_STATEMENTS)
-    make(local, 5, 100)
-    (image / "redo").write_bytes((bench.places()[0] / "redo").read_bytes())
-    power_cut(monkeypatch)
-    assert names(bench.open("crashed")) == set()
 
 
 def test_one_that_fails_takes_no_other_with_it(bench: Bench, local: LocalState) -> None:
@@ -264,12 +236,12 @@ def test_no_damage_of_the_file_is_silent(bench: Bench, local: LocalState, damage
 
 
 def test_the_end_stands_behind_what_was_accepted(bench: Bench, local: LocalState) -> None:
-    path = bench.places()[0] / "redo"
-    begun = len(read_redo(path).transactions)
+    path, last = bench.places()[0] / "redo", last_group(local.journal._database) or 0
+    begun = len(read_redo(path, last).transactions)
     for count in range(5):
-        found = read_redo(path)
+        found = read_redo(path, last)
         assert (len(found.transactions) - begun, found.is_whole) == (count, True)
-        assert found.group == (last_group(local.journal._database) or 0) + 1
+        assert found.group == last + 1
         make(local, 1, count)
 
 
@@ -287,11 +259,11 @@ def test_a_state_without_the_file_goes_on(bench: Bench) -> None:
 
 
 def test_without_room_for_the_file_each_has_its_own_commit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_descriptor: int, _offset: int, _length: int) -> None:
+    def full(_path: Path, _size_bytes: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(redo.os, "posix_fallocate", full)
+        patch.setattr(redo, "fill", full)
         local = bench.open()
     before = log_of(local)
     made = make(local, 1)
@@ -321,31 +293,6 @@ def test_random_histories_come_back_after_each_kill(bench: Bench, local: LocalSt
             again = bench.open(f"crashed{index}")
             assert (names(again), again.report) == (set(there), [])
             assert bench.close(again, f"crashed{index}") == []
-
-
-def test_what_a_life_left_that_was_cut_is_nothing_to_a_later_one(
-    bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is never synced: what a life had in it may still be there when the next one has done as many COMMITs."""
-    trio.run(local.barrier)
-    image = bench.crash()
-    group = begun = last_group(local.journal._database) or 0
-    while group < begun + 5:
-        make(local, 1, group)
-        local.journal._database.flush()
-        group = last_group(local.journal._database) or 0
-    make(local, 3, 0)
-    old = (bench.places()[0] / "redo").read_bytes()
-    power_cut(monkeypatch)
-    (image / "redo").write_bytes(old)
-    again = bench.open("crashed")
-    made: set[bytes] = set()
-    monkeypatch.setattr(workspace, "boot_id", lambda: b"a third")
-    for index in range(8):
-        made |= make(again, 1, 100 + index)
-        trio.run(again.barrier)
-        (bench.crash(f"cut{index}", "crashed") / "redo").write_bytes(old)
-        assert names(bench.open(f"cut{index}")) == made
 
 
 def test_a_start_that_is_refused_leaves_nothing_to_tell(bench: Bench, local: LocalState) -> None:
@@ -447,16 +394,3 @@ def test_a_file_that_does_not_fit_is_found_by_the_check(bench: Bench, local: Loc
     found = check(image, image.parent / "cache")
     assert any("does not fit" in each.what for each in found)
     assert Severity.DAMAGE in {each.severity for each in bench.open("crashed").report}
-
-
-def test_it_is_never_synced(local: LocalState, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[Path] = []
-
-    def noting(path: Path) -> None:
-        synced.append(path)
-        sync_path(path)
-
-    monkeypatch.setattr("cache.barrier.sync_path", noting)
-    make(local, 3)
-    trio.run(local.barrier)
-    assert {path.name for path in synced} == {"journal.db-wal"}

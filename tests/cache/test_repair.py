@@ -18,7 +18,6 @@ from cache.database import PAGE_BYTES
 from cache.errors import Corrupt, StateInUse
 from cache.findings import Severity
 from cache.pages import Image, Tree
-from cache.redo import read_redo
 from cache.repair import Repaired, repair
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.ids import InodeId
@@ -172,7 +171,8 @@ def test_what_was_not_in_the_log_yet_makes_no_draft_of_a_part(bench: Bench) -> N
             local.journal.drafts.put_draft(draft_of(inode))
             local.journal.drafts.add_record(inode, 3000, b"more")
     path = bench.crash(flushed=False) / "journal.db"
-    assert len(read_redo(path.with_name("redo")).transactions) == FILE_COUNT
+    assert local.journal._database._redo is not None
+    assert len(local.journal._database._redo.accepted) == FILE_COUNT
     pages = pages_of(path, "records")
     overwrite(path, pages[len(pages) // 2])
     mend(bench, "crashed")

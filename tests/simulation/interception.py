@@ -31,6 +31,7 @@ SMALL_SIZES = {
         "LOOK_EVERY": 1,
     },
     workspace: {"CHECKPOINT_BYTES": 128 * 2**10, "FINISH_BYTES": 512 * 2**10, "REST_BYTES": 16 * 2**10},
+    redo: {"SIZE_BYTES": 128 * 2**10, "MOST_SYNCED_BYTES": 64 * 2**10},
 }
 
 

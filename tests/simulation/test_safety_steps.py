@@ -87,7 +87,34 @@ def test_staged_bytes_outlive_the_journal_that_let_go_of_them(disk: SimDisk) -> 
     trio.run(local.barrier)
     disk.on_boundary = None
     local.close()
-    assert told.index("after sync state/journal.db-wal") < told.index(f"before remove state/staging/{file:016x}")
+    assert told.index("after sync state/redo") < told.index(f"before remove state/staging/{file:016x}")
+
+
+def test_what_was_synced_beside_the_log_outlives_a_start_that_is_cut_off(disk: SimDisk, tmp_path: Path) -> None:
+    """Whenever the power fails again: what is run again is in the log for good before the file begins anew."""
+    local = begun(disk)
+    for name in (b"first", b"second"):
+        create(local.journal, name)
+        trio.run(local.barrier)
+    disk.crash(nothing_survives)
+    local.close()
+    images = []
+
+    def cut_off(_what: str = "") -> None:
+        images.append(disk.look().image(lambda change: PAGE_BYTES * change.path.endswith("redo")))
+
+    cut_off()
+    disk.on_boundary = cut_off
+    local = begun(disk)
+    disk.on_boundary = None
+    cut_off()
+    local.close()
+    for index, image in enumerate(images):
+        place = tmp_path / f"cut{index}"
+        place.mkdir()
+        write_image(image, place)
+        with LocalState(place / "state", place / "cache", offload=inline, cache_limit_bytes=2**20) as again:
+            assert [row.mutation.name for row in again.journal.unsettled(10)] == [b"first", b"second"]
 
 
 def test_how_much_of_the_log_is_synced_is_noted_once_it_is_and_known_after_a_cut(disk: SimDisk) -> None:
