@@ -22,7 +22,7 @@ from tests.simulation.sqlite_files import gated
 LOG_SUFFIXES = ("-wal", "-journal")
 
 SMALL_SIZES = {
-    redo: {"SIZE_BYTES": 256 * 2**10},
+    redo: {"SIZE_BYTES": 128 * 2**10, "MOST_SYNCED_BYTES": 64 * 2**10},
     reserve: {
         "RESERVE_BYTES": 2**20,
         "FLOOR_BYTES": 128 * 2**10,
@@ -31,7 +31,6 @@ SMALL_SIZES = {
         "LOOK_EVERY": 1,
     },
     workspace: {"CHECKPOINT_BYTES": 128 * 2**10, "FINISH_BYTES": 512 * 2**10, "REST_BYTES": 16 * 2**10},
-    redo: {"SIZE_BYTES": 128 * 2**10, "MOST_SYNCED_BYTES": 64 * 2**10},
 }
 
 
