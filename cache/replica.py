@@ -22,7 +22,7 @@ from drivefs.protocol.ids import InodeId, RevisionNumber, Seq, WorkspaceId
 from drivefs.protocol.messages import Cursor, Entry, FeedPage
 from drivefs.protocol.model import InodeKind, InodeState
 
-CACHE_KIBIBYTES = 8192
+CACHE_KIBIBYTES = 4096
 CONTENTS_BYTES = 64 * 2**20
 """How much of long block lists is kept."""
 

@@ -57,6 +57,7 @@ from drivefs.fuse.replay import Mounted, Replay
 from drivefs.fuse.replay_process import PlayerProcess
 from drivefs.fuse.session import MountFailed
 from drivefs.fuse.session import Session as KernelSession
+from drivefs.memory import Memory
 from drivefs.remote import errors, transport
 from drivefs.remote.client import Remote
 from drivefs.sync.events import Event, Kind, Origin
@@ -333,6 +334,7 @@ class _Mount:
         nursery.start_soon(parts.invalidation.run)
         nursery.start_soon(parts.replay.run)
         nursery.start_soon(parts.standstill.run)
+        nursery.start_soon(Memory(Threads(1)).run)
         show = desktop.shower(os.environ) if self._settings.profile.desktop_notifications else None
         if show is not None:
             nursery.start_soon(desktop.Desktop(drive.notices, self._local.journal, show).run)

@@ -78,7 +78,9 @@ class Publications:
 
     def acting(self, process: int) -> None:
         """The changes that come now are made by this process (or thread)."""
-        self._process = process
+        if process != self._process:
+            # Else each call would bring a number of its own, to be kept with each change: as much as its key.
+            self._process = process
 
     def _is_urgent(self, now: float) -> bool:
         """Note a change at this moment; whether it goes ahead of a burst."""
