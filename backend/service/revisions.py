@@ -82,16 +82,22 @@ def are_seen() -> ColumnElement[bool]:
 def seen_by(connection: Connection, access: Access, inode: InodeId) -> dict[str, int]:
     """The parameters of `are_seen`, of the revisions of one inode of a workspace.
 
-    The owner of a share sees what its files were before; other members what they have been since, and at that moment.
+    The owner of a share sees what its files were before; other members what they have been since, and at that moment:
+    of what had been removed by then nothing, unless it has come back.
     """
     bound = {"account": access.account, "workspace": access.workspace, "is_all": 0}
     if access.kind == SHARE and access.role is Role.OWNER:
         bound["is_all"] = 1
     elif access.kind == SHARE:
         row = history.inode_rows_at(connection, access, [inode], access.first_seq).get(inode)
-        if row is not None:
+        if row is not None and (row.nlink or _is_of_all(connection, access, inode)):
             return {**bound, "shared_lineage": row.lineage, "shared_number": row.revision}
     return {**bound, "shared_lineage": 0, "shared_number": 0}
+
+
+def _is_of_all(connection: Connection, access: Access, inode: InodeId) -> bool:
+    row = history.inode_rows_at(connection, access, [inode], access.head_seq).get(inode)
+    return row is not None and sight.is_of_all(access, row.nlink, row.from_seq)
 
 
 def _stretches(connection: Connection, access: Access, inode: InodeId) -> list[Stretch]:

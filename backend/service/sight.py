@@ -89,10 +89,17 @@ class Sight:
 
 
 def _shown(access: Access, states: dict[InodeId, InodeState]) -> dict[InodeId, InodeState]:
-    """Without what was removed before it was shared: that went along, and is its owner's to see."""
     if access.role is Role.OWNER:
         return states
-    return {inode: state for inode, state in states.items() if state.nlink or state.seq >= access.first_seq}
+    return {inode: state for inode, state in states.items() if is_of_all(access, state.nlink, state.seq)}
+
+
+def is_of_all(access: Access, nlink: int, since: Seq) -> bool:
+    """Whether an inode that is so since a commit was not removed before it was shared.
+
+    What was removed then went along, and is its owner's to see; unless it has come back.
+    """
+    return nlink > 0 or since >= access.first_seq
 
 
 def look(connection: Connection, access: Access, seq: Seq) -> Sight:

@@ -10,8 +10,8 @@ from backend.service import conversion, workspaces
 from backend.service.shares import Shares
 from drivefs.protocol import messages, sharing
 from drivefs.protocol.errors import Code, ProtocolError
-from drivefs.protocol.history import EmptyTrashRequest, TrashEntry, TrashRequest
-from drivefs.protocol.ids import InodeId, Seq, WorkspaceId
+from drivefs.protocol.history import EmptyTrashRequest, RevisionsRequest, TrashEntry, TrashRequest
+from drivefs.protocol.ids import InodeId, RevisionNumber, Seq, WorkspaceId
 from drivefs.protocol.model import InodeKind
 from tests.backend.service import invariants
 from tests.backend.service.drive import Device, refs
@@ -399,6 +399,34 @@ async def test_the_trash_of_a_share_is_in_the_drives_of_all_and_the_owners_from_
     assert await trashed(bert) == []
     await pair.end(share)
     assert await trashed(bert) == []
+
+
+async def test_the_content_of_what_was_removed_before_sharing_is_the_owners_whoever_names_the_share(
+    pair: Neighbours,
+) -> None:
+    """A member may ask for a share by its own id, too."""
+    anna, bert = pair.anna, pair.bert
+    folder, file = await pair.tree()
+    early = await anna.save(b"early", b"1", parent=folder)
+    assert await anna.say(anna.unlink(early, b"early", folder, base=1)) == "ok"
+    share = await pair.share(folder)
+
+    async def shown(device: Device, inode: InodeId) -> list[int]:
+        listed = await device.drive.revisions.list(device.caller, share, RevisionsRequest(inode=inode))
+        for each in listed.revisions:
+            request = messages.ContentRequest(inode=inode, revision=each.number, history=True)
+            assert (await device.drive.listing.content(device.caller, share, request)).blocks
+        return [each.number for each in listed.revisions]
+
+    assert await shown(bert, file) == await shown(anna, file) == await shown(anna, early) == [1]
+    assert await shown(bert, early) == []
+    for history in (False, True):
+        request = messages.ContentRequest(inode=early, revision=RevisionNumber(1), history=history)
+        with pytest.raises(ProtocolError):
+            await bert.drive.listing.content(bert.caller, share, request)
+    await pair.pages(anna)
+    assert await anna.say(anna.restore(early, b"early", folder)) == "ok"
+    assert await shown(bert, early) == [1]
 
 
 async def test_a_single_file_is_shared_and_its_history_stays_its_own(pair: Neighbours) -> None:
