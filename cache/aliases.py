@@ -50,6 +50,10 @@ class Aliases:
         """What an id means."""
         return self._targets.get(inode, inode)
 
+    def is_target(self, inode: InodeId) -> bool:
+        """Whether any other id means an inode."""
+        return inode in self._targets.values()
+
     def drop(self, inode: InodeId) -> None:
         """From now on an inode is itself again; the caller has seen to what is queued."""
         self._database.write("DELETE FROM aliases WHERE inode = ?", (inode,))

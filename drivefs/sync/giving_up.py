@@ -306,7 +306,7 @@ class GivingUp:
 
     def _drop(self, inode: InodeId, kept: Kept | None, *, is_known: bool) -> None:
         """Let the backend's state of an inode show, in the caller's journal transaction."""
-        rows = self._journal.touching(inode)
+        rows = self._rows(inode)
         if kept is not None:
             self._keep(msgspec.structs.replace(kept, is_gone=not is_known))
         elif any(map(_is_rejected, rows)):
@@ -319,6 +319,13 @@ class GivingUp:
         self._publications.dropped(inode)
         if any(isinstance(row.mutation, Store) for row in rows):
             self._publications.arrived(inode)
+
+    def _rows(self, inode: InodeId) -> list[JournalRow]:
+        """What is about an inode, and what was refused that was about one which was found to be it since."""
+        rows = {row.n: row for row in self._journal.touching(inode)}
+        if self._journal.aliases.is_target(inode):
+            rows |= {row.n: row for row in self._journal.rejected(SCANNED_ROWS) if row.mutation.inode == inode}
+        return [rows[n] for n in sorted(rows)]
 
     def _drop_refused(self, inode: InodeId, rows: list[JournalRow]) -> None:
         """Of an inode that the backend has, only what was refused goes; what else waits may still be taken."""

@@ -10,7 +10,7 @@ import trio
 
 from cache.check import check
 from drivefs.fs.attributes import Wanted
-from drivefs.protocol.changes import Create, Mutation, Rename, SetAttributes, Status, Store, Unlink
+from drivefs.protocol.changes import Create, Mutation, Rename, SetAttributes, SetXattr, Status, Store, Unlink
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind
 from drivefs.remote.errors import BlockLost, Offline
@@ -471,3 +471,21 @@ def test_links_and_empty_files_leave_no_file_behind(world: World) -> None:
     assert world.lost == {}
     assert "the link that was made here as 'l'" in world.giving_up.notes[0]
     assert "malformed" in world.giving_up.notes[0]
+
+
+def test_what_was_set_of_a_directory_that_was_found_to_be_another_is_given_up_once(world: World) -> None:
+    directory, theirs = world.bench.mkdir(b"directory"), InodeId(2**40)
+    world.bench.fs.set_xattr(directory, b"user.mine", b"value")
+    (create,), (change,) = world.pending(Create, directory), world.pending(SetXattr, directory)
+    world.remote(b"directory", theirs, InodeKind.DIRECTORY)
+    state = world.bench.local.replica.inode(theirs)
+    assert state is not None
+    world.bench.backend.listings[theirs] = (state, [])
+    world.hear((create, "exists"))
+    world.reject(change)
+    assert world.settle()
+    assert [row.mutation.inode for row in world.journal.rejected(10)] == [theirs]
+    trio.run(world.giving_up._give_up_once, trio.Lock())
+    assert world.journal.rejected(10) == [], "else it would be given up again, without end"
+    assert [type(row.mutation) for row in world.journal.unsettled(10)] == [SetAttributes], "what else was set is sent"
+    assert world.bench.lookup(b"directory") is not None
