@@ -8,8 +8,6 @@ stored with the drive, in the transaction that applies it, and names the drive's
 drive, share, account.
 """
 
-from collections.abc import Iterable
-
 from sqlalchemy import Connection, bindparam, insert, select
 
 from backend.metadata import schema
@@ -21,14 +19,13 @@ from backend.service.commit.batch import Standing, StoredResult, Verdict, hash_m
 from backend.service.commit.contents import Account
 from backend.service.commit.gone import Gone
 from backend.service.commit.loading import Loader
-from backend.service.commit.state import Author
+from backend.service.commit.state import Author, State
 from backend.service.commit.writing import Answers, Writer
 from backend.service.ground import Ground
 from backend.service.workspaces import Access, Stamp
-from drivefs.protocol.changes import Mutation, OpResult, Status, Store
+from drivefs.protocol.changes import Mutation, OpResult, Status
 from drivefs.protocol.ids import COMMIT_ID_BYTES, AccountId, BlockId, CommitId, LineageId, OpNumber, Seq, WorkspaceId
 from drivefs.protocol.messages import CommitRequest
-from drivefs.protocol.model import unpack_blocks
 
 
 class Batch:
@@ -104,15 +101,14 @@ class Batch:
             if is_home:
                 self.home = workspaces.at_head(self.home, loader.author.seq)
             else:
-                self._take_in(ground, mutations, verdict)
+                self._take_in(ground, state, verdict)
         if ground.may_write:  # else an answer from before is given again, and nothing new is for this user to know
-            Gone(connection, ground.account, ground.workspace).tell(mutations, verdict.results)
+            Gone(connection, ground).tell(mutations, verdict.results)
         return verdict
 
-    def _take_in(self, ground: territory.Ground, mutations: list[Mutation], verdict: Verdict) -> None:
+    def _take_in(self, ground: territory.Ground, state: State, verdict: Verdict) -> None:
         """A share has a new commit: its members may see its blocks, and the drive takes it in, with all before it."""
-        stored = [each for each, result in zip(mutations, verdict.results, strict=True) if result.status is Status.OK]
-        admit_blocks(self._connection, ground.account, ground.workspace, blocks_of(stored))
+        admit_blocks(self._connection, ground.account, ground.workspace, state.contents.brought())
         while following.is_behind(self._connection, self.home):
             self.home = following.follow(self._connection, self._ground, self.home)
         self.changed.append(self.home.workspace)
@@ -137,12 +133,6 @@ class Batch:
 
     def _new_lineage(self) -> LineageId:
         return LineageId(ids.random_id(self._ground.random_bytes))
-
-
-def blocks_of(mutations: Iterable[Mutation]) -> set[BlockId]:
-    """The blocks that stores bring."""
-    stores = [mutation for mutation in mutations if isinstance(mutation, Store)]
-    return {block for store in stores for packed in store.new_runs for block, _ in unpack_blocks(packed)}
 
 
 _b = schema.share_blocks.c

@@ -196,6 +196,8 @@ def _placed(
 
 
 def _blocks(connection: Connection, account: AccountId, rows: list[Any]) -> set[BlockId]:
+    """What members may fetch: what has a name. What lies in the trash goes along for the owner to restore."""
+    rows = [row for row in rows if row.nlink]
     found = {ref.block for row in rows if row.blocks for ref in unpack_blocks(row.blocks)}
     for row in rows:
         if row.blocks is None:

@@ -71,4 +71,6 @@ CORPUS = (
     Case(name="a-share-that-was-forgotten-after-it-was-heard-of", seed=133, profile="shares"),
     # What was removed before its folder was shared was told to members who asked by its id.
     Case(name="what-was-removed-before-it-was-shared", seed=124, profile="shares"),
+    # Blocks of what was removed from a folder before it was shared were given to members who knew their ids.
+    Case(name="blocks-of-what-was-removed-before-it-was-shared", seed=155, profile="shares"),
 )

@@ -40,20 +40,11 @@ async def given(server: ServerProcess, login: Login, orders: Orders) -> str:
             return f"{login.user} may not see inode {inode}, and is told {told}"
     stored = {(inode, packed) for (inode, _), packed in orders.sequence.stored.items()}
     stored |= {(inode, sort.blocks) for tree in trees for inode, sort in tree.inodes.items()}
-    # What lies in the trash of a folder goes with it when that is shared, with its blocks for who knows their hashes.
-    along = seen | await server.ground.database.read(_in_shares, login.caller.user)
-    blocks = {ref.block for inode, packed in stored if inode not in along for ref in unpack_blocks(packed)}
+    blocks = {ref.block for inode, packed in stored if inode not in seen for ref in unpack_blocks(packed)}
     blocks -= {ref.block for inode, packed in stored if inode in seen for ref in unpack_blocks(packed)}
     if served := await asked.blocks(sorted(blocks)):
         return f"{login.user} may not see what has blocks {[block.hex() for block in served]}, and is given them"
     return ""
-
-
-def _in_shares(connection: Connection, user: UserId) -> set[int]:
-    """All inodes of the shares that a user is in."""
-    m, i = schema.members.c, schema.inodes.c
-    mine = select(m.workspace).where(m.user == user, m.state == MemberState.ACTIVE)
-    return set(connection.execute(select(i.inode).where(i.workspace.in_(mine))).scalars())
 
 
 class _Asked:

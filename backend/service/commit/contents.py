@@ -61,6 +61,7 @@ class Contents:
     run_refs: Counter[RunId] = field(default_factory=Counter)
     block_refs: Counter[BlockId] = field(default_factory=Counter)
     new_runs: dict[RunId, bytes] = field(default_factory=dict)
+    brought_back: set[RunId] = field(default_factory=set)
 
     def store(self, mutation: Store, row: InodeRow, revision: RevisionRow) -> bytes | None:
         """Make the new content current and give its block list if it is short; `revision` lacks only its runs.
@@ -112,6 +113,16 @@ class Contents:
         """
         current = self.current[inode]
         self.add(msgspec.structs.replace(current, lineage=lineage, number=number, seq=seq or current.seq))
+
+    def bring_back(self, inode: InodeId) -> None:
+        """Note that what an inode has is to be seen again."""
+        if inode in self.current:
+            self.brought_back.update(split_runs(self.current[inode].runs))
+
+    def brought(self) -> set[BlockId]:
+        """The blocks of the contents that were stored or brought back."""
+        runs = self.new_runs.keys() | self.brought_back
+        return {block for run in runs for block, _ in unpack_blocks(self._packed(run))}
 
     def _resolve_runs(self, mutation: Store, base_runs: set[RunId]) -> dict[RunId, bytes]:
         """The packed form of each run that a store names: it brings the run, or its base has it."""

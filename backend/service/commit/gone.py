@@ -12,10 +12,10 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, select
 
 from backend.metadata import schema
 from backend.metadata.queries import is_asked, select_in
-from backend.service.commit import refusals
+from backend.service.commit import refusals, territory
 from backend.service.rows import FILE
 from drivefs.protocol.changes import Exchange, Mutation, OpResult, Rename, SetAttributes, SetXattr, Status, Store
-from drivefs.protocol.ids import NO_REVISION, AccountId, InodeId, WorkspaceId
+from drivefs.protocol.ids import NO_REVISION, InodeId
 from drivefs.protocol.model import DentryState
 
 MAX_DEPTH = 64
@@ -29,8 +29,9 @@ def _own(column: ColumnElement[Any]) -> ColumnElement[bool]:
 
 
 _HERE = (_own(_i.account), _i.workspace == bindparam("workspace"), is_asked(_i.inode))
-_NAMELESS = select(_i.inode).where(*_HERE, _i.nlink == 0)
-_CONTENTS = select(_i.inode, _i.content_since, _i.content_since > _i.revision).where(*_HERE, _i.nlink == 0)
+_SEEN = (*_HERE, _i.nlink == 0, _i.from_seq >= bindparam("seen_from"))
+_NAMELESS = select(_i.inode).where(*_SEEN)
+_CONTENTS = select(_i.inode, _i.content_since, _i.content_since > _i.revision).where(*_SEEN)
 _FILES = select(_i.lineage, _i.inode).where(*_HERE, _i.kind == FILE)
 _LEFT = select(_v.inode, _v.parent, _v.name, _v.to_seq).where(_own(_v.account), is_asked(_v.inode)).order_by(_v.to_seq)
 _OWNERS = select(_l.inode, _l.lineage).where(_own(_l.account), is_asked(_l.lineage))
@@ -39,11 +40,10 @@ _NAMED = select(_d.inode, _d.parent, _d.name, _d.from_seq).where(_own(_d.account
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """Reads for one reply."""
+    """Reads for one reply, of what the caller may see."""
 
     connection: Connection
-    account: AccountId
-    workspace: WorkspaceId
+    ground: territory.Ground
 
     def tell(self, mutations: Sequence[Mutation], results: Sequence[OpResult]) -> None:
         """Add to refused results where what they lack last was; each inode is named once in a reply.
@@ -70,18 +70,22 @@ class Gone:
 
     def _tell_contents(self, mutations: Sequence[Mutation], results: Sequence[OpResult]) -> None:
         lacking = [(m.inode, result) for m, result in zip(mutations, results, strict=True) if _is_absent(result)]
-        known = {inode: told for inode, *told in self._here(_CONTENTS, {inode for inode, _result in lacking})}
+        known = {inode: told for inode, *told in self._seen(_CONTENTS, {inode for inode, _result in lacking})}
         for inode, result in lacking:
             result.content_since, result.is_emptied = known.get(inode, (NO_REVISION, False))
 
     def _nameless(self, inodes: set[InodeId]) -> set[InodeId]:
-        return {inode for (inode,) in self._here(_NAMELESS, inodes)}
+        return {inode for (inode,) in self._seen(_NAMELESS, inodes)}
 
     def _own(self, statement: Select[Any], values: Collection[Any]) -> Iterator[Any]:
-        return select_in(self.connection, statement, values, account=self.account)
+        return select_in(self.connection, statement, values, account=self.ground.account)
 
-    def _here(self, statement: Select[Any], inodes: Collection[InodeId]) -> Iterator[Any]:
-        return select_in(self.connection, statement, inodes, account=self.account, workspace=self.workspace)
+    def _here(self, statement: Select[Any], inodes: Collection[InodeId], **bound: int) -> Iterator[Any]:
+        here = {"account": self.ground.account, "workspace": self.ground.workspace, **bound}
+        return select_in(self.connection, statement, inodes, **here)
+
+    def _seen(self, statement: Select[Any], inodes: Collection[InodeId]) -> Iterator[Any]:
+        return self._here(statement, inodes, seen_from=self.ground.seen_from)
 
     def _last_places(self, inodes: set[InodeId]) -> Iterable[DentryState]:
         places = {inode: DentryState(parent, name, inode, seq) for inode, parent, name, seq in self._own(_LEFT, inodes)}

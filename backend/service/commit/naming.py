@@ -173,6 +173,7 @@ def restore(state: State, mutation: changes.Restore) -> RevisionNumber:
     row.content_since = min(row.content_since, row.revision)
     row.nlink = 2 if row.kind == DIRECTORY else 1
     state.tree.add_name(place, row, mutation.time_ns)
+    state.contents.bring_back(row.inode)
     if row.kind == FILE and state.lineages.is_taken(row):
         state.lineages.fork(row)
     state.restored.append(row.inode)

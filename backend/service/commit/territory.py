@@ -19,17 +19,19 @@ from backend.service.commit import validity
 from backend.service.workspaces import Access
 from drivefs.protocol import changes
 from drivefs.protocol.changes import Mutation
-from drivefs.protocol.ids import AccountId, InodeId, WorkspaceId
+from drivefs.protocol.ids import AccountId, InodeId, Seq, WorkspaceId
 
 ACROSS = None
 """The place of a mutation that names inodes of two workspaces."""
 
 _i, _w, _m, _u = schema.inodes.c, schema.workspaces, schema.members, schema.user_workspaces
-_PLACES = select(_i.inode, _i.workspace).where(_i.account == bindparam("account"), is_asked(_i.inode))
+_PLACES = select(_i.inode, _i.workspace, _i.nlink, _i.from_seq).where(
+    _i.account == bindparam("account"), is_asked(_i.inode)
+)
 _same = and_(_w.c.account == _u.c.account, _w.c.workspace == _u.c.workspace)
 _member = and_(_m.c.account == _w.c.account, _m.c.workspace == _w.c.workspace, _m.c.user == _u.c.user)
 _SHARES = (
-    select(_w.c.account, _w.c.workspace, _m.c.role, _m.c.state)
+    select(_w.c.account, _w.c.workspace, _w.c.first_seq, _m.c.role, _m.c.state)
     .select_from(_u.join(_w, _same).join(_m, _member))
     .where(_u.c.user == bindparam("user"), _w.c.kind == workspaces.SHARE)
     .where(_m.c.state != MemberState.INVITED)
@@ -38,16 +40,20 @@ _SHARES = (
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """A workspace on which mutations are judged, and whether the caller may change it."""
+    """A workspace on which mutations are judged, and whether the caller may change it.
+
+    What lost its name before commit `seen_from` went along when a folder was shared, and is not the caller's to see.
+    """
 
     account: AccountId
     workspace: WorkspaceId
     may_write: bool
+    seen_from: Seq
 
 
 def drive(home: Access) -> Ground:
     """The drive itself."""
-    return Ground(home.account, home.workspace, home.role in workspaces.WRITERS)
+    return Ground(home.account, home.workspace, home.role in workspaces.WRITERS, Seq(0))
 
 
 Run = tuple[Ground | None, list[Mutation]]
@@ -71,20 +77,25 @@ def runs(connection: Connection, home: Access, mutations: Sequence[Mutation]) ->
 
 def _ground(row: Any) -> Ground:
     may_write = row.state == MemberState.ACTIVE and Role(row.role) in workspaces.WRITERS
-    return Ground(row.account, row.workspace, may_write)
+    seen_from = Seq(0) if Role(row.role) is Role.OWNER else Seq(row.first_seq)
+    return Ground(row.account, row.workspace, may_write, seen_from)
 
 
 def _places(
     connection: Connection, home: Access, shares: dict[WorkspaceId, Ground], mutations: Sequence[Mutation]
 ) -> dict[InodeId, WorkspaceId]:
-    """Where inodes are that are in a share, or will be once the batch has made them."""
+    """Where inodes are that are in a share, or will be once the batch has made them.
+
+    One that is not the caller's to see is said to be in the drive, whatever the batch claims to make.
+    """
     valid = [mutation for mutation in mutations if not validity.problem(mutation)]
     named = {inode for mutation in valid for inode in (*_parents(mutation), mutation.inode)}
     places: dict[InodeId, WorkspaceId] = {}
     for account in {home.account, *(each.account for each in shares.values())}:
-        for inode, workspace in select_in(connection, _PLACES, named, account=account):
+        for inode, workspace, nlink, from_seq in select_in(connection, _PLACES, named, account=account):
             if workspace in shares:
-                places[inode] = workspace
+                is_seen = nlink or from_seq >= shares[workspace].seen_from
+                places[inode] = workspace if is_seen else home.workspace
     for mutation in valid:
         if isinstance(mutation, changes.Create) and mutation.inode not in places and mutation.parent in places:
             places[mutation.inode] = places[mutation.parent]

@@ -11,11 +11,12 @@ import pytest
 from backend.service.ground import Limits
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import changes, messages, routes, sharing, wire
-from drivefs.protocol.ids import Epoch, InodeId, WorkspaceId
+from drivefs.protocol.ids import Epoch, InodeId, OpNumber, RevisionNumber, WorkspaceId
 from tests.backend.api.served import SESSION, Drive, Request, Served, serving
 
 pytestmark = pytest.mark.anyio
 IN_SHARE, PRIVATE, LATER = b"what all may see" * 50, b"what nobody else may see" * 50, b"written by bert" * 50
+EARLY = b"what was removed before" * 50
 
 
 @pytest.fixture
@@ -71,6 +72,37 @@ async def test_a_member_gets_and_names_the_blocks_of_the_share_only(tmp_path: Pa
         await anna.post(routes.UNSHARE, sharing.UnshareRequest(share=info.share))
         assert await payloads(bert, IN_SHARE, LATER) == [False, False]
         assert (await share.post(routes.GET_BLOCKS, blocks)).problem() == "not_found"
+
+
+async def test_what_was_removed_before_it_was_shared_is_the_owners_until_he_restores_it(tmp_path: Path) -> None:
+    """[57] Nor does it come with a store that says more than its content has."""
+    async with serving(tmp_path, Limits(quota_bytes=2**24)) as anna:
+        await anna.services.accounts.add_user("bert", "correct horse")
+        bert = await anna.log_in_as("bert")
+        owner, member = await a_drive(anna), await a_drive(bert)
+        await owner.make_directory(10, b"folder")
+        await owner.store_file(20, b"private", PRIVATE)
+        folder = owner.root = InodeId(owner.start + 10)
+        await owner.store_file(30, b"shared", IN_SHARE)
+        await owner.store_file(40, b"early", EARLY)
+        early: dict[str, Any] = {"inode": InodeId(owner.start + 40), "parent": folder, "name": b"early", "time_ns": 1}
+        gone = changes.Unlink(n=OpNumber(50), base=changes.Base(revision=RevisionNumber(1)), **early)
+        await owner._commit(50, [gone])
+        request = sharing.ShareRequest(inode=folder, user="bert", role="editor")
+        info = (await anna.post(routes.SHARE, request)).message(sharing.ShareInfo)
+        await bert.post(routes.ANSWER, sharing.AnswerRequest(share=info.share, accept=True))
+        assert await payloads(bert, IN_SHARE, EARLY) == [True, False]
+        share = replace(bert, workspace=info.share)
+        await share.put(LATER)
+        stored = member._store(40, InodeId(owner.start + 30), LATER, base=1)
+        for content in (EARLY, PRIVATE):
+            stored.new_runs += member._store(40, early["inode"], content, base=1).new_runs
+        await member._commit(40, [stored])
+        assert await payloads(bert, LATER, EARLY, PRIVATE) == [True, False, False]
+        assert await share.missing(codec.block_id(EARLY)) == [codec.block_id(EARLY)]
+        (restored,) = (await owner._commit(51, [changes.Restore(n=OpNumber(51), **early)])).results
+        assert restored.status is changes.Status.OK
+        assert await payloads(bert, EARLY, PRIVATE) == [True, False]
 
 
 async def test_a_download_in_flight_ends_when_the_member_is_taken_out(tmp_path: Path) -> None:
