@@ -36,10 +36,10 @@ from drivefs.protocol.ids import (
 from tests.backend.api.served import SESSION, Drive, Request, Served, framed, serving
 
 pytestmark = pytest.mark.anyio
-IN_SHARE, PRIVATE, REMOVED = (codec.block_id(b"%d" % n) for n in range(3))
-NAMES = (b"name-in-share", b"name-in-drive", b"name-in-trash")
+CONTENTS = IN_SHARE, PRIVATE, REMOVED, EARLY, PAST = [codec.block_id(b"%d" % n) for n in range(5)]
+NAMES = (b"name-in-share", b"name-in-drive", b"name-in-trash", b"name-before-it-was-shared")
 OUTSIDERS = ("stranger", "pending", "ended", "left")
-BLOCKS = [codec.block_id(each) for each in (IN_SHARE, PRIVATE, REMOVED)]
+BLOCKS = [codec.block_id(each) for each in CONTENTS]
 SNAPSHOT = "name-of-snapshot"
 ECHOES = (routes.GET_BLOCKS, routes.MISSING, routes.COMMIT, routes.MOMENT, routes.DELETE_SNAPSHOT)
 """These name the blocks, or the snapshot, that they were asked for."""
@@ -59,7 +59,10 @@ def anyio_backend() -> str:
 
 @dataclass
 class Scene:
-    """Anna's drive with a folder that is shared, and all that there is to know of it."""
+    """Anna's drive with a folder that is shared, and all that there is to know of it.
+
+    From the folder, `early` was removed before it was shared, and `changed` had another content.
+    """
 
     anna: Served
     owner: Drive
@@ -68,28 +71,27 @@ class Scene:
     file: InodeId
     private: InodeId
     removed: InodeId
+    early: InodeId
+    changed: InodeId
     others: dict[str, Served]
     link: int
     account: AccountId
     device: DeviceId
+    since: Seq
 
     def inodes(self) -> list[InodeId]:
-        return [self.folder, self.file, self.private, self.removed, self.owner.root]
+        return [self.folder, self.file, self.changed, *self.of_owner()]
+
+    def of_owner(self) -> list[InodeId]:
+        """What no member may see."""
+        return [self.private, self.removed, self.early, self.owner.root]
 
     def secrets(self, who: str) -> set[Any]:
         """What this user may never be told, but what he has asked for himself."""
-        private = {
-            PRIVATE,
-            REMOVED,
-            *NAMES[1:],
-            *BLOCKS[1:],
-            int(self.private),
-            int(self.removed),
-            int(self.owner.root),
-        }
+        private = {*CONTENTS[1:], *NAMES[1:], *BLOCKS[1:], *map(int, self.of_owner())}
         if who not in OUTSIDERS:
             return private
-        return private | {IN_SHARE, NAMES[0], int(self.file), BLOCKS[0]}
+        return private | {IN_SHARE, NAMES[0], int(self.file), int(self.changed), BLOCKS[0]}
 
 
 @asynccontextmanager
@@ -107,6 +109,12 @@ async def a_scene(data: Path) -> AsyncIterator[Scene]:
         await owner._commit(50, [changes.Unlink(n=OpNumber(50), time_ns=1, **gone)])
         owner.root = folder
         await owner.store_file(60, NAMES[0], IN_SHARE)
+        early, changed = InodeId(owner.start + 70), InodeId(owner.start + 80)
+        await owner.store_file(70, NAMES[3], EARLY)
+        gone |= {"inode": early, "parent": folder, "name": NAMES[3]}
+        await owner._commit(75, [changes.Unlink(n=OpNumber(75), time_ns=1, **gone)])
+        await owner.store_file(80, b"changed", PAST)
+        await owner.write_anew(90, 80, IN_SHARE, base=1)
         owner.root = root
         link = (await anna.post(routes.CREATE_LINK, links.CreateLinkRequest(inode=private))).message(links.LinkReply)
         await anna.post(routes.CREATE_SNAPSHOT, history.CreateSnapshotRequest(name=SNAPSHOT))
@@ -122,7 +130,14 @@ async def a_scene(data: Path) -> AsyncIterator[Scene]:
                 await others[who].post(routes.ANSWER, sharing.AnswerRequest(share=share, accept=True))
         await anna.post(routes.UNSHARE, sharing.UnshareRequest(share=share, user="ended"))
         await others["left"].post(routes.ANSWER, sharing.AnswerRequest(share=share))
-        yield Scene(anna, owner, share, folder, file, private, removed, others, link.link.link, account, session.device)
+        inodes = (folder, file, private, removed, early, changed)
+        since = await anna.ground.database.read(_first_seq, share)
+        yield Scene(anna, owner, share, *inodes, others, link.link.link, account, session.device, since)
+
+
+def _first_seq(connection: Connection, share: WorkspaceId) -> Seq:
+    w = schema.workspaces.c
+    return Seq(connection.execute(select(w.first_seq).where(w.workspace == share)).scalar_one())
 
 
 def mutations(scene: Scene, who: str) -> list[changes.Mutation]:
@@ -149,6 +164,11 @@ def mutations(scene: Scene, who: str) -> list[changes.Mutation]:
         (changes.Restore, {"inode": scene.removed, "parent": root, "name": b"back"}),
         (changes.Restore, {"inode": scene.removed, "parent": scene.folder, "name": b"back"}),
         (changes.Unlink, {**named, "base": at_one}),
+        (changes.Restore, {"inode": scene.early, "parent": root, "name": b"back"}),
+        (changes.Restore, {"inode": scene.early, "parent": scene.folder, "name": b"back"}),
+        (changes.Unlink, {"inode": scene.early, "parent": scene.folder, "name": NAMES[3], "base": at_one}),
+        (changes.SetAttributes, {"inode": scene.early, "mode": 0o777}),
+        (changes.Create, {**named, "parent": scene.early, "inode": new, "kind": model.InodeKind.FILE, "mode": 0o644}),
     ]
     if who != "editor":
         inside = {"name": NAMES[0], "parent": scene.folder, "inode": scene.file}
@@ -166,8 +186,8 @@ def mutations(scene: Scene, who: str) -> list[changes.Mutation]:
 def asked(scene: Scene, who: str, epoch: Epoch) -> dict[str, list[Any]]:
     """What is sent to each route; those about a workspace get it for the own drive, the share and Anna's drive."""
     inodes, workspaces = scene.inodes(), [scene.share, scene.anna.workspace]
-    own = inodes if who in OUTSIDERS else [scene.private, scene.removed, scene.owner.root]
-    seqs = [Seq(0), Seq(scene.owner.head.seq + 5)]
+    own = inodes if who in OUTSIDERS else scene.of_owner()
+    seqs = [Seq(0), Seq(2), Seq(scene.owner.head.seq + 5), scene.since]
     started = msgspec.structs.replace(scene.owner.head, seq=Seq(1))
     batch = messages.CommitRequest(epoch=epoch, watermark=OpNumber(1), mutations=mutations(scene, who))
     upload = messages.Upload(inode=scene.file, parent=scene.folder, name=b"x", size_bytes=2, sent_bytes=1)
