@@ -319,6 +319,13 @@ SERVER = (
         "tests/backend/service/test_shared_trash.py",
     ),
     Weakening(
+        "what left a folder before it was shared is not its members' to fetch",
+        "backend/service/shares.py",
+        "            share = WorkspaceId(ids.random_id(self._ground.random_bytes))\n",
+        "            share = WorkspaceId(self._ground.limits.quota_bytes)\n",
+        "tests/backend/service/test_shares.py",
+    ),
+    Weakening(
         "members fetch nothing of what was removed before it was shared",
         "backend/service/conversion.py",
         "    rows = [row for row in rows if row.nlink]\n",

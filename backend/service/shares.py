@@ -63,8 +63,9 @@ class Shares:
         """
         database = self._ground.database
         await database.read(_invitee, caller, request.user)
-        share = WorkspaceId(ids.random_id(self._ground.random_bytes))
         for _ in range(MOST_LOOKS):
+            # Another one each time: what was in the folder when it was looked at before is not for its members.
+            share = WorkspaceId(ids.random_id(self._ground.random_bytes))
             named = None if request.parent is None else Place(request.parent, request.name)
             planned = await database.read(conversion.plan, caller, request.inode, named)
             if planned is None:

@@ -6,15 +6,16 @@ import pytest
 from sqlalchemy import Connection, update
 
 from backend.metadata import schema
-from backend.service import conversion, workspaces
+from backend.service import batches, conversion, workspaces
+from backend.service.ground import Ground
 from backend.service.shares import Shares
 from drivefs.protocol import messages, sharing
 from drivefs.protocol.errors import Code, ProtocolError
-from drivefs.protocol.ids import InodeId, WorkspaceId
+from drivefs.protocol.ids import BlockId, InodeId, WorkspaceId
 from drivefs.protocol.model import InodeKind
 from tests.backend.service import invariants
 from tests.backend.service.drive import refs
-from tests.backend.service.sharing import Neighbours, content_of, neighbours
+from tests.backend.service.sharing import BERT, Neighbours, content_of, neighbours
 
 pytestmark = pytest.mark.anyio
 
@@ -350,6 +351,32 @@ async def test_a_folder_that_changes_while_it_is_looked_at_is_looked_at_again(pa
     await pair.share(folder)
     assert await pair.bert.names(folder) == {b"file": file, b"inner": inner}
     assert await pair.bert.names(inner) == {}
+
+
+async def test_what_left_a_folder_while_it_was_looked_at_is_not_its_members_to_fetch(
+    pair: Neighbours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked at again then, and what was noted the first time is for the members of no share."""
+    anna = pair.anna
+    folder, file = await pair.tree()
+    stays = await anna.save(b"stays", b"2", parent=folder)
+    admit, moved = conversion.admit, list[str]()
+
+    async def admit_and_move(ground: Ground, share: WorkspaceId, planned: conversion.Plan) -> None:
+        await admit(ground, share, planned)
+        if not moved:
+            moved.append(await anna.say(anna.rename(file, b"file", b"mine", parent=folder)))
+
+    monkeypatch.setattr(conversion, "admit", admit_and_move)
+    share = await pair.share(folder)
+    assert moved == ["ok"]
+    assert await pair.bert.names(folder) == {b"stays": stays}
+    ids = [ref.block for ref in refs([b"2", b"content"])]
+
+    def admitted(connection: Connection) -> set[BlockId]:
+        return batches.admitted(connection, workspaces.require(connection, BERT, share), set(ids))
+
+    assert await anna.drive.database.read(admitted) == {ids[0]}
 
 
 async def test_a_single_file_is_shared_and_its_history_stays_its_own(pair: Neighbours) -> None:
