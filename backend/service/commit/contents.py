@@ -106,13 +106,15 @@ class Contents:
                 self._count_blocks(unpack_blocks(self.new_runs[run]))
             self.run_refs[run] += 1
 
-    def copy(self, inode: InodeId, lineage: LineageId, number: RevisionNumber, seq: Seq | None = None) -> None:
-        """Name the current content of an inode in another lineage too, which then is where its content is.
+    def copy(self, row: InodeRow, seq: Seq | None = None) -> None:
+        """Name the current content of an inode in its new lineage too, which then is where its content is.
 
-        `seq` is the commit by which it got there; None: it is the same history, in another lineage.
+        `seq` is the commit of its workspace by which it got there; None: it is the same history, in another lineage.
         """
-        current = self.current[inode]
-        self.add(msgspec.structs.replace(current, lineage=lineage, number=number, seq=seq or current.seq))
+        copied = msgspec.structs.replace(self.current[row.inode], lineage=row.lineage, number=row.revision)
+        if seq is not None:
+            copied.workspace, copied.seq = row.workspace, seq
+        self.add(copied)
 
     def bring_back(self, inode: InodeId) -> None:
         """Note that what an inode has is to be seen again."""

@@ -64,7 +64,7 @@ class Lineages:
         heir.last_number = max(past.last_number, used, heir.last_number)
         if heir.revision:
             heir.last_number = heir.revision = RevisionNumber(heir.last_number + 1)
-            self.contents.copy(heir.inode, heir.lineage, heir.revision, self.seq)
+            self.contents.copy(heir, self.seq)
         self._give(heir.inode, past.lineage)
 
     def fork(self, row: InodeRow) -> None:
@@ -73,7 +73,7 @@ class Lineages:
         row.lineage = self.new_lineage()
         self.changed[row.lineage] = LineageRow(row.lineage, row.inode, parent, row.last_number)
         if row.revision:
-            self.contents.copy(row.inode, row.lineage, row.revision)
+            self.contents.copy(row)
 
     def is_taken(self, row: InodeRow) -> bool:
         """Whether another inode continues this one's lineage."""

@@ -11,6 +11,7 @@ from backend.service.ground import Ground
 from backend.service.shares import Shares
 from drivefs.protocol import messages, sharing
 from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.history import RevisionsRequest
 from drivefs.protocol.ids import BlockId, InodeId, WorkspaceId
 from drivefs.protocol.model import InodeKind
 from tests.backend.service import invariants
@@ -377,6 +378,22 @@ async def test_what_left_a_folder_while_it_was_looked_at_is_not_its_members_to_f
         return batches.admitted(connection, workspaces.require(connection, BERT, share), set(ids))
 
     assert await anna.drive.database.read(admitted) == {ids[0]}
+
+
+async def test_a_file_from_before_sharing_that_replaces_another_one_is_read_by_all(pair: Neighbours) -> None:
+    """Save by rename: its content is a new revision of the share, in the history of the file that it replaces."""
+    anna, bert = pair.anna, pair.bert
+    folder, file = await pair.tree()
+    heir = await anna.save(b"heir", b"other", parent=folder)
+    share = await pair.share(folder)
+    await pair.pages(anna)
+    saved = anna.rename(heir, b"heir", b"file", file, base=1, parent=folder, new_parent=folder)
+    assert await anna.say(saved) == "ok"
+    await pair.pages(bert)
+    for device in (anna, bert):
+        assert await content_of(device, heir) == (await device.known(heir)).blocks
+        listed = await device.drive.revisions.list(device.caller, share, RevisionsRequest(inode=heir))
+        assert [each.number for each in listed.revisions if each.user == "someone"][-1] == 2
 
 
 async def test_a_single_file_is_shared_and_its_history_stays_its_own(pair: Neighbours) -> None:
