@@ -387,9 +387,8 @@ class _Mount:
             found.append(conflicts.sentence(count))
         places = Places(self._local, self._settings.credentials.root)
         found += [
-            f"what was written to {places.called(inode).decode(errors='backslashreplace')!r} has been damaged on this"
-            f" disk and is not sent ({why}). Copy what can still be read, and write the file anew"
-            for inode, why in parts.drive.publisher.damaged.items()
+            f"what was written to {places.called(inode).decode(errors='backslashreplace')!r} {why}"
+            for inode, why in parts.drive.publisher.kept_back.items()
         ]
         if lacking := parts.pinning.lacking():
             found.append(lacking)

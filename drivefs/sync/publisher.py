@@ -60,13 +60,21 @@ class Publisher:
         self._publications = publications
         self._uploader = uploader
         self._large = trio.CapacityLimiter(PARALLEL_LARGE_FILES)
-        self.damaged: dict[InodeId, str] = {}
-        """Files whose unpublished bytes have rotted on this disk, and what was found."""
+        self._kept_back: dict[InodeId, str] = {}
         self.uploads: dict[InodeId, Upload] = {}
         self.refused: Callable[[InodeId, str], None] = lambda inode, why: None
         """Called with a file whose content the backend will never take, and the reason, as a mutation's would be."""
         self.is_base_gone: Callable[[InodeId], Awaitable[bool]] = _is_here
         """Asked of a file that lacks what it was made on: whether that is gone for good."""
+
+    @property
+    def kept_back(self) -> dict[InodeId, str]:
+        """Files with content that cannot be sent as things are, and what people should know of that content."""
+        return {inode: why for inode, why in self._kept_back.items() if self._is_wanted(inode)}
+
+    def _is_wanted(self, inode: InodeId) -> bool:
+        state = self._journal.overlay.inode(inode)
+        return self._journal.drafts.draft(inode) is not None and (state is None or state.nlink > 0)
 
     async def publish_due(
         self, nursery: trio.Nursery, failed: Callable[[errors.RemoteError], None], *, urgent: bool = False
@@ -190,6 +198,11 @@ class Publisher:
             self._publications.arrived(inode)
             self.refused(inode, BASE_GONE)
         else:
+            if isinstance(error, errors.BlockLost):
+                self._kept_back[inode] = (
+                    "is not sent yet, since a part of the file that was not written here is nowhere to be had "
+                    f"({error}). It is sent as soon as a device that has that part has given it to the server"
+                )
             failed(error)
             self._publications.returned(inode, RETRY_SECONDS)
 
@@ -200,7 +213,10 @@ class Publisher:
 
     def keep_damaged(self, inode: InodeId, why: str) -> None:
         """Bytes that did not verify are never sent: the draft stays as it is, and people are told."""
-        self.damaged[inode] = why
+        self._kept_back[inode] = (
+            f"has been damaged on this disk and is not sent ({why}). "
+            "Copy what can still be read, and write the file anew"
+        )
         self._publications.set_aside(inode, DAMAGED_SECONDS)
 
     def _append_store(self, snapshot: Snapshot, blocks: list[BlockRef]) -> OpNumber:
@@ -210,7 +226,7 @@ class Publisher:
         known = {run_id(run) for run in base_runs}
         ids = [run_id(run) for run in runs]
         op = self._journal.next_op()
-        self.damaged.pop(snapshot.inode, None)
+        self._kept_back.pop(snapshot.inode, None)
         if not self._contents.storing(snapshot, op, pack_blocks(blocks)):
             self._publications.arrived(snapshot.inode)
             return NO_OP

@@ -98,3 +98,20 @@ def test_it_is_given_up_if_that_is_not_what_the_file_is_now(tmp_path: Path, *, i
             assert anna.publications.is_on_its_way(lost) is not is_gone
 
     trio.run(main)
+
+
+def test_people_are_told_of_a_file_that_waits_for_its_base_until_it_is_sent_or_gone(tmp_path: Path) -> None:
+    """It is tried again without end, and nothing else would say so."""
+
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (_, (anna, _bert)):
+            for name, follows in (("removed", anna.unlink), ("sent", lambda name: publish(anna))):
+                await anna.write(name, b"of anna")
+                inode = (await anna.known(name)).inode
+                await publish_without(anna, inode)
+                assert list(anna.publisher.kept_back) == [inode]
+                assert "nowhere to be had (the server does not have it" in anna.publisher.kept_back[inode]
+                await follows(name)
+                assert anna.publisher.kept_back == {}
+
+    trio.run(main)
