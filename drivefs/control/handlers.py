@@ -96,21 +96,23 @@ class Handlers:
 
     async def sync(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         """Send everything, also of open files; with `wait`, return when the backend has what was there at the call."""
-        settled, waiting = trio.Event(), trio.CancelScope()
-        refused_before = self._drive.engine.refused_count
+        engine, settled, waiting = self._drive.engine, trio.Event(), trio.CancelScope()
+        inodes, refused_before = list(self._drive.local.journal.drafts.draft_inodes()), engine.refused_count
 
         async def settle() -> None:
             with waiting:
-                await self._drive.engine.settle(list(self._drive.local.journal.drafts.draft_inodes()))
+                await engine.settle(inodes)
                 settled.set()
 
-        self._nursery.start_soon(settle)
         if arguments["wait"]:
+            self._nursery.start_soon(settle)
             try:
                 await self._report_until(settled, report)
             finally:
                 waiting.cancel()
-        return {**self._left(), "refused": self._drive.engine.refused_count - refused_before}
+        else:
+            engine.send_now(inodes)
+        return {**self._left(), "refused": engine.refused_count - refused_before}
 
     async def _report_until(self, settled: trio.Event, report: Report) -> None:
         while not settled.is_set():

@@ -144,6 +144,12 @@ class Engine:
             self._parts.publications.closed(inode)
         self._parts.publications.stored()
 
+    def send_now(self, inodes: list[InodeId]) -> None:
+        """Have all that is not committed go on its way, with these contents, open or not; waits for nothing."""
+        self._parts.publications.forced(inodes)
+        self._parts.giving_up.look()
+        self.connection.retry_now()
+
     async def settle(self, inodes: list[InodeId]) -> None:
         """Return when all that the journal and the drafts hold now is committed, open files included, or held.
 
@@ -151,9 +157,7 @@ class Engine:
         """
         journal, publications = self._parts.local.journal, self._parts.publications
         target = journal.next_op()
-        publications.forced(inodes)
-        self._parts.giving_up.look()
-        self.connection.retry_now()
+        self.send_now(inodes)
         waiting = set(inodes)
         self._awaited.append(waiting)
         try:
