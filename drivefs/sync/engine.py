@@ -339,6 +339,7 @@ class Engine:
         with trio.CancelScope() as self._polling:
             polled = await self._parts.follower.poll(0.0 if is_behind else POLL_SECONDS, is_anew=is_anew)
         if self._polling.cancelled_caught:
+            self._has_stood_still = self._has_stood_still or is_anew
             return
         if polled.lost is not None:
             await self._begin_again(polled.lost)

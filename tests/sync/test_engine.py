@@ -165,6 +165,30 @@ def test_after_a_standstill_the_feed_is_asked_at_once_over_a_new_connection() ->
 
 
 @pytest.mark.fault(21)
+def test_who_wants_to_be_told_more_right_after_a_standstill_is_told_over_a_new_connection_too() -> None:
+    followed = Followed(NOTHING_NEW)
+    engine, asked_anew = followed.engine(), list[bool]()
+
+    async def silent(wait_seconds: float, *, is_anew: bool = False) -> Polled:
+        asked_anew.append(is_anew)
+        return await trio.sleep_forever()  # type: ignore[no-any-return]
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(engine.run)
+            await trio.sleep(10.0)
+            followed.poll = silent  # type: ignore[method-assign]
+            nursery.start_soon(engine.catch_up)
+            for _ in range(2):
+                await trio.sleep(1.0)
+                engine.poll_afresh()
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert asked_anew == [True, True]
+
+
+@pytest.mark.fault(21)
 def test_without_a_server_nobody_waits_for_what_happened_during_a_standstill() -> None:
     followed = Followed()
     engine = followed.engine()
