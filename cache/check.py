@@ -13,7 +13,7 @@ from cache.aliases import read_aliases
 from cache.database import Database
 from cache.drafts import PLACE_BITS, DraftRow
 from cache.effects import entries, outcome, renamed, subjects
-from cache.errors import CacheError, Corrupt, Poisoned, ReplicaCorrupt
+from cache.errors import CacheError, Corrupt, Misfit, ReplicaCorrupt
 from cache.findings import Finding, Severity
 from cache.journal import OP_STRIDE
 from cache.overlay import Overlay
@@ -176,7 +176,7 @@ class JournalCheck:
             self._database.begin()
             try:
                 self._database.run_again(accepted)
-            except Poisoned:
+            except Misfit:
                 self._found.damage(f"{redo_path(self._path)} does not fit the journal", "The last changes are in it")
         if bad := list(bad_rows(self._database)):
             for row in bad:

@@ -27,6 +27,9 @@ PAGE_BYTES = 2048
 FRAME_BYTES = PAGE_BYTES + 24
 SHRINK_BYTES = 32 * 2**20
 BUSY_MILLISECONDS = 5000
+MISFITS = (apsw.ConstraintError, apsw.MismatchError, apsw.SQLError)
+"""What SQLite says of statements that were made for another state of the tables."""
+
 FAILED_READS = frozenset({apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_SHORT_READ})
 
 
@@ -239,7 +242,8 @@ class Database:
         """Run what `redo` has kept once more, inside the caller's transaction: all of it or nothing.
 
         Raises:
-            Corrupt, DiskFull, Poisoned: nothing was changed.
+            Misfit: nothing was changed, and it would be so the next time.
+            Corrupt, DiskFull, Poisoned: it may be tried again, once the caller's transaction is rolled back.
         """
         try:
             self._execute("SAVEPOINT again")
@@ -250,6 +254,8 @@ class Database:
         except apsw.Error as error:
             if self._connection.in_transaction:
                 self._execute("ROLLBACK TO again")
+            if isinstance(error, MISFITS):
+                raise errors.Misfit(f"{self.path.name} is not what redo was made for: {error}") from error
             raise self.translated(error) from error
 
     def _recall_if_lost(self) -> None:

@@ -8,6 +8,7 @@ CacheError
  +-- Corrupt           bytes on this disk do not verify
  |    +-- ReplicaCorrupt    the replica: it can be reset and fetched again
  |    +-- Unusable          the journal as a whole; it was left as it is, and the message says what to do
+ +-- Misfit            transactions that were kept do not fit the journal; nothing was changed
  +-- OutOfIds          no inode id is left; the server has to hand out a range
 """
 
@@ -42,6 +43,10 @@ class ReplicaCorrupt(Corrupt):
 
 class Unusable(Corrupt):
     """The journal cannot be opened, or is gone; nothing was changed, and nothing can be accepted."""
+
+
+class Misfit(CacheError):
+    """Transactions that the file `redo` has cannot be run on the journal as it is; nothing was changed."""
 
 
 class OutOfIds(CacheError):

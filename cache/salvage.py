@@ -23,7 +23,7 @@ from cache.counters import Counter
 from cache.database import PAGE_BYTES, Database
 from cache.drafts import PLACE_BITS, DraftRow
 from cache.durable import sync_path
-from cache.errors import CacheError
+from cache.errors import Misfit
 from cache.findings import Finding, Severity
 from cache.journal import OP_STRIDE
 from cache.lost import LostAndFound
@@ -146,7 +146,7 @@ class Salvage:
         lost_count = found.other_count
         try:
             database.run_again(found.transactions)
-        except CacheError:
+        except Misfit:
             lost_count += len(found.transactions)
         if lost_count:
             what = f"{lost_count} changes that were not yet in the log do not fit what could be read"

@@ -20,7 +20,7 @@ from cache.blocks import BlockCache
 from cache.counters import Counter
 from cache.database import Database, create_private
 from cache.durable import make_directory, sync_path
-from cache.errors import Corrupt, DiskFull, Poisoned, ReplicaCorrupt, StateInUse, Unusable
+from cache.errors import Corrupt, DiskFull, Misfit, ReplicaCorrupt, StateInUse, Unusable
 from cache.findings import Finding, Severity
 from cache.journal import Journal
 from cache.lost import LostAndFound
@@ -73,6 +73,7 @@ class LocalState:
             NewerState: a newer drivefs wrote it; nothing was touched.
             Unusable: the journal cannot be read; it was left as it is.
             DiskFull: what recovery does needs more room than there is; it begins anew the next time.
+            Poisoned: the disk fails, or memory is short; the same.
         """
         self.offload = self.sync_offload = offload
         self._is_checkpointing = False
@@ -123,6 +124,9 @@ class LocalState:
         """From here on the journal is open, in its present form, and its transactions may share a COMMIT."""
         reserved = self._database.reserve_log(CHECKPOINT_BYTES)
         group = first_group(last_group(self._database))
+        if last_group(self._database) is None:
+            # Numbers begin anew, and those that the file has may be among them.
+            redo_path(path).unlink(missing_ok=True)
         redo = Redo.opened(redo_path(path), group + 1)
         with self._database.transaction():
             note_opened(self._database, boot_id(), reserved)
@@ -374,6 +378,9 @@ def run_again(database: Database, lost: LostAndFound, *, is_torn: bool, is_told:
 
     They are a beginning of what came after the last COMMIT, or all of it: so they count after a power cut too. Where
     that tore the file there is nothing to tell; nor where it was told that a part of the log is gone.
+
+    Raises:
+        Corrupt, DiskFull, Poisoned: they could not be run; the next start has them still.
     """
     path = redo_path(database.path)
     last = last_group(database)
@@ -385,7 +392,7 @@ def run_again(database: Database, lost: LostAndFound, *, is_torn: bool, is_told:
         try:
             database.run_again(transactions)
             note_group(database, group)
-        except Poisoned:
+        except Misfit:
             is_next = fits = False
     if fits and (is_torn or is_whole):
         return []

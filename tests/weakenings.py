@@ -64,6 +64,20 @@ DEVICE = (
         "tests/simulation/test_safety_steps.py",
     ),
     Weakening(
+        "the file is another one where its numbers begin anew",
+        "cache/workspace.py",
+        "            redo_path(path).unlink(missing_ok=True)\n",
+        "            pass\n",
+        "tests/cache/test_redo_synced.py",
+    ),
+    Weakening(
+        "a start that cannot run transactions again is refused, if they fit",
+        "cache/database.py",
+        "            if isinstance(error, MISFITS):\n",
+        "            if True:\n",
+        "tests/cache/test_redo.py",
+    ),
+    Weakening(
         "a transaction is kept in a file until the COMMIT",
         "cache/redo.py",
         "            if os.pwrite(self._descriptor, written, self._end_bytes) != len(written):\n",

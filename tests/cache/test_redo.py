@@ -21,7 +21,7 @@ from cache.findings import Severity
 from cache.journal import Journal
 from cache.redo import MOST_TRANSACTIONS, read_redo
 from cache.workspace import LocalState, last_group
-from tests.cache.states import ROOT, Bench, create, power_cut, unlink
+from tests.cache.states import ROOT, Bench, content_of, create, power_cut, unlink
 from tests.cache.test_recovery import stage
 
 
@@ -381,6 +381,29 @@ def test_what_redo_retires_goes_once_that_is_durable(
     again = bench.open("crashed")
     assert not list(again.staging.paths())
     assert steps.index("sync journal.db-wal") < steps.index("unlink staging")
+
+
+@pytest.mark.parametrize("kind", [apsw.IOError, apsw.FullError, apsw.NoMemError])
+def test_a_start_that_cannot_run_it_again_leaves_all_as_it_was(
+    bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch, kind: type[apsw.Error]
+) -> None:
+    """What it names in staging is not put aside: the next start has both."""
+    bench.flush()
+    inode, _ = create(local.journal, b"long", content=b"x")
+    stage(local, inode, 1, bytes(300_000))
+    killed(bench)
+
+    def failing(transaction: bytes) -> Any:
+        raise kind("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cache.database.statements_of", failing)
+        with pytest.raises((DiskFull, Poisoned)):
+            bench.open("crashed")
+    again = bench.open("crashed")
+    assert again.report == []
+    assert content_of(again, inode) == b"x" + bytes(300_000)
+    assert bench.close(again, "crashed") == []
 
 
 def test_a_file_that_does_not_fit_is_found_by_the_check(bench: Bench, local: LocalState) -> None:

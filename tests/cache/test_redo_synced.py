@@ -78,6 +78,28 @@ def test_what_a_life_left_that_was_cut_is_nothing_to_a_later_one(
         assert names(bench.open(f"cut{index}")) == made
 
 
+def test_what_it_had_before_numbers_began_anew_is_nothing_after_a_power_cut(
+    bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start had no room for it, so no number is known any more; a repair leaves a journal without one too."""
+    make(local, 3)
+    bench.close(local)
+    with monkeypatch.context() as patch:
+        patch.setattr(redo.Redo, "opened", lambda _path, _group: None)
+        without = bench.open()
+        made = names(without) | make(without, 1, 10)
+        bench.close(without)
+    with (bench.places()[0] / "redo").open("r+b") as old:
+        data = old.read()
+        bench.open()
+        old.seek(0)
+        old.write(data)  # the disk has not got yet what has been written over it
+    bench.crash(flushed=False)
+    power_cut(monkeypatch)
+    again = bench.open("crashed")
+    assert (names(again), again.report) == (made, [])
+
+
 class Synced:
     """The names of what barriers sync."""
 
