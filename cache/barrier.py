@@ -109,6 +109,7 @@ class Barrier:
 
     def _forget_retired(self, pending: PendingSync) -> None:
         if pending.retired:
-            with self._database.transaction():
+            # The sync has been made. Where there is no room now, the next start does it.
+            with suppress(DiskFull), self._database.transaction():
                 for file in pending.retired:
                     self._database.write("DELETE FROM retired WHERE file = ?", (file,))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 import trio
 import trio.testing
@@ -14,8 +15,9 @@ from cache.check import check
 from cache.durable import sync_path
 from cache.redo import MOST_STATEMENTS, MOST_TRANSACTIONS
 from cache.workspace import LocalState, last_group
-from tests.cache.states import Bench, power_cut
-from tests.cache.test_redo import make, names
+from tests.cache.states import Bench, create, power_cut
+from tests.cache.test_recovery import stage
+from tests.cache.test_redo import Refusing, make, names
 
 LOG = "journal.db-wal"
 
@@ -212,3 +214,22 @@ def test_what_comes_while_the_log_is_synced_is_durable_with_the_next_sync(
         (state / name).write_bytes((bench.places()[0] / name).read_bytes())
     power_cut(monkeypatch)
     assert names(bench.open("crashed")) == made
+
+
+def test_a_full_disk_refuses_no_sync_that_went_well(
+    bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list of files that were removed after it waits for room: a COMMIT has to come before it is changed."""
+    inode, _ = create(local.journal, b"long", content=b"x")
+    stage(local, inode, 1, bytes(300_000))
+    trio.run(local.barrier)
+    assert local.journal.drafts.drop_draft(inode)
+    made = make(local, MOST_TRANSACTIONS - 1) | {b"long"}
+    with monkeypatch.context() as full:
+        full.setattr(local.journal._database, "_execute", Refusing(local, apsw.FullError))
+        trio.run(local.barrier)
+    assert not list(local.staging.paths())
+    bench.crash(flushed=False)
+    again = bench.open("crashed")
+    assert (names(again), again.report) == (made, [])
+    assert bench.close(again, "crashed") == []
