@@ -7,6 +7,7 @@ kept on purpose, in caches, is the decision of those who keep it. Invariant: a p
 import ctypes
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -46,7 +47,9 @@ class Memory:
         """Give back what is free after each growth, until cancelled."""
         left_bytes = 0
         while True:
-            if self._resident_bytes() > left_bytes + GROWTH_BYTES:
-                await self._offload(self._trim)
-                left_bytes = self._resident_bytes()
+            # It can wait where the process may open no more files.
+            with suppress(OSError):
+                if self._resident_bytes() > left_bytes + GROWTH_BYTES:
+                    await self._offload(self._trim)
+                    left_bytes = self._resident_bytes()
             await trio.sleep(LOOK_SECONDS)

@@ -1,5 +1,6 @@
 """What is free in the process goes back to the system after the process has grown."""
 
+import errno
 import os
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,26 @@ def test_memory_is_given_back_after_each_growth_and_not_otherwise() -> None:
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     assert trims == [GROWTH_BYTES * 2, GROWTH_BYTES * 2 + 1]
+
+
+def test_a_size_that_cannot_be_had_ends_nothing() -> None:
+    """A process that has all the files open that it may cannot look; nobody's drive goes for that."""
+    trims = list[int]()
+
+    def resident() -> int:
+        if trio.current_time() < began + LOOK_SECONDS:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return GROWTH_BYTES * 2
+
+    async def main() -> None:
+        nonlocal began
+        began = trio.current_time()
+        with trio.move_on_after(LOOK_SECONDS * 2):
+            await Memory(at_once, resident, lambda: trims.append(1)).run()
+
+    began = 0.0
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert trims == [1]
 
 
 def test_the_size_is_that_of_this_process_and_giving_back_can_be_asked_for() -> None:

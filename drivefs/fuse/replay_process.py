@@ -35,9 +35,10 @@ class PlayerProcess:
         assert process.stdout is not None
         self._stage = stage
         self._process = process
-        self._ended = os.pidfd_open(process.pid)
         self._orders = trio.lowlevel.FdStream(os.dup(process.stdin.fileno()))
         self._answers = trio.lowlevel.FdStream(os.dup(process.stdout.fileno()))
+        # The last that may fail: a number is not closed by itself.
+        self._ended = os.pidfd_open(process.pid)
         process.stdin.close()
         process.stdout.close()
         self._received = bytearray()
@@ -55,7 +56,14 @@ class PlayerProcess:
         except OSError as error:
             raise Lost(f"it cannot be started: {error}") from error
         stage.player = process.pid
-        return cls(stage, process)
+        try:
+            return cls(stage, process)
+        except OSError as error:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await offload(process.communicate)
+            stage.player = NOBODY
+            raise Lost(f"it cannot be started: {error}") from error
 
     @property
     def pid(self) -> int:
