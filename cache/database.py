@@ -267,17 +267,18 @@ class Database:
 
     def _recall(self) -> None:
         """Roll back, and run the transactions again that were accepted."""
-        if self._connection.in_transaction:
-            self._execute("ROLLBACK")
-        if self._redo is None:
-            return
-        self._redo.statements = []
-        if self._redo.accepted:
-            try:
+        accepted: list[bytes] = []
+        if self._redo is not None:
+            self._redo.statements = []
+            accepted = self._redo.accepted
+        try:
+            if self._connection.in_transaction:
+                self._execute("ROLLBACK")
+            if accepted:
                 self._execute("BEGIN IMMEDIATE")
-                self.run_again(self._redo.accepted)
-            except (apsw.Error, errors.CacheError) as error:
-                self.poison(error)
+                self.run_again(accepted)
+        except (apsw.Error, errors.CacheError) as error:
+            self.poison(error)
 
     def _roll_back(self) -> None:
         is_untouched = self._redo is not None and not self._redo.statements and self._connection.in_transaction

@@ -94,7 +94,7 @@ DEVICE = (
     Weakening(
         "what a failed transaction takes along is run again",
         "cache/database.py",
-        "                self.run_again(self._redo.accepted)\n",
+        "                self.run_again(accepted)\n",
         "                pass\n",
         "tests/cache/test_redo.py",
     ),

@@ -383,6 +383,27 @@ def test_what_redo_retires_goes_once_that_is_durable(
     assert steps.index("sync journal.db-wal") < steps.index("unlink staging")
 
 
+def test_one_that_cannot_be_rolled_back_is_the_last(
+    bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing joins it as if it were a transaction that goes on: that would be accepted, and kept nowhere."""
+    made = make(local, 10)
+    real = local.journal._database._execute
+
+    def refusing(sql: str, bindings: Any = ()) -> Any:
+        if sql == "ROLLBACK":
+            raise apsw.IOError("as if")
+        return real(sql, bindings)
+
+    monkeypatch.setattr(local.journal._database, "_execute", refusing)
+    fail(local.journal)
+    for again in (lambda: make(local, 1, 20), lambda: trio.run(local.barrier)):
+        with pytest.raises(Poisoned):
+            again()
+    killed(bench)
+    assert names(bench.open("crashed")) == made
+
+
 @pytest.mark.parametrize("kind", [apsw.IOError, apsw.FullError, apsw.NoMemError])
 def test_a_start_that_cannot_run_it_again_leaves_all_as_it_was(
     bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch, kind: type[apsw.Error]
