@@ -70,6 +70,8 @@ def main(arguments: list[str], say: Callable[[str], None]) -> int:
         measure(settings, base, found, say)
     except EXPECTED_FAILURES as error:
         found.failures.append(("devices", f"could not be set up: {error}"))
+    except KeyboardInterrupt:
+        found.failures.append(("devices", "interrupted: the figures are of what was measured until then"))
     finally:
         shutil.rmtree(base, ignore_errors=True)
     devices_report.publish(found, settings.rounds, settings.json)
