@@ -136,7 +136,7 @@ SABOTAGES = [
     Sabotage("the server's database syncs nothing", sqlite, "PRAGMAS", None, SERVER_POWER),
     Sabotage("the server's store syncs no names", local, "_sync_directory", _nothing, SERVER_POWER),
     Sabotage("the log is not synced", barrier, "sync_path", _nothing, POWER, 21),
-    Sabotage("staging is not synced", staging.PendingSync, "sync", _nothing, POWER, 2),
+    Sabotage("staging is not synced", staging.PendingSync, "sync", _nothing, POWER, 48),
     Sabotage("what is pinned is evicted", BlockIndex, "choose_victims", _oldest, PROFILES["cache"], 7),
     Sabotage("changes stand on old bases", contents, "_basis_of", _older(contents._basis_of), PROFILES["quiet"]),
     Sabotage("an edit is put over another", resolver, "_store", _overwriting(resolver._store), PROFILES["network"], 4),
