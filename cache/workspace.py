@@ -123,8 +123,9 @@ class LocalState:
     def _note_opened(self, path: Path) -> None:
         """From here on the journal is open, in its present form, and its transactions may share a COMMIT."""
         reserved = self._database.reserve_log(CHECKPOINT_BYTES)
-        group = first_group(last_group(self._database))
-        if last_group(self._database) is None:
+        last = last_group(self._database)
+        group = first_group(last)
+        if last is None:
             # Numbers begin anew, and those that the file has may be among them.
             redo_path(path).unlink(missing_ok=True)
         redo = Redo.opened(redo_path(path), group + 1)

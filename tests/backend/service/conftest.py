@@ -7,6 +7,7 @@ import pytest
 
 from tests.backend.service import invariants
 from tests.backend.service.drive import Device, Drive, open_drive
+from tests.backend.service.sharing import Neighbours, neighbours
 
 
 @pytest.fixture
@@ -30,3 +31,8 @@ async def laptop(drive: Drive) -> Device:
 @pytest.fixture
 async def phone(drive: Drive) -> Device:
     return await drive.device()
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> Neighbours:
+    return await neighbours(tmp_path)

@@ -1,7 +1,5 @@
 """The trash of shares: what was removed before a folder was shared is its owner's, what came after it is for all."""
 
-from pathlib import Path
-
 import pytest
 
 from drivefs.protocol import messages
@@ -10,19 +8,9 @@ from drivefs.protocol.history import EmptyTrashRequest, RevisionsRequest, TrashE
 from drivefs.protocol.ids import InodeId, RevisionNumber, Seq
 from drivefs.protocol.model import InodeKind
 from tests.backend.service.drive import Device, refs, say
-from tests.backend.service.sharing import Neighbours, content_of, neighbours
+from tests.backend.service.sharing import Neighbours, content_of
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "trio"
-
-
-@pytest.fixture
-async def pair(tmp_path: Path) -> Neighbours:
-    return await neighbours(tmp_path)
 
 
 async def trashed(device: Device, limit: int = 10) -> list[tuple[bytes, bytes | None, InodeId]]:

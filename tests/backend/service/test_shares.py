@@ -1,7 +1,5 @@
 """Shares: who sees what of them, in which order, and what becomes of changes of those who may not change anything."""
 
-from pathlib import Path
-
 import pytest
 from sqlalchemy import Connection, update
 
@@ -16,19 +14,9 @@ from drivefs.protocol.ids import BlockId, InodeId, WorkspaceId
 from drivefs.protocol.model import InodeKind
 from tests.backend.service import invariants
 from tests.backend.service.drive import refs
-from tests.backend.service.sharing import BERT, Neighbours, content_of, neighbours
+from tests.backend.service.sharing import BERT, Neighbours, content_of
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "trio"
-
-
-@pytest.fixture
-async def pair(tmp_path: Path) -> Neighbours:
-    return await neighbours(tmp_path)
 
 
 async def test_an_invitation_shows_nothing_until_it_is_accepted(pair: Neighbours) -> None:
