@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.effects import entries
+from cache.effects import entries, outcome
 from cache.errors import Corrupt
 from cache.journal import JournalRow
 from cache.workspace import LocalState
 from drivefs.protocol.changes import Create, Exchange, Mutation, Rename, SetAttributes, SetXattr
-from drivefs.protocol.ids import InodeId
+from drivefs.protocol.ids import NO_INODE, InodeId
 from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.sync.draft_files import DraftFiles, Range, Written, finish
 from drivefs.sync.places import MAX_DEPTH, Places, Way, path_of
@@ -59,6 +59,7 @@ class Exporter:
         self._target = target
         self._lost_and_found = lost_and_found
         self._listed: list[dict[str, Any]] = []
+        self._last_names: dict[InodeId, tuple[InodeId, bytes]] = {}
         self.done = Export()
 
     async def run(self, progress: Progress) -> Export:
@@ -67,6 +68,7 @@ class Exporter:
         Raises:
             OSError: the target cannot be written.
         """
+        self._last_names = self._named_last()
         changes = [self._as_change(row.mutation) for row in self._unsettled()]
         for inode in self._wanted():
             await self._copy(inode)
@@ -83,6 +85,12 @@ class Exporter:
         while rows := self._local.journal.unsettled(PAGE_ROWS, after):
             yield from rows
             after = rows[-1].n
+
+    def _named_last(self) -> dict[InodeId, tuple[InodeId, bytes]]:
+        """The last name that each inode got here: nobody else knows it of what was removed before it came back."""
+        rows = sorted([*self._local.journal.acknowledged(), *self._unsettled()], key=lambda row: row.n)
+        given = (each for row in rows for each in outcome(row.mutation))
+        return {inode: (parent, name) for parent, name, inode in given if inode != NO_INODE}
 
     def _wanted(self) -> list[InodeId]:
         """Inodes that were made here and not sent, in order, and those with content that was not."""
@@ -114,9 +122,10 @@ class Exporter:
         steps = [name]
         while parent != self._root:
             names = self._places.names_of(parent) or self._local.replica.names_of(parent)
-            if not names or len(steps) > MAX_DEPTH:
+            last = names[0] if names else self._last_names.get(parent)
+            if last is None or len(steps) > MAX_DEPTH:
                 return None
-            parent, above = names[0]
+            parent, above = last
             steps.append(above)
         return os.fsdecode(b"/".join(reversed(steps)))
 
