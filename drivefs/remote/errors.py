@@ -8,7 +8,8 @@ RemoteError
  |    +-- OtherProtocol      a drivefs server, of a version that this program does not speak with
  |    +-- PassExpired        it wants a pass that is good; the transport gets one and asks again
  +-- Refused                 the backend's definite answer to this very request is no; `code` says why
- +-- BlockLost              the backend does not have a block that it should have, or has it damaged
+ +-- BlockLost              a block cannot be had as it should be: it is damaged, or was not sent
+ |    +-- BlockGone         the backend does not have it
  +-- InsecureUrl             the URL would send the token and the content readable by anyone on the way, or is none
 
 Invariant: whoever catches `Offline` and `Refused` has caught all that a call of an open `Remote` can raise
@@ -61,6 +62,10 @@ class Refused(RemoteError):
 
 class BlockLost(RemoteError):
     """The backend cannot give bytes that it once acknowledged: an error to whoever reads them, never zeros."""
+
+
+class BlockGone(BlockLost):
+    """The backend says that it does not have a block: what arrives damaged, or not at all, may come yet."""
 
 
 class InsecureUrl(RemoteError):

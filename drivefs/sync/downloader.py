@@ -105,7 +105,7 @@ class Downloader:
         those that are here already are made ready for reading. Cancellation leaves what is on its way, no more.
 
         Raises:
-            errors.RemoteError: some of them cannot be had now; `BlockLost` if the backend does not have one.
+            errors.RemoteError: some of them cannot be had now; `BlockGone` if the backend does not have one.
         """
         if not urgent:
             self._expect(workspace, blocks)
@@ -293,7 +293,7 @@ class Downloader:
                     want.plaintext = plaintext
                 self._finish([want], None)
             elif plaintext is None:
-                self._finish([want], errors.BlockLost(f"the server does not have block {block.hex()[:16]} any more"))
+                self._finish([want], errors.BlockGone(f"the server does not have block {block.hex()[:16]} any more"))
             else:
                 self._was_damaged(want, plaintext)
 

@@ -296,8 +296,11 @@ class GivingUp:
                 until = min(end, offset + FETCHED_BYTES)
                 try:
                     data = await self._contents.base_bytes(inode, offset, until)
-                except (errors.Refused, errors.BlockLost) as error:
+                except errors.BlockLost as error:
                     log.warning("bytes of inode %d that were not written here cannot be had: %s", inode, error)
+                    continue
+                except errors.Refused as error:
+                    log.warning("nothing of inode %d that was not written here can be had: %s", inode, error)
                     return
                 await self._local.offload(write_at, descriptor, data, offset)
                 written.missing.remove(offset, until)

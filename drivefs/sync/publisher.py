@@ -194,7 +194,7 @@ class Publisher:
         if isinstance(error, errors.Refused) and error.code is Code.FORBIDDEN:
             self._publications.arrived(inode)
             self.refused(inode, "role")
-        elif isinstance(error, errors.BlockLost) and await self._is_base_gone(inode):
+        elif isinstance(error, errors.BlockGone) and await self._is_base_gone(inode):
             self._publications.arrived(inode)
             self.refused(inode, BASE_GONE)
         else:

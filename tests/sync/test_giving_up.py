@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,7 +14,7 @@ from drivefs.fs.attributes import Wanted
 from drivefs.protocol.changes import Create, Mutation, Rename, SetAttributes, SetXattr, Status, Store, Unlink
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind
-from drivefs.remote.errors import BlockLost, Offline
+from drivefs.remote.errors import BlockGone, Offline
 from drivefs.sync.giving_up import GivingUp
 from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import BASE_GONE
@@ -377,8 +378,9 @@ def test_what_it_replaced_here_and_the_server_has_is_there_again(world: World) -
     assert world.journal.pending_count == world.journal.drafts.count() == 0
 
 
-def test_what_was_made_on_a_content_that_is_gone_keeps_what_was_written(
-    world: World, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_all_gone", [True, False])
+def test_what_was_made_on_a_content_that_is_gone_keeps_what_was_written_and_what_can_be_had(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_all_gone: bool
 ) -> None:
     inode = world.published(b"a", b"x" * 100)
     world.write(inode, 10, b"mine")
@@ -390,13 +392,18 @@ def test_what_was_made_on_a_content_that_is_gone_keeps_what_was_written(
     assert trio.run(world.giving_up.is_base_gone, inode)
     trio.run(world.bench.local.blocks.clear)
 
-    async def gone(*_: object, **__: object) -> None:
-        raise BlockLost("the server does not have it any more")
+    fetch, asked = world.bench.backend.fetch, list[object]()
+
+    async def gone(*wanted: Any, **how: Any) -> None:
+        asked.append(wanted)
+        if asked[1:] and not is_all_gone:
+            return await fetch(*wanted, **how)
+        raise BlockGone("the server does not have it any more")
 
     monkeypatch.setattr(world.bench.backend, "fetch", gone)
     world.giving_up.refused(inode, BASE_GONE)
     world.give_up()
-    assert only(world.lost)[1] == bytes(10) + b"mine" + bytes(86)
+    assert only(world.lost)[1] == bytes(10) + b"mine" + (bytes(86) if is_all_gone else b"x" * 86)
     (note,) = world.giving_up.notes
     assert "the server has let those go" in note
     assert "without what was never on this device" in note

@@ -10,11 +10,11 @@ import trio
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import BlockRef
-from drivefs.remote.errors import BlockLost, Refused, RemoteError
+from drivefs.remote.errors import BlockGone, BlockLost, Refused, RemoteError
 from drivefs.sync.publisher import BASE_GONE
 from tests.sync.fleet import Device, sailing
 
-LOST = BlockLost("the server does not have it any more")
+LOST = BlockGone("the server does not have it any more")
 
 
 async def publish(device: Device) -> None:
@@ -23,14 +23,14 @@ async def publish(device: Device) -> None:
         await device.publisher.publish_due(nursery, lambda error: None)
 
 
-async def publish_without(device: Device, lost: InodeId) -> None:
+async def publish_without(device: Device, lost: InodeId, error: RemoteError = LOST) -> None:
     """Publish all, while the base of one file cannot be had."""
     uploader = device.publisher._uploader
     store = uploader.store_small
 
     async def store_small(snapshots: Sequence[Any], *turn: Any) -> list[list[BlockRef]]:
         if any(snapshot.inode == lost for snapshot in snapshots):
-            raise LOST
+            raise error
         return await store(snapshots, *turn)
 
     uploader.store_small = store_small  # type: ignore[method-assign]
@@ -81,19 +81,24 @@ def test_nor_does_one_of_which_not_even_the_blocks_are_known(tmp_path: Path, err
     trio.run(main)
 
 
-@pytest.mark.parametrize("is_gone", [False, True])
-def test_it_is_given_up_if_that_is_not_what_the_file_is_now(tmp_path: Path, *, is_gone: bool) -> None:
+@pytest.mark.parametrize(
+    ("error", "is_old", "is_gone"),
+    [(LOST, False, False), (LOST, True, True), (BlockLost("block 0 arrives damaged."), True, False)],
+)
+def test_it_is_given_up_if_it_is_gone_and_not_what_the_file_is_now(
+    tmp_path: Path, error: RemoteError, is_old: bool, is_gone: bool
+) -> None:
     async def main() -> None:
         async with sailing(tmp_path, "anna", "bert") as (_, (anna, _bert)):
             await anna.write("lost", b"of anna")
             lost, refused = (await anna.known("lost")).inode, list[tuple[InodeId, str]]()
 
             async def known(inode: InodeId) -> bool:
-                return is_gone
+                return is_old
 
             anna.publisher.is_base_gone = known
             anna.publisher.refused = lambda inode, why: refused.append((inode, why))
-            await publish_without(anna, lost)
+            await publish_without(anna, lost, error)
             assert refused == ([(lost, BASE_GONE)] if is_gone else [])
             assert anna.publications.is_on_its_way(lost) is not is_gone
 
