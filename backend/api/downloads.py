@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from backend.api import archives
 from backend.api.services import Services
+from backend.notify import hub
 from backend.service.links import Found, Opened
 from drivefs.protocol.errors import STATUS, Code, ProtocolError
 from drivefs.protocol.links import ADDRESS
@@ -63,9 +64,15 @@ class Downloads:
             return
         await send({"type": "http.response.start", "status": 200, "headers": _headers(opened)})
         if request.method != "HEAD":
-            async with aclosing(self._content(opened)) as parts:
-                async for part in parts:
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            topics = [hub.of_link(opened.link), hub.of_workspace(opened.drive)]
+            with self._services.lifecycle.hub.listen(topics) as listener:
+                # It may have been revoked since it was opened.
+                await self._services.links.check(opened)
+                async with aclosing(self._content(opened)) as parts:
+                    async for part in parts:
+                        if listener.was_woken():
+                            await self._services.links.check(opened)
+                        await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _content(self, opened: Opened) -> AsyncGenerator[bytes, None]:

@@ -146,11 +146,18 @@ class SyncApi:
         return await self._services.blocks.lost(caller, workspace, request.after)
 
     async def _put_blocks(self, scope: Scope, receive: Receive) -> messages.PutReply:
-        caller = await requests.caller(scope, self._services)
-        with requests.still_let_in(scope, self._services, caller) as check:
+        caller, blocks = await requests.caller(scope, self._services), self._services.blocks
+        workspace = requests.workspace(scope)
+        drive = await blocks.drive_of_writer(caller, workspace)
+
+        async def check_role() -> None:
+            await blocks.drive_of_writer(caller, workspace)
+
+        topics = [] if drive == workspace else [hub.of_workspace(drive)]
+        with requests.still_let_in(scope, self._services, caller, *topics, check_more=check_role) as check:
             arriving = requests.body(scope, receive, messages.MAX_TRANSFER_BYTES)
             async with aclosing(requests.checked(arriving, check)) as body:
-                return await self._services.blocks.put(caller, requests.workspace(scope), body)
+                return await blocks.put(caller, workspace, body)
 
     async def _presence(self, caller: Caller, request: messages.PresenceRequest) -> messages.PresenceReply:
         self._services.devices.told(caller, request.pending)

@@ -25,6 +25,11 @@ def of_device(device: DeviceId) -> Topic:
     return ("device", device)
 
 
+def of_link(link: int) -> Topic:
+    """Woken when a public link is revoked."""
+    return ("link", link)
+
+
 class Listener(Protocol):
     """Listens from the moment it is entered, so that nothing is missed between a read and the wait after it."""
 

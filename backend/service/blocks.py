@@ -142,6 +142,14 @@ class Blocks:
         """
         await self._ground.database.read(_check_shares, caller, located.shares)
 
+    async def drive_of_writer(self, caller: Caller, workspace: WorkspaceId) -> WorkspaceId:
+        """The caller's own drive, in which it shows when nothing may be sent to the workspace any more.
+
+        Raises:
+            ProtocolError: `not_found`, `forbidden`: nothing may be sent to it.
+        """
+        return await self._ground.database.read(_drive_of_writer, caller, workspace)
+
     async def send(self, located: Located, send: Send) -> None:
         """Open blocks and hand them on as frames, in the order asked for; reads ahead while it sends.
 
@@ -269,6 +277,11 @@ def _writable(connection: Connection, caller: Caller, workspace: WorkspaceId) ->
     if access.role not in workspaces.WRITERS:
         raise ProtocolError(Code.FORBIDDEN, "This is shared with you to be read: nothing can be stored there.")
     return access
+
+
+def _drive_of_writer(connection: Connection, caller: Caller, workspace: WorkspaceId) -> WorkspaceId:
+    _writable(connection, caller, workspace)
+    return workspaces.own_drive(connection, caller.user).workspace
 
 
 def _look_up(

@@ -17,6 +17,7 @@ from blake3 import blake3
 from sqlalchemy import Connection, delete, insert, select
 
 from backend.metadata import schema
+from backend.notify import hub
 from backend.service import attempts, history, ids, paths, sight, workspaces
 from backend.service.caller import Caller
 from backend.service.commit.contents import split_runs
@@ -28,7 +29,7 @@ from backend.service.sight import Sight, Slice
 from backend.service.workspaces import Access
 from drivefs.protocol import wire
 from drivefs.protocol.errors import Code, ProtocolError
-from drivefs.protocol.ids import AccountId, BlockId, InodeId, Seq, UserId
+from drivefs.protocol.ids import AccountId, BlockId, InodeId, Seq, UserId, WorkspaceId
 from drivefs.protocol.links import CreateLinkRequest, LinkInfo, LinkReply, LinksReply, RevokeLinkRequest
 from drivefs.protocol.model import InodeState, unpack_blocks
 
@@ -60,8 +61,10 @@ class Found:
 class Opened:
     """What a link leads to, and who made it; a folder is given as it was at a commit of that user's drive."""
 
+    link: int
     top: Found
     user: UserId
+    drive: WorkspaceId
     seq: Seq
 
 
@@ -103,6 +106,7 @@ class Links:
             ProtocolError: `not_found`: the caller has no such link.
         """
         await self._ground.database.write(self._revoke, caller, request)
+        self._ground.hub.wake(hub.of_link(request.link))
 
     async def open(self, token: str, password: str | None, address: str) -> Opened:
         """What a token leads to.
@@ -116,6 +120,14 @@ class Links:
         if row.password_hash is not None:
             await self._check(row, password, address)
         return await database.read(self._content, row)
+
+    async def check(self, opened: Opened) -> None:
+        """See whether a link that was opened is still there, and leads to something.
+
+        Raises:
+            ProtocolError: `not_found`.
+        """
+        await self._ground.database.read(_stands, opened)
 
     async def _check(self, row: Any, password: str | None, address: str) -> None:
         refused = ProtocolError(Code.WRONG_PASSWORD, "This link needs a password, or another one than this.")
@@ -207,7 +219,8 @@ class Links:
         part, state = _current(connection, row)
         home = workspaces.own_drive(connection, row.user)
         path = paths.of_inode(connection, home, part.access, state.inode) or b"file"
-        return Opened(_found(connection, part.access, path.rpartition(b"/")[2], state), row.user, home.head_seq)
+        top = _found(connection, part.access, path.rpartition(b"/")[2], state)
+        return Opened(row.link, top, row.user, home.workspace, home.head_seq)
 
 
 def _nothing() -> ProtocolError:
@@ -248,6 +261,13 @@ def _current(connection: Connection, row: Any) -> tuple[Slice, InodeState]:
             if state is not None and state.nlink:
                 return part, state
     raise _nothing()
+
+
+def _stands(connection: Connection, opened: Opened) -> None:
+    row = connection.execute(select(_l).where(_l.c.link == opened.link)).one_or_none()
+    if row is None:
+        raise _nothing()
+    _current(connection, row)
 
 
 def _found(connection: Connection, access: Access, path: bytes, state: InodeState) -> Found:

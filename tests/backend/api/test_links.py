@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import random
 import tarfile
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 
 from backend.service.ground import Limits
 from drivefs.protocol import changes, links, messages, routes, sharing
-from drivefs.protocol.ids import Epoch, InodeId
+from drivefs.protocol.errors import ProtocolError
+from drivefs.protocol.ids import Epoch, InodeId, OpNumber, RevisionNumber
 from tests.backend.api.served import SESSION, Drive, Request, Served, serving
 
 pytestmark = pytest.mark.anyio
@@ -64,6 +66,45 @@ async def test_a_link_gives_the_file_as_it_is_now_as_an_attachment(tmp_path: Pat
         assert (await served.post(routes.REVOKE_LINK, links.RevokeLinkRequest(link=listed.link))).status == 200
         assert (await get(served, made.token)).status == 404
         assert (await get(served, "nonsense")).reply == (await get(served, made.token)).reply
+
+
+@pytest.mark.parametrize(
+    ("how", "is_folder"),
+    [("revoked", False), ("revoked", True), ("removed", False), ("not at all", False), ("not at all", True)],
+)
+async def test_a_download_in_flight_ends_with_its_link(tmp_path: Path, how: str, *, is_folder: bool) -> None:
+    content = random.Random(1).randbytes(3_000_000)
+    async with serving(tmp_path, Limits(quota_bytes=2**25)) as served:
+        drive = await a_drive(served)
+        root, top, base = drive.root, InodeId(drive.start + 10), changes.Base(revision=RevisionNumber(1))
+        if is_folder:
+            await drive.make_directory(10, b"top")
+            drive.root = top
+            await drive.store_file(20, b"file", content)
+            drive.root = root
+        else:
+            await drive.store_file(10, b"top", content)
+        made = await make(served, top)
+
+        class Slow(Request):
+            async def send(self, message: dict[str, object]) -> None:
+                await super().send(message)
+                if message["type"] == "http.response.start":
+                    await drive.make_directory(30, b"something else")
+                    if how == "revoked":
+                        await served.post(routes.REVOKE_LINK, links.RevokeLinkRequest(link=made.link.link))
+                    elif how == "removed":
+                        gone = {"inode": top, "parent": root, "name": b"top", "time_ns": 1}
+                        await drive._commit(40, [changes.Unlink(n=OpNumber(40), base=base, **gone)])
+
+        getting = Slow(links.ADDRESS.format(token=made.token), [], "", method="GET")
+        if how == "not at all":
+            assert len((await served.run(getting)).reply) >= len(content)
+        else:
+            with pytest.raises(ProtocolError):
+                await served.run(getting)
+            assert getting.status == 200
+            assert len(getting.reply) < len(content)
 
 
 async def test_a_password_is_needed_counted_and_checked_and_a_time_ends_it(

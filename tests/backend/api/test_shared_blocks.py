@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from backend.service.ground import Limits
@@ -140,6 +141,34 @@ async def test_a_download_in_flight_ends_when_the_member_is_taken_out(tmp_path: 
         await anna.post(routes.SHARE, request)
         await bert.post(routes.ANSWER, sharing.AnswerRequest(share=info.share, accept=True))
         assert await received(bert.workspace, lambda: anna.post(routes.UNSHARE, unshare)) < size
+
+
+@pytest.mark.parametrize(("role", "code"), [("", "not_found"), ("viewer", "forbidden")])
+async def test_an_upload_in_flight_ends_when_the_member_may_not_write_any_more(
+    tmp_path: Path, role: str, code: str
+) -> None:
+    async with serving(tmp_path, Limits(quota_bytes=2**26)) as anna:
+        await anna.services.accounts.add_user("bert", "correct horse")
+        bert = await anna.log_in_as("bert")
+        owner = await a_drive(anna)
+        await a_drive(bert)
+        await owner.make_directory(10, b"folder")
+        request = sharing.ShareRequest(inode=InodeId(owner.start + 10), user="bert", role="editor")
+        info = (await anna.post(routes.SHARE, request)).message(sharing.ShareInfo)
+        await bert.post(routes.ANSWER, sharing.AnswerRequest(share=info.share, accept=True))
+
+        ended = sharing.UnshareRequest(share=info.share)
+
+        class Slow(Request):
+            async def receive(self) -> dict[str, object]:
+                if self.taken_count == 1:
+                    change = msgspec.structs.replace(request, role=role) if role else ended
+                    await anna.post(routes.SHARE if role else routes.UNSHARE, change)
+                return await super().receive()
+
+        sending = Slow(routes.PUT_BLOCKS.format(workspace=info.share), [b"x", b"y", b"z"], bert.token)
+        assert (await bert.run(sending)).problem() == code
+        assert sending.taken_count == 2
 
 
 async def test_every_id_of_a_share_is_unknown_to_others_and_its_viewer_writes_nothing(tmp_path: Path) -> None:
