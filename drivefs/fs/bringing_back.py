@@ -61,4 +61,4 @@ class BringingBack:
         content.stand_on(basis)
         self._contents.reload(content)
         content.draft_count += 1
-        content.sizes_before.add(before)
+        content.ends_before.add(before)

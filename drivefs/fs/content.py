@@ -48,9 +48,9 @@ class Content:
 
     __slots__ = (
         "__weakref__",
-        "base", "base_size", "draft_count",
+        "base", "base_size", "draft_count", "ends_before",
         "fresh", "frozen", "frozen_inline_bytes", "handles", "inline_bytes", "inode", "is_cut", "is_synced",
-        "last_record", "layers", "offsets", "refs", "sizes_before", "unverified", "writers", "written_bytes",
+        "last_record", "layers", "offsets", "refs", "unverified", "writers", "written_bytes",
     )  # fmt: skip
 
     def __init__(self, inode: InodeId, basis: Basis) -> None:
@@ -78,8 +78,9 @@ class Content:
         """Created or truncated through a descriptor, and not published since."""
         self.is_cut = False
         """Made shorter, and not closed by all who may write since: what was there is lost."""
-        self.sizes_before: set[int] = set()
-        """Sizes until another device changed them, since the file was opened: the kernel may still go by one."""
+        self.ends_before: set[int] = set()
+        """Where the kernel may take the end to be: sizes until another device changed them, since the file was opened,
+        and where what was added at the present end instead would have ended."""
         self.unverified: list[tuple[StagedRange, int]] | None = None
         """Records of an earlier mount that were not read since, with their checksums, in order; None: not looked up."""
         self.draft_count = 0

@@ -153,7 +153,7 @@ class Contents:
             self._idle.pop(inode, None)
             return
         if before is not None:
-            content.sizes_before.add(before.size)
+            content.ends_before.add(before.size)
         if not content.layers:
             self._refresh(content)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from drivefs.fs import errors
 from drivefs.fs.attributes import Attributes
 from drivefs.fs.content import Content
-from drivefs.fs.contents import Contents
+from drivefs.fs.contents import PAGE_BYTES, Contents
 from drivefs.fs.handles import FileHandle
 from drivefs.fs.interfaces import Publisher
 from drivefs.fs.ownership import Caller
@@ -82,16 +82,20 @@ class Files:
         handle = self.handles.get(number)
         if not handle.writes:
             raise errors.BadHandle
-        content = handle.content
+        content, place = handle.content, offset
         if handle.appends:
-            offset = self._end_for(content, offset)
-            if offset == self._view.inode(content.inode).size and not content.layers:
+            place = self._end_for(content, offset)
+            if place == self._view.inode(content.inode).size and not content.layers:
                 # What is added at the present end goes with whatever stands before it.
                 handle.older = None
         if data:
             if handle.is_unprivileged:
                 self._attributes.clear_privileges(content.inode, self._publisher)
-            self._contents.write(handle, offset, data)
+            self._contents.write(handle, place, data)
+            if place != offset:
+                # The kernel goes on from where this would have ended.
+                content.ends_before.discard(offset)
+                content.ends_before.add(offset + len(data))
         return len(data)
 
     def replace(self, number: int, parts: Iterable[bytes]) -> None:
@@ -108,11 +112,14 @@ class Files:
     def _end_for(self, content: Content, offset: int) -> int:
         """Where a write through a descriptor that appends goes.
 
-        The kernel gives the end as it knows it, which may be older than a change from elsewhere. Any other place below
-        the end is that of a mapped page which the kernel writes back through whatever descriptor it finds.
+        The kernel gives the end as it knows it, which may be older than a change from elsewhere, and goes by that until
+        somebody asks for the size; what it has to write in parts goes on from there. Any other place below the end is
+        that of a mapped page, which begins where pages do: the kernel writes it back through whatever descriptor it
+        finds.
         """
         size = self._view.inode(content.inode).size
-        return size if offset >= size or offset in content.sizes_before else offset
+        is_page = offset < size and not offset % PAGE_BYTES and offset not in content.ends_before
+        return offset if is_page else size
 
     def synced(self, number: int) -> None:
         """What the descriptor wrote is durable now: it may be published.

@@ -45,33 +45,6 @@ def test_a_descriptor_does_only_what_it_was_opened_for(bench: FsBench) -> None:
         read(bench, reader)
 
 
-def test_appending_descriptors_write_at_the_present_end(bench: FsBench) -> None:
-    inode = bench.file(b"log", b"one\n")
-    number = bench.open_file(inode, os.O_WRONLY | os.O_APPEND)
-    bench.fs.write(number, 4, b"two\n")
-    bench.fs.write(number, 100, b"three\n")
-    bench.fs.release(number)
-    assert bench.read(inode) == b"one\ntwo\nthree\n"
-
-
-def test_an_append_at_an_end_that_another_device_moved_goes_to_the_new_end(bench: FsBench) -> None:
-    inode = bench.file(b"log", b"one\n")
-    bench.publish(inode)
-    number = bench.open_file(inode, os.O_WRONLY | os.O_APPEND)
-    arrives_from_elsewhere(bench, inode, b"one\ntwo\n")
-    bench.fs.write(number, 4, b"three\n")
-    bench.fs.release(number)
-    assert bench.read(inode) == b"one\ntwo\nthree\n"
-
-
-def test_a_mapped_page_written_back_through_an_appending_descriptor_stays_in_its_place(bench: FsBench) -> None:
-    inode = bench.file(b"file", b"a" * 5000)
-    number = bench.open_file(inode, os.O_RDWR | os.O_APPEND)
-    bench.fs.write(number, 0, b"b" * 4096)
-    bench.fs.release(number)
-    assert bench.read(inode) == b"b" * 4096 + b"a" * 904
-
-
 def arrives_from_elsewhere(bench: FsBench, inode: InodeId, content: bytes) -> None:
     """Another device has written a file, and this one was told."""
     written_elsewhere(bench, inode, content)()
