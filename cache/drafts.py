@@ -188,6 +188,11 @@ class Drafts:
             self.put_base_blocks(other, blocks)
             self.dropped.append(inode)
 
+    def number(self, inode: InodeId) -> int | None:
+        """The number of an inode's draft, under which no other one ever was or will be; None: it has no draft."""
+        place = self._find_place(inode)
+        return None if place is None else place.first >> PLACE_BITS
+
     def count(self) -> int:
         """How many inodes have a draft."""
         row = self._database.row("SELECT count(*) FROM drafts")

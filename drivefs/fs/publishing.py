@@ -127,7 +127,7 @@ class Publishing:
         draft, state = self._drafts.draft(inode), self._strays.state(inode)
         if draft is None or draft.base != snapshot.base or state is None or not state.nlink:
             return False
-        if self._is_sending(draft):
+        if self._drafts.number(inode) != snapshot.draft or self._is_sending(draft):
             return False
         self._drafts.put_draft(msgspec.structs.replace(draft, frozen=snapshot.record, frozen_op=op))
         if snapshot.base_blocks and self._drafts.base_blocks(inode) is None:

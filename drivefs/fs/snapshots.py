@@ -23,12 +23,16 @@ KEPT_RECORDS = 8
 
 
 class Snapshot:
-    """What `Publishing.snapshot` gives: a content as its lower layer is; `record` is the last one that it covers."""
+    """What `Publishing.snapshot` gives: a content as its lower layer is; `record` is the last one that it covers.
+
+    `draft` is the number of the draft that was frozen: the file may have another one by now.
+    """
 
     def __init__(self, content: Content, reader: Reader, *, size: int, mtime_ns: int, ctime_ns: int) -> None:
         """Take the frozen layer of `content`, whose size was `size` then."""
         draft = reader.drafts.draft(content.inode)
         self.is_over_past = draft is not None and draft.is_over_past
+        self.draft = reader.drafts.number(content.inode)
         self.inode: InodeId = content.inode
         self.base: Base = content.base
         self.base_blocks: Sequence[BlockRef] = content.refs or []
@@ -95,8 +99,11 @@ class Snapshot:
 
     @property
     def is_pending(self) -> bool:
-        """Whether the draft still has what was frozen."""
-        draft = self._reader.drafts.draft(self._content.inode)
+        """Whether the draft still has what was frozen, and the file still has the draft."""
+        drafts = self._reader.drafts
+        if self._content.inode != self.inode or drafts.number(self.inode) != self.draft:
+            return False
+        draft = drafts.draft(self.inode)
         return draft is not None and draft.base == self._content.base
 
     async def _verified(self, wanted: list[StagedRange]) -> list[bytes]:
@@ -131,7 +138,7 @@ def load_verified(
     for file, offset, length in wanted:
         parts, position, end = [], offset, offset + length
         while position < end:
-            record, checksum = records[bisect_right(records, (StagedRange(file, position, MAX_ID), MAX_ID)) - 1]
+            record, checksum = _record_at(records, file, position)
             if record not in loaded:
                 if len(loaded) == KEPT_RECORDS:
                     del loaded[next(iter(loaded))]
@@ -154,7 +161,7 @@ def fill_verified(
     for file, offset, length in wanted:
         position, end = offset, offset + length
         while position < end:
-            record, checksum = records[bisect_right(records, (StagedRange(file, position, MAX_ID), MAX_ID)) - 1]
+            record, checksum = _record_at(records, file, position)
             size = min(end, record.offset + record.length) - position
             part = target[filled : filled + size]
             if size == record.length:
@@ -164,6 +171,16 @@ def fill_verified(
                 part[:] = staging.load(record, checksum)[start : start + size]
             position += size
             filled += size
+
+
+def _record_at(records: Sequence[tuple[StagedRange, int]], file: int, position: int) -> tuple[StagedRange, int]:
+    """The range that has a byte of a staging file, with its checksum; of all, which are in order."""
+    index = bisect_right(records, (StagedRange(file, position, MAX_ID), MAX_ID)) - 1
+    if index >= 0:
+        record, checksum = records[index]
+        if record.file == file and position < record.offset + record.length:
+            return record, checksum
+    raise Corrupt(f"no record says what is at offset {position} of staging file {file:016x}")
 
 
 def staged_piece(layer: Layer, start: int, end: int) -> StagedRange | None:

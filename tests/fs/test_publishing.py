@@ -7,7 +7,7 @@ import pytest
 from cache.errors import Corrupt
 from drivefs.fs.attributes import Wanted
 from drivefs.protocol.changes import Base, Store, Unlink
-from drivefs.protocol.ids import NO_REVISION, InodeId, RevisionNumber
+from drivefs.protocol.ids import NO_REVISION, InodeId
 from drivefs.protocol.model import InodeKind, InodeState
 from tests.fs.bench import FsBench
 from tests.fs.test_files import written_elsewhere
@@ -123,48 +123,6 @@ def test_a_store_is_not_appended_for_a_file_that_was_removed_meanwhile(bench: Fs
     assert bench.store(snapshot) is None
     stores = [each for each in bench.mutations() if isinstance(each, Store)]
     assert stores == []
-
-
-def written_anew(bench: FsBench, inode: InodeId, data: bytes) -> None:
-    """What was written to a file is given up, and a program writes to it again."""
-    with bench.local.journal.transaction():
-        bench.fs.contents.given_up(inode)
-    number = bench.open_file(inode)
-    bench.fs.write(number, 0, data)
-    bench.fs.release(number)
-
-
-def test_the_answer_to_a_store_that_was_given_up_is_none_to_what_was_written_since(bench: FsBench) -> None:
-    inode = bench.file(b"file", b"first")
-    bench.publish(inode)
-    number = bench.open_file(inode)
-    bench.fs.write(number, 0, b"given up")
-    bench.fs.release(number)
-    snapshot = bench.freeze(inode)
-    assert snapshot is not None
-    op = bench.store(snapshot)
-    assert op is not None
-    written_anew(bench, inode, b"anew")
-    with bench.local.journal.transaction():
-        bench.fs.contents.published(inode, op, RevisionNumber(9))
-    assert bench.local.journal.drafts.draft(inode) is not None
-    assert bench.read(inode) == b"anewt"
-
-
-def test_a_store_is_not_appended_for_what_stood_on_another_revision(bench: FsBench) -> None:
-    inode = bench.file(b"file", b"first")
-    bench.publish(inode)
-    number = bench.open_file(inode)
-    bench.fs.write(number, 0, b"given up")
-    bench.fs.release(number)
-    snapshot = bench.freeze(inode)
-    assert snapshot is not None
-    with bench.local.journal.transaction():
-        bench.fs.contents.given_up(inode)
-    written_elsewhere(bench, inode, b"elsewhere")()
-    written_anew(bench, inode, b"anew")
-    assert bench.store(snapshot) is None
-    assert bench.read(inode) == b"anewwhere"
 
 
 def test_the_base_of_a_removal_is_the_revision_seen(bench: FsBench) -> None:
