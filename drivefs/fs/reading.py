@@ -82,8 +82,12 @@ class Reader:
             drivefs.remote.errors.RemoteError: some bytes cannot be had now.
         """
         found = extents.resolve(layers, start, end)
+        # Before anything is waited for: what was written may be dropped meanwhile, for other bytes or with its file.
+        parts = [each if each.source is extents.BASE else self._own_bytes(content, each) for each in found]
         await self.learn_base(content, found)
-        wanted = [piece for extent in found for piece in self._parts(content, extent)]
+        wanted: list[Piece | bytes] = []
+        for part in parts:
+            wanted += content.pieces(part.start, part.end) if isinstance(part, Extent) else [part]
         missing = {part.block: None for part in wanted if isinstance(part, Piece)}
         absent = [block for block in missing if not self._blocks.contains(block)]
         if absent:
@@ -91,12 +95,6 @@ class Reader:
         return b"".join(
             [await self._block(content.inode, part) if isinstance(part, Piece) else part for part in wanted]
         )
-
-    def _parts(self, content: Content, extent: Extent) -> list[Piece | bytes]:
-        """What an extent is made of: bytes that are in no block yet, or pieces of blocks of the base."""
-        if extent.source is extents.BASE:
-            return list(content.pieces(extent.start, extent.end))
-        return [self._own_bytes(content, extent)]
 
     async def _block(self, inode: InodeId, piece: Piece) -> bytes | bytearray:
         block, offset, length = piece

@@ -1,0 +1,23 @@
+"""Reads that wait for the server, and what programs do to the file meanwhile."""
+
+from drivefs.fs.attributes import Wanted
+from tests.fs.bench import FsBench
+from tests.fs.test_files import read
+
+
+def test_a_read_that_waits_while_the_file_is_emptied_shows_what_there_was(bench: FsBench) -> None:
+    """What was written is dropped while the block list of what it was written over is fetched."""
+    inode = bench.file(b"file", bytes(200_000))
+    bench.publish(inode, block_bytes=1000)
+    bench.reopen()
+    number = bench.open_file(inode)
+    bench.fs.write(number, 0, b"here")
+
+    def empty() -> None:
+        bench.fs.set_attributes(inode, Wanted(size=0))
+        bench.fs.write(number, 0, b"anew")
+
+    bench.backend.during = empty
+    assert read(bench, number, 0, 200_000) == b"here" + bytes(199_996)
+    assert read(bench, number) == b"anew"
+    assert not (bench.place / "state" / "suspect").exists()
