@@ -38,10 +38,10 @@ LOG_BYTES = 3 * 2**18
 def is_worth_it(content: Content) -> bool:
     """Whether a draft, of which nothing is frozen, should be written anew."""
     if min(content.inline_bytes, content.written_bytes) > LOG_BYTES and stays_in_log(content):
-        return not content.frozen
+        return not content.is_frozen
     return (
         content.written_bytes > LEAST_WRITTEN_BYTES
-        and not content.frozen
+        and not content.is_frozen
         and content.written_bytes > WASTE * content.dirty_bytes
         and content.dirty_bytes <= MOST_LEFT_BYTES
     )

@@ -71,7 +71,7 @@ class Content:
         """Bytes written to the draft, overwritten ones too."""
         self.last_record = 0
         self.frozen = 0
-        """The last record that the lower layer covers; 0: nothing is frozen."""
+        """The last record that the lower layer covers; 0: none, or nothing is frozen."""
         self.handles = 0
         self.writers = 0
         self.fresh = False
@@ -115,6 +115,11 @@ class Content:
             self.know(basis.refs)
 
     @property
+    def is_frozen(self) -> bool:
+        """Whether some of the changes stay as they are, and later ones lie over them."""
+        return len(self.layers) > 1
+
+    @property
     def dirty_bytes(self) -> int:
         """Bytes in the layers."""
         return sum(layer.length for layer in self.layers)
@@ -147,7 +152,7 @@ class Content:
 
     def thaw(self) -> None:
         """Nothing is frozen any more: all changes are one layer over the base."""
-        if len(self.layers) > 1:
+        if self.is_frozen:
             lower = self.layers[1].copy()
             lower.cover(self.layers[0])
             self.layers = [lower]
@@ -158,12 +163,14 @@ class Content:
         self.begin_draft(draft.base_size)
         self.last_record = self.frozen = 0
         size = draft.base_size
+        # What is sent may have no record: a file that is empty since a power cut took what was written.
+        is_sent = bool(draft.frozen_op)
         for record in records:
-            if draft.frozen and not self.frozen and record.id > draft.frozen:
+            if is_sent and not self.is_frozen and record.id > draft.frozen:
                 self.freeze(size)
             size = self._apply(record, size)
             self.last_record = record.id
-        if draft.frozen and not self.frozen:
+        if is_sent and not self.is_frozen:
             self.freeze(size)
 
     def _apply(self, record: Record, size: int) -> int:

@@ -470,7 +470,7 @@ class Contents:
         with self._view.change():
             if not content.layers:
                 self._put_draft(basis, state)
-            if not size and not content.frozen:
+            if not size and not content.is_frozen:
                 self._staging.roll(state.inode)
                 self._drafts.drop_records(state.inode, content.last_record)
             record = self._drafts.add_truncate(state.inode, size)
@@ -483,7 +483,7 @@ class Contents:
             handle.draft, handle.older = content.draft_count, None
         before = content.layers[0].length
         content.layers[0].truncate(size)
-        if not size and not content.frozen:
+        if not size and not content.is_frozen:
             content.inline_bytes = content.written_bytes = 0
         content.last_record = record
         self._quota.pend(content.layers[0].length - before)

@@ -284,6 +284,28 @@ def test_the_block_list_of_a_store_survives_a_crash(bench: FsBench) -> None:
 def test_content_moves_to_a_copy_with_its_writers(bench: FsBench) -> None:
     inode = bench.file(b"file", b"what the server has")
     revision = bench.publish(inode)
+@pytest.mark.fault(2)
+def test_what_is_written_behind_a_store_of_nothing_stays_over_a_crash(bench: FsBench) -> None:
+    """A power cut took what was written to a new file: it is sent empty, and written to meanwhile."""
+    inode = bench.file(b"file", b"x" * 100_000)
+    bench.local.close()
+    for staged in (bench.place / "state" / "staging").iterdir():
+        os.truncate(staged, 0)
+    (bench.place / "state" / "suspect").touch()
+    bench.open()
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    op = bench.store(snapshot)
+    number = bench.open_file(inode)
+    bench.fs.write(number, 0, b"written since")
+    bench.reopen()
+    assert op is not None
+    bench.commit(op)
+    assert bench.read(inode) == b"written since"
+    bench.publish(inode)
+    assert bench.read(inode) == b"written since"
+
+
     writer, reader = bench.open_file(inode), bench.open_file(inode, os.O_RDONLY)
     bench.fs.write(writer, 0, b"WHAT")
     snapshot = bench.freeze(inode)
