@@ -428,13 +428,15 @@ class BlockIndex:
         self._database.finish_checkpoint()
 
 
-def tiled(index: BlockIndex, file: int, stretches: Sequence[tuple[int, int, BlockId]], allocated: int) -> list[Place]:
+def tiled(
+    index: BlockIndex, file: int, stretches: Sequence[tuple[int, int, BlockId]], allocated: int, *, is_verified: bool
+) -> list[Place]:
     """One unit for each block, each with the gap before it; the last with the file's rest: so all of it is counted."""
     places: list[Place] = []
     position = 0
     for offset, length, block in stretches:
         unit = Unit(index.new_unit(), ADOPTED, file, position, offset + length - position)
-        places.append(Place(block, unit, offset, length, None, is_verified=True))
+        places.append(Place(block, unit, offset, length, None, is_verified))
         position = offset + length
     rest = max(0, allocated - position)
     last = places[-1]

@@ -424,12 +424,12 @@ class BlockCache:
             return False
         return os.stat(directory).st_dev == os.stat(self._layout.directory).st_dev
 
-    def adopt_file(self, path: Path, ranges: Sequence[tuple[BlockId, int, int]]) -> bool:
+    def adopt_file(self, path: Path, ranges: Sequence[tuple[BlockId, int, int]], *, is_verified: bool = True) -> bool:
         """Take over a file that will not change any more: each of the blocks lies at (offset, length) in it.
 
         The file gets a second name in the cache, and no byte is copied; removing the first name is its owner's. The
-        caller has just hashed these bytes. False, and the cache has not changed but for what it evicted, if there is no
-        room, the file lies on another file system, or too little of it would be of use. Takes 5 µs for each block.
+        caller has just hashed these bytes, or they are not `is_verified`. False, and the cache has not changed but for
+        what it evicted, if there is no room, the file lies on another file system, or too little of it would be of use.
         """
         index = self._index
         stretches = sorted((offset, length, block) for block, offset, length in ranges if not self.contains(block))
@@ -446,7 +446,7 @@ class BlockCache:
             block_files.remove(target)
             return False
         with self._bypass_on_failure():
-            index.add(tiled(index, number, stretches, allocated))
+            index.add(tiled(index, number, stretches, allocated, is_verified=is_verified))
         return self.contains(stretches[0][2])
 
     # Housekeeping

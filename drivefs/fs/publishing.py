@@ -208,8 +208,9 @@ class Publishing:
             if staged is not None:
                 pieces[staged.file].append((block, staged.offset, size))
             position += size
+        staging = self._local.staging
         for file, found in pieces.items():
-            self._local.blocks.adopt_file(self._local.staging.path(file), found)
+            self._local.blocks.adopt_file(staging.path(file), found, is_verified=not staging.is_earlier(file))
 
     def _rest_over(self, draft: DraftRow, revision: RevisionNumber, blocks: bytes, content: Content) -> None:
         """What was written after the freeze is a draft over the new revision."""

@@ -4,6 +4,8 @@ import os
 import random
 from pathlib import Path
 
+import pytest
+
 from drivefs.protocol.ids import InodeId
 from tests.fs.bench import FsBench
 
@@ -73,6 +75,23 @@ def test_writing_on_leaves_the_blocks_of_the_revision_as_they_are(bench: FsBench
     assert bench.read(inode) == expected
     bench.publish(inode, block_bytes=BLOCK)
     assert bench.read(inode) == expected
+
+
+@pytest.mark.fault(15)
+def test_what_has_rotted_since_an_earlier_mount_sent_it_is_fetched_again(bench: FsBench) -> None:
+    inode = written(bench, in_order(DATA))
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    op = bench.store(snapshot, block_bytes=BLOCK)
+    assert op is not None
+    (staged,) = bench.local.staging.paths()
+    bench.reopen()
+    with staged.open("r+b") as file:
+        file.seek(BLOCK)
+        file.write(bytes(10))
+    bench.commit(op)
+    assert bench.read(inode) == DATA
+    assert bench.local.blocks.damaged_count == 1
 
 
 def test_a_file_in_a_full_cache_is_published_all_the_same(bench: FsBench) -> None:
