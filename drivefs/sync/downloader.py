@@ -175,8 +175,11 @@ class Downloader:
             elif key not in self._wants:
                 self._wants[key] = self._prefetch[key] = _Want(workspace, block)
         while len(self._prefetch) > MOST_PREFETCHED:
-            key, _ = self._prefetch.popitem(last=False)
-            del self._wants[key]
+            key, want = self._prefetch.popitem(last=False)
+            if want.waiter_count:
+                self._behind[key] = want
+            else:
+                del self._wants[key]
         self._work.set()
 
     async def _wait_for(self, wants: Sequence[_Want]) -> None:

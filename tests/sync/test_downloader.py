@@ -246,6 +246,27 @@ def test_the_queue_of_prefetches_is_bounded(bench: Bench) -> None:
     bench.run(scenario)
 
 
+def test_what_somebody_waits_for_is_not_forgotten_with_the_oldest_prefetches(bench: Bench) -> None:
+    """Read ahead of a reader, and pinned too."""
+    later = [bench.source.add(seed, 100)[0] for seed in range(downloading.MOST_PREFETCHED + 100)]
+    pinned = later[-1]
+
+    async def scenario() -> None:
+        bench.source.gate = trio.Event()
+        await bench.fetch(*later[:12], urgent=False)
+        await trio.sleep(0.1)
+        await bench.fetch(pinned, urgent=False)
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(bench.downloader.fetch_behind, WORKSPACE, {pinned: 100})
+                await trio.sleep(0.1)
+                await bench.fetch(*later[12:-1], urgent=False)
+                bench.source.gate.set()
+        assert bench.cache.contains(pinned)
+
+    bench.run(scenario)
+
+
 @pytest.mark.fault(47)
 def test_a_block_that_arrives_damaged_is_asked_for_once_more(bench: Bench) -> None:
     block, plaintext = bench.source.add(1)
