@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from cache.durable import make_directory, sync_path
 from cache.errors import CacheError, Corrupt, DiskFull, Poisoned
@@ -18,6 +18,7 @@ from cache.reserve import Reserve
 from cache.sealing import digest
 from drivefs.protocol.ids import InodeId
 
+_T = TypeVar("_T")
 MAX_OPEN_FILES = 128
 
 
@@ -192,7 +193,7 @@ class Staging:
 
     def _verify(self, staged: StagedRange, data: bytes | memoryview | None, content: int) -> None:
         if data is None:
-            raise Corrupt(f"staging file {staged.file:016x} is gone, or shorter than what was written to it")
+            raise Corrupt(f"staging file {staged.file:016x} is gone, too short, or cannot be read")
         if digest(data) != content:
             self._on_rot()
             raise Corrupt(
@@ -303,25 +304,27 @@ def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
 
 
 def read_range(path: Path, staged: StagedRange) -> bytes | None:
-    """The bytes of a range, or None if the file is gone or too short."""
+    """The bytes of a range, or None if the file is gone or too short, or the disk does not give them."""
+    data = _read(path, lambda descriptor: os.pread(descriptor, staged.length, staged.offset))
+    return data if data is not None and len(data) == staged.length else None
+
+
+def read_into(path: Path, staged: StagedRange, target: memoryview) -> bool:
+    """Read a range into memory of its length; False: the file is gone or too short, or the disk does not give it."""
+    return _read(path, lambda descriptor: os.preadv(descriptor, [target], staged.offset)) == staged.length
+
+
+def _read(path: Path, read: Callable[[int], _T]) -> _T | None:
+    """What is read of a file; None: it is gone, or the disk fails to give it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
-        data = os.pread(descriptor, staged.length, staged.offset)
-    finally:
-        os.close(descriptor)
-    return data if len(data) == staged.length else None
-
-
-def read_into(path: Path, staged: StagedRange, target: memoryview) -> bool:
-    """Read a range into memory of its length; False: the file is gone or too short."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        return os.preadv(descriptor, [target], staged.offset) == staged.length
+        return read(descriptor)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None
     finally:
         os.close(descriptor)

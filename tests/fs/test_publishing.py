@@ -1,6 +1,9 @@
 """What a publication sees and leaves, step by step."""
 
+import errno
 import os
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -281,9 +284,6 @@ def test_the_block_list_of_a_store_survives_a_crash(bench: FsBench) -> None:
     assert bench.read(inode)[500:507] == b"changed"
 
 
-def test_content_moves_to_a_copy_with_its_writers(bench: FsBench) -> None:
-    inode = bench.file(b"file", b"what the server has")
-    revision = bench.publish(inode)
 @pytest.mark.fault(2)
 def test_what_is_written_behind_a_store_of_nothing_stays_over_a_crash(bench: FsBench) -> None:
     """A power cut took what was written to a new file: it is sent empty, and written to meanwhile."""
@@ -306,6 +306,9 @@ def test_what_is_written_behind_a_store_of_nothing_stays_over_a_crash(bench: FsB
     assert bench.read(inode) == b"written since"
 
 
+def test_content_moves_to_a_copy_with_its_writers(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"what the server has")
+    revision = bench.publish(inode)
     writer, reader = bench.open_file(inode), bench.open_file(inode, os.O_RDONLY)
     bench.fs.write(writer, 0, b"WHAT")
     snapshot = bench.freeze(inode)
@@ -374,6 +377,38 @@ def test_dirty_bytes_that_rotted_are_never_read_as_good(bench: FsBench, length: 
         with pytest.raises(Corrupt):
             bench.run(snapshot.read_into, start, memoryview(bytearray(end - start)))
     bench.unlink(b"file")
+
+
+@pytest.mark.fault(16)
+def test_written_bytes_that_the_disk_does_not_give_are_as_damaged(
+    bench: FsBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file that is not sent; also where all is read back at a start."""
+    inode = bench.file(b"file", b"x" * 100_000)
+    (staged,) = bench.local.staging.paths()
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+
+    def failing(read: Callable[..., Any]) -> Callable[..., Any]:
+        def call(descriptor: int, *args: Any) -> Any:
+            if staged.exists() and os.path.samestat(os.fstat(descriptor), staged.stat()):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return read(descriptor, *args)
+
+        return call
+
+    for name in ("pread", "preadv"):
+        monkeypatch.setattr(os, name, failing(getattr(os, name)))
+    with pytest.raises(Corrupt):
+        bench.content_of(snapshot)
+    with pytest.raises(Corrupt):
+        bench.run(snapshot.read_into, 0, memoryview(bytearray(100_000)))
+    bench.local.close()
+    (bench.place / "state" / "suspect").touch()
+    bench.open()
+    assert bench.read(inode) == b""
+    (kept,) = (bench.place / "state" / "lost+found").iterdir()
+    assert kept.stat().st_size == 100_000
 
 
 def test_what_is_frozen_is_read_into_memory_as_it_is_read_otherwise(bench: FsBench) -> None:
