@@ -5,13 +5,14 @@ contents go together, large ones each in a task of its own, so that neither wait
 appended only when all its blocks are with the backend.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
 
-from cache.errors import Corrupt
+from cache.errors import Corrupt, DiskFull
 from cache.journal import Journal, RowState
 from drivefs.protocol.changes import OpResult, Store
 from drivefs.protocol.errors import Code
@@ -21,6 +22,8 @@ from drivefs.remote import errors
 from drivefs.sync.contents import Contents, Snapshot
 from drivefs.sync.publications import Publications
 from drivefs.sync.uploader import SMALL_BYTES, Turn, Uploader
+
+log = logging.getLogger(__name__)
 
 GROUP_FILES = 1000
 GROUP_BYTES = 8 * 2**20
@@ -150,10 +153,7 @@ class Publisher:
             return
         stored = list(zip(group, contents, strict=True))
         for start in range(0, len(stored), JOURNALED_FILES):
-            part = stored[start : start + JOURNALED_FILES]
-            with self._journal.transaction():
-                ops = {snapshot.inode: self._append_store(snapshot, blocks) for snapshot, blocks in part}
-            self._publications.stored({inode: op for inode, op in ops.items() if op})
+            self._journal_stores(stored[start : start + JOURNALED_FILES])
             await turn()
 
     async def _publish_large(
@@ -183,9 +183,19 @@ class Publisher:
         if sending.cancelled_caught:
             self._publications.arrived(inode)
             return
-        with self._journal.transaction():
-            op = self._append_store(snapshot, blocks)
-        self._publications.stored({inode: op} if op else None)
+        self._journal_stores([(snapshot, blocks)])
+
+    def _journal_stores(self, stored: Sequence[tuple[Snapshot, list[BlockRef]]]) -> None:
+        """Journal the new contents: all of them or, where there is no room for that, none. Those are offered again."""
+        try:
+            with self._journal.transaction():
+                ops = {snapshot.inode: self._append_store(snapshot, blocks) for snapshot, blocks in stored}
+        except DiskFull as error:
+            log.warning("what was sent cannot be noted: %s", error)
+            for snapshot, _ in stored:
+                self._publications.returned(snapshot.inode, RETRY_SECONDS)
+            return
+        self._publications.stored({inode: op for inode, op in ops.items() if op})
 
     async def _failed(
         self, inode: InodeId, error: errors.RemoteError, failed: Callable[[errors.RemoteError], None]

@@ -23,6 +23,20 @@ async def push_without_room(device: Device) -> None:
 
 
 @pytest.mark.fault(14)
+@pytest.mark.parametrize("size", [5, 300_000])
+def test_what_was_sent_and_could_not_be_noted_is_published_later(tmp_path: Path, size: int) -> None:
+    async def main() -> None:
+        async with sailing(tmp_path, "anna") as (fleet, (anna,)):
+            await anna.write("file", bytes(size))
+            with mock.patch.object(anna.local.journal, "append", side_effect=DiskFull("no room")):
+                await anna.publish()
+            assert anna.publications.on_their_way == set()
+            assert await fleet.settle() == {"file": bytes(size)}
+
+    trio.run(main)
+
+
+@pytest.mark.fault(14)
 def test_an_answer_that_could_not_be_noted_is_heard_again(tmp_path: Path) -> None:
     async def main() -> None:
         async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, _bert)):
