@@ -109,7 +109,12 @@ class Committer:
 
     def begin_again(self) -> None:
         """The backend's history is another one: what it said of the old one is void."""
+        self.offer_deferred()
         self._refusals.begin_again()
+
+    def offer_deferred(self) -> None:
+        """Nobody sees any more to what the backend lacked: what it could not take yet goes out, and it says so anew."""
+        self._deferred.clear()
 
     def has_deferred(self) -> bool:
         """Whether mutations wait that the backend could not take yet, or that wait for the feed."""

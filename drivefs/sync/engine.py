@@ -245,9 +245,10 @@ class Engine:
 
     async def _commit_all(self) -> None:
         while self._resends:
-            store, result = self._resends[0]
-            await self._resend(store, result)
-            del self._resends[0]
+            first = self._resends[0]
+            await self._resend(*first)
+            # Meanwhile all that there was may have become void, and others may have come.
+            self._resends = [each for each in self._resends if each is not first]
         await self._parts.publications.give_way()
         while await self._commit_batch(urgent=False):
             await self._parts.publications.give_way()
@@ -368,6 +369,7 @@ class Engine:
         for waiting in self._awaited:
             waiting.update([fresh[inode] for inode in waiting & fresh.keys()])
         self._resends.clear()
+        self._parts.committer.offer_deferred()
 
     async def _walk(self) -> None:
         """What is known of the drive here becomes complete, when there is nothing better to do."""

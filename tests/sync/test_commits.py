@@ -82,6 +82,9 @@ class Refusals:
     def are_waiting(self) -> bool:
         return bool(self.local.journal.failed(1))
 
+    def begin_again(self) -> None:
+        pass
+
     async def settle(self) -> bool:
         await trio.lowlevel.checkpoint()
         for row in [] if self.is_behind else self.local.journal.failed(99):
@@ -253,6 +256,18 @@ def test_missing_blocks_are_sent_again_before_their_store(world: World) -> None:
     assert world.commit() is None
     world.backend.answers = {}
     world.committer.resent(store)
+    world.commit()
+    assert world.backend.sent[-1] == [store]
+
+
+def test_what_waits_for_blocks_goes_out_again_to_a_backend_with_another_history(world: World) -> None:
+    """Nobody sends the blocks that the old one lacked."""
+    inode, _ = create(world.journal, b"a", content=b"x")
+    store = world.store(inode)
+    world.backend.answers = {store: Status.NEEDS_BLOCKS}
+    world.commit()
+    world.backend.answers = {}
+    world.committer.begin_again()
     world.commit()
     assert world.backend.sent[-1] == [store]
 

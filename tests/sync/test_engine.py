@@ -8,6 +8,7 @@ import trio
 import trio.testing
 
 from cache.errors import OutOfIds, Poisoned
+from drivefs.protocol.changes import Base, OpResult, Status, Store
 from drivefs.protocol.ids import InodeId, OpNumber
 from drivefs.remote.errors import Offline
 from drivefs.sync.connection import Connection
@@ -75,7 +76,7 @@ class Followed:
                 urgent_changed=signal,
             ),
             guard=SimpleNamespace(scan=nothing),
-            committer=SimpleNamespace(has_deferred=lambda: False),
+            committer=SimpleNamespace(has_deferred=lambda: False, offer_deferred=lambda: None),
             giving_up=SimpleNamespace(
                 wait=never, look=lambda: None, renumber=lambda fresh: None, is_waiting=False, is_done=True
             ),
@@ -248,6 +249,35 @@ def test_ids_that_ran_out_are_asked_for_and_the_mount_goes_on() -> None:
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     assert happened[:3] == ["refused", "asked for", "committed"]
+
+
+def test_sending_blocks_again_goes_on_where_all_that_was_asked_for_became_void_meanwhile() -> None:
+    engine, resent, result = Followed().engine(), list[int](), OpResult(n=OpNumber(1), status=Status.NEEDS_BLOCKS)
+
+    async def resend(store: Store, _result: object) -> bool:
+        resent.append(store.n)
+        if store.n == 1:
+            engine.renumbered({})
+            engine.resend(store_of(2), result)
+        return True
+
+    async def commit_next(epoch: int, *, urgent: bool) -> None:
+        pass
+
+    engine._parts.publisher = SimpleNamespace(resend=resend)
+    engine._parts.session = SimpleNamespace(undisturbed=trio.Lock(), epoch=1)
+    engine._parts.publications.renumber = lambda fresh: None
+    engine._parts.publications.give_way = nothing
+    engine._parts.committer = SimpleNamespace(
+        resent=lambda n: None, offer_deferred=lambda: None, commit_next=commit_next
+    )
+    engine.resend(store_of(1), result)
+    trio.run(engine._commit_all)
+    assert resent == [1, 2]
+
+
+def store_of(n: int) -> Store:
+    return Store(n=OpNumber(n), time_ns=1, inode=InodeId(1), base=Base(), size=0, runs=[], mtime_ns=1)
 
 
 def test_whoever_waits_has_what_had_to_wait_looked_at_again() -> None:
