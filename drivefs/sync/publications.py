@@ -162,6 +162,8 @@ class Publications:
     def _note_content(self, inode: InodeId, now: float) -> float:
         """Note that a file has content to publish; gives after how many seconds of quiet."""
         self._order.written(inode, self._process)
+        # It is another content than the one that could not be published.
+        self._set_aside.discard(inode)
         if not self._is_urgent(now):
             return QUIET_SECONDS
         self._urgent_inodes.add(inode)

@@ -113,6 +113,18 @@ def test_what_is_set_aside_is_tried_again_and_is_not_on_its_way() -> None:
     run(main)
 
 
+def test_what_is_written_anew_since_it_was_set_aside_is_on_its_way() -> None:
+    async def main() -> None:
+        waiting = Publications()
+        waiting.forced([ONE])
+        assert waiting.take_due(10) == [ONE]
+        waiting.set_aside(ONE, 5)
+        waiting.closed(ONE)
+        assert waiting.is_on_its_way(ONE)
+
+    run(main)
+
+
 def test_what_was_not_taken_here_may_have_more_when_it_arrives() -> None:
     async def main() -> None:
         waiting = Publications()
