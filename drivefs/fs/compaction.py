@@ -71,6 +71,9 @@ def compact(content: Content, size: int, journal: Journal, staging: Staging) -> 
         content.written_bytes = 0
         log.warning("what was overwritten in inode %d cannot be given up: %s", content.inode, error)
         return
+    if not is_in_log:
+        # What was there may be durable, and goes with the next sync of the log.
+        journal.content_goes()
     content.written_bytes = content.dirty_bytes
     content.inline_bytes = content.dirty_bytes if is_in_log else 0
 

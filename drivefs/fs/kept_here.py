@@ -93,6 +93,7 @@ class KeptHere:
         """
         if replaced is not None and self.has(replaced.inode):
             self._lose(replaced, target)
+            self._journal.content_goes()
             replaced = None
         if not self.has(moved.inode):
             return source, replaced
@@ -146,6 +147,7 @@ class KeptHere:
             self._mutations.tell(change)
             if replaced is not None:
                 self._lose(replaced, target)
+                self._journal.content_goes()
             self._rewrite(moved.inode, RowState.IGNORED, {source: target})
             self._touch_moved(moved.inode, change.time_ns)
             if source[0] == target[0]:

@@ -169,6 +169,7 @@ class Offering:
         with self._view.change():
             prepare()
             self._put(lost, content, copied, base)
+        self._journal.content_goes()
         content.stand_on(Basis(base, 0, []))
         self._contents.reload(content)
         self._staging.roll(inode)

@@ -127,6 +127,7 @@ class Saving:
                 self._names.remove(*source)
                 if is_back:
                     self._names.move(target, source, self._view.inode(replaced.inode))
+            self._view.journal.content_goes()
         except BaseException:
             put_back()
             self._view.forget({moved.inode, replaced.inode, source[0], target[0]}, [source, target])

@@ -1,0 +1,43 @@
+"""What takes the place of durable content is durable before the log that lets go of it: after a power cut one is there.
+
+Files of the drive that are replaced, or cut and written anew, are in `tests/simulation`.
+"""
+
+import pytest
+
+from drivefs.fs import compaction
+from tests.cache.test_barrier import Syncs
+from tests.fs.bench import FsBench
+
+
+def synced_with_the_log(bench: FsBench, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a barrier of the log syncs before the log, in order."""
+    syncs = Syncs(monkeypatch)
+    bench.run(bench.local.journal.log_barrier)
+    return syncs.names[:-1]
+
+
+@pytest.mark.fault(3)
+def test_what_is_written_anew_since_much_was_overwritten(bench: FsBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "LEAST_WRITTEN_BYTES", 300_000)
+    number = bench.open_file(bench.file(b"database", b"x" * 200_000))
+    bench.run(bench.fs.sync, number)
+    before = set(bench.local.staging.paths())
+    while not bench.local.staging.has_retired:
+        bench.fs.write(number, 0, b"y" * 4096)
+    (anew,) = set(bench.local.staging.paths()) - before
+    assert synced_with_the_log(bench, monkeypatch) == [anew.name, "staging"]
+    bench.fs.release(number)
+
+
+@pytest.mark.fault(2)
+@pytest.mark.parametrize("name", [b"new.o", b"new"])
+def test_what_is_renamed_over_an_ignored_file(bench: FsBench, monkeypatch: pytest.MonkeyPatch, name: bytes) -> None:
+    bench.file(b".drivefsignore", b"*.o\n")
+    bench.file(b"file.o", b"x" * 100_000)
+    bench.run(bench.local.barrier)
+    before = set(bench.local.staging.paths())
+    bench.file(name, b"y" * 100_000)
+    (anew,) = set(bench.local.staging.paths()) - before
+    bench.rename(name, b"file.o")
+    assert synced_with_the_log(bench, monkeypatch) == [anew.name, "staging"]
