@@ -59,8 +59,8 @@ class Staging:
         self._reading: dict[int, int] = {}
         self._dirty: set[int] = set()
         self._has_new_names = False
-        self.comes_first = False
-        """Whether what is dirty has to be durable before the log is; see `come_first`."""
+        self._comes_first = False
+        self._under_way: list[PendingSync] = []
         self._retired: list[int] = []
         make_directory(directory)
         self._earlier = {path.name for path in self.paths()}
@@ -89,12 +89,17 @@ class Staging:
         """Whether bytes or names wait for a sync, or files to be removed after one."""
         return bool(self._dirty) or self._has_new_names or bool(self._retired)
 
+    @property
+    def comes_first(self) -> bool:
+        """Whether what is not durable yet has to be before the log is; see `come_first`."""
+        return self._comes_first or any(each.comes_first for each in self._under_way)
+
     def come_first(self) -> None:
         """Bytes that may not be durable yet stand in for others that are lost with the next sync of the log.
 
         That is to sync them too: a file that was replaced, or cut and written anew, is the old or the new one then.
         """
-        self.comes_first = self.comes_first or bool(self._dirty)
+        self._comes_first = self._comes_first or bool(self._dirty or self._under_way)
 
     def path(self, file: int) -> Path:
         """Where a staging file lies."""
@@ -221,18 +226,32 @@ class Staging:
 
     def nothing_to_sync(self) -> "PendingSync":
         """What a barrier of the WAL alone has to do with staging."""
-        return PendingSync(self.directory, set(), has_new_names=False, retired=[])
+        return PendingSync(self.directory, set(), has_new_names=False, comes_first=False, retired=[])
 
     def begin_sync(self) -> "PendingSync":
-        """What a barrier that begins now has to sync, and what it may remove then."""
-        pending = PendingSync(self.directory, self._dirty, self._has_new_names, self._retired)
+        """What a barrier that begins now has to sync, and what it may remove then.
+
+        What another barrier is about to sync is not durable yet, and who waits for this one may have written it.
+        """
+        pending = PendingSync(
+            self.directory,
+            self._dirty.union(*(each.files for each in self._under_way)),
+            has_new_names=self._has_new_names or any(each.has_new_names for each in self._under_way),
+            comes_first=self.comes_first,
+            retired=self._retired,
+        )
         self._dirty = set()
-        self._has_new_names = self.comes_first = False
+        self._has_new_names = self._comes_first = False
         self._retired = []
+        self._under_way.append(pending)
         return pending
+
+    def _ended(self, pending: "PendingSync") -> None:
+        self._under_way = [each for each in self._under_way if each is not pending]
 
     def sync_ended(self, pending: "PendingSync", removed_bytes: int) -> None:
         """The barrier went well."""
+        self._ended(pending)
         for file in pending.retired:
             descriptor = self._reading.pop(file, None)
             if descriptor is not None:
@@ -242,8 +261,9 @@ class Staging:
 
     def sync_cancelled(self, pending: "PendingSync") -> None:
         """The barrier never ran: the next one has to do its work."""
+        self._ended(pending)
         self._dirty |= pending.files
-        self.comes_first = bool(self._dirty)
+        self._comes_first = bool(self._dirty)
         self._has_new_names |= pending.has_new_names
         self._retired = pending.retired + self._retired
 
@@ -262,6 +282,7 @@ class PendingSync(NamedTuple):
     directory: Path
     files: set[int]
     has_new_names: bool
+    comes_first: bool
     retired: list[int]
 
     def sync(self) -> None:

@@ -384,9 +384,23 @@ DEVICE = (
     Weakening(
         "what takes the place of durable content is synced before the log that says so",
         "cache/staging.py",
-        "        self.comes_first = self.comes_first or bool(self._dirty)\n",
+        "        self._comes_first = self._comes_first or bool(self._dirty or self._under_way)\n",
         "        pass\n",
         "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "what is written anew is durable before the log lets go of what it was",
+        "drivefs/fs/compaction.py",
+        "        journal.content_goes()\n",
+        "        pass\n",
+        "tests/fs/test_replacing.py",
+    ),
+    Weakening(
+        "a barrier syncs what another one is about to sync",
+        "cache/staging.py",
+        "self._dirty.union(*(each.files for each in self._under_way))",
+        "set(self._dirty)",
+        "tests/cache/test_barrier.py",
     ),
     Weakening(
         "what is merged was verified",

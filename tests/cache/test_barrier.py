@@ -92,6 +92,33 @@ def test_one_sync_serves_all_who_came_before_it_began(bench: Bench, monkeypatch:
     assert trio.run(main) == ["journal.db-wal", "redo"]
 
 
+@pytest.mark.fault(3)
+def test_what_a_barrier_of_the_log_is_about_to_sync_is_not_durable_yet(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An fsync comes while staged bytes are synced for the log, since they take the place of others."""
+    gates = [trio.Event(), trio.Event()]
+
+    async def slow(work: Callable[..., Any], /, *args: Any) -> Any:
+        await gates.pop(0).wait()
+        return work(*args)
+
+    async def main() -> None:
+        local = bench.open(offload=slow)
+        file = write(local, 7)
+        local.journal.content_goes()
+        syncs, (_, second) = Syncs(monkeypatch), gates
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(local.journal.log_barrier)
+            await trio.testing.wait_all_tasks_blocked()
+            second.set()
+            await local.barrier()
+            assert f"{file:016x}" in syncs.names
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
 def test_who_has_nothing_new_is_served_by_the_sync_before(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     gate, ended = trio.Event(), []
 
