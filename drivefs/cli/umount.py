@@ -8,6 +8,7 @@ import argparse
 import os
 import select
 import subprocess
+import time
 
 from drivefs.cli import drain, drives, mountpoints, output
 from drivefs.cli.command import Command, add_profile, seconds
@@ -16,8 +17,9 @@ from drivefs.cli.drives import Drive
 from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
 
-BUSY_TRIES = 4
-BUSY_SECONDS = 0.1
+BUSY_SECONDS = 3.0
+"""How long whoever only looks may keep a mountpoint in use."""
+LOOK_SECONDS = 0.1
 END_SECONDS = 30.0
 """How long the mount may take to close its files once the kernel has let go."""
 
@@ -103,15 +105,17 @@ def _refuse_suspect(drive: Drive) -> None:
 
 def _unmount(drive: Drive) -> None:
     command = ["fusermount3", "-u", "--", drive.mountpoint]
-    for _ in range(BUSY_TRIES):
+    end = time.monotonic() + BUSY_SECONDS
+    while True:
         ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if ended.returncode == 0:
             return
-        if "busy" not in ended.stderr.lower():
+        is_busy = "busy" in ended.stderr.lower()
+        if not is_busy or time.monotonic() >= end:
             break
         # Whoever only looks is gone in a moment: an indexer, or the mount's own process that replays events.
-        select.select([], [], [], BUSY_SECONDS)
-    if "busy" in ended.stderr.lower():
+        time.sleep(LOOK_SECONDS)
+    if is_busy:
         raise CommandError(
             f"{drive.mountpoint} is in use, so it stays mounted: leave it with every shell and close the files that "
             f"are open there (fuser -vm {drive.mountpoint} names the programs), then try again"
