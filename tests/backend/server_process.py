@@ -152,6 +152,10 @@ class RemoteDevice:
         reply = self.server.call(self.path(routes.MISSING), request, messages.MissingReply, self.token)
         return len(reply.missing)
 
+    def devices(self) -> list[messages.DeviceInfo]:
+        """All devices of its user."""
+        return self.server.call(routes.DEVICES, b"", messages.DevicesReply, self.token).devices
+
     def begin_poll(self) -> http.client.HTTPConnection:
         """Send a long poll; its reply is left to be read."""
         info = self.session.workspaces[0]

@@ -14,6 +14,7 @@ from backend import cli
 from drivefs import __version__
 from drivefs.protocol import messages, routes, wire
 from tests.backend.server_process import PASSWORD, ServerProcess, TlsServerProcess
+from tests.support.mounts import wait_until
 
 
 @pytest.fixture
@@ -70,7 +71,10 @@ def test_devices_are_listed_and_revoked_before_and_while_it_runs(running: Server
 
 
 def test_it_prints_one_line_and_stops_at_once_though_polls_are_open(running: ServerProcess) -> None:
-    polls = [running.log_in().begin_poll() for _ in range(3)]
+    devices = [running.log_in() for _ in range(3)]
+    polls = [device.begin_poll() for device in devices]
+    # What is still on its way to a server that stops is not answered.
+    wait_until("all polls have come", lambda: sum(each.is_online for each in devices[0].devices()) == 3)
     code, printed, complaints = running.stop()
     assert code == 0
     assert complaints == ""
@@ -139,7 +143,7 @@ def test_the_data_without_its_master_key_is_refused(running: ServerProcess) -> N
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     right = key.read_text()
     key.unlink()
-    for words in (["check"], ["user", "list"], ["run"]):
+    for words in (["check"], ["user", "list"], ["run", "--listen", f"127.0.0.1:{running.port}"]):
         refused = running.on_data(*words)
         assert refused.returncode == 1
         assert "master key" in refused.stderr
@@ -227,7 +231,8 @@ def test_it_speaks_tls(tmp_path: Path) -> None:
 def test_a_certificate_that_is_none_is_said_in_plain_words(server: ServerProcess, tmp_path: Path) -> None:
     junk = tmp_path / "junk.pem"
     junk.write_text("no certificate")
-    refused = server.on_data("run", "--tls-cert", str(junk), "--tls-key", str(junk))
+    address = f"127.0.0.1:{server.port}"
+    refused = server.on_data("run", "--listen", address, "--tls-cert", str(junk), "--tls-key", str(junk))
     assert refused.returncode == 1
     assert "junk.pem" in refused.stderr
     assert "Traceback" not in refused.stderr
