@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +68,9 @@ def test_signals_reach_a_program_and_its_end_is_told(tmp_path: Path, number: sig
         assert process.poll() is None
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.01)
+        # What it says comes a moment before it can be interrupted.
+        port = int((tmp_path / "log").read_text().split(" port ")[1].split()[0])
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=SECONDS).close()
         assert end(process, number) == code == process.poll()
 
 

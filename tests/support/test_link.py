@@ -132,7 +132,7 @@ def test_one_way_loss_ends_in_a_reset(link: Link, connection: socket.socket, dir
 
 
 def test_a_trickle_is_slow_and_whole(link: Link, connection: socket.socket) -> None:
-    link.trickle(2000)
+    link.trickle(100)
     connection.sendall(b"x" * 1000)
     assert len(connection.recv(65536)) < 1000
     link.restore()
