@@ -6,7 +6,6 @@ Owns the lines about presence of SEMANTICS.md. A slow link between a device and 
 import json
 import os
 import random
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from tests.mount.conftest import mount_options
 from tests.mount.oracle import write_file
 from tests.support.link import Link
 from tests.support.mounts import DRIVEFS, Device, Server, Workbench, wait_until
+from tests.support.watching import Watcher
 
 MEBIBYTE = 2**20
 SLOW = 2 * MEBIBYTE
@@ -87,6 +87,8 @@ def test_others_see_that_a_large_file_is_coming_how_far_it_is_and_then_all_of_it
     (sender.mountpoint / "films").mkdir()
     sender.sync()
     link.trickle(SLOW)
+    watching = Watcher(*DRIVEFS, "watch", reader.mountpoint, "--json", env=reader.environment)
+    wait_until("it watches", lambda: bool(watching.lines))
     write_file(sender.mountpoint / "films/film", content)
     path = reader.mountpoint / "films/film"
     seen = [0]
@@ -95,35 +97,31 @@ def test_others_see_that_a_large_file_is_coming_how_far_it_is_and_then_all_of_it
         seen.append(found.get("films/film", {}).get("sent", 0))
         return seen[-1] > seen[0]
 
-    with subprocess.Popen(
-        [*DRIVEFS, "watch", str(reader.mountpoint), "--json"], stdout=subprocess.PIPE, env=reader.environment, text=True
-    ) as watching:
-        wait_for(reader, gone_on)
-        # From here on it hardly goes on until it was looked at.
-        link.trickle(CRAWL)
-        for device in (reader, third):
-            told = wait_for(device, lambda found: found.get("films/film", {}).get("sent", 0) > 0)["films/film"]
-            assert (told["size"], told["device"]) == (len(content), sender.name)
-            assert told["stalled_since_ns"] is None
-            assert 0 < told["sent"] < len(content), "it is seen long before its end"
-        assert not path.exists(), "nothing of it is there before all of it is"
-        status = json.loads(reader.run("file-status", str(path), "--json"))
-        assert (status["state"], status["incoming"]["device"]) == ("incoming", sender.name)
-        assert f"from {sender.name}" in reader.run("file-status", str(path))
-        assert "films/film" in reader.run("status")
-        assert [each["path"] for each in reader.status()["incoming"]] == [str(path)]
-        assert sender.status()["outgoing"][0]["path"] == str(sender.mountpoint / "films/film")
-        seen = [seen[-1]]
-        link.trickle(SLOW)
-        wait_for(reader, gone_on)
-        assert seen == sorted(seen)
-        link.restore()
-        wait_until("it is there", path.exists, 60)
-        assert path.stat().st_size == len(content)
-        assert path.read_bytes() == content
-        watching.terminate()
-        assert watching.stdout is not None
-        events = [json.loads(line) for line in watching.stdout]
+    wait_for(reader, gone_on)
+    # From here on it hardly goes on until it was looked at.
+    link.trickle(CRAWL)
+    for device in (reader, third):
+        told = wait_for(device, lambda found: found.get("films/film", {}).get("sent", 0) > 0)["films/film"]
+        assert (told["size"], told["device"]) == (len(content), sender.name)
+        assert told["stalled_since_ns"] is None
+        assert 0 < told["sent"] < len(content), "it is seen long before its end"
+    assert not path.exists(), "nothing of it is there before all of it is"
+    status = json.loads(reader.run("file-status", str(path), "--json"))
+    assert (status["state"], status["incoming"]["device"]) == ("incoming", sender.name)
+    assert f"from {sender.name}" in reader.run("file-status", str(path))
+    assert "films/film" in reader.run("status")
+    assert [each["path"] for each in reader.status()["incoming"]] == [str(path)]
+    assert sender.status()["outgoing"][0]["path"] == str(sender.mountpoint / "films/film")
+    seen = [seen[-1]]
+    link.trickle(SLOW)
+    wait_for(reader, gone_on)
+    assert seen == sorted(seen)
+    link.restore()
+    wait_until("it is there", path.exists, 60)
+    assert path.stat().st_size == len(content)
+    assert path.read_bytes() == content
+    watching.close()
+    events = [json.loads(line) for line in watching.lines if line.startswith("{")]
     uploads = [each for each in events if each["kind"] == "upload"]
     assert {(each["origin"], each["path"]) for each in uploads} == {("elsewhere", str(path))}
     assert {each["details"]["state"] for each in uploads} >= {"coming"}
@@ -132,12 +130,14 @@ def test_others_see_that_a_large_file_is_coming_how_far_it_is_and_then_all_of_it
     sender.umount()
 
 
-def test_an_upload_that_is_given_up_is_not_coming_any_more(sender: Device, reader: Device) -> None:
+def test_an_upload_that_is_given_up_is_not_coming_any_more(link: Link, sender: Device, reader: Device) -> None:
     """[incoming]"""
+    link.trickle(CRAWL)
     write_file(sender.mountpoint / "film", noise(2, 40))
     wait_for(reader, lambda found: "film" in found)
     os.unlink(sender.mountpoint / "film")
     wait_for(reader, lambda found: not found)
+    link.restore()
     sender.sync()
     assert os.listdir(reader.mountpoint) == []
 
@@ -146,12 +146,12 @@ def test_several_uploads_at_once_are_told_up_to_a_bound_and_under_new_names(
     link: Link, sender: Device, reader: Device
 ) -> None:
     """[incoming]"""
+    link.trickle(CRAWL)
     for number in range(20):
         write_file(sender.mountpoint / f"film{number}", noise(number, 9))
     found = wait_for(reader, lambda found: len(found) >= 16)
     assert len(found) == 16, "there is a bound"
-    name = list(found)[-1]  # the first may have arrived
-    link.trickle(CRAWL)
+    name = list(found)[-1]
     os.rename(sender.mountpoint / name, sender.mountpoint / "renamed")
     wait_for(reader, lambda found: "renamed" in found and name not in found)
 
@@ -165,9 +165,9 @@ def test_a_changed_file_is_coming_under_the_name_that_the_reader_gave_it(
     sender.sync()
     wait_until("it is there", reader_path.exists)
     content = noise(3, 30)
+    link.trickle(CRAWL)
     sender_path.write_bytes(content)
     wait_for(reader, lambda found: "film" in found)
-    link.trickle(CRAWL)
     os.rename(reader_path, reader.mountpoint / "mine")
     wait_for(reader, lambda found: "mine" in found)
     assert (reader.mountpoint / "mine").read_bytes() == b"first", "never a part of it"
