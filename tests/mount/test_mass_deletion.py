@@ -138,13 +138,10 @@ def delete_tree(device: Device, link: Link | None = None) -> None:
     assert "held" in ended.stderr
 
 
-def held_of(first: Device, second: Device) -> int:
-    """How many files are held, and still there for others. On a machine that is so slow that the removal is no burst
-    for a while, what went until then may be let go before there is anything to ask about."""
-    files = int(first.status()["held"]["files"])
-    assert FILES - FILES // 10 <= files <= FILES
-    soon("the rest stays", lambda: len(names(second.mountpoint / "tree")) == files)
-    return files
+def assert_held(first: Device, second: Device) -> None:
+    """All of the tree is held, and still there for others."""
+    assert first.status()["held"]["files"] == FILES
+    assert len(names(second.mountpoint / "tree")) == FILES
 
 
 def test_a_mass_deletion_is_held_and_asked_about(first: Device, second: Device, link: Link) -> None:
@@ -166,11 +163,11 @@ def test_a_mass_deletion_is_held_and_asked_about(first: Device, second: Device, 
     assert len(names(second.mountpoint / "tree")) == FILES
 
 
-def test_released_it_reaches_other_devices(first: Device, second: Device) -> None:
+def test_released_it_reaches_other_devices(first: Device, second: Device, link: Link) -> None:
     """[deletion-held]"""
-    delete_tree(first)
-    files = held_of(first, second)
-    assert str(files) in first.run("held", "release").replace(",", "")
+    delete_tree(first, link)
+    assert_held(first, second)
+    assert str(FILES) in first.run("held", "release").replace(",", "")
     first.sync()
     soon("the tree is gone", lambda: not (second.mountpoint / "tree").exists())
     assert first.status()["held"] is None
@@ -206,23 +203,23 @@ def test_restored_the_files_are_here_again(first: Device, second: Device, link: 
     first.server.assert_sound()
 
 
-def test_it_stays_held_over_umount_and_kill(first: Device, second: Device) -> None:
+def test_it_stays_held_over_umount_and_kill(first: Device, second: Device, link: Link) -> None:
     """[deletion-held]"""
-    delete_tree(first)
+    delete_tree(first, link)
     ended = first.command("umount", str(first.mountpoint))
     assert ended.returncode == ExitCode.HELD, ended.stderr
     assert first.process is not None
     assert first.process.wait(30) == 0
     first.ended()
     first.mount(*mount_options())
-    files = held_of(first, second)
+    assert_held(first, second)
     first.kill()
     first.clear()
     first.mount(*mount_options())
-    assert held_of(first, second) == files
+    assert_held(first, second)
     assert synced(first).returncode == ExitCode.HELD
     first.run("held", "restore")
-    assert len(names(first.mountpoint / "tree")) == files
+    assert len(names(first.mountpoint / "tree")) == FILES
     first.sync()
 
 
