@@ -68,8 +68,9 @@ def test_devices_take_turns(workbench: Workbench, device: Device) -> None:
     device.mount(*mount_options())
     third = workbench.device(device.server)
     third.mount(*mount_options())
-    wait_until("it is seen", lambda: (device.mountpoint / "small").read_bytes() == b"changed by the second")
-    assert snapshot(device.mountpoint, times=True) == snapshot(third.mountpoint, times=True)
+    expected = snapshot(third.mountpoint, times=True)
+    wait_until("it is seen", lambda: snapshot(device.mountpoint, times=True) == expected)
+    assert (device.mountpoint / "small").read_bytes() == b"changed by the second"
     assert sorted(os.listdir(device.mountpoint / "inner")) == ["leaf"]
 
 

@@ -62,6 +62,8 @@ def test_calls_on_a_mount_whose_server_is_frozen(workbench: Workbench, server: S
     second.configure(f"answer_seconds = {LEAST_ANSWER_SECONDS}")
     root = second.mount(*mount_options())
     assert call("ls", "-l", root / "directory", seconds=LOCAL_SECONDS).returncode == 0
+    # On a busy machine the server may take longer than this device waits for it.
+    wait_until("it comes", lambda: not call("cat", root / "directory/here", seconds=LOCAL_SECONDS).returncode)
     assert (root / "directory/here").read_bytes() == b"here" * 1000
     with frozen(server):
         for command in (

@@ -158,9 +158,9 @@ def test_reader_elsewhere_sees_whole_versions_only_and_no_copies_are_made(
             time.sleep(0.02)
             with suppress(FileNotFoundError):
                 content = read_at_once(there / "document")
-                if save is save_in_place and content not in versions:
+                for _ in range(3 if save is save_in_place else 0):
                     # It changed between the kernel's look at its size and that at its bytes, as local files do too.
-                    content = read_at_once(there / "document")
+                    content = content if content in versions else read_at_once(there / "document")
                 seen.append(content)
     together.wait()
     seen.append(read_at_once(there / "document"))

@@ -78,6 +78,8 @@ def acquainted(device: Device) -> Device:
     (machine / "walks never").touch()  # else it may have them by the time that they are asked for
     device.program = ["tests.support.odd_machine", str(machine)]
     root = device.mount(*mount_options())
+    # On a busy machine the server may take longer than a device in haste waits for it.
+    wait_until("it comes", lambda: subprocess.run(["cat", root / "here"], capture_output=True).returncode == 0)
     assert len((root / "here").read_bytes()) == 200_000
     assert "known" in os.listdir(root)
     return device

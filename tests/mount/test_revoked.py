@@ -95,7 +95,7 @@ def test_a_revoked_device_goes_on_reading_and_takes_no_changes(lost: Device, oth
     assert other.command("devices", "revoke", "nobody", "--yes").returncode == 1
     wait_until("it polls", lambda: devices(other)[lost.name]["online"])
     other.run("devices", "revoke", lost.name)
-    wait_until("its poll is ended", lambda: bool(lost.status()["revoked"]), 20)
+    wait_until("its poll is ended", lambda: bool(lost.status()["revoked"]), 40)
     assert lost.name not in devices(other)
     assert "revoked" in lost.run("status")
     assert "read-only" in lost.run("status")

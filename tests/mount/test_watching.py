@@ -393,7 +393,7 @@ def test_watch_prints_what_happens_here_and_elsewhere(watched: Watched, start: C
     """[watch-command]"""
     watching = start(*DRIVEFS, "watch", watched.view, "--json", env=watched.there.environment)
     wait_until("it watches", lambda: bool(watching.lines))
-    write_file(watched.work / "file", b"content")
+    (watched.work / "file").write_bytes(b"content")
     wait_until("the file is there", (watched.view / "file").exists)
     os.rename(watched.work / "file", watched.work / "name")
     wait_until("the name is there", (watched.view / "name").exists)
