@@ -2,9 +2,9 @@
 
 Owns which revisions nobody can come back to, and the reference counts on the way down to blocks; blocks without
 references are the collector's (`garbage`). All functions run inside a transaction of the caller's, who holds the locks
-of workspace and account. Invariants: a history that a file with a name, or one in the trash, goes on with or has forked
-from stays whole, and so does what is marked to be kept or shown by a snapshot; counts and the account's figures are
-exact afterwards.
+of workspace and account. Invariants: a history that a file with a name, or one in the trash, goes on with stays whole,
+one that it has forked from stays up to there, and so does what is marked to be kept or shown by a snapshot; counts and
+the account's figures are exact afterwards.
 """
 
 from collections import Counter
@@ -29,7 +29,7 @@ from backend.metadata.schema import (
 )
 from backend.service import snapshots
 from backend.service.commit.contents import split_runs
-from drivefs.protocol.ids import AccountId, BlockId, InodeId, LineageId, RunId
+from drivefs.protocol.ids import MAX_ID, AccountId, BlockId, InodeId, LineageId, RunId
 from drivefs.protocol.model import BlockRef, unpack_blocks
 
 
@@ -73,8 +73,8 @@ class Releasing:
         # Files that were replaced by renaming have revisions of their own beside those in the history of the name.
         earlier = {each.inode for each in found} - set(gone)
         found |= self._revisions_of(self._nameless(earlier))
-        free = self._free({each.lineage for each in found})
-        going = [each for each in found if each.lineage in free]
+        needed = self._needed({each.lineage for each in found})
+        going = [each for each in found if each.number > needed[each.lineage]]
         return self.drop(self._without_kept(going))
 
     def drop(self, going: Collection[OldRevision]) -> Freed:
@@ -98,14 +98,29 @@ class Releasing:
         held = {inode for (inode,) in select_in(self.connection, _IN_TRASH, files, **bound)}
         return set(files) - named - held
 
-    def _free(self, lines: Collection[LineageId]) -> set[LineageId]:
-        """Those histories that nothing goes on with, and from which no other goes on."""
+    def _needed(self, lines: Collection[LineageId]) -> dict[LineageId, int]:
+        """Up to which number each of these histories is one that a file goes on with, or went on from; 0: not at all.
+
+        What forked from one is followed to its own forks: a file that keeps backups forks once, and then is gone too.
+        """
         bound = {"account": self.account}
         holders = {line: InodeId(line) for line in lines}
         holders.update((line, inode) for line, inode in select_in(self.connection, _HOLDERS, lines, **bound))
+        origins: dict[LineageId, tuple[LineageId, int]] = {}
+        frontier = set(lines)
+        while frontier:
+            forks = [tuple(row) for row in select_in(self.connection, _FORKS, frontier, **bound)]
+            frontier = {fork for fork, *_ in forks} - holders.keys()
+            holders.update((fork, inode) for fork, inode, *_ in forks)
+            origins.update((fork, (origin, number)) for fork, _, origin, number in forks)
         gone = self._nameless(set(holders.values()))
-        forked = {line for (line,) in select_in(self.connection, _FORKED, lines, **bound)}
-        return {line for line, holder in holders.items() if holder in gone} - forked
+        needed = dict.fromkeys(holders, 0)
+        for living in (line for line, holder in holders.items() if holder not in gone):
+            line, number = living, int(MAX_ID)
+            while number > needed[line]:
+                needed[line] = number
+                line, number = origins.get(line, (line, 0))
+        return needed
 
     def _without_kept(self, found: Iterable[OldRevision]) -> list[OldRevision]:
         found = list(found)
@@ -188,8 +203,9 @@ _IN_TRASH = select(dentry_versions.c.inode).where(
     _own(dentry_versions), is_asked(dentry_versions.c.inode), dentry_versions.c.trash == Trash.HELD
 )
 _HOLDERS = select(lineages.c.lineage, lineages.c.inode).where(_own(lineages), is_asked(lineages.c.lineage))
-_FORKED = select(lineages.c.parent_lineage).where(
-    _own(lineages), is_asked(lineages.c.parent_lineage), lineages.c.parent_lineage.is_not(None)
+_l = lineages.c
+_FORKS = select(_l.lineage, _l.inode, _l.parent_lineage, _l.parent_number).where(
+    _own(lineages), is_asked(_l.parent_lineage), _l.parent_lineage.is_not(None)
 )
 _KEPT = select(kept.c.lineage, kept.c.number).where(_own(kept), is_asked(kept.c.lineage))
 _RUNS = select(runs.c.run, runs.c.packed, runs.c.refs).where(_own(runs), is_asked(runs.c.run))

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import select, update
 
 from backend.metadata import schema
+from backend.service.thinning import Thinning
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.history import (
     EmptyTrashRequest,
@@ -183,6 +184,25 @@ async def test_what_a_living_file_forked_from_stays(drive: Drive, laptop: Device
     await empty(laptop)
     assert [each.size for each in await revisions(laptop, old)] == [3, 4]
     assert (await laptop.content(old, 1, history=True)).size == 3
+    assert (await drive.account()).stored_bytes == 7
+
+
+@pytest.mark.parametrize("backup_first", [True, False])
+async def test_what_forked_does_not_keep_a_history_once_it_is_gone_as_well(
+    drive: Drive, laptop: Device, backup_first: bool
+) -> None:
+    """An editor that keeps the last state under another name leaves a fork of each file that it has saved."""
+    old = await laptop.save(b"doc", b"one")
+    new = laptop.create(b"doc")
+    await laptop.send(laptop.rename(old, b"doc", b"doc~"), new)
+    assert await laptop.write(new.inode, b"two!") == 2
+    removals = [laptop.unlink(old, b"doc~", base=1), laptop.unlink(new.inode, b"doc", base=2)]
+    for removal in removals if backup_first else removals[::-1]:
+        assert await laptop.say(removal) == "ok"
+        await empty(laptop)
+    await Thinning(drive.ground).thin()
+    assert await drive.fetch(select(schema.revisions.c.number)) == []
+    assert (await drive.account()).stored_bytes == 0
 
 
 async def test_what_is_kept_or_goes_on_under_another_inode_stays(drive: Drive, laptop: Device) -> None:
