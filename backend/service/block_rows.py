@@ -243,11 +243,18 @@ def forget_unreadable(connection: Connection, account: AccountId, block: BlockId
     known = known_blocks(connection, account, [block]).get(block)
     if known is None or known.refs or known.has_copy:
         return False
-    before = _pinned_without_refs(connection, account, [block])
-    for table in (pins, block_copies, blocks):
+    unpin(connection, account, [block])
+    for table in (block_copies, blocks):
         connection.execute(delete(table).where(table.c.account == account, table.c.block == block))
-    _add_pinned_bytes(connection, account, -before)
     return True
+
+
+def unpin(connection: Connection, account: AccountId, ids: Collection[BlockId]) -> None:
+    """Drop all pins of these blocks, run out or not, and give their bytes back to the quota."""
+    for some in portions(ids):
+        before = _pinned_without_refs(connection, account, some)
+        connection.execute(delete(pins).where(pins.c.account == account, pins.c.block.in_(some)))
+        _add_pinned_bytes(connection, account, -before)
 
 
 def drop_expired_pins(connection: Connection, account: AccountId, now_ns: int) -> None:

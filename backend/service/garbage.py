@@ -164,6 +164,8 @@ def _condemn(connection: Connection, account: AccountId, ids: Sequence[BlockId],
     block_rows.lock_account(connection, account)
     block_rows.drop_expired_pins(connection, account, now_ns)
     unwanted = [each.block for each in _unwanted(connection, account, ids, now_ns).values()]
+    # What is left of their pins has run out. Once the blocks are gone, nobody could tell how much room they took.
+    block_rows.unpin(connection, account, unwanted)
     _set_state(connection, account, unwanted, BlockState.CONDEMNED, since_ns=now_ns)
     return len(unwanted)
 

@@ -80,6 +80,13 @@ async def test_what_nobody_names_is_deleted_after_days_and_in_two_steps(served: 
     assert await content_of(served, b"kept") == b"kept"
 
 
+async def test_pins_of_what_is_deleted_take_no_room_however_many_they_are(served: Served) -> None:
+    """An upload that was given up: its pins run out all at once."""
+    await condemned(served, *(b"%d" % number for number in range(block_rows.MAX_IN_QUERY + 100)))
+    await later(served, DELETE_SECONDS)
+    assert (await served.usage()).pinned_bytes == 0
+
+
 async def test_a_server_that_was_away_for_weeks_still_takes_two_steps(served: Served) -> None:
     await served.put(b"x")
     assert await later(served, 100 * CONDEMN_SECONDS) == Collected(condemned_count=1)

@@ -159,6 +159,9 @@ async def test_data_of_the_first_schema_is_kept_and_can_be_used_with_this_one(tm
         connection.execute(text("INSERT INTO workspaces VALUES (9, 10, 'home', 11, 1, 1, 0, 1, 'plain')"))
         connection.execute(text("INSERT INTO members VALUES (9, 10, 7, 'owner', 'active')"))
         connection.execute(text("INSERT INTO user_workspaces VALUES (7, 10, 9)"))
+        connection.execute(text("INSERT INTO accounts VALUES (9, 7, NULL, NULL, 0, 530)"))
+        connection.execute(text("INSERT INTO blocks VALUES (9, X'AA', 2, 1, 30, 30, 0, NULL, 1, NULL)"))
+        connection.execute(text("INSERT INTO pins VALUES (9, X'AA', 8, 1, 1), (9, X'BB', 8, 1, 1)"))
     database = await opened(path)
 
     def differences(connection: Connection) -> list[Any]:
@@ -169,6 +172,8 @@ async def test_data_of_the_first_schema_is_kept_and_can_be_used_with_this_one(tm
     assert (device.name, device.last_seen_ns, device.pending_bytes) == ("laptop", 2, None)
     life = await database.read(lambda connection: connection.execute(select(schema.lives)).one())
     assert life == (8, 5, b"\2", 2)
+    sql = "SELECT pinned_bytes, (SELECT group_concat(hex(block)) FROM pins) FROM accounts"
+    assert await database.read(lambda connection: connection.execute(text(sql)).one()) == (30, "AA")
     access = await database.read(workspaces.find, UserId(7), WorkspaceId(10))
     assert access is not None
     assert access.upload_stamp == 0
