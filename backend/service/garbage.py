@@ -9,7 +9,7 @@ rows that name it, so a crash leaves rows from which the next round goes on; not
 
 import itertools
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import anyio
@@ -27,6 +27,8 @@ DELETE_SECONDS = 24 * 3600
 """How long it can still be had after that."""
 PAGE_BLOCKS = 2000
 PORTION_OBJECTS = 250
+MOST_FAILURES = 10
+"""So many objects may resist in one round, each for a reason of its own; with more the store itself does not delete."""
 
 Objects = dict[str, list[tuple[bytes, int]]]
 """Names of objects, each with the blocks in it and their generations."""
@@ -41,6 +43,7 @@ class Collected:
     object_count: int = 0
     object_bytes: int = 0
     """Freed on the disk."""
+    failures: list[OSError] = field(default_factory=list)
 
 
 class _Due(NamedTuple):
@@ -48,14 +51,6 @@ class _Due(NamedTuple):
     block: BlockId
     state: BlockState
     generation: int
-
-
-class _Deleting(NamedTuple):
-    """Objects that may go, with the blocks that are deleted with them, by their generations."""
-
-    objects: list[str]
-    blocks: list[tuple[BlockId, int]]
-    size_bytes: int
 
 
 class Garbage:
@@ -69,7 +64,7 @@ class Garbage:
         """Go once through all blocks. Cancellation leaves what the next round takes up.
 
         Raises:
-            OSError: the store does not delete now; the next round tries again.
+            OSError: the store does not delete now, or not all; the next round tries again.
         """
         collected, after = Collected(), (0, b"")
         while True:
@@ -77,8 +72,11 @@ class Garbage:
             for account, those in itertools.groupby(due, key=lambda each: each.account):
                 await self._collect(AccountId(account), list(those), collected)
             if end is None:
-                return collected
+                break
             after = end
+        if collected.failures:
+            raise collected.failures[0]
+        return collected
 
     async def due(self) -> Collected:
         """What a round would do now, and change nothing; objects are not counted."""
@@ -113,15 +111,36 @@ class Garbage:
         objects = await self._ground.database.read(_inside, account, names)
         async with self.deleting:
             found = await write(_begin_to_delete, account, objects, now_ns)
-            await self._ground.offload(self._delete, found.objects)
-            await write(_forget, account, found)
-        collected.deleted_count += len(found.blocks)
-        collected.object_count += len(found.objects)
-        collected.object_bytes += found.size_bytes
+            gone = await self._ground.offload(self._delete, found, collected.failures)
+            collected.object_bytes += await write(_forget, account, gone)
+        collected.deleted_count += sum(map(len, gone.values()))
+        collected.object_count += len(gone)
+        if len(collected.failures) >= MOST_FAILURES:
+            raise collected.failures[0]
 
-    def _delete(self, objects: Iterable[str]) -> None:
-        for name in objects:
-            self._ground.store.delete(name)
+    def _delete(self, objects: Objects, failures: list[OSError]) -> Objects:
+        """Gives those that are gone: one that resists must not keep all others from going."""
+        gone: Objects = {}
+        for name, those in objects.items():
+            if len(failures) >= MOST_FAILURES:
+                break
+            try:
+                self._ground.store.delete(name)
+            except OSError as error:
+                failures.append(error)
+            else:
+                gone[name] = those
+        return gone
+
+
+def begin_anew(connection: Connection, now_ns: int) -> None:
+    """Let all that nothing names count as if it were so from now on: what was put back is as old as its copy.
+
+    Devices have contents that are newer, and may have relied on these blocks being here.
+    """
+    b = blocks.c
+    waiting = (b.refs == 0, b.state.in_((BlockState.STORED, BlockState.CONDEMNED)))
+    connection.execute(update(blocks).where(*waiting).values(state=BlockState.STORED, unreferenced_ns=now_ns))
 
 
 def _page(connection: Connection, after: tuple[int, bytes], now_ns: int) -> tuple[list[_Due], tuple[int, bytes] | None]:
@@ -183,8 +202,8 @@ def _inside(connection: Connection, account: AccountId, names: Collection[str]) 
     return found
 
 
-def _begin_to_delete(connection: Connection, account: AccountId, objects: Objects, now_ns: int) -> _Deleting:
-    """From here on what lies in these objects is not served, nor revived by a pin."""
+def _begin_to_delete(connection: Connection, account: AccountId, objects: Objects, now_ns: int) -> Objects:
+    """Gives those that may go, with what is deleted with each: it is not served from here on, nor revived by a pin."""
     block_rows.lock_account(connection, account)
     inside = {BlockId(block) for those in objects.values() for block, _ in those}
     unwanted = _unwanted(connection, account, inside, now_ns)
@@ -195,13 +214,13 @@ def _begin_to_delete(connection: Connection, account: AccountId, objects: Object
         known = present.get(BlockId(block))
         return known is None or block in doomed or known.generation > generation
 
-    deleting, gone = list[str](), list[tuple[BlockId, int]]()
+    deleting: Objects = {}
     for name, those in objects.items():
         if all(may_go(block, generation) for block, generation in those):
-            deleting.append(name)
-            gone.extend((BlockId(block), n) for block, n in those if block in doomed)
-    _set_state(connection, account, [block for block, _ in gone], BlockState.DELETING)
-    return _Deleting(deleting, gone, _stored_bytes(connection, account, deleting))
+            deleting[name] = [(block, generation) for block, generation in those if block in doomed]
+    going = [BlockId(block) for those in deleting.values() for block, _ in those]
+    _set_state(connection, account, going, BlockState.DELETING)
+    return deleting
 
 
 def _stored_bytes(connection: Connection, account: AccountId, objects: Collection[str]) -> int:
@@ -221,14 +240,19 @@ _LENGTHS = select(block_copies.c.length).where(
 )
 
 
-def _forget(connection: Connection, account: AccountId, deleted: _Deleting) -> None:
-    """The objects are gone: so are the rows that name them, and the blocks that have not come back meanwhile."""
+def _forget(connection: Connection, account: AccountId, gone: Objects) -> int:
+    """The objects are gone: so are the rows that name them, and the blocks that have not come back meanwhile.
+
+    Gives how much lay in them.
+    """
     block_rows.lock_account(connection, account)
+    size_bytes = _stored_bytes(connection, account, gone)
     c = block_copies.c
-    connection.execute(delete(block_copies).where(c.account == account, c.object.in_(deleted.objects)))
-    if deleted.blocks:
-        rows = [{"key": account, "which": block, "n": generation} for block, generation in deleted.blocks]
+    connection.execute(delete(block_copies).where(c.account == account, c.object.in_(list(gone))))
+    rows = [{"key": account, "which": block, "n": n} for those in gone.values() for block, n in those]
+    if rows:
         connection.execute(_FORGET, rows)
+    return size_bytes
 
 
 _FORGET = delete(blocks).where(

@@ -63,6 +63,6 @@ class Maintenance:
             if not is_dry_run:
                 await self._notifications.derive_all()
             done.change_count = await self._pruning.prune(is_dry_run=is_dry_run)
-            done.collected = await (self._garbage.due() if is_dry_run else self._garbage.collect())
             done.cooled = await self._tiering.cool(is_dry_run=is_dry_run)
+            done.collected = await (self._garbage.due() if is_dry_run else self._garbage.collect())
             return done

@@ -17,14 +17,16 @@ from pathlib import Path
 from sqlalchemy import Connection, select, update
 
 from backend.metadata.schema import deployment
-from backend.service import ids
-from drivefs.protocol.ground import RandomBytes
+from backend.service import garbage, ids
+from drivefs.protocol.ground import NowNs, RandomBytes
 
 MARK_NAME = "mark"
 WORD_BYTES = 16
 
 
-def renew_if_copied(connection: Connection, data: Path, database: Path, random_bytes: RandomBytes) -> bool:
+def renew_if_copied(
+    connection: Connection, data: Path, database: Path, random_bytes: RandomBytes, now_ns: NowNs
+) -> bool:
     """Begin a new incarnation if the data is not where it was used last, then mark it; gives whether it was not.
 
     Data that no program of this kind has marked yet is taken for what it seems to be.
@@ -34,6 +36,7 @@ def renew_if_copied(connection: Connection, data: Path, database: Path, random_b
     is_copied = known != present and (known is not None or present is not None)
     if is_copied:
         is_copied = ids.renew_incarnation(connection, random_bytes=random_bytes) is not None
+        garbage.begin_anew(connection, now_ns())
     mark(connection, data, database, random_bytes)
     return is_copied
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from backend.service import block_rows, garbage
+from backend.service import block_rows, garbage, marking
 from backend.service.garbage import CONDEMN_SECONDS, DELETE_SECONDS, Collected
 from backend.service.ground import Limits
 from backend.service.sealing import SMALL_PAYLOAD_BYTES
@@ -172,6 +172,26 @@ async def test_a_deletion_that_failed_is_finished_by_the_next_round(
     assert served.objects() == []
 
 
+async def test_an_object_that_cannot_be_deleted_keeps_no_other_from_it(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await condemned(served, LARGE, LARGE[::-1])
+    resisting, delete = served.objects()[0].name, served.ground.store.delete
+
+    def fail(name: str) -> None:
+        if name.endswith(resisting):
+            raise OSError(errno.EPERM, "Operation not permitted")
+        delete(name)
+
+    monkeypatch.setattr(served.ground.store, "delete", fail)
+    with pytest.raises(OSError, match="not permitted"):
+        await later(served, DELETE_SECONDS)
+    assert [each.name for each in served.objects()] == [resisting]
+    monkeypatch.undo()
+    assert (await served.services.garbage.collect()).deleted_count == 1
+    assert served.objects() == []
+
+
 async def test_an_object_stays_while_anything_in_it_is_wanted(served: Served) -> None:
     drive = await a_drive(served)
     await served.put(b"wanted", b"unwanted")
@@ -179,6 +199,18 @@ async def test_an_object_stays_while_anything_in_it_is_wanted(served: Served) ->
     assert (await later(served, CONDEMN_SECONDS)).condemned_count == 1
     assert await later(served, DELETE_SECONDS) == NOTHING
     assert await content_of(served, b"wanted") == b"wanted"
+
+
+@pytest.mark.fault(40)
+async def test_what_was_put_back_is_kept_as_long_as_what_is_new(served: Served) -> None:
+    """Since the copy was made, a device may have been told that a block is here, and relied on that."""
+    await condemned(served, LARGE)
+    served.clock.ns += DELETE_SECONDS * 10**9
+    (served.data / marking.MARK_NAME).write_text("of another copy")
+    own = (served.data, served.ground.database.path, served.ground.random_bytes, served.clock)
+    assert await served.ground.database.write(marking.renew_if_copied, *own)
+    assert await later(served, CONDEMN_SECONDS - 1) == NOTHING
+    assert await later(served, 1) == Collected(condemned_count=1)
 
 
 async def test_nothing_is_deleted_while_a_backup_is_made(served: Served) -> None:

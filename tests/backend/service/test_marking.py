@@ -13,7 +13,7 @@ from backend.metadata import schema
 from backend.metadata.sqlite import Database
 from backend.service import ids, marking
 from drivefs.protocol.ids import Epoch
-from tests.backend.service.drive import Random, offload, open_drive
+from tests.backend.service.drive import Clock, Random, offload, open_drive
 
 pytestmark = [pytest.mark.anyio, pytest.mark.fault(40)]
 
@@ -42,7 +42,7 @@ async def started(data: Path, *, stops: bool = True) -> bool:
     database = await Database.open(data / NAME, offload)
     random = Random()
     random.drawn = RANDOM.drawn = RANDOM.drawn + 100
-    is_copied = await database.write(marking.renew_if_copied, data, data / NAME, random)
+    is_copied = await database.write(marking.renew_if_copied, data, data / NAME, random, Clock())
     if stops:
         await database.write(marking.mark, data, data / NAME, random)
     database.close()
@@ -144,5 +144,5 @@ async def test_ids_and_histories_of_before_and_after_are_told_apart(tmp_path: Pa
 async def test_data_without_any_user_has_no_incarnation_to_renew(tmp_path: Path) -> None:
     database = await Database.open(tmp_path / NAME, offload)
     (tmp_path / marking.MARK_NAME).write_text("of something else")
-    assert not await database.write(marking.renew_if_copied, tmp_path, tmp_path / NAME, RANDOM)
+    assert not await database.write(marking.renew_if_copied, tmp_path, tmp_path / NAME, RANDOM, Clock())
     database.close()
