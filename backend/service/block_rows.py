@@ -165,7 +165,8 @@ def pin_present(connection: Connection, pin: Pin, ids: Collection[BlockId]) -> s
 def record(connection: Connection, pin: Pin, written: Sequence[StoredBlock], limits: Limits) -> set[str]:
     """Make written blocks known as stored and pin them; gives the objects that are needed.
 
-    A block that someone else has stored meanwhile stays as it is, and is pinned.
+    A block that someone else has stored meanwhile stays as it is, and is pinned. What takes no more room, such as a
+    lost block of a revision, is taken by a full account too.
 
     Raises:
         ProtocolError: `over_quota`: nothing is recorded.
@@ -182,8 +183,8 @@ def record(connection: Connection, pin: Pin, written: Sequence[StoredBlock], lim
             _drop_copy(connection, pin.account, each.place)
     _insert_copies(connection, pin.account, wanted)
     now = known_blocks(connection, pin.account, [each.place.block for each in written])
-    _pin(connection, pin, list(now.values()))
-    _refuse_over_quota(connection, pin.account, limits)
+    if _pin(connection, pin, list(now.values())) and room_bytes(connection, pin.account, limits) < 0:
+        raise over_quota()
     return {each.place.object for each in wanted}
 
 
@@ -294,11 +295,6 @@ def lock_account(connection: Connection, account: AccountId) -> None:
     connection.execute(_LOCK, {"account": account})
 
 
-def _refuse_over_quota(connection: Connection, account: AccountId, limits: Limits) -> None:
-    if room_bytes(connection, account, limits) < 0:
-        raise over_quota()
-
-
 def _insert_blocks(connection: Connection, pin: Pin, fresh: Iterable[StoredBlock]) -> None:
     rows = [
         {
@@ -355,7 +351,8 @@ def _drop_copy(connection: Connection, account: AccountId, place: CopyPlace) -> 
     connection.execute(delete(block_copies).where(copy.account == account, *same))
 
 
-def _pin(connection: Connection, pin: Pin, here: Sequence[KnownBlock]) -> None:
+def _pin(connection: Connection, pin: Pin, here: Sequence[KnownBlock]) -> int:
+    """Pin blocks, and revive the condemned; gives how much more room that takes."""
     ids = [known.block for known in here]
     pinned: set[BlockId] = set()
     proven: set[BlockId] = set()
@@ -380,6 +377,7 @@ def _pin(connection: Connection, pin: Pin, here: Sequence[KnownBlock]) -> None:
     _revive(connection, pin.account, [known for known in here if known.state is BlockState.CONDEMNED])
     added = sum(known.size_bytes for known in here if known.refs == 0 and known.block not in pinned)
     _add_pinned_bytes(connection, pin.account, added)
+    return added
 
 
 def _revive(connection: Connection, account: AccountId, condemned: Sequence[KnownBlock]) -> None:

@@ -72,6 +72,8 @@ class Blocks:
         self._algorithm = algorithm
         self._receiving = anyio.Semaphore(MAX_TRANSFERS_AT_ONCE)
         self._sending = anyio.Semaphore(MAX_TRANSFERS_AT_ONCE)
+        self._giving = anyio.Semaphore(MAX_TRANSFERS_AT_ONCE)
+        """For whoever has the address of a link: they wait for each other, and no device for them."""
         self._writing = anyio.Semaphore(MAX_WRITES_AT_ONCE)
         self._reading = anyio.Semaphore(MAX_READS_AT_ONCE)
 
@@ -106,8 +108,8 @@ class Blocks:
             ProtocolError: `not_found`, `forbidden`, `block_invalid`, `too_large`, `over_quota`, `unavailable`.
             Disconnected: the body broke off.
         """
-        account, room = await self._ground.database.read(self._room, caller, workspace)
-        if room <= 0:
+        account, takes_blocks = await self._ground.database.read(self._receiver, caller, workspace)
+        if not takes_blocks:
             raise block_rows.over_quota()
         key = await self._keys.active(account)
         async with self._receiving:
@@ -169,7 +171,7 @@ class Blocks:
         Raises:
             ProtocolError: `unavailable`: one of them cannot be read.
         """
-        async with self._sending:
+        async with self._giving:
             for start in range(0, len(wanted), PLAINTEXTS_AT_ONCE):
                 some = list(wanted[start : start + PLAINTEXTS_AT_ONCE])
                 places = await self._ground.database.read(block_rows.places, account, set(some))
@@ -266,9 +268,11 @@ class Blocks:
         expires_ns = now_ns + self._ground.limits.pin_seconds * 10**9
         return block_rows.Pin(account, caller.device, now_ns, expires_ns, is_proven)
 
-    def _room(self, connection: Connection, caller: Caller, workspace: WorkspaceId) -> tuple[AccountId, int]:
+    def _receiver(self, connection: Connection, caller: Caller, workspace: WorkspaceId) -> tuple[AccountId, bool]:
+        """Whose blocks they are to be, and whether any are taken: a full account takes what it needs and has lost."""
         account = _writable(connection, caller, workspace).account
-        return account, block_rows.room_bytes(connection, account, self._ground.limits)
+        has_room = block_rows.room_bytes(connection, account, self._ground.limits) > 0
+        return account, has_room or bool(block_rows.lost_blocks(connection, account, b"", 1))
 
 
 def _writable(connection: Connection, caller: Caller, workspace: WorkspaceId) -> Access:

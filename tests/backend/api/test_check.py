@@ -161,6 +161,21 @@ async def test_needed_blocks_that_cannot_be_read_are_asked_for_until_a_device_se
     assert not (await repair(served)).mended.is_change
 
 
+@pytest.mark.fault(48)
+async def test_a_full_account_takes_what_it_has_lost_and_nothing_else(served: Served, drive: Drive) -> None:
+    await drive.store_file(1, b"thesis.txt", noise(1))
+    await served.services.accounts.set_limits("ann", {"quota_bytes": 1})
+    assert (await served.put(noise(2))).problem() == "over_quota"
+    served.objects()[0].unlink()
+    await check(served)
+    before = await served.usage()
+    assert (await served.put(noise(1), noise(2))).problem() == "over_quota"
+    assert (await served.put(noise(1))).status == 200
+    assert await served.usage() == before
+    assert (await check(served))[0].is_sound
+    assert (await served.put(noise(2))).problem() == "over_quota"
+
+
 async def test_what_somebody_else_has_lost_is_not_told(served: Served, drive: Drive) -> None:
     await drive.store_file(1, b"thesis.txt", noise(1))
     served.objects()[0].unlink()
