@@ -28,6 +28,7 @@ import anyio.to_thread
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
+from sqlalchemy.exc import DatabaseError
 from starlette.routing import Mount, Router
 from starlette.types import ASGIApp
 
@@ -92,6 +93,11 @@ YOUNG_OBJECTS = 10_000
 COPIED = (
     "This data directory was moved, or put back from a copy, since it was used last: a new incarnation begins, so that "
     "no id is handed out twice. Devices that know more than this data send what they have of it."
+)
+LOST = (
+    "The database {path} is missing or empty, though this data directory has been used. Nothing was changed. Put back "
+    "a backup with drivefs-server restore (the blocks are kept), or a copy of the database that lies beside it. Only "
+    "if nothing of the data is wanted any more, remove {mark}."
 )
 LOCK_NAME = "lock"
 OWED_SECONDS = 30.0
@@ -191,6 +197,9 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
         return await anyio.to_thread.run_sync(work, *args, limiter=threads)
 
     path = settings.data / DATABASE_NAME
+    is_new = not path.exists() or not path.stat().st_size
+    if is_new and (settings.data / marking.MARK_NAME).exists():
+        raise CannotServe(LOST.format(path=path, mark=settings.data / marking.MARK_NAME))
     master = load_master_key(settings, is_new=not path.exists())
     database = await Database.open(path, offload)
     try:
@@ -198,7 +207,7 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
         await keys.verify_master()
         store = await _open_store(settings, offload)
         await database.write(block_rows.establish_store, "local")
-        if await database.write(marking.renew_if_copied, settings.data, path, os.urandom):
+        if await database.write(marking.renew_if_copied, settings.data, path, os.urandom, time.time_ns):
             log.warning("%s", COPIED)
         ground = Ground(
             database=database,
@@ -248,13 +257,15 @@ async def restore(settings: Settings, source: Path, report: Progress, *, replace
             "and the database that is there now stays beside it under another name."
         )
     if (settings.data / DATABASE_NAME).exists():
-        with contextlib.suppress(MetadataError, WrongMasterKey):  # it may be why there is a restore
+        # It may be why there is a restore, whatever is wrong with it.
+        with contextlib.suppress(CannotServe, MetadataError, WrongMasterKey, DatabaseError):
             async with opened(settings):
                 pass  # so that all of the database is in its file
     master = load_master_key(settings, is_new=False)
-    await _open_store(settings, anyio.to_thread.run_sync)  # what it refuses is refused before anything is put back
+    store = await _open_store(settings, anyio.to_thread.run_sync)
     try:
-        kept = await backups.put_back(source, settings.data, master, anyio.to_thread.run_sync, report)
+        into = backups.Target(settings.data, store)
+        kept = await backups.put_back(source, into, master, anyio.to_thread.run_sync, report)
     except OSError as error:
         raise CannotServe(
             f"The backup could not be put into {settings.data}: {error.strerror or error}. What is there is as it was."
@@ -264,7 +275,10 @@ async def restore(settings: Settings, source: Path, report: Progress, *, replace
         async def checked(done: int, total: int) -> None:
             await report(max(total, 1) + done, 2 * max(total, 1))
 
-        return await services.checks.check(checked), kept
+        found = await services.checks.check(checked)
+        if await backups.take_instead(source, services.ground, found):
+            found = await services.checks.check(checked)
+        return found, kept
 
 
 def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm) -> Services:

@@ -238,7 +238,8 @@ def _add_check(commands: Any) -> None:
         "--repair",
         action="store_true",
         help="put unreadable objects aside (blocks/quarantine), forget unreadable "
-        "blocks that nothing needs, and remove objects older than a day that nothing names",
+        "blocks that nothing needs, and remove objects older than a day that nothing names; none of these as long as "
+        "a database that a restore has replaced lies beside the present one, since it may name them",
     )
 
 

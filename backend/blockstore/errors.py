@@ -6,6 +6,18 @@ StoreError
  +-- SealBroken      the bytes do not open: damaged, exchanged for others, or sealed with another key
 """
 
+import errno
+
+DAMAGE = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENODATA, errno.EREMOTEIO})
+
+
+def is_damage(error: OSError) -> bool:
+    """Whether a failed read says that the disk or file system has lost what was there.
+
+    Anything else, such as too many open files or a place that is away, says nothing of the object.
+    """
+    return error.errno in DAMAGE
+
 
 class StoreError(Exception):
     """Base of all errors of this package; its text says what happened to which object."""

@@ -3,6 +3,7 @@
 MetadataError
  +-- LibraryTooOld   the SQLite library has a known bug that loses data
  +-- NewerSchema     the database was written by a newer drivefs-server
+ +-- Unreadable      SQLite says that it is no database, or damaged, or cannot be read now
 """
 
 
@@ -16,3 +17,7 @@ class LibraryTooOld(MetadataError):
 
 class NewerSchema(MetadataError):
     """The database has a schema that this program does not know."""
+
+
+class Unreadable(MetadataError):
+    """SQLite cannot open the database."""

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import anyio
 import pysqlite3.dbapi2 as sqlite_library
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import QueuePool
 
 from backend.metadata import errors, upgrade
@@ -117,6 +118,12 @@ def _prepare(path: Path) -> None:
     engine = open_engine(path, begin="BEGIN IMMEDIATE", connection_count=1)
     try:
         upgrade.upgrade(engine, path)
+    except (DatabaseError, sqlite_library.DatabaseError) as error:
+        reason = error.orig if isinstance(error, DatabaseError) else error
+        raise errors.Unreadable(
+            f"The database {path} cannot be opened ({reason}). Nothing was changed. If it is damaged, put a backup "
+            "back with drivefs-server restore: the blocks are kept, and devices send what they have that is newer."
+        ) from error
     finally:
         engine.dispose()
 

@@ -7,27 +7,34 @@ next backup of that name replaces. Invariant: under the name asked for there is 
 """
 
 import itertools
+import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from backend.blockstore import errors
 from backend.blockstore.local import LocalStore
 from backend.blockstore.places import BLOCKS_NAME
 from backend.blockstore.store import ObjectStore
+from backend.metadata.queries import is_asked, select_in
 from backend.metadata.schema import CopyState, block_copies, deployment
 from backend.metadata.sqlite import Database, copy_database
 from backend.service.checks import Checks, Progress, Report
 from backend.service.ground import Ground
 from backend.service.keys import AccountKeys, MasterKey
+from backend.service.mending import REPLACED
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ground import Offload
+from drivefs.protocol.ids import AccountId, BlockId
+
+log = logging.getLogger(__name__)
 
 DATABASE_NAME = "metadata.db"
 PARTIAL = ".partial"
@@ -93,8 +100,15 @@ class Backups:
         return report
 
 
-async def put_back(source: Path, data: Path, master: MasterKey, offload: Offload, progress: Progress) -> Path | None:
-    """Let a data directory, which the caller has locked, have the state that a backup has.
+class Target(NamedTuple):
+    """What a backup is put back into: a data directory, which the caller has locked, and where its blocks lie."""
+
+    data: Path
+    store: ObjectStore
+
+
+async def put_back(source: Path, into: Target, master: MasterKey, offload: Offload, progress: Progress) -> Path | None:
+    """Let a data directory have the state that a backup has.
 
     Blocks are added to those that are there; then the database takes the place of the present one, which stays under
     another name beside it: gives that. A crash leaves the one or the other in its place, whole; nothing is removed.
@@ -103,7 +117,7 @@ async def put_back(source: Path, data: Path, master: MasterKey, offload: Offload
     Raises:
         WrongMasterKey, MetadataError, OSError: the present state was not touched.
     """
-    path, fresh = data / DATABASE_NAME, data / f"{DATABASE_NAME}.restored"
+    path, fresh = into.data / DATABASE_NAME, into.data / f"{DATABASE_NAME}.restored"
     for suffix in ("", "-wal", "-shm"):
         fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
     await offload(copy_database, source / DATABASE_NAME, fresh)
@@ -111,11 +125,10 @@ async def put_back(source: Path, data: Path, master: MasterKey, offload: Offload
     try:
         await AccountKeys(copy, master, _never_now, _never_random).verify_master()
         await copy.write(_put_mark)
-        store, target = LocalStore(source / BLOCKS_NAME), LocalStore(data / BLOCKS_NAME)
-        await offload(target.prepare)
+        store = LocalStore(source / BLOCKS_NAME)
         total, done, after = await copy.read(_count_objects), 0, ""
         while page := await copy.read(_page_of_objects, after):
-            await offload(_copy_objects, page, store, target)
+            await offload(_copy_objects, page, store, into.store)
             done, after = done + len(page), page[-1][0]
             await progress(done, 2 * total)
     finally:
@@ -123,11 +136,34 @@ async def put_back(source: Path, data: Path, master: MasterKey, offload: Offload
     return await offload(_swap, path, fresh)
 
 
+async def take_instead(source: Path, ground: Ground, report: Report) -> int:
+    """Take from a backup what a check has found damaged; gives how many objects. What was there is put aside."""
+    store, count = LocalStore(source / BLOCKS_NAME), 0
+    for account in {each.account for each in report.findings}:
+        damaged = {each.block for each in report.findings if each.account == account}
+        for name, size in await ground.database.read(_objects_with, account, damaged):
+            try:
+                count += await ground.offload(_take, name, size, store, ground.store)
+            except OSError as error:
+                log.error("object %s could not be taken from the backup: %s", name, error)
+    return count
+
+
+def _take(name: str, size: int, store: ObjectStore, target: ObjectStore) -> bool:
+    data = _whole(store, name, size)
+    if data is None:
+        return False
+    target.quarantine(name)
+    target.put(name, [data])
+    target.settle([name])
+    return True
+
+
 def _swap(path: Path, fresh: Path) -> Path | None:
     kept = None
     _sync(fresh)
     if path.exists():
-        names = (path.with_name(f"{path.name}.replaced-{n}") for n in itertools.count(1))
+        names = (path.with_name(f"{path.name}{REPLACED}{n}") for n in itertools.count(1))
         kept = next(each for each in names if not each.exists())
         os.link(path, kept)
         # What a database that cannot be opened has of a log goes with it: it is not the new one's.
@@ -148,26 +184,40 @@ def _never_random(_count: int) -> bytes:
 
 
 def _copy_objects(page: Objects, store: ObjectStore, target: ObjectStore) -> None:
-    """Copy those objects that are not there yet as they should be; what is missing, the check of the copy finds."""
+    """Copy those objects that are not there yet as they should be; what is lost, the check of the copy finds."""
     names = []
     for name, size in page:
         if _has(target, name, size):
             continue
-        try:
-            data = store.get(name, 0, size)
-        except errors.ObjectMissing:
-            continue
-        target.put(name, [data])
-        names.append(name)
+        data = _whole(store, name, size)
+        if data is not None:
+            target.put(name, [data])
+            names.append(name)
     target.settle(names)
 
 
 def _has(store: ObjectStore, name: str, size: int) -> bool:
+    return _read(store, name, size - 1, 1) is not None
+
+
+def _whole(store: ObjectStore, name: str, size: int) -> bytes | None:
+    return _read(store, name, 0, size)
+
+
+def _read(store: ObjectStore, name: str, offset: int, length: int) -> bytes | None:
+    """A part of an object; None: it is lost.
+
+    Raises:
+        OSError: it cannot be read now, which says nothing of it.
+    """
     try:
-        store.get(name, size - 1, 1)
+        return store.get(name, offset, length)
     except errors.ObjectMissing:
-        return False
-    return True
+        return None
+    except OSError as error:
+        if errors.is_damage(error):
+            return None
+        raise
 
 
 def _prepare(destination: Path, partial: Path) -> None:
@@ -205,6 +255,21 @@ def _page_of_objects(connection: Connection, after: str) -> Objects:
     statement = select(c.object, func.max(c.offset + c.length)).where(HERE_COPY, c.object > after)
     rows = connection.execute(statement.group_by(c.object).order_by(c.object).limit(PAGE_OBJECTS))
     return [(name, size) for name, size in rows]
+
+
+def _objects_with(connection: Connection, account: AccountId, damaged: Collection[BlockId]) -> Objects:
+    """The objects in which the copies of these blocks lie, with their sizes."""
+    names = {name for (name,) in select_in(connection, _HOLDING, damaged, account=account)}
+    return [(name, size) for name, size in select_in(connection, _SIZES, names, account=account)]
+
+
+_c = block_copies.c
+_HOLDING = select(_c.object).where(_c.account == bindparam("account"), is_asked(_c.block))
+_SIZES = (
+    select(_c.object, func.max(_c.offset + _c.length))
+    .where(_c.account == bindparam("account"), is_asked(_c.object))
+    .group_by(_c.object)
+)
 
 
 def _put_mark(connection: Connection) -> None:

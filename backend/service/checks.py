@@ -80,7 +80,8 @@ class Checks:
         that no row names are removed if they are old enough.
 
         Raises:
-            ProtocolError: `conflict`: where blocks rest is out of reach, so nobody can tell what is missing.
+            ProtocolError: `conflict`: where blocks rest is out of reach, or the system cannot read now, so nobody can
+                tell what is missing.
         """
         report = Report()
         total = await self._ground.database.read(_count_blocks)
@@ -142,6 +143,8 @@ class Checks:
             size_bytes = await self._ground.offload(self._verify, row.account, place, key)
         except (errors.StoreError, ProtocolError, OSError) as error:
             await self._ground.offload(_require_all_places, self._ground.store)
+            if isinstance(error, OSError) and not errors.is_damage(error):
+                raise _unreadable_now(error) from error
             return str(error), place
         if size_bytes != row.size_bytes:
             return f"it has {size_bytes} bytes, and is recorded with {row.size_bytes}", place
@@ -176,6 +179,14 @@ def _require_all_places(store: ObjectStore) -> None:
             "The cold store is not at its place, and blocks rest there: what is only there cannot be checked, and is "
             "not taken for lost. Mount it, then check again.",
         ) from error
+
+
+def _unreadable_now(error: OSError) -> ProtocolError:
+    return ProtocolError(
+        Code.CONFLICT,
+        f"Blocks cannot be read now ({error.strerror or error}), which says nothing of them: nobody can tell what is "
+        "damaged. What was found before that is noted, nothing was removed. Check again when it is over.",
+    )
 
 
 def _count_blocks(connection: Connection) -> int:

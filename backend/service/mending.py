@@ -1,9 +1,9 @@
 """Mending what is stored: what a check with repair does beyond looking.
 
 Owns what becomes of copies that cannot be read and of objects that nothing names. Invariants: an object is removed only
-if no row names it and it is older than any upload; one whose copies cannot be read is moved to quarantine, never
-removed; a name that is not one of ours is left alone. A block that a revision needs is never forgotten: devices that
-have it are asked for it (`blocks/lost`).
+if no row names it, no database that a restore put aside may name it, and it is older than any upload; one whose copies
+cannot be read is moved to quarantine, never removed; a name that is not one of ours is left alone. A block that a
+revision needs is never forgotten: devices that have it are asked for it (`blocks/lost`).
 """
 
 import itertools
@@ -20,8 +20,11 @@ from drivefs.protocol.ids import AccountId, BlockId
 
 log = logging.getLogger(__name__)
 
+REPLACED = ".replaced-"
+"""Follows the name of the database, in that of one that a restore has replaced: it may be wanted again."""
 SAFE_SECONDS = 24 * 3600
-"""No upload takes so long: an older object that no row names was written just before a crash, or its row went."""
+"""No upload takes so long (`BODY_SECONDS`): an older object that no row names was written just before a crash, or its
+row went."""
 
 
 @dataclass(slots=True)
@@ -74,7 +77,8 @@ class Mending:
                 await self._ground.offload(self._ground.store.quarantine, each.name)
                 mended.quarantined_count += 1
             return
-        if is_repair and self._ground.now_ns() - each.modified_ns >= SAFE_SECONDS * 10**9:
+        is_old = self._ground.now_ns() - each.modified_ns >= SAFE_SECONDS * 10**9
+        if is_repair and is_old and not self._is_another_beside():
             await self._ground.offload(self._ground.store.delete, each.name)
             mended.removed_count += 1
             mended.removed_bytes += each.size_bytes
@@ -82,6 +86,11 @@ class Mending:
         else:
             mended.orphan_count += 1
             mended.orphan_bytes += each.size_bytes
+
+    def _is_another_beside(self) -> bool:
+        """Whether a database that a restore has replaced lies there still; it may name what this one does not."""
+        path = self._ground.database.path
+        return any(path.parent.glob(f"{path.name}{REPLACED}*"))
 
 
 def _account_of(name: str) -> AccountId | None:

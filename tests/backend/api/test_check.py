@@ -1,5 +1,6 @@
 """The check: sound when all is well, and each way of not being well is found and named."""
 
+import errno
 import os
 import random
 from dataclasses import replace
@@ -11,6 +12,7 @@ from backend.metadata.schema import blocks, runs
 from backend.service.checks import Report
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import messages, model, routes
+from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.model import BlockRef
 from tests.backend.api.served import Drive, Served
 
@@ -73,6 +75,26 @@ async def test_a_lost_a_damaged_and_an_exchanged_block_are_found(served: Served)
     assert all(finding.problem for finding in report.findings)
     again, _ = await check(served)
     assert len(again.findings) == 4
+
+
+@pytest.mark.parametrize(("number", "is_damage"), [(errno.EIO, True), (errno.EMFILE, False), (errno.EACCES, False)])
+async def test_a_read_that_fails_is_damage_if_it_says_so_of_the_object(
+    served: Served, monkeypatch: pytest.MonkeyPatch, number: int, is_damage: bool
+) -> None:
+    await served.put(noise(1))
+
+    def fail(_name: str, _offset: int, _length: int) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(served.ground.store, "get", fail)
+    if is_damage:
+        assert len((await check(served))[0].findings) == 1
+    else:
+        with pytest.raises(ProtocolError, match="says nothing of them"):
+            await repair(served)
+    monkeypatch.undo()
+    assert len(served.objects()) == 1
+    assert bool(await served.missing(codec.block_id(noise(1)))) is is_damage
 
 
 @pytest.mark.fault(48)
@@ -206,6 +228,10 @@ async def test_objects_that_nothing_names_are_counted_and_removed_when_they_are_
     assert report.is_sound
     assert (report.mended.orphan_count, report.mended.orphan_bytes) == (2, 10)
     assert old.exists()
+    replaced = served.ground.database.path.with_name("metadata.db.replaced-1")
+    replaced.touch()
+    assert not (await repair(served)).mended.is_change
+    replaced.unlink()
     mended = (await repair(served)).mended
     assert (mended.removed_count, mended.removed_bytes, mended.orphan_count) == (1, 5, 1)
     assert [each.exists() for each in (old, young, foreign, path)] == [False, True, True, True]

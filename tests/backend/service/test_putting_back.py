@@ -6,9 +6,11 @@ import pytest
 import trio
 from sqlalchemy import select
 
+from backend.blockstore.local import LocalStore
+from backend.blockstore.places import BLOCKS_NAME
 from backend.metadata.schema import deployment
 from backend.metadata.sqlite import Database
-from backend.service.backups import COPIED_MARK, DATABASE_NAME, put_back
+from backend.service.backups import COPIED_MARK, DATABASE_NAME, Target, put_back
 from backend.service.keys import AccountKeys, MasterKey, WrongMasterKey
 from tests.backend.service.drive import Random, offload, open_drive
 
@@ -33,6 +35,10 @@ def places(tmp_path: Path) -> tuple[Path, Path]:
     return source, data
 
 
+def into(data: Path) -> Target:
+    return Target(data, LocalStore(data / BLOCKS_NAME))
+
+
 async def quiet(_done: int, _total: int) -> None:
     pass
 
@@ -40,7 +46,7 @@ async def quiet(_done: int, _total: int) -> None:
 def test_with_another_master_key_the_present_state_stays(places: tuple[Path, Path]) -> None:
     source, data = places
     with pytest.raises(WrongMasterKey, match="Nothing was changed"):
-        trio.run(put_back, source, data, MasterKey(bytes([1]) * 32), offload, quiet)
+        trio.run(put_back, source, into(data), MasterKey(bytes([1]) * 32), offload, quiet)
     assert (data / DATABASE_NAME).read_bytes() == PRESENT
 
 
@@ -50,7 +56,7 @@ def test_what_is_put_back_has_the_mark_of_a_backup_and_what_was_there_stays_besi
     source, data = places
 
     async def run() -> tuple[Path | None, str]:
-        kept = await put_back(source, data, MASTER, offload, quiet)
+        kept = await put_back(source, into(data), MASTER, offload, quiet)
         database = await Database.open(data / DATABASE_NAME, offload)
         mark = await database.read(lambda connection: connection.execute(select(deployment.c.mark)).scalar_one())
         database.close()
