@@ -1,9 +1,11 @@
 """Opens the places where blocks lie, as they are configured: the data directory's own, a cold one, a mirror.
 
-Owns how they are put together, and the mark that tells the cold place from a directory on which it is not mounted: it
-has what is nowhere else. Where there is a mirror too, it has all objects, whether or not they rest.
+Owns how they are put together, and the marks that tell the cold place and the mirror from a directory on which they are
+not mounted, and from those of another data directory: the one has what is nowhere else, and what is not in the other
+lies on one disk only. Where there is a mirror, it has all objects, whether or not they rest.
 """
 
+import errno
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ log = logging.getLogger(__name__)
 
 BLOCKS_NAME = "blocks"
 MARK_NAME = "drivefs-cold"
+MIRROR_MARK_NAME = "drivefs-mirror"
 MARK_BYTES = 16
 
 
@@ -43,14 +46,55 @@ def open_places(places: Places, random_bytes: Callable[[int], bytes]) -> ObjectS
     first = _with_cold(own, places, random_bytes)
     if places.mirror is None:
         return first
-    mirror = LocalStore(places.mirror / BLOCKS_NAME)
+    mirror = Mirror(places.mirror, places.data / MIRROR_MARK_NAME, random_bytes)
     try:
-        mirror.prepare()
+        mirror.take()
+        mirror.require()
     except OSError as error:
         if places.needs_both:
-            raise errors.PlaceUnusable(f"The mirror {places.mirror} cannot be written: {error.strerror}.") from error
-        log.warning("the mirror %s cannot be written (%s); blocks are copied when it can", places.mirror, error)
-    return ReplicatedStore(first, mirror, needs_both=places.needs_both)
+            raise errors.PlaceUnusable(
+                f"The mirror {places.mirror} cannot be used: {error.strerror}. If it is lost for good, remove "
+                f"{mirror.remembered}: what is there then becomes the mirror, and all blocks are copied to it."
+            ) from error
+        log.warning("the mirror %s cannot be used (%s); blocks are copied when it can", places.mirror, error)
+    return ReplicatedStore(first, mirror.store, needs_both=places.needs_both, require_second=mirror.require)
+
+
+class Mirror:
+    """The second place of all blocks; `remembered` has the word that its mark has to have."""
+
+    def __init__(self, root: Path, remembered: Path, random_bytes: Callable[[int], bytes]) -> None:
+        self.store = LocalStore(root / BLOCKS_NAME)
+        self.remembered = remembered
+        self._mark = root / MIRROR_MARK_NAME
+        self._random_bytes = random_bytes
+        self._is_prepared = False
+
+    def take(self) -> None:
+        """Make it this data directory's, if that has none yet.
+
+        Raises:
+            OSError: it is out of reach.
+            PlaceUnusable: it is that of another data directory.
+        """
+        if not self.remembered.exists():
+            _take(self._mark, self.remembered, self._random_bytes)
+
+    def require(self) -> None:
+        """See that it is there, and take it if it is so for the first time.
+
+        Raises:
+            OSError: it is out of reach, or that of another data directory.
+        """
+        try:
+            self.take()
+        except errors.PlaceUnusable as error:
+            raise OSError(errno.EBUSY, str(error)) from error
+        if not _is_there(self._mark, self.remembered):
+            raise OSError(errno.ENODEV, "The mirror that was used before is not at its place")
+        if not self._is_prepared:
+            self.store.prepare()
+            self._is_prepared = True
 
 
 def tier_of(store: ObjectStore) -> TieredStore | None:
@@ -86,14 +130,14 @@ def _with_cold(own: LocalStore, places: Places, random_bytes: Callable[[int], by
 
 
 def _take(mark: Path, remembered: Path, random_bytes: Callable[[int], bytes]) -> None:
-    """Make a cold place this data directory's; its own word is there first, so the next try knows what a crash left."""
+    """Make a place this data directory's; its own word is there first, so the next try knows what a crash left."""
     begun = remembered.with_name(f"{remembered.name}.begun")
     word = begun.read_text() if begun.exists() else ""
     known = mark.read_text() if mark.exists() else ""
     if known and known != word:
         raise errors.PlaceUnusable(
-            f"The cold store {mark.parent} is that of another data directory, whose server does not start without it. "
-            f"Nothing was changed. Set cold to another directory; if that data is lost for good, remove {mark}."
+            f"{mark.parent} is that of another data directory, whose server does not start without it. "
+            f"Nothing was changed. Set another directory; if that data is lost for good, remove {mark}."
         )
     if not known:
         word = random_bytes(MARK_BYTES).hex()

@@ -20,8 +20,17 @@ log = logging.getLogger(__name__)
 class ReplicatedStore:
     """An `ObjectStore` over two others."""
 
-    def __init__(self, first: ObjectStore, second: ObjectStore, *, needs_both: bool) -> None:
+    def __init__(
+        self,
+        first: ObjectStore,
+        second: ObjectStore,
+        *,
+        needs_both: bool,
+        require_second: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`require_second` raises an `OSError` while the second one is not really at its place."""
         self._stores = (first, second)
+        self._require_second = require_second
         self._needs_both = needs_both
         self._lock = threading.Lock()
         self._holders: dict[str, list[ObjectStore]] = {}
@@ -39,6 +48,7 @@ class ReplicatedStore:
         whole, failure, holders = list(parts), None, list[ObjectStore]()
         for store in self._stores:
             try:
+                self._require(store)
                 store.put(name, whole)
                 holders.append(store)
             except OSError as error:
@@ -60,6 +70,7 @@ class ReplicatedStore:
             holders = [self._holders.pop(name, list(self._stores)) for name in wanted]
         for store in self._stores:
             try:
+                self._require(store)
                 store.settle(name for name, those in zip(wanted, holders, strict=True) if store in those)
                 settled.append(store)
             except OSError as error:
@@ -98,6 +109,8 @@ class ReplicatedStore:
                 self.is_owed = self.is_owed or failure is not None
                 return data
         assert failure is not None
+        if isinstance(failure, errors.ObjectMissing):
+            self._require_second()
         raise failure
 
     def delete(self, name: str) -> None:
@@ -111,6 +124,7 @@ class ReplicatedStore:
             self._holders.pop(name, None)
         for store in self._stores:
             try:
+                self._require(store)
                 store.delete(name)
             except OSError as error:
                 failure = error
@@ -133,6 +147,7 @@ class ReplicatedStore:
         Raises:
             OSError: one of them is not there still; what was copied stays.
         """
+        self._require_second()
         self.is_owed, count = False, 0
         try:
             for source, target in (self._stores, self._stores[::-1]):
@@ -145,6 +160,10 @@ class ReplicatedStore:
             self.is_owed = True
             raise
         return count
+
+    def _require(self, store: ObjectStore) -> None:
+        if store is self._stores[1]:
+            self._require_second()
 
 
 def _lacking(source: ObjectStore, target: ObjectStore) -> Iterator[StoredObject]:

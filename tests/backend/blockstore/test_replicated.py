@@ -2,14 +2,17 @@
 
 import errno
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from backend.blockstore import errors
 from backend.blockstore.local import LocalStore
+from backend.blockstore.places import Places, open_places
 from backend.blockstore.replicated import ReplicatedStore
 from backend.service.ground import Limits
 from drivefs.protocol import blocks as codec
@@ -175,6 +178,53 @@ async def test_while_a_region_is_down_its_blocks_are_read_and_nothing_is_half_ac
 @pytest.fixture
 def anyio_backend() -> str:
     return "trio"
+
+
+def away(mirror: Path) -> None:
+    """Its disk is not mounted: what it is mounted on is there."""
+    mirror.rename(mirror.with_name("elsewhere"))
+    mirror.mkdir()
+
+
+def back(mirror: Path) -> None:
+    shutil.rmtree(mirror)
+    mirror.with_name("elsewhere").rename(mirror)
+
+
+@pytest.mark.fault(51)
+@pytest.mark.parametrize("needs_both", [True, False])
+def test_a_mirror_that_is_not_mounted_is_out_of_reach(tmp_path: Path, needs_both: bool) -> None:
+    """Else both copies would lie on one disk, and what was deleted meanwhile would come back with it."""
+    mirror, places = tmp_path / "mirror", Places(tmp_path / "data", None, tmp_path / "mirror", needs_both)
+    mirror.mkdir()
+    put(cast(ReplicatedStore, open_places(places, os.urandom)), "a/one")
+    away(mirror)
+    if needs_both:
+        with pytest.raises(errors.PlaceUnusable, match="not at its place"):
+            open_places(places, os.urandom)
+    else:
+        store = cast(ReplicatedStore, open_places(places, os.urandom))
+        for attempt in (lambda: store.delete("a/one"), lambda: store.get("a/none", 0, 1), store.copy_owed):
+            with pytest.raises(OSError, match="not at its place"):
+                attempt()
+        put(store, "a/two")
+        assert store.is_owed
+        assert not list(mirror.iterdir())
+    back(mirror)
+    store = cast(ReplicatedStore, open_places(places, os.urandom)) if needs_both else store
+    store.copy_owed()
+    assert (mirror / "blocks/objects/a/two").exists() is not needs_both
+
+
+def test_a_mirror_is_used_as_soon_as_it_is_there_and_by_one_data_directory(tmp_path: Path) -> None:
+    places = Places(tmp_path / "data", None, tmp_path / "mirror", False)
+    store = cast(ReplicatedStore, open_places(places, os.urandom))
+    put(store, "a/one")
+    places.mirror.mkdir()  # type: ignore[union-attr]
+    assert store.copy_owed() == 1
+    assert (tmp_path / "mirror/blocks/objects/a/one").read_bytes() == FILE
+    with pytest.raises(errors.PlaceUnusable, match="another data directory"):
+        open_places(Places(tmp_path / "other", None, tmp_path / "mirror", False), os.urandom)
 
 
 def test_a_copy_that_is_too_short_is_made_again_and_counts_once_it_is_durable(tmp_path: Path) -> None:
