@@ -17,6 +17,9 @@ from typing import Any
 from backend.service.retention import Rules
 
 ENVIRONMENT_PREFIX = "DRIVEFS_SERVER_"
+MOST = 2**63 - 1
+"""What the database can hold, and what devices are told in."""
+CENTURY = {"hours": 876_600, "days": 36_525}
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(i?B)?", re.IGNORECASE)
 
@@ -107,7 +110,7 @@ def size(value: str | int) -> int:
     """Read a number of bytes, with a unit or without.
 
     Raises:
-        ValueError: it is none, or not greater than zero.
+        ValueError: it is none, not greater than zero, or more than anything can hold.
     """
     if isinstance(value, int):
         return _positive(value)
@@ -120,7 +123,20 @@ def size(value: str | int) -> int:
 def _positive(value: str | int) -> int:
     if isinstance(value, bool) or int(value) <= 0:
         raise ValueError("it must be greater than zero")
+    if int(value) > MOST:
+        raise ValueError(f"it must be at most {MOST}")
     return int(value)
+
+
+def _duration(units: str) -> Callable[[str | int], int]:
+    """Reads a number of hours or days, a century of them at most: times are kept in nanoseconds."""
+
+    def parse(value: str | int) -> int:
+        if _positive(value) > CENTURY[units]:
+            raise ValueError(f"it must be at most {CENTURY[units]} {units}")
+        return int(value)
+
+    return parse
 
 
 def _switch(value: str | bool) -> bool:
@@ -142,14 +158,14 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "master_key": _path,
     "quota": size,
     "file_limit": size,
-    "pin_hours": _positive,
+    "pin_hours": _duration("hours"),
     "pass_seconds": _positive,
-    "feed_days": _positive,
+    "feed_days": _duration("days"),
     "cold": _path,
-    "cold_days": _positive,
+    "cold_days": _duration("days"),
     "mirror": _path,
     "mirror_required": _switch,
-    "trash_days": _positive,
+    "trash_days": _duration("days"),
     **dict.fromkeys(KEEPING, _positive),
     "max_requests": _positive,
     "stop_seconds": _positive,

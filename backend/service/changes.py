@@ -20,6 +20,7 @@ from backend.service.devices import refuse_revoked
 from backend.service.ground import Ground
 from backend.service.rows import Place
 from backend.service.workspaces import SHARE, Access
+from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import NO_INODE, Incarnation, InodeId, Seq, WorkspaceId
 from drivefs.protocol.messages import (
     ChangesReply,
@@ -46,8 +47,11 @@ class Changes:
         """News of those workspaces that are not as the device knows them; does not wait.
 
         Raises:
-            ProtocolError: `device_revoked`, also where that has happened since the caller was let in.
+            ProtocolError: `device_revoked`, also where that has happened since the caller was let in; `malformed`: a
+                workspace is asked for twice, and each page may be long.
         """
+        if len({each.workspace for each in request.cursors}) < len(request.cursors):
+            raise ProtocolError(Code.MALFORMED, "A workspace is asked for twice.")
         if not request.cursors:
             await self._ground.database.read(refuse_revoked, caller.device)
         reply = ChangesReply(pages=[])

@@ -15,7 +15,12 @@ from backend.service.commit import refusals
 from backend.service.rows import InodeRow, RevisionRow
 from drivefs.protocol.changes import Status, Store
 from drivefs.protocol.ids import BLOCK_ID_BYTES, BlockId, InodeId, LineageId, RevisionNumber, RunId, Seq
-from drivefs.protocol.model import MAX_INLINE_BLOCKS, BlockRef, run_id, unpack_blocks
+from drivefs.protocol.model import MAX_INLINE_BLOCKS, PACKED_BLOCK_BYTES, BlockRef, run_id, unpack_blocks
+
+SPARE_BLOCKS = 2**14
+LEAST_AVERAGE_BYTES = 16 * 2**10
+"""A content names at most one block for so many bytes, and the spare ones. Those that devices cut have 256 KiB, but the
+last. A run may be named again and again: without a bound, a batch of 4 MiB would make a list of 4 GiB."""
 
 
 class KnownRun(NamedTuple):
@@ -73,8 +78,8 @@ class Contents:
         packed = self.check(mutation, base_runs)
         self.new_runs.update((run, each) for run, each in packed.items() if run not in base_runs)
         self.add(msgspec.structs.replace(revision, runs=b"".join(mutation.runs)))
-        block_count = sum(len(unpack_blocks(packed[run])) for run in mutation.runs)
-        return b"".join(packed[run] for run in mutation.runs) if block_count <= MAX_INLINE_BLOCKS else None
+        is_short = _block_count(mutation, packed) <= MAX_INLINE_BLOCKS
+        return b"".join(packed[run] for run in mutation.runs) if is_short else None
 
     def check(self, mutation: Store, base_runs: set[RunId]) -> dict[RunId, bytes]:
         """See that a store over these runs can be made now; gives the packed form of each run that it names.
@@ -85,8 +90,11 @@ class Contents:
         if mutation.size > self.account.file_bytes:
             raise refusals.rejected(refusals.LIMIT)
         packed = self._resolve_runs(mutation, base_runs)
+        if _block_count(mutation, packed) > SPARE_BLOCKS + mutation.size // LEAST_AVERAGE_BYTES:
+            raise refusals.rejected(refusals.LIMIT)
         refs = {run: unpack_blocks(each) for run, each in packed.items()}
-        if sum(size for run in mutation.runs for _, size in refs[run]) != mutation.size:
+        sizes = {run: sum(size for _, size in each) for run, each in refs.items()}
+        if sum(sizes[run] for run in mutation.runs) != mutation.size:
             raise refusals.rejected(refusals.MALFORMED)
         named = [ref for run in packed if run not in base_runs for ref in refs[run]]
         self._check_blocks(named, base_runs)
@@ -166,6 +174,10 @@ class Contents:
                 self.account.stored_bytes += size_bytes
                 self.account.pinned_bytes -= size_bytes
             self.block_refs[block] += 1
+
+
+def _block_count(mutation: Store, packed: dict[RunId, bytes]) -> int:
+    return sum(len(packed[run]) for run in mutation.runs) // PACKED_BLOCK_BYTES
 
 
 def split_runs(runs: bytes) -> list[RunId]:

@@ -48,6 +48,13 @@ async def test_nothing_new_gives_no_page(drive: Drive, laptop: Device) -> None:
     assert await read(laptop, await cursor_of(laptop)) is None
 
 
+async def test_a_workspace_is_asked_for_once(drive: Drive, laptop: Device) -> None:
+    """A request of a thousand cursors is short; a thousand pages of one drive would not be."""
+    followed = messages.WorkspaceCursor(workspace=drive.workspace, cursor=await cursor_of(laptop))
+    with pytest.raises(ProtocolError, match="twice"):
+        await drive.changes.read(laptop.caller, messages.ChangesRequest(cursors=[followed, followed]))
+
+
 async def test_a_page_holds_all_that_changed_as_it_is_at_its_end(drive: Drive, laptop: Device) -> None:
     start = await cursor_of(laptop)
     directory = await laptop.make(b"d", kind=DIRECTORY)

@@ -8,6 +8,7 @@ from sqlalchemy import select, update
 from backend.metadata import schema
 from backend.metadata.schema import BlockState, CopyState, Role
 from drivefs.protocol import names
+from drivefs.protocol.changes import Store
 from drivefs.protocol.ids import BlockId, RunId
 from drivefs.protocol.model import BlockRef, InodeKind, cut_runs, pack_blocks, run_id
 from tests.backend.service.drive import DIRECTORY, Device, Drive, refs, say
@@ -44,6 +45,20 @@ async def test_long_block_lists_are_fetched_and_not_sent_along(drive: Drive, lap
     assert (await laptop.content(file, 1)).blocks == pack_blocks(blocks)
     assert await laptop.say(laptop.store(file, blocks[:16], 1)) == "ok"
     assert (await laptop.known(file)).blocks == pack_blocks(blocks[:16])
+
+
+@pytest.mark.fault(56)
+async def test_a_content_names_no_more_blocks_than_its_size_could_have(drive: Drive, laptop: Device) -> None:
+    """Nobody makes the server put a list together that is a thousand times as long as what came."""
+    file = await laptop.make(b"a")
+    run = pack_blocks((await drive.upload(laptop, b"x")) * 1024)
+
+    def naming(times: int) -> Store:
+        runs = [run_id(run)] * times
+        return laptop.store(file, [], runs=runs, new_runs=[run], size=1024 * times)
+
+    assert await laptop.say(naming(17)) == "rejected limit"
+    assert await laptop.say(naming(16)) == "ok"
 
 
 async def test_an_empty_content_is_a_revision_without_blocks(laptop: Device) -> None:
