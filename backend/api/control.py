@@ -288,9 +288,15 @@ def ask(data: Path, command: Command, progress: Callable[[int, int], None]) -> R
         OSError: nobody answers at the socket, or not to the end.
         ProtocolError: the command is refused.
     """
+    try:
+        line = _encoder.encode(command)
+    except UnicodeEncodeError as error:
+        raise ProtocolError(
+            Code.MALFORMED, "A server that runs takes no names that are not UTF-8. Nothing was changed."
+        ) from error
     with _short_path(data) as path, socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
-        connection.sendall(_encoder.encode(command) + b"\n")
+        connection.sendall(line + b"\n")
         with connection.makefile("rb") as lines:
             for line in lines:
                 reply = _replies.decode(line)

@@ -13,14 +13,16 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from urllib.parse import quote
 
+import anyio
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from backend.api import archives
+from backend.api import archives, requests
 from backend.api.services import Services
 from backend.notify import hub
+from backend.service.intake import Disconnected
 from backend.service.links import Found, Opened
 from drivefs.protocol.errors import STATUS, Code, ProtocolError
 from drivefs.protocol.links import ADDRESS
@@ -63,17 +65,43 @@ class Downloads:
             await _refusal(failed)(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": 200, "headers": _headers(opened)})
-        if request.method != "HEAD":
-            topics = [hub.of_link(opened.link), hub.of_workspace(opened.drive)]
-            with self._services.lifecycle.hub.listen(topics) as listener:
-                # It may have been revoked since it was opened.
-                await self._services.links.check(opened)
-                async with aclosing(self._content(opened)) as parts:
-                    async for part in parts:
-                        if listener.was_woken():
-                            await self._services.links.check(opened)
-                        await send({"type": "http.response.body", "body": part, "more_body": True})
+        if request.method != "HEAD" and not await self._is_sent(opened, receive, send):
+            return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _is_sent(self, opened: Opened, receive: Receive, send: Send) -> bool:
+        """Send the content; False: the other side has gone, and nothing more is read for it."""
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+
+            async def watch() -> None:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(watch)
+            try:
+                await self._send(opened, send)
+            except Exception as error:
+                failure = error
+            tasks.cancel_scope.cancel()
+            if failure is None:
+                return True
+        if failure is None or isinstance(failure, Disconnected):
+            return False
+        raise failure
+
+    async def _send(self, opened: Opened, send: Send) -> None:
+        topics = [hub.of_link(opened.link), hub.of_workspace(opened.drive)]
+        with self._services.lifecycle.hub.listen(topics) as listener:
+            # It may have been revoked since it was opened.
+            await self._services.links.check(opened)
+            async with aclosing(self._content(opened)) as parts:
+                async for part in parts:
+                    if listener.was_woken():
+                        await self._services.links.check(opened)
+                    message = {"type": "http.response.body", "body": part, "more_body": True}
+                    await requests.send_in_time(send, message)
 
     async def _content(self, opened: Opened) -> AsyncGenerator[bytes, None]:
         """The body; what fails ends the connection, since the server has promised more."""

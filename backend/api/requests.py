@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import anyio
 from starlette.requests import Request
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope, Send
 
 from backend.api.services import Services
 from backend.notify import hub
@@ -25,6 +25,11 @@ Check = Callable[[], Awaitable[None]]
 MAX_MESSAGE_BYTES = 2**20
 BODY_IDLE_SECONDS = 60.0
 """A body of which nothing more arrives for so long is taken to have broken off."""
+BODY_SECONDS = 6 * 3600.0
+"""So is one that has not ended by then: what it has brought is recorded long before it could be taken for left over."""
+SEND_IDLE_SECONDS = 60.0
+LEAST_BYTES_PER_SECOND = 16 * 2**10
+"""Who takes a reply more slowly than that is taken to have gone: there is room for few such replies at once."""
 
 
 async def body(scope: Scope, receive: Receive, limit_bytes: int) -> AsyncGenerator[bytes, None]:
@@ -40,8 +45,9 @@ async def body(scope: Scope, receive: Receive, limit_bytes: int) -> AsyncGenerat
         raise _too_large(limit_bytes)
     total = 0
     more = True
+    end = anyio.current_time() + BODY_SECONDS
     while more:
-        with anyio.move_on_after(BODY_IDLE_SECONDS) as waiting:
+        with anyio.CancelScope(deadline=min(anyio.current_time() + BODY_IDLE_SECONDS, end)) as waiting:
             message = await receive()
         if waiting.cancelled_caught or message["type"] == "http.disconnect":
             raise Disconnected
@@ -63,6 +69,19 @@ async def message(scope: Scope, receive: Receive, kind: type[M], limit_bytes: in
     """
     parts = [part async for part in body(scope, receive, limit_bytes)]
     return wire.decode(b"".join(parts), kind)
+
+
+async def send_in_time(send: Send, message: Message) -> None:
+    """Send a part of a reply.
+
+    Raises:
+        Disconnected: it is not taken: the other side stands still, or is frozen.
+    """
+    seconds = SEND_IDLE_SECONDS + len(message.get("body", b"")) / LEAST_BYTES_PER_SECOND
+    with anyio.move_on_after(seconds) as waiting:
+        await send(message)
+    if waiting.cancelled_caught:
+        raise Disconnected
 
 
 async def caller(scope: Scope, services: Services) -> Caller:

@@ -4,7 +4,7 @@ Owns the way from a request to a service call and back; no rules. Each route is 
 bodies can be streamed both ways. The long poll is `poll`'s.
 """
 
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import anyio
@@ -58,20 +58,22 @@ class BlockDownload:
         with requests.still_let_in(scope, self._services, caller, *topics, check_more=check_shares) as check:
             headers = [(b"content-type", routes.FRAMED.encode())]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            is_refused = False
+            is_over = False
 
             async def send_parts(parts: list[codec.Bytes]) -> None:
-                nonlocal is_refused
+                nonlocal is_over
                 try:
-                    await check()
-                except ProtocolError:
-                    # Revoked, or out of the share: it gets no more, and the body ends before its list of blocks.
-                    is_refused = True
-                if not is_refused:
-                    await send({"type": "http.response.body", "body": b"".join(parts), "more_body": True})
+                    if not is_over:
+                        await check()
+                        message = {"type": "http.response.body", "body": b"".join(parts), "more_body": True}
+                        await requests.send_in_time(send, message)
+                except (ProtocolError, Disconnected):
+                    # Revoked, out of the share, or frozen: it gets no more; the body ends before its list of blocks.
+                    is_over = True
 
             await blocks.send(located, send_parts)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        with suppress(Disconnected):
+            await requests.send_in_time(send, {"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class SyncApi:

@@ -14,9 +14,10 @@ from types import NoneType
 from typing import Any
 
 from blake3 import blake3
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from backend.metadata import schema
+from backend.metadata.queries import is_asked, select_in
 from backend.notify import hub
 from backend.service import attempts, history, ids, paths, sight, workspaces
 from backend.service.caller import Caller
@@ -42,6 +43,7 @@ MOST_WRONG, MOST_FROM_ADDRESS = 20, 100
 
 _l = schema.public_links
 _n, _r, _g = schema.runs.c, schema.revisions.c, schema.lineages.c
+_PACKED = select(_n.run, _n.packed).where(_n.account == bindparam("account"), is_asked(_n.run))
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,8 +296,7 @@ def _inside(connection: Connection, opened: Opened, directory: Found, after: byt
 def _long_list(connection: Connection, account: AccountId, state: InodeState) -> bytes:
     key = (_r.account == account, _r.lineage == state.lineage, _r.number == state.revision)
     named = split_runs(connection.execute(select(_r.runs).where(*key)).scalar_one())
-    rows = connection.execute(select(_n.run, _n.packed).where(_n.account == account, _n.run.in_(named)))
-    packed = {row.run: row.packed for row in rows}
+    packed = dict(select_in(connection, _PACKED, set(named), account=account))
     return b"".join(packed[run] for run in named)
 
 

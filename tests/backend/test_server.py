@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from backend import cli
+from backend.api import control
 from drivefs import __version__
 from drivefs.protocol import messages, routes, wire
+from drivefs.protocol.errors import ProtocolError
 from tests.backend.server_process import PASSWORD, ServerProcess, TlsServerProcess
 from tests.support.mounts import wait_until
 
@@ -300,3 +302,8 @@ def test_it_says_which_version_it_is(capsys: pytest.CaptureFixture[str], monkeyp
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert (end.value.code, capsys.readouterr().out) == (0, f"drivefs-server {__version__}\n")
+
+
+def test_a_name_that_is_no_text_is_refused_before_a_server_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(ProtocolError, match="UTF-8"):
+        control.ask(tmp_path, control.Backup(os.fsdecode(b"/mnt/caf\xe9")), lambda _done, _total: None)

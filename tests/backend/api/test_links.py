@@ -7,10 +7,13 @@ import random
 import tarfile
 from pathlib import Path
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from backend.service.ground import Limits
-from drivefs.protocol import changes, links, messages, routes, sharing
+from drivefs.protocol import blocks as codec
+from drivefs.protocol import changes, links, messages, routes, sharing, wire
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ids import Epoch, InodeId, OpNumber, RevisionNumber
 from tests.backend.api.served import SESSION, Drive, Request, Served, serving
@@ -105,6 +108,48 @@ async def test_a_download_in_flight_ends_with_its_link(tmp_path: Path, how: str,
                 await served.run(getting)
             assert getting.status == 200
             assert len(getting.reply) < len(content)
+
+
+class Frozen(Request):
+    """Takes the beginning of the reply, and no more."""
+
+    async def send(self, message: dict[str, object]) -> None:
+        await super().send(message)
+        if message["type"] == "http.response.body":
+            await anyio.sleep_forever()
+
+
+class Closing(Request):
+    """Goes away with the first part of the body; what is sent to it after that is thrown away, as servers do."""
+
+    async def send(self, message: dict[str, object]) -> None:
+        await super().send(message)
+        if message["type"] == "http.response.body":
+            self.gone.set()
+            await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("kind", [Frozen, Closing])
+async def test_nothing_is_read_for_who_has_gone_or_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Request]
+) -> None:
+    monkeypatch.setattr("backend.api.requests.SEND_IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("backend.api.requests.LEAST_BYTES_PER_SECOND", 2**40)
+    async with serving(tmp_path, Limits(quota_bytes=2**24)) as served:
+        drive = await a_drive(served)
+        await drive.make_directory(1, b"folder")
+        drive.root = InodeId(drive.start + 1)
+        for number in range(3):
+            await drive.store_file(10 + 2 * number, b"%d" % number, b"content %d" % number)
+        made = await make(served, drive.root)
+        with anyio.fail_after(60):
+            reply = (await served.run(kind(links.ADDRESS.format(token=made.token), method="GET"))).reply
+            assert b"content 2" not in reply
+            assert len(reply) == tarfile.BLOCKSIZE
+            if kind is Frozen:
+                wanted = wire.encode(messages.BlocksRequest(blocks=[codec.block_id(b"content 1")]))
+                path = routes.GET_BLOCKS.format(workspace=served.workspace)
+                assert (await served.run(Frozen(path, [wanted], served.token))).status == 200
 
 
 async def test_a_password_is_needed_counted_and_checked_and_a_time_ends_it(
