@@ -280,7 +280,12 @@ def _changes(connection: Connection, home: Access, since: int) -> list[Change]:
     rows = _read(connection, home, _h.seq > since, (_h.seq, _h.n))
     if len(rows) == PART_CHANGES and rows[0].at_seq < rows[-1].at_seq:
         rows = [row for row in rows if row.at_seq < rows[-1].at_seq]
-    return _with_shares(connection, home, rows)
+    found: list[Change] = []
+    for told in _with_shares(connection, home, rows):
+        found += told
+        if len(found) >= PART_CHANGES and told[-1].kind == following.FOLLOW:
+            break
+    return found
 
 
 def changes_before(connection: Connection, home: Access, seq: int) -> tuple[list[Change], int]:
@@ -290,7 +295,13 @@ def changes_before(connection: Connection, home: Access, seq: int) -> tuple[list
     if not is_last and rows[0].at_seq > rows[-1].at_seq:
         rows = [row for row in rows if row.at_seq > rows[-1].at_seq]
     before = 0 if is_last or not rows else rows[-1].at_seq
-    return _with_shares(connection, home, rows[::-1]), before
+    found: list[Change] = []
+    for told in _with_shares(connection, home, rows):
+        found += told[::-1]
+        if len(found) >= PART_CHANGES and told[-1].kind == following.FOLLOW:
+            before = 0 if is_last and told[-1] == rows[-1] else told[-1].at_seq
+            break
+    return found[::-1], before
 
 
 def _read(connection: Connection, home: Access, wanted: Any, order: tuple[Any, Any]) -> list[Change]:
@@ -301,21 +312,21 @@ def _read(connection: Connection, home: Access, wanted: Any, order: tuple[Any, A
     return [Change(*row) for row in connection.execute(statement.order_by(*order).limit(PART_CHANGES))]
 
 
-def _with_shares(connection: Connection, home: Access, rows: list[Change]) -> list[Change]:
+def _with_shares(connection: Connection, home: Access, rows: list[Change]) -> Iterator[list[Change]]:
+    """What each of these stands for, in turn: whoever takes them says when they are enough, since a share's are many.
+
+    What takes in a commit of a share is a commit of the drive by itself, and stands behind what that changed.
+    """
     shares = {each.workspace: each for each in workspaces.visible(connection, home.user)}
-    found: list[Change] = []
     for row in rows:
         share = shares.get(WorkspaceId(row.inode)) if row.kind == following.FOLLOW else None
-        found += [row] if share is None else _of_share(connection, share, row)
-    return found
+        yield [row] if share is None else [*_of_share(connection, share, row), row]
 
 
 def _of_share(connection: Connection, share: Access, row: Change) -> Iterator[Change]:
     here = (_h.account == share.account, _h.workspace == share.workspace, _h.seq == row.other_inode)
     for told in connection.execute(select(*_WHAT).where(*here).order_by(_h.n)):
         yield Change(*told, row.by_user, row.by_device, row.time_ns, row.at_seq)
-    # So that the end of a part is known, whatever is kept of the commit.
-    yield row
 
 
 def marked_of(connection: Connection, inodes: Collection[int]) -> frozenset[InodeId]:

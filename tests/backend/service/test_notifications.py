@@ -1,5 +1,6 @@
 """What users are told of: in order, once, merged where much happens, and also who was away."""
 
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from sqlalchemy import update
 
 from backend.metadata import schema
 from backend.service.activity import Activity
-from backend.service.notifications import KEPT, Notifications, add
+from backend.service.notifications import KEPT, Change, Notifications, add, bursts
 from backend.service.pruning import Pruning
 from drivefs.protocol.conflicts import CONFLICT_XATTR
 from drivefs.protocol.errors import Code, ProtocolError
@@ -142,6 +143,38 @@ async def test_members_of_a_share_are_told_of_what_others_do_in_it(tmp_path: Pat
     (edited,) = await told(both.anna, since)
     assert (edited.kind, edited.path, edited.user) == ("edited", b"folder/file", "bert")
     both.anna.drive.database.close()
+
+
+async def test_what_a_busy_share_brings_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All others wait for each part, and one row of the drive may stand for a thousand changes."""
+    pair = await neighbours(tmp_path)
+    folder = await pair.anna.make(b"folder", kind=InodeKind.DIRECTORY)
+    await pair.share(folder)
+    await told(pair.bert)
+    for number in range(5):
+        await pair.anna.send(*(pair.anna.create(b"%d-%d" % (number, each), folder) for each in range(4)))
+    parts, activity_parts = list[int](), list[int]()
+    monkeypatch.setattr("backend.service.notifications.PART_CHANGES", 6)
+    for where, noted in (("notifications", parts), ("activity", activity_parts)):
+        monkeypatch.setattr(f"backend.service.{where}.bursts", counting(noted))
+    assert brief(await told(pair.bert))[-1] == ("added", b"folder", 20)
+    assert parts == [10, 10, 5]
+    count, before = 0, 0
+    while not activity_parts or before:
+        reply = await Activity(pair.bert.drive.ground).read(
+            pair.bert.caller, ActivityRequest(inode=folder, before=before)
+        )
+        count, before = count + sum(each.count for each in reply.entries), reply.before
+    assert count == 20
+    assert max(activity_parts) == 10
+
+
+def counting(noted: list[int]) -> Callable[[Sequence[Change]], Iterator[list[Change]]]:
+    def counted(rows: Sequence[Change]) -> Iterator[list[Change]]:
+        noted.append(len(rows))
+        return bursts(rows)
+
+    return counted
 
 
 async def test_room_that_is_nearly_used_up_is_told_of_once_a_day(laptop: Device, phone: Device) -> None:
