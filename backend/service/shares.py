@@ -6,7 +6,6 @@ a member gets the same answers as if there were no such share; a change of a rol
 answered after it, and is told to the devices of that user by a commit of their own drive.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -140,7 +139,7 @@ class Shares:
 
     def _tell(self, connection: Connection, caller: Caller, user: UserId, share: Access) -> None:
         by, now_ns = (caller.user, caller.device), self._ground.now_ns()
-        text = os.fsdecode(_name(connection, share))
+        text = _name(connection, share).decode(errors="replace")
         notifications.add(connection, user, Kind.SHARED, now_ns=now_ns, by=by, inode=share.root, text=text)
 
     def _unshare(self, connection: Connection, caller: Caller, request: UnshareRequest) -> list[WorkspaceId]:

@@ -6,12 +6,14 @@ from sqlalchemy import Connection, update
 from backend.metadata import schema
 from backend.service import batches, conversion, workspaces
 from backend.service.ground import Ground
+from backend.service.notifications import Notifications
 from backend.service.shares import Shares
 from drivefs.protocol import messages, sharing
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.history import RevisionsRequest
 from drivefs.protocol.ids import BlockId, InodeId, WorkspaceId
 from drivefs.protocol.model import InodeKind
+from drivefs.protocol.notifications import Kind, NotificationsRequest
 from tests.backend.service import invariants
 from tests.backend.service.drive import refs
 from tests.backend.service.sharing import BERT, Neighbours, content_of
@@ -36,6 +38,14 @@ async def test_an_invitation_shows_nothing_until_it_is_accepted(pair: Neighbours
     assert await pair.bert.names() == {b"folder": folder}
     assert await pair.bert.names(folder) == {b"file": file}
     assert (await pair.shares.invitations(pair.bert.caller)).invitations == []
+
+
+async def test_a_folder_whose_name_is_no_text_is_shared_as_any_other(pair: Neighbours) -> None:
+    folder = await pair.anna.make(b"caf\xe9", kind=InodeKind.DIRECTORY)
+    await pair.share(folder)
+    assert await pair.bert.names() == {b"caf\xe9": folder}
+    told = await Notifications(pair.anna.drive.ground).list(pair.bert.caller, NotificationsRequest())
+    assert [each.text for each in told.notifications if each.kind == Kind.SHARED] == ["caf\N{REPLACEMENT CHARACTER}"]
 
 
 def test_ids_without_a_gap_are_moved_together_and_no_others() -> None:
