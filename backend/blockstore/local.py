@@ -149,7 +149,10 @@ class LocalStore:
         """Write past the page cache, from an aligned buffer and in whole pages; then cut the file to its length."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_DIRECT
         descriptor = os.open(path, flags, 0o600)
-        buffer = self._buffers.pop() if self._buffers else mmap.mmap(-1, BUFFER_BYTES)
+        try:
+            buffer = self._buffers.pop()
+        except IndexError:  # asking first would leave the last one to two threads
+            buffer = mmap.mmap(-1, BUFFER_BYTES)
         try:
             whole = -(-length // PAGE_BYTES) * PAGE_BYTES
             with memoryview(buffer) as view:

@@ -18,6 +18,7 @@ from itertools import groupby, repeat
 from operator import itemgetter
 from typing import Any
 
+import anyio
 from sqlalchemy import Connection, and_, bindparam, case, func, select
 from sqlalchemy.engine.interfaces import CoreExecuteOptionsParameter
 
@@ -71,11 +72,14 @@ class Accounting:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self._remembered: dict[AccountId, tuple[object, Figures]] = {}
+        self._counting = anyio.Lock()
+        """A count takes as long as the account is large, and one of the few connections: there is one at a time."""
 
     async def quota(self, caller: Caller) -> QuotaReply:
         """What the caller's own account may use, and what it does use for what."""
-        row = await self._ground.database.read(_limits, caller.account)
-        figures = await self._figures(caller.account)
+        async with self._counting:
+            row = await self._ground.database.read(_limits, caller.account)
+            figures = await self._figures(caller.account)
         given = self._ground.limits
         return QuotaReply(
             quota_bytes=given.quota_bytes if row.quota_bytes is None else row.quota_bytes,

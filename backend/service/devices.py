@@ -184,13 +184,16 @@ def _write(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _sighted() -> Update:
-    d = schema.devices
+    d, waiting = schema.devices, bindparam("mutations", type_=BigInteger)
     values: dict[str, Any] = {
         "last_seen_ns": bindparam("seen"),
         "online_until_ns": bindparam("until"),
         "pending_mutations": func.coalesce(bindparam("mutations"), d.c.pending_mutations),
         "pending_bytes": func.coalesce(bindparam("bytes"), d.c.pending_bytes),
-        "based_ns": case((bindparam("mutations", type_=BigInteger) == 0, null()), else_=d.c.based_ns),
+        # Who begins to have something has based it on what it saw by then, however long it stays without sending it.
+        "based_ns": case(
+            (waiting == 0, null()), (waiting > 0, func.coalesce(d.c.based_ns, d.c.last_seen_ns)), else_=d.c.based_ns
+        ),
     }
     return update(d).where(d.c.device == bindparam("this")).values(values)
 

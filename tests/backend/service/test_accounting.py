@@ -1,13 +1,17 @@
 """What takes the room of an account: each block once, where it is needed most."""
 
 import random
+import threading
 
 import pytest
+import trio
+from sqlalchemy import Connection
 
-from backend.service.accounting import Accounting
+from backend.metadata.sqlite import MAX_READERS
+from backend.service.accounting import Accounting, Figures
 from drivefs.protocol.accounting import QuotaReply
 from drivefs.protocol.history import EmptyTrashRequest
-from drivefs.protocol.ids import Seq
+from drivefs.protocol.ids import AccountId, Seq
 from tests.backend.service.drive import Device, Drive
 
 pytestmark = pytest.mark.anyio
@@ -48,6 +52,30 @@ async def test_what_is_counted_once_is_remembered_until_something_changes(drive:
     assert await accounting._figures(drive.home.account) is first
     await laptop.save(b"more", b"22")
     assert (await accounting._figures(drive.home.account)).current_bytes == 3
+
+
+async def test_counts_leave_connections_to_others_however_many_ask(
+    drive: Drive, laptop: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounting, begun, going_on = Accounting(drive.ground), list[int](), threading.Event()
+
+    def long_count(_connection: Connection, account: AccountId) -> Figures:
+        begun.append(account)
+        assert going_on.wait(60)
+        return Figures()
+
+    monkeypatch.setattr("backend.service.accounting.count", long_count)
+    async with trio.open_nursery() as asking:
+        for _ in range(MAX_READERS):
+            asking.start_soon(accounting.quota, laptop.caller)
+        try:
+            with trio.fail_after(30):
+                while not begun:
+                    await laptop.head()
+                await laptop.head()
+        finally:
+            going_on.set()
+    assert begun == [drive.home.account]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -116,6 +116,24 @@ async def test_a_device_that_came_back_has_its_bases_until_it_has_sent_everythin
     assert await numbers(laptop, file) == [4]
 
 
+async def test_a_device_that_is_here_and_cannot_send_has_its_bases_as_well(
+    drive: Drive, laptop: Device, phone: Device
+) -> None:
+    """Its account is full, or somebody has to decide: it goes on being seen, which says nothing of what it has."""
+    file = await laptop.make(b"doc")
+    await laptop.write(file, b"content 0", base=0)
+    later(drive, 5)
+    devices = Devices(drive.ground)
+    for waiting_count in range(20):
+        devices.told(phone.caller, Pending(mutation_count=waiting_count))
+        await devices.flush()
+        if waiting_count == 1:
+            await laptop.write(file, b"content 1", base=1)
+        later(drive, DAY if waiting_count else 5)
+    await thin(drive)
+    assert await numbers(laptop, file) == [1, 2]
+
+
 async def test_saving_by_rename_leaves_nothing_behind(drive: Drive, laptop: Device) -> None:
     file = await laptop.save(b"doc", b"content 0")
     for number in range(1, 6):
