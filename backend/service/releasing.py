@@ -73,7 +73,7 @@ class Releasing:
         # Files that were replaced by renaming have revisions of their own beside those in the history of the name.
         earlier = {each.inode for each in found} - set(gone)
         found |= self._revisions_of(self._nameless(earlier))
-        needed = self._needed({each.lineage for each in found})
+        needed = self._needed(found)
         going = [each for each in found if each.number > needed[each.lineage]]
         return self.drop(self._without_kept(going))
 
@@ -98,12 +98,14 @@ class Releasing:
         held = {inode for (inode,) in select_in(self.connection, _IN_TRASH, files, **bound)}
         return set(files) - named - held
 
-    def _needed(self, lines: Collection[LineageId]) -> dict[LineageId, int]:
+    def _needed(self, found: Collection[OldRevision]) -> dict[LineageId, int]:
         """Up to which number each of these histories is one that a file goes on with, or went on from; 0: not at all.
 
         What forked from one is followed to its own forks: a file that keeps backups forks once, and then is gone too.
+        A file in the trash has its history up to where another one took it over, which may be gone before it.
         """
         bound = {"account": self.account}
+        lines = {each.lineage for each in found}
         holders = {line: InodeId(line) for line in lines}
         holders.update((line, inode) for line, inode in select_in(self.connection, _HOLDERS, lines, **bound))
         origins: dict[LineageId, tuple[LineageId, int]] = {}
@@ -113,11 +115,14 @@ class Releasing:
             frontier = {fork for fork, *_ in forks} - holders.keys()
             holders.update((fork, inode) for fork, inode, *_ in forks)
             origins.update((fork, (origin, number)) for fork, _, origin, number in forks)
-        gone = self._nameless(set(holders.values()))
+        gone = self._nameless({*holders.values(), *(each.inode for each in found)})
+        living = [(line, int(MAX_ID)) for line, holder in holders.items() if holder not in gone]
+        others = {each.inode for each in found} - gone
+        living += [(line, last) for line, last in select_in(self.connection, _LAST_OF, others, **bound)]
         needed = dict.fromkeys(holders, 0)
-        for living in (line for line, holder in holders.items() if holder not in gone):
-            line, number = living, int(MAX_ID)
-            while number > needed[line]:
+        for start in living:
+            line, number = start
+            while number > needed.get(line, MAX_ID):
                 needed[line] = number
                 line, number = origins.get(line, (line, 0))
         return needed
@@ -203,6 +208,7 @@ _IN_TRASH = select(dentry_versions.c.inode).where(
     _own(dentry_versions), is_asked(dentry_versions.c.inode), dentry_versions.c.trash == Trash.HELD
 )
 _HOLDERS = select(lineages.c.lineage, lineages.c.inode).where(_own(lineages), is_asked(lineages.c.lineage))
+_LAST_OF = select(inodes.c.lineage, inodes.c.last_number).where(_own(inodes), is_asked(inodes.c.inode))
 _l = lineages.c
 _FORKS = select(_l.lineage, _l.inode, _l.parent_lineage, _l.parent_number).where(
     _own(lineages), is_asked(_l.parent_lineage), _l.parent_lineage.is_not(None)

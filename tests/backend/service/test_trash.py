@@ -205,6 +205,28 @@ async def test_what_forked_does_not_keep_a_history_once_it_is_gone_as_well(
     assert (await drive.account()).stored_bytes == 0
 
 
+@pytest.mark.parametrize("has_content", [True, False])
+async def test_what_is_in_the_trash_stays_though_what_took_its_place_left_within_the_same_commit(
+    drive: Drive, laptop: Device, has_content: bool
+) -> None:
+    """Saved by renaming once more and then removed, without a network: what the drive had is in the trash."""
+    first = await laptop.save(b"doc", b"one")
+    last = await laptop.save(b"tmp", b"two!")
+    await laptop.send(laptop.rename(last, b"tmp", b"doc", replaced=first, base=1))
+    new, blocks = laptop.create(b"tmp"), await drive.upload(laptop, b"three")
+    batch = [
+        new,
+        *([laptop.store(new.inode, blocks)] if has_content else []),
+        laptop.rename(new.inode, b"tmp", b"doc", replaced=last, base=2),
+        laptop.unlink(new.inode, b"doc", base=3 if has_content else 0),
+    ]
+    assert {each.status for each in await laptop.send(*batch)} == {"ok"}
+    await Thinning(drive.ground).thin()
+    assert [each.inode.inode for each in await listed(laptop)] == [last]
+    assert await laptop.say(laptop.restore(last, b"doc", expects_content=True)) == "ok"
+    assert [each.size for each in await revisions(laptop, last)] == [3, 4]
+
+
 async def test_what_is_kept_or_goes_on_under_another_inode_stays(drive: Drive, laptop: Device) -> None:
     kept = await laptop.save(b"kept", b"1")
     await laptop.write(kept, b"22", base=1)
