@@ -22,6 +22,7 @@ import anyio
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from backend import app, config, reports
 from backend.api import control
@@ -317,7 +318,7 @@ def _user_list(arguments: argparse.Namespace) -> int:
     table = Table("user", "since", "devices", "stored", "of", box=None)
     for user in users:
         sizes = (reports.in_units(user.stored_bytes), reports.in_units(user.quota_bytes))
-        table.add_row(user.name, _time(user.created_ns), str(user.device_count), *sizes)
+        table.add_row(Text(user.name), _time(user.created_ns), str(user.device_count), *sizes)
     Console(highlight=False).print(table)
     return DONE
 
@@ -356,7 +357,7 @@ def _device_list(arguments: argparse.Namespace) -> int:
         state = f"revoked {_time(info.revoked_ns)}" if info.revoked_ns else "online" if info.is_online else seen
         sent = info.pending
         left = "not known" if sent is None else f"{sent.mutation_count} changes, {sent.size_bytes} bytes"
-        table.add_row(each.user, info.name, state, left)
+        table.add_row(Text(each.user), Text(_shown(info.name)), state, left)
     Console(highlight=False).print(table)
     return DONE
 
@@ -376,11 +377,17 @@ def _device(user: str, info: DeviceInfo) -> dict[str, object]:
 
 def _device_revoke(arguments: argparse.Namespace) -> int:
     ended = _perform(_settings(arguments), control.RevokeDevice(arguments.user, arguments.device), _quiet).devices[0]
+    name = _shown(ended.device.name)
     if ended.device.revoked_ns:
-        _say(f"{ended.device.name} of {ended.user} was revoked {_time(ended.device.revoked_ns)} already.")
+        _say(f"{name} of {ended.user} was revoked {_time(ended.device.revoked_ns)} already.")
     else:
-        _say(f"Revoked {ended.device.name} of {ended.user}. What it had not sent stays on it.")
+        _say(f"Revoked {name} of {ended.user}. What it had not sent stays on it.")
     return DONE
+
+
+def _shown(name: str) -> str:
+    """A name that somebody else chose, without what a terminal obeys."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in name)
 
 
 def _time(time_ns: int) -> str:

@@ -15,6 +15,7 @@ from backend.api import control
 from drivefs import __version__
 from drivefs.protocol import messages, routes, wire
 from drivefs.protocol.errors import ProtocolError
+from drivefs.protocol.ids import DeviceId
 from tests.backend.server_process import PASSWORD, ServerProcess, TlsServerProcess
 from tests.support.mounts import wait_until
 
@@ -307,3 +308,17 @@ def test_it_says_which_version_it_is(capsys: pytest.CaptureFixture[str], monkeyp
 def test_a_name_that_is_no_text_is_refused_before_a_server_is_asked(tmp_path: Path) -> None:
     with pytest.raises(ProtocolError, match="UTF-8"):
         control.ask(tmp_path, control.Backup(os.fsdecode(b"/mnt/caf\xe9")), lambda _done, _total: None)
+
+
+def test_a_device_may_have_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is chosen by whoever logs in; the administrator who lists it is somebody else."""
+    info = messages.DeviceInfo(device=DeviceId(1), name="[/b]\x1b[2J", created_ns=1)
+    reply = control.Reply(devices=[control.UserDevice("ann", info)])
+    monkeypatch.setattr(cli, "_perform", lambda *_arguments: reply)
+    arguments = cli._parser().parse_args(["device", "list", "--data", str(tmp_path)])
+    assert arguments.run(arguments) == 0
+    shown = capsys.readouterr().out
+    assert r"[/b]\x1b[2J" in shown
+    assert "\x1b" not in shown
