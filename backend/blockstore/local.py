@@ -107,13 +107,15 @@ class LocalStore:
         self._path(name).unlink(missing_ok=True)
 
     def objects(self) -> Iterator[StoredObject]:
-        """Walk all objects; see `ObjectStore.objects`."""
+        """Walk all objects; see `ObjectStore.objects`. What else a file system leaves there is none."""
         for directory, _, files in os.walk(self._objects):
             for file in files:
                 path = Path(directory) / file
+                name = path.relative_to(self._objects).as_posix()
                 with contextlib.suppress(FileNotFoundError):  # it was deleted meanwhile
-                    found = path.lstat()
-                    yield StoredObject(path.relative_to(self._objects).as_posix(), found.st_size, found.st_mtime_ns)
+                    if _NAME.fullmatch(name):
+                        found = path.lstat()
+                        yield StoredObject(name, found.st_size, found.st_mtime_ns)
 
     def quarantine(self, name: str) -> None:
         """Move to `quarantine/`; see `ObjectStore.quarantine`."""

@@ -16,6 +16,7 @@ from backend.blockstore.store import StoredObject
 from backend.metadata.schema import CopyState, block_copies
 from backend.service import block_rows
 from backend.service.ground import Ground
+from backend.service.sealing import account_of
 from drivefs.protocol.ids import AccountId, BlockId
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class Mending:
 
     def _by_account(self) -> list[tuple[AccountId, list[StoredObject]]]:
         found = sorted(self._ground.store.objects(), key=lambda each: each.name)
-        grouped = itertools.groupby(found, key=lambda each: _account_of(each.name))
+        grouped = itertools.groupby(found, key=lambda each: account_of(each.name))
         return [(account, list(objects)) for account, objects in grouped if account is not None]
 
     async def _look_at(self, each: StoredObject, has_readable: bool | None, mended: Mended, *, is_repair: bool) -> None:
@@ -91,16 +92,6 @@ class Mending:
         """Whether a database that a restore has replaced lies there still; it may name what this one does not."""
         path = self._ground.database.path
         return any(path.parent.glob(f"{path.name}{REPLACED}*"))
-
-
-def _account_of(name: str) -> AccountId | None:
-    """The account whose objects lie in such a directory; None: it is not a name that we give."""
-    parts = name.split("/")
-    try:
-        is_ours = len(parts) == 3 and len(parts[1]) == 2 and len(bytes.fromhex(parts[2])) == 16
-        return AccountId(int(parts[0], 16)) if is_ours else None
-    except ValueError:
-        return None
 
 
 def _named(connection: Connection, account: AccountId) -> dict[str, bool]:

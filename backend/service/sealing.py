@@ -77,6 +77,16 @@ class Sealer:
         return f"{self.directory}/{self.seal.random_bytes(OBJECT_NAME_BYTES).hex()}"
 
 
+def account_of(name: str) -> AccountId | None:
+    """Whose blocks lie in an object of that name; None: it is not a name that is given here."""
+    parts = name.split("/")
+    try:
+        is_ours = len(parts) == 3 and len(parts[1]) == 2 and len(bytes.fromhex(parts[2])) == OBJECT_NAME_BYTES
+        return AccountId(int(parts[0], 16)) if is_ours else None
+    except ValueError:
+        return None
+
+
 def open_copy(store: ObjectStore, account: AccountId, place: CopyPlace, key: sealed.AccountKey) -> bytes | bytearray:
     """Read a copy from the store and open it; gives the payload.
 

@@ -21,6 +21,7 @@ from backend.metadata.queries import is_asked, select_in
 from backend.metadata.schema import block_copies, blocks
 from backend.service import accounting
 from backend.service.ground import Ground
+from backend.service.sealing import account_of
 from drivefs.protocol.ids import AccountId, BlockId
 
 DAY_NS = 86400 * 10**9
@@ -110,7 +111,9 @@ class Tiering:
         walk = self._store.hot.objects()
         counted, current = AccountId(-1), array("Q")
         while page := await self._ground.offload(lambda: sorted(islice(walk, PAGE_OBJECTS))):
-            for account, those in groupby(page, key=_account_of):
+            for account, those in groupby(page, key=lambda each: account_of(each.name)):
+                if account is None:
+                    continue
                 if account != counted:
                     counted, current = account, await self._ground.database.read(accounting.current_blocks, account)
                 for each in await self._ground.database.read(self._resting, account, list(those), current):
@@ -146,10 +149,6 @@ class Tiering:
                 cold_days,
             )
         ]
-
-
-def _account_of(each: StoredObject) -> AccountId:
-    return AccountId(int(each.name.split("/")[0], 16))
 
 
 def _is_in(ordered: "array[int]", block: BlockId) -> bool:

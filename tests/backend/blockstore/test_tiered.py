@@ -230,6 +230,8 @@ async def test_maintenance_moves_what_rests_and_reading_brings_it_back(
         assert (report.findings, report.mended.orphan_count) == ([], 0)
         copied = await served.services.backups.make(tmp_path / "backup", quiet)
         assert (copied.findings, copied.block_count) == ([], 2)
+        (tmp_path / "hot/blocks/objects/notes.txt").write_text("no object of ours")
+        assert (await maintain()).cooled.object_count == 0
 
 
 async def test_a_check_without_the_cold_place_is_refused_and_takes_nothing_for_lost(tmp_path: Path) -> None:
