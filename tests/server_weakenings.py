@@ -200,6 +200,13 @@ SERVER = (
         "tests/backend/api/test_garbage.py",
     ),
     Weakening(
+        "pins that have run out are dropped",
+        "backend/service/garbage.py",
+        "            while await self._ground.database.write(_unpin, account, self._ground.now_ns()):\n",
+        "            while False:\n",
+        "tests/backend/api/test_garbage.py",
+    ),
+    Weakening(
         "blocks of a copy that was put back wait from then on",
         "backend/service/marking.py",
         "        garbage.begin_anew(connection, now_ns())\n",

@@ -258,16 +258,17 @@ def unpin(connection: Connection, account: AccountId, ids: Collection[BlockId]) 
         _add_pinned_bytes(connection, account, -before)
 
 
-def drop_expired_pins(connection: Connection, account: AccountId, now_ns: int) -> None:
-    """Drop pins that have run out, a bounded number at a time, and give their bytes back to the quota."""
+def drop_expired_pins(connection: Connection, account: AccountId, now_ns: int) -> int:
+    """Drop pins that have run out, a bounded number at a time, and give their bytes back; gives how many there were."""
     expired = connection.execute(_EXPIRED, {"account": account, "now_ns": now_ns}).all()
     if not expired:
-        return
+        return 0
     ids = {BlockId(row.block) for row in expired}
     before = _pinned_without_refs(connection, account, ids)
     of_block = (pins.c.account == account) & (pins.c.block.in_(ids)) & (pins.c.expires_ns < now_ns)
     connection.execute(delete(pins).where(of_block))
     _add_pinned_bytes(connection, account, _pinned_without_refs(connection, account, ids) - before)
+    return len(expired)
 
 
 def room_bytes(connection: Connection, account: AccountId, limits: Limits) -> int:

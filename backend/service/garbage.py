@@ -16,7 +16,7 @@ import anyio
 from sqlalchemy import Connection, bindparam, delete, select, tuple_, update
 
 from backend.metadata.queries import is_asked, select_in
-from backend.metadata.schema import BlockState, block_copies, blocks, pins
+from backend.metadata.schema import BlockState, accounts, block_copies, blocks, pins
 from backend.service import block_rows
 from backend.service.ground import Ground
 from drivefs.protocol.ids import AccountId, BlockId
@@ -67,6 +67,9 @@ class Garbage:
             OSError: the store does not delete now, or not all; the next round tries again.
         """
         collected, after = Collected(), (0, b"")
+        for account in await self._ground.database.read(_accounts):
+            while await self._ground.database.write(_unpin, account, self._ground.now_ns()):
+                pass  # uploads of many small blocks leave more than they drop themselves
         while True:
             due, end = await self._ground.database.read(_page, after, self._ground.now_ns())
             for account, those in itertools.groupby(due, key=lambda each: each.account):
@@ -143,6 +146,15 @@ def begin_anew(connection: Connection, now_ns: int) -> None:
     connection.execute(update(blocks).where(*waiting).values(state=BlockState.STORED, unreferenced_ns=now_ns))
 
 
+def _accounts(connection: Connection) -> list[AccountId]:
+    return [AccountId(account) for account in connection.execute(select(accounts.c.account)).scalars()]
+
+
+def _unpin(connection: Connection, account: AccountId, now_ns: int) -> int:
+    block_rows.lock_account(connection, account)
+    return block_rows.drop_expired_pins(connection, account, now_ns)
+
+
 def _page(connection: Connection, after: tuple[int, bytes], now_ns: int) -> tuple[list[_Due], tuple[int, bytes] | None]:
     """Those of the next blocks for which a step may be due, and where the page ends; None: there are no more."""
     b = blocks.c
@@ -181,7 +193,6 @@ def _unwanted(connection: Connection, account: AccountId, ids: Iterable[BlockId]
 
 def _condemn(connection: Connection, account: AccountId, ids: Sequence[BlockId], now_ns: int) -> int:
     block_rows.lock_account(connection, account)
-    block_rows.drop_expired_pins(connection, account, now_ns)
     unwanted = [each.block for each in _unwanted(connection, account, ids, now_ns).values()]
     # What is left of their pins has run out. Once the blocks are gone, nobody could tell how much room they took.
     block_rows.unpin(connection, account, unwanted)

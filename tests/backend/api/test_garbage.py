@@ -7,7 +7,9 @@ from pathlib import Path
 
 import anyio
 import pytest
+from sqlalchemy import func, select
 
+from backend.metadata.schema import pins
 from backend.service import block_rows, garbage, marking
 from backend.service.garbage import CONDEMN_SECONDS, DELETE_SECONDS, Collected
 from backend.service.ground import Limits
@@ -80,11 +82,22 @@ async def test_what_nobody_names_is_deleted_after_days_and_in_two_steps(served: 
     assert await content_of(served, b"kept") == b"kept"
 
 
-async def test_pins_of_what_is_deleted_take_no_room_however_many_they_are(served: Served) -> None:
-    """An upload that was given up: its pins run out all at once."""
+async def test_pins_of_what_is_deleted_take_no_room_however_many_they_are(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of an upload that was given up run out all at once, here when others have just been dropped."""
+    monkeypatch.setattr(garbage, "_unpin", lambda *_arguments: 0)
     await condemned(served, *(b"%d" % number for number in range(block_rows.MAX_IN_QUERY + 100)))
     await later(served, DELETE_SECONDS)
     assert (await served.usage()).pinned_bytes == 0
+
+
+async def test_pins_that_have_run_out_are_dropped_however_many_they_are(served: Served) -> None:
+    await served.put(*(b"%d" % number for number in range(2 * block_rows.MAX_IN_QUERY + 1)))
+    assert await later(served, 3601) == NOTHING
+    assert (await served.usage()).pinned_bytes == 0
+    pinned = select(func.count()).select_from(pins)
+    assert await served.ground.database.read(lambda connection: connection.execute(pinned).scalar_one()) == 0
 
 
 async def test_a_server_that_was_away_for_weeks_still_takes_two_steps(served: Served) -> None:
