@@ -480,6 +480,13 @@ DEVICE = (
         "tests/sync/test_shared_again.py",
     ),
     Weakening(
+        "what others saved while a directory is taken back stays",
+        "drivefs/fs/rewinding.py",
+        "            if self._is_written_since(state):\n",
+        "            if not place:\n",
+        "tests/sync/test_rewinding.py",
+    ),
+    Weakening(
         "what was refused of a directory that was found to be another is given up with that one",
         "drivefs/sync/giving_up.py",
         "        if self._journal.aliases.is_target(inode):\n",

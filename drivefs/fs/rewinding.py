@@ -58,7 +58,7 @@ class Rewound:
     lost: list[bytes] = field(default_factory=list)
     """What it was then is not kept any more: they are as they were."""
     busy: list[bytes] = field(default_factory=list)
-    """Somebody is writing to them: they are as they were."""
+    """Somebody is writing to them, or has since they were compared: they are as they were."""
     shares: list[bytes] = field(default_factory=list)
     """Shared to be read only, or shares that were not there then: they are as they were."""
 
@@ -200,7 +200,7 @@ class _Run:
             self._found.directories[then.inode] = now.inode
             self._stamps.append(Pair(now, then))
         else:
-            self._apply(Pair(now, then), refs)
+            self._apply(Pair(now, then), refs, seen=here or now)
         await self._told()
 
     async def _as_it_is(self, then: InodeState) -> InodeState | None:
@@ -260,7 +260,7 @@ class _Run:
             refs = await self._content(pair.then, self._name_of(pair.now.inode))
             if refs is None:
                 return
-        self._apply(pair, refs)
+        self._apply(pair, refs, seen=pair.now)
         self._done.changed += 1
         await self._told()
 
@@ -274,18 +274,25 @@ class _Run:
             self._done.lost.append(name)
             return None
 
-    def _apply(self, pair: Pair, refs: list[BlockRef] | None) -> None:
-        """Nobody else runs meanwhile."""
+    def _apply(self, pair: Pair, refs: list[BlockRef] | None, *, seen: InodeState) -> None:
+        """Nobody else runs meanwhile; `seen` is what was compared."""
         if self._parts.borders.is_read_only(pair.now.inode):
             return
         now = self._parts.history.view.inode(pair.now.inode)
         if refs is not None and has_other_content(Pair(now, pair.then)):
-            if self._parts.history.is_changed(now.inode):
+            if self._is_written_since(seen):
                 self._done.busy.append(self._name_of(now.inode))
                 return
             self._parts.history.bring_back(now.inode, refs)
             self._kernel.inode(now.inode, content=True)
         self._set_attributes(pair)
+
+    def _is_written_since(self, seen: InodeState) -> bool:
+        """Whether somebody, here or elsewhere, has given a file another content than the one that was compared."""
+        now = self._parts.history.view.inode(seen.inode)
+        return now.kind is InodeKind.FILE and (
+            has_other_content(Pair(now, seen)) or self._parts.history.is_changed(seen.inode)
+        )
 
     def _set_attributes(self, pair: Pair) -> None:
         parts, then, owner = self._parts, pair.then, self._parts.owner
@@ -316,6 +323,9 @@ class _Run:
         if state.inode in self._stay or self._parts.borders.is_share(state.inode):
             return
         try:
+            if self._is_written_since(state):
+                self._done.busy.append(place[1])
+                return
             if is_directory:
                 await self._parts.names.rmdir(*place)
             else:

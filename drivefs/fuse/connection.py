@@ -75,9 +75,7 @@ def _controls(fusectl: Path) -> Path:
     if os.geteuid() == 0 and fusectl.is_dir() and not os.listdir(fusectl):
         command = ["mount", "-t", "fusectl", "fusectl", str(fusectl)]
         with suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=MOUNT_SECONDS, check=False
-            )
+            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=MOUNT_SECONDS, check=False)
     return fusectl
 
 

@@ -10,10 +10,13 @@ from contextlib import aclosing
 
 import trio
 
+from drivefs.control import waiting
 from drivefs.control.errors import Refused
+from drivefs.control.rewinding import SENT_SECONDS
 from drivefs.control.trash import TrashCan
 from drivefs.fs.errors import Exists
-from drivefs.protocol.ids import NO_INODE, InodeId
+from drivefs.protocol.history import TrashEntry
+from drivefs.protocol.ids import NO_INODE, InodeId, Seq
 from drivefs.protocol.model import BlockRef, InodeKind, pack_blocks
 from tests.simulation.device import Device
 from tests.simulation.ledger import Ledger
@@ -37,8 +40,8 @@ class LookingBack:
         device = self._device
         if not device.is_mounted or device.has_failed:
             return
-        acts = [self._name, self._name, self._unname, self._keep, self._keep, self._restore, self._undelete]
-        act = chance.choice(acts)
+        often = [self._name, self._name, self._keep, self._keep, self._restore, self._undelete]
+        act = chance.choice([*often, self._unname, self._empty, self._empty, self._rewind])
         with trio.CancelScope() as scope:
             device.life.nursery.start_soon(device.life.cancel_at_end, scope)
             try:
@@ -101,16 +104,61 @@ class LookingBack:
         self._ledger.gave_up(before)
         self._promises.has_taken_back = True
 
+    async def _rewind(self, chance: random.Random) -> None:
+        """Take a directory, or all, back to a moment that has a name; what is there meanwhile may go."""
+        device, drive, fs = self._device, self._device.drive, self._device.calls.fs
+        tree = await device.calls.tree()
+        path = chance.choice(["", *sorted(path for path, state in tree.items() if state.kind is InodeKind.DIRECTORY)])
+        if not self._promises.snapshots or not await waiting.all_sent(drive.engine, device.local, SENT_SECONDS):
+            return
+        name = chance.choice(sorted(self._promises.snapshots))
+        seq, inode = Seq(self._promises.snapshots[name]), tree[path].inode
+        then = await fs.history.past.inode(inode, seq)
+        if then.nlink:
+            self._note(device.name, "takes", path, "back to", name)
+            self._promises.has_taken_back = True
+            await self._give_up(path)
+            parent, _, last = path.rpartition("/")
+            place = (device.calls.meant(tree[parent].inode), last.encode())
+            first = self._seen()
+            try:
+                done = await fs.rewinding.rewind(place, then, seq, drive.kernel, _unheard)
+            finally:
+                self._promises.rewound.append((first, self._seen()))
+            self._note(device.name, "took", path, "back:", done)
+
+    def _seen(self) -> int:
+        """The last commit that this device has heard of."""
+        cursor = self._device.local.replica.cursor(self._device.login.workspace)
+        return cursor.seq if cursor is not None else 0
+
+    async def _give_up(self, path: str) -> None:
+        """What is below a path has been seen, and is to go."""
+        for below, state in (await self._device.calls.tree()).items():
+            if state.kind is InodeKind.FILE and below.startswith(f"{path}/" if path else ""):
+                self._ledger.gave_up(await self._device.calls.read(state.inode))
+
+    async def _in_trash(self) -> list[TrashEntry]:
+        async with aclosing(self._device.calls.fs.history.past.removed(NO_INODE)) as pages:
+            return [each async for page in pages for each in page]
+
+    def _can(self) -> TrashCan:
+        drive = self._device.drive
+        return TrashCan(self._device.calls.fs, drive.kernel, local=self._device.local, connection=drive.connection)
+
     async def _undelete(self, chance: random.Random) -> None:
-        fs, drive = self._device.calls.fs, self._device.drive
-        async with aclosing(fs.history.past.removed(NO_INODE)) as pages:
-            entries = [each async for page in pages for each in page]
-        if entries:
+        if entries := await self._in_trash():
             entry = chance.choice(entries)
-            can = TrashCan(fs, drive.kernel, local=self._device.local, connection=drive.connection)
-            question = {"path": entry.path or b"", "id": entry.inode.inode}
-            told = await can.restore(question, _unheard)
+            told = await self._can().restore({"path": entry.path or b"", "id": entry.inode.inode}, _unheard)
             self._note(self._device.name, "brings back", told["path"])
+
+    async def _empty(self, chance: random.Random) -> None:
+        """Let go what was removed first: from now on it may be gone, whatever is answered, and nothing else."""
+        if entries := await self._in_trash():
+            until = min(each.place.seq for each in entries)
+            self._promises.emptied_until = max(self._promises.emptied_until, until)
+            done = await self._can().empty({"until": until}, _unheard)
+            self._note(self._device.name, "empties the trash up to", until, done)
 
 
 async def _unheard(_: object, seconds: float = 0.0) -> None:

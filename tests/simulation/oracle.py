@@ -258,6 +258,7 @@ class Oracle:
     def _look_for_lost(self, shown: set[bytes], devices: list[Device], *, is_forgetful: bool) -> None:
         # A revision that people would have to look for does not count: what nobody wrote over has a name.
         missing = self.ledger.owed() - shown
+        missing -= self.promises.passed(self.sequence, missing)
         if missing:
             kept = [path.read_bytes() for device in devices for path in device.lost_and_found()]
             missing = {content for content in missing if not any(content in data for data in kept)}

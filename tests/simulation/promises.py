@@ -10,7 +10,8 @@ I11 each file of each snapshot, each revision that is kept, and each file that w
 from dataclasses import dataclass, field
 
 from drivefs.fs.errors import FileSystemError
-from drivefs.protocol.model import InodeKind
+from drivefs.protocol.blocks import block_id
+from drivefs.protocol.model import BlockRef, InodeKind, pack_blocks
 from tests.simulation.device import Device
 from tests.simulation.sequence import Sequence, Tree
 
@@ -23,6 +24,10 @@ class Promises:
     """The moments that have a name, by their commits."""
     kept: dict[tuple[int, int], bytes] = field(default_factory=dict)
     """The blocks of what was marked, by inode and number."""
+    emptied_until: int = 0
+    """The commit up to which what was removed may be gone from the trash."""
+    rewound: list[tuple[int, int]] = field(default_factory=list)
+    """From which commit on, and up to which one, a device went that took a directory back."""
     has_taken_back: bool = False
     """Whether a file was given an earlier content again: then who had seen what says little of conflicts."""
 
@@ -40,9 +45,15 @@ class Promises:
                 return f"revision {number} of inode {inode} was to be kept"
         for inode, seq in sequence.removed.items():
             blocks = sequence.trees[seq].inodes[inode].blocks
-            if times[seq] > since_ns and blocks and blocks not in contents:
+            if seq > self.emptied_until and times[seq] > since_ns and blocks and blocks not in contents:
                 return f"inode {inode} was removed in commit {seq}, and is still in the trash"
         return ""
+
+    def passed(self, sequence: Sequence, contents: set[bytes]) -> set[bytes]:
+        """Those that came while a device took a directory back: it may have seen them before it removed them."""
+        trees = [sequence.trees[seq] for first, last in self.rewound for seq in range(first, last + 1)]
+        there = {inode.blocks for tree in trees for inode in tree.inodes.values()}
+        return {content for content in contents if _packed(content) in there}
 
     async def not_shown(self, device: Device, sequence: Sequence, contents: dict[bytes, bytes]) -> str:
         """What a device does not show of the snapshots as it was then; empty: all is as it was."""
@@ -56,6 +67,11 @@ class Promises:
                 if then.get(path, 0) != now.get(path, 0):
                     return f"{device.name} shows {path} in {name} as {now.get(path, 0)!r}, not {then.get(path, 0)!r}"
         return ""
+
+
+def _packed(content: bytes) -> bytes:
+    """The blocks of a content of one block; all that is written is that small."""
+    return pack_blocks([BlockRef(block_id(content), len(content))])
 
 
 def _files(tree: Tree) -> dict[int, bytes]:

@@ -122,7 +122,9 @@ class Sequence:
         self.made_in: dict[int, int] = {}
         """In which directory each inode was made."""
         self.removed: dict[int, int] = {}
-        """What was removed and not brought back, with the commit."""
+        """What was removed and not brought back, and has a history that nothing goes on with, with the commit."""
+        self._removed_at: dict[Place, int] = {}
+        self._numbers: dict[int, int] = {}
         self._brought_back: dict[int, bytes] = {}
         self._runs: dict[bytes, bytes] = {}
         self._revisions: dict[Op, int] = {}
@@ -142,6 +144,9 @@ class Sequence:
                 raise Refused(f"commit {seq} took {mutation}")
             if isinstance(mutation, Unlink) and not tree.lives(mutation.inode):
                 self.removed[mutation.inode] = seq
+                self._removed_at[mutation.parent, mutation.name] = mutation.inode
+            elif isinstance(mutation, Store | Rename):
+                self._goes_on(tree, mutation.inode, result.revision, is_next=isinstance(mutation, Store))
             elif isinstance(mutation, Restore):
                 self.removed.pop(mutation.inode, None)
             if isinstance(mutation, Store):
@@ -152,6 +157,13 @@ class Sequence:
                 before = self._brought_back.get(mutation.inode, b"")
                 self.marked.append(Marked(seq, mutation.inode, mutation.value, before))
         self.trees[seq], self.seq = tree, seq
+
+    def _goes_on(self, tree: Tree, inode: int, revision: int, *, is_next: bool) -> None:
+        """A number that is not its own next one: it goes on with the history of what was removed where it is."""
+        if revision > self._numbers.get(inode, 0) + is_next:
+            for place in [place for place, there in tree.names.items() if there == inode]:
+                self.removed.pop(self._removed_at.get(place, 0), None)
+        self._numbers[inode] = revision
 
     def hang(self, inode: int, place: Place) -> None:
         """In the last step, a share came to hang in a member's drive; its owner's has it by that name already."""

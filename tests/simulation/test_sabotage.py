@@ -24,7 +24,7 @@ from drivefs.fs.content import Basis
 from drivefs.fs.ignoring import Ignoring
 from drivefs.fs.reconsidering import Reconsidering
 from drivefs.protocol.changes import Base, SetAttributes, Store, Unlink
-from drivefs.protocol.ids import MAX_ID, RevisionNumber
+from drivefs.protocol.ids import MAX_ID, RevisionNumber, Seq
 from drivefs.protocol.model import InodeState
 from drivefs.sync import resolver
 from drivefs.sync.follower import Follower
@@ -120,6 +120,11 @@ def _hasty(take_in: Any) -> Any:
     return lambda connection, ground, home, share, taken: take_in(connection, ground, home, share, taken[-1:])
 
 
+def _whole(empty: Any) -> Any:
+    """A trash that is emptied of all that is in it, whatever was asked for."""
+    return lambda can, connection, caller, workspace, until: empty(can, connection, caller, workspace, Seq(MAX_ID))
+
+
 def _without_names(apply: Any) -> Any:
     """A follower that loses a name now and then."""
 
@@ -141,8 +146,9 @@ SABOTAGES = [
     Sabotage("changes stand on old bases", contents, "_basis_of", _older(contents._basis_of), PROFILES["quiet"]),
     Sabotage("an edit is put over another", resolver, "_store", _overwriting(resolver._store), PROFILES["network"], 4),
     Sabotage("what snapshots show is let go", snapshots, "shown", lambda *_: [], PAST, 4),
-    Sabotage("marks on revisions are lost", revisions.Revisions, "_keep", _nothing, PAST),
+    Sabotage("marks on revisions are lost", revisions.Revisions, "_keep", _nothing, PAST, 4),
     Sabotage("the trash ends at once", trash.Trash, "_expired_until", lambda *_: MAX_ID, PAST, 19),
+    Sabotage("all of the trash is emptied", trash.Trash, "_empty", _whole(trash.Trash._empty), PAST, 20),
     Sabotage("removals are forgotten", Journal, "append", _forgotten(Unlink), PROFILES["turns"], 2),
     Sabotage("times are forgotten", Journal, "append", _forgotten(SetAttributes, "mtime_ns"), PROFILES["turns"], 3),
     Sabotage("viewers may write", territory, "_ground", _writable(territory._ground), SHARES, 4),

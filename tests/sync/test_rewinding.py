@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from drivefs.fs.attributes import Wanted
-from drivefs.fs.rewinding import Rewound
+from drivefs.fs.rewinding import Progress, Rewound
 from drivefs.protocol.ids import MAX_ID, Seq
 from drivefs.protocol.model import InodeKind
 from tests.sync.fleet import Device, Fleet, sailing
@@ -31,12 +31,12 @@ async def now(device: Device) -> Seq:
     return (await device.fs.history.past.at(MAX_ID)).seq
 
 
-async def rewind(device: Device, path: str, seq: Seq) -> Rewound:
+async def nothing(done: Rewound) -> None:
+    pass
+
+
+async def rewind(device: Device, path: str, seq: Seq, progress: Progress = nothing) -> Rewound:
     """As the command does, of what is there now or was there then."""
-
-    async def progress(done: Rewound) -> None:
-        pass
-
     parent, _, name = path.rpartition("/")
     directory = (await device.known(parent)).inode
     then = await device.fs.history.past.inode(device.root, seq)
@@ -126,6 +126,39 @@ async def test_a_single_file_and_what_is_gone(fleet: Fleet) -> None:
     assert (await rewind(first, "top/saved", seq)).changed == 1
     assert (await rewind(first, "top/sub", seq)).restored == 2
     assert await fleet.settle() == before
+
+
+async def test_what_others_save_meanwhile_stays_and_is_told(fleet: Fleet) -> None:
+    """Whoever takes a folder back has not seen it."""
+    first, second = fleet.devices
+    await furnish(first)
+    await fleet.settle()
+    seq = await now(first)
+    await second.unlink("top/link")
+    await second.rename("top/moved", "top/elsewhere")
+    await second.write("top/young", b"young")
+    await second.write("top/other", b"other")
+    for name in ("top/edited", "top/elsewhere"):
+        await second.edit(name, b"EDITED")
+    await fleet.settle()
+    names = ["top/edited", "top/elsewhere", "top/young"]
+
+    async def progress(done: Rewound) -> None:
+        while names:
+            await second.edit(names.pop(), b"LATER")
+        await second.sync()
+        await first.pull()
+
+    done = await rewind(first, "top", seq, progress)
+    assert sorted(done.busy) == [b"edited", b"moved", b"young"]
+    tree = await fleet.settle()
+    assert [tree[f"top/{name}"] for name in ("link", "edited", "moved", "young")] == [
+        b"same",
+        b"LATERDited",
+        b"LATERDved",
+        b"LATER",
+    ]
+    assert "top/other" not in tree
 
 
 async def test_directories_that_changed_places(fleet: Fleet) -> None:
