@@ -118,10 +118,10 @@ class Downloader:
     async def fetch_behind(self, workspace: WorkspaceId, blocks: Mapping[BlockId, int]) -> None:
         """Bring blocks, given with their sizes, into the cache while nothing is fetched that a reader waits for.
 
-        Returns when all have arrived. Cancellation leaves what is on its way, no more.
+        Returns when all have arrived, or cannot be had. Cancellation leaves what is on its way, no more.
 
         Raises:
-            as `fetch`.
+            as `fetch`; all others are here then.
         """
         lacking = {block: size for block, size in blocks.items() if not self._cache.contains(block)}
         wants = []
@@ -131,7 +131,7 @@ class Downloader:
                 self._wants[key] = self._behind[key] = _Want(workspace, block, size)
             wants.append(self._wants[key])
         self._work.set()
-        await self._wait_for(wants)
+        await self._wait_for(wants, all_of_them=True)
 
     async def read(self, workspace: WorkspaceId, inode: InodeId, block: BlockId) -> bytes:
         """The verified plaintext of one block, whether or not the cache takes it.
@@ -182,14 +182,16 @@ class Downloader:
                 del self._wants[key]
         self._work.set()
 
-    async def _wait_for(self, wants: Sequence[_Want]) -> None:
+    async def _wait_for(self, wants: Sequence[_Want], *, all_of_them: bool = False) -> None:
         for want in wants:
             want.waiter_count += 1
         try:
             for want in wants:
                 await want.done.wait()
-                if want.error is not None:
+                if want.error is not None and not all_of_them:
                     raise want.error
+            if failures := [want.error for want in wants if want.error is not None]:
+                raise failures[0]
         finally:
             for want in wants:
                 want.waiter_count -= 1

@@ -396,6 +396,19 @@ def test_what_is_fetched_in_case_waits_until_nobody_else_does(bench: Bench) -> N
     bench.run(scenario)
 
 
+def test_what_is_fetched_in_case_comes_beside_a_block_that_the_backend_lost(bench: Bench) -> None:
+    behind = {bench.source.add(seed, 100)[0]: 100 for seed in range(4 * downloading.BEHIND_BLOCKS)}
+    lost = next(iter(behind))
+    bench.source.payloads[lost] = None
+
+    async def scenario() -> None:
+        with pytest.raises(errors.BlockLost):
+            await bench.downloader.fetch_behind(WORKSPACE, behind)
+        assert {block for block in behind if not bench.cache.contains(block)} == {lost}
+
+    bench.run(scenario)
+
+
 def test_a_block_fetched_in_case_that_becomes_urgent_overtakes(bench: Bench) -> None:
     behind = {bench.source.add(seed, 4_000_000)[0]: 4_000_000 for seed in range(20)}
     last = list(behind)[-1]
