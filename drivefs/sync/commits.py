@@ -39,6 +39,7 @@ KEPT_NOTES = 20
 NO_CONTENT = "content"
 """The reason of a store whose content is nowhere any more."""
 
+POSTPONE_SECONDS = 10.0
 DEFER_SECONDS = {Status.BLOCKED: 0.2, Status.NEEDS_BLOCKS: math.inf, Status.OVER_QUOTA: 10.0}
 
 
@@ -289,6 +290,10 @@ class Committer:
             if store.n in row.mutation.after or (base is not None and base.revision_op == store.n):
                 self._journal.unsend(row.n)
                 self._deferred.pop(row.n, None)
+
+    def postpone(self, n: OpNumber) -> None:
+        """The blocks that an op lacks are not taken: it goes out a while later, and what it is answered says why."""
+        self._deferred[n] = (trio.current_time() + POSTPONE_SECONDS, Status.NEEDS_BLOCKS)
 
     def resent(self, n: OpNumber) -> None:
         """The blocks that an op lacked are with the backend again: it may go out."""

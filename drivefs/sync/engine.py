@@ -21,7 +21,7 @@ from drivefs.protocol.messages import FeedPage, FeedStatus, Room, Usage
 from drivefs.remote import errors
 from drivefs.sync import walker
 from drivefs.sync.commits import Committer
-from drivefs.sync.connection import Connection
+from drivefs.sync.connection import SESSION_ENDING, Connection
 from drivefs.sync.contents import Contents
 from drivefs.sync.follower import POLL_SECONDS, Follower
 from drivefs.sync.giving_up import GivingUp
@@ -260,6 +260,12 @@ class Engine:
             is_here = await self._parts.publisher.resend(store, result)
         except (Corrupt, errors.BlockLost) as error:
             self._parts.publisher.keep_damaged(store.inode, str(error))
+            return
+        except errors.Refused as error:
+            if error.code in SESSION_ENDING:
+                raise
+            self.connection.lost(error)
+            self._parts.committer.postpone(store.n)
             return
         if is_here:
             self._parts.committer.resent(store.n)

@@ -260,6 +260,23 @@ def test_missing_blocks_are_sent_again_before_their_store(world: World) -> None:
     assert world.backend.sent[-1] == [store]
 
 
+def test_store_whose_blocks_are_not_taken_goes_out_a_while_later(world: World) -> None:
+    inode, _ = create(world.journal, b"a", content=b"x")
+    store = world.store(inode)
+    world.backend.answers = {store: Status.NEEDS_BLOCKS}
+    world.commit()
+    world.backend.answers = {}
+
+    async def main() -> None:
+        world.committer.postpone(store)
+        assert await world.committer.commit_next(Epoch(1)) is None
+        await trio.sleep(60)
+        assert await world.committer.commit_next(Epoch(1)) is not None
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert world.backend.sent[-1] == [store]
+
+
 def test_what_waits_for_blocks_goes_out_again_to_a_backend_with_another_history(world: World) -> None:
     """Nobody sends the blocks that the old one lacked."""
     inode, _ = create(world.journal, b"a", content=b"x")

@@ -9,8 +9,9 @@ import trio.testing
 
 from cache.errors import OutOfIds, Poisoned
 from drivefs.protocol.changes import Base, OpResult, Status, Store
+from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import InodeId, OpNumber
-from drivefs.remote.errors import Offline
+from drivefs.remote.errors import Offline, Refused
 from drivefs.sync.connection import Connection
 from drivefs.sync.engine import POLL_PAUSE_SECONDS, Engine
 from drivefs.sync.follower import POLL_SECONDS, Polled
@@ -274,6 +275,25 @@ def test_sending_blocks_again_goes_on_where_all_that_was_asked_for_became_void_m
     engine.resend(store_of(1), result)
     trio.run(engine._commit_all)
     assert resent == [1, 2]
+
+
+def test_a_store_whose_blocks_are_not_taken_keeps_nothing_else_waiting() -> None:
+    """There is no room for them, say, and what is removed would make some."""
+    engine, happened = Followed().engine(), list[str]()
+
+    async def resend(_store: Store, _result: object) -> bool:
+        raise Refused(ProtocolError(Code.OVER_QUOTA, "full"))
+
+    async def commit_next(epoch: int, *, urgent: bool) -> None:
+        happened.append("committed what can go")
+
+    engine._parts.publisher = SimpleNamespace(resend=resend)
+    engine._parts.session = SimpleNamespace(undisturbed=trio.Lock(), epoch=1)
+    engine._parts.publications.give_way = nothing
+    engine._parts.committer = SimpleNamespace(postpone=lambda n: happened.append("postponed"), commit_next=commit_next)
+    engine.resend(store_of(1), OpResult(n=OpNumber(1), status=Status.NEEDS_BLOCKS))
+    trio.run(engine._commit_all)
+    assert happened == ["postponed", "committed what can go"]
 
 
 def store_of(n: int) -> Store:
