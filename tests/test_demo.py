@@ -84,6 +84,16 @@ def test_demo_starts_twice_keeps_files_and_stops_twice(demo: Demo) -> None:
     assert (demo.mountpoint / "kept").read_text() == "content"
 
 
+def test_demo_finds_its_drive_below_a_home_that_is_a_link(demo: Demo) -> None:
+    linked = Demo(demo.base.parent / "link", demo.port)
+    linked.base.symlink_to(demo.base)
+    for _ in range(2):
+        started = linked.run()
+        assert started.returncode == 0, started.stderr
+    assert linked.run("--stop").returncode == 0
+    assert not os.path.ismount(demo.mountpoint)
+
+
 def test_demo_says_when_the_port_is_taken_and_starts_nothing(demo: Demo) -> None:
     with closing(socket.socket()) as other:
         other.bind(("127.0.0.1", demo.port))
