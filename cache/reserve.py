@@ -40,6 +40,10 @@ class Reserve:
         found = os.statvfs(self._directory)
         return found.f_bavail * found.f_frsize
 
+    def is_full(self) -> bool:
+        """Whether new content and new names are refused, or will be in a moment."""
+        return self.look() < FLOOR_BYTES + CREDIT_BYTES or not self._is_held
+
     def admit(self, byte_count: int) -> None:
         """Accept so many new bytes.
 

@@ -104,7 +104,7 @@ class LocalState:
             drop_cached([*state_dir.glob("journal.db*"), *state_dir.glob("staging/*")])
         with log_unless_refused(path) as copied, ExitStack() as recovered:
             try:
-                reserve = self._recover(path, recovered, copied, is_suspect=is_suspect)
+                self.reserve = self._recover(path, recovered, copied, is_suspect=is_suspect)
             except (Unusable, ReplicaCorrupt):
                 raise
             except Corrupt as error:
@@ -115,7 +115,7 @@ class LocalState:
         self._note_opened(path)
         self._database.on_distrust = partial(mark_suspect, state_dir)
         self._database.on_failure = partial(synced.mark_unsynced, state_dir)
-        self.journal = Journal(self._database, self.staging, reserve=reserve, offload=self._offload_sync)
+        self.journal = Journal(self._database, self.staging, reserve=self.reserve, offload=self._offload_sync)
         opened.callback(self._close_journal)
         self.pins = Pins(self._database)
         self.shares = Shares(self.journal, self.replica)

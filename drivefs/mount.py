@@ -379,6 +379,8 @@ class _Mount:
             )
         found += parts.drive.engine.given_up
         found += space.notices(parts.drive.without_room())
+        if self._local.reserve.is_full():
+            found.append(space.DISK_FULL.format(directory=self._settings.places.state))
         if self._local.blocks.problem:
             found.append(f"nothing is kept in the cache until the next mount: {self._local.blocks.problem}")
         if (question := parts.drive.guard.question) is not None:

@@ -1,6 +1,6 @@
 """What a mount answers to `drivefs quota`: what the account may use, and what takes it.
 
-Owns the shape of the answer, and the sentence about an account that is full.
+Owns the shape of the answer, and the sentences about an account, or a disk of this device, that is full.
 """
 
 from collections.abc import Collection
@@ -20,6 +20,11 @@ from drivefs.sync.status import pending
 FULL = (
     "the account is full, so writing fails (EDQUOT); reading, renaming and removing work. drivefs quota shows what "
     "takes the room: drivefs trash empty and drivefs-server maintain free some, or ask for a larger quota"
+)
+
+DISK_FULL = (
+    "the disk that holds {directory} is full, so writing and new names fail (ENOSPC), whatever df says of the drive; "
+    "reading, renaming, removing and the upload go on, and nothing is lost. Free some space there"
 )
 
 OTHERS_FULL = (

@@ -175,6 +175,7 @@ def test_full_journal_disk_refuses_before_it_accepts(device_on_small_disk: Devic
     accepted, number = write_until_refused(root, 300)
     assert number == errno.ENOSPC
     assert 20 <= len(accepted) < 200
+    assert any("ENOSPC" in each for each in device.status()["attention"])
     assert_all_there(root, accepted)
     # Removing, renaming and reading go on, offline and without room.
     os.unlink(root / f"file{len(accepted)}")
@@ -187,6 +188,7 @@ def test_full_journal_disk_refuses_before_it_accepts(device_on_small_disk: Devic
     assert_all_there(root, accepted)
     # What is sent leaves the disk a moment after.
     wait_until("there is room again", lambda: is_accepted(root / "again"))
+    assert not any("ENOSPC" in each for each in device.status()["attention"])
     accepted["again"] = b"y" * MEBIBYTE
     device.umount()
     device.assert_sound()
