@@ -72,6 +72,14 @@ class NotLoggedIn(ConfigError):
     """No device is logged in under this profile."""
 
 
+def not_logged_in(name: str) -> NotLoggedIn:
+    """That no device is logged in as a profile, and how to change it."""
+    other = "" if name == DEFAULT_PROFILE else f" --profile {name}"
+    return NotLoggedIn(
+        f"no device is logged in as profile {name!r}: run drivefs login URL --user USER --device NAME{other}"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Places:
     """The directories of one user, below which each profile has its own."""
@@ -317,10 +325,7 @@ def read_credentials(places: ProfilePlaces, name: str) -> Credentials:
     try:
         return Credentials(**json.loads(places.credentials_file.read_bytes()))
     except FileNotFoundError as error:
-        raise NotLoggedIn(
-            f"no device is logged in as profile {name!r}: run drivefs login URL --user USER --device NAME"
-            + ("" if name == DEFAULT_PROFILE else f" --profile {name}")
-        ) from error
+        raise not_logged_in(name) from error
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(
             f"the credentials in {places.credentials_file} cannot be read ({error}). Nothing else is affected: "

@@ -59,7 +59,7 @@ def _places(arguments: argparse.Namespace) -> tuple[config.ProfilePlaces, config
     name = drives.profile_name(where, arguments.profile)
     profile = config.read_profiles(where).get(name)
     if profile is None:
-        raise config.NotLoggedIn(f"there is no profile {name!r}")
+        raise config.not_logged_in(name)
     return where.of_profile(name), profile
 
 

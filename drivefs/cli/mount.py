@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--read-only", action="store_true", help="refuse all changes")
     parser.add_argument(
         "--cache-size",
+        type=_size,
         metavar="SIZE",
         help="disk space for fetched blocks, such as 10G (default: $DRIVEFS_CACHE_SIZE, else the profile's, else 10G)",
     )
@@ -54,6 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--ready-pipe", type=int, help=argparse.SUPPRESS)
     add_profile(parser)
+
+
+def _size(text: str) -> int:
+    try:
+        return config.parse_cache_size(text)
+    except config.ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -91,9 +99,10 @@ def read_settings(arguments: argparse.Namespace) -> config.MountSettings:
     if profile is None:
         raise config.NotLoggedIn(f"{where.config_file} has no profile {name!r}: log in again with drivefs login")
     config.check_names(where, name)
-    size = arguments.cache_size or os.environ.get(config.CACHE_SIZE_VARIABLE)
-    if size:
-        profile = config.with_cache_limit(profile, config.parse_cache_size(size))
+    given = os.environ.get(config.CACHE_SIZE_VARIABLE)
+    size_bytes = arguments.cache_size or (config.parse_cache_size(given) if given else None)
+    if size_bytes:
+        profile = config.with_cache_limit(profile, size_bytes)
     return config.MountSettings(
         profile=profile,
         places=places,

@@ -5,6 +5,7 @@ Owns the checks and their sentences. The process that then serves checks again w
 
 import fcntl
 import os
+import shutil
 import stat
 import time
 from pathlib import Path
@@ -28,6 +29,7 @@ def check(settings: config.MountSettings) -> None:
         CommandError: what is wrong, and what to do.
     """
     check_device(FUSE_DEVICE)
+    check_program("fusermount3", "fuse3")
     wait_for_the_last(settings.places)
     check_not_mounted(settings)
     check_mountpoint(settings.mountpoint)
@@ -48,6 +50,12 @@ def check_device(device: Path) -> None:
         ) from error
     except OSError as error:
         raise CommandError(f"{device} cannot be opened ({error.strerror}): this user may not mount") from error
+
+
+def check_program(name: str, package: str) -> None:
+    """Check that a program that mounting or unmounting takes is there."""
+    if shutil.which(name) is None:
+        raise CommandError(f"{name} is missing, without which nothing can be unmounted: install the package {package}")
 
 
 def wait_for_the_last(places: config.ProfilePlaces) -> None:

@@ -61,7 +61,8 @@ def lines(told: dict[str, Any]) -> list[str]:
         f"  trash    {size(told['trash_bytes'])} only in the trash: drivefs trash empty frees it",
     ]
     if told["uploading_bytes"]:
-        shown.append(f"  uploads  {size(told['uploading_bytes'])} uploaded, and not yet part of a file")
+        uploading = size(told["uploading_bytes"])
+        shown.append(f"  uploads  {uploading} uploaded, and in no file yet: what never gets into one goes in days")
     if told["pending_bytes"]:
         shown.append(f"to send    {size(told['pending_bytes'])} of this device")
     shown.append(

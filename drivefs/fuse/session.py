@@ -70,7 +70,10 @@ class Session:
         try:
             pyfuse3.init(self._operations, self.mountpoint, self._options)
         except RuntimeError as error:
-            raise MountFailed(f"{self.mountpoint} cannot be mounted: {error}") from error
+            raise MountFailed(
+                f"{self.mountpoint} cannot be mounted: the kernel or fusermount3 refuses it ({error}). This user has "
+                "no right to mount there, or this container none to mount at all: start it with --cap-add SYS_ADMIN"
+            ) from error
         self._tune()
 
     def _tune(self) -> None:

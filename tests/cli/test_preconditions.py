@@ -47,6 +47,12 @@ def test_device_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
         preconditions.check_device(tmp_path / "fuse")
 
 
+def test_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CommandError, match=r"fusermount3 is missing.* package fuse3"):
+        preconditions.check_program("fusermount3", "fuse3")
+
+
 def test_directory_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CommandError, match=r"cache directory .* cannot be written to"):
