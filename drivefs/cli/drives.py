@@ -15,6 +15,9 @@ from drivefs.cli.exit_codes import ExitCode
 from drivefs.control import client, errors, mounts
 from drivefs.fuse import connection
 
+MOST_LINKS = 40
+"""As many as the kernel follows (path_resolution(7))."""
+
 
 @dataclass(frozen=True, slots=True)
 class Drive:
@@ -105,6 +108,11 @@ def all_mounted(where: config.Places) -> list[Drive]:
     return [Drive(each) for each in mounts.mounted(where.runtime)]
 
 
+def is_served(drive: Drive) -> bool:
+    """Whether the process of a drive still answers: it takes its socket away when it begins to end."""
+    return drive.mounted in mounts.mounted(drive.mounted.directory.parent)
+
+
 def choose(where: config.Places, mountpoint: str | None, profile: str | None) -> Drive:
     """The mounted drive that the user means.
 
@@ -113,15 +121,17 @@ def choose(where: config.Places, mountpoint: str | None, profile: str | None) ->
     """
     drives = all_mounted(where)
     if mountpoint is not None:
-        return _at(drives, mountpoint)
+        return _at(where, mountpoint)
     profile = profile or os.environ.get(config.PROFILE_VARIABLE)
     if profile:
         state = str(where.of_profile(config.check_profile_name(profile)).state)
         for drive in drives:
             if drive.profile == profile and drive.mounted.record.state == state:
                 return drive
+        _refuse_dead(where, lambda record: record.state == state)
         raise CommandError(f"profile {profile!r} is not mounted", ExitCode.NOT_MOUNTED)
     if not drives:
+        _refuse_dead(where, lambda _: True)
         raise CommandError("no drive is mounted; drivefs mount DIRECTORY mounts one", ExitCode.NOT_MOUNTED)
     if len(drives) > 1:
         names = ", ".join(drive.mountpoint for drive in drives)
@@ -140,6 +150,7 @@ def holding(where: config.Places, path: Path) -> Drive:
         for ancestor in (spelling, *spelling.parents):
             if str(ancestor) in drives:
                 return drives[str(ancestor)]
+    _refuse_dead(where, lambda record: path.is_relative_to(record.mountpoint))
     raise CommandError(f"{path} is not in a mounted drive", ExitCode.NOT_MOUNTED)
 
 
@@ -185,11 +196,13 @@ def _is_stopped(pid: int) -> bool:
     return found.rpartition(") ")[2].startswith(("T", "t"))
 
 
-def _at(drives: list[Drive], mountpoint: str) -> Drive:
-    for spelling in (os.path.abspath(mountpoint), resolved(mountpoint)):
-        for drive in drives:
-            if drive.mountpoint == spelling:
-                return drive
+def _at(where: config.Places, mountpoint: str) -> Drive:
+    drives = {drive.mountpoint: drive for drive in all_mounted(where)}
+    spellings = (os.path.abspath(mountpoint), resolved(mountpoint))
+    for spelling in spellings:
+        if spelling in drives:
+            return drives[spelling]
+    _refuse_dead(where, lambda record: record.mountpoint in spellings)
     found = connection.topmost(resolved(mountpoint))
     if found is not None and found.is_drivefs:
         raise CommandError(
@@ -201,19 +214,44 @@ def _at(drives: list[Drive], mountpoint: str) -> Drive:
     raise CommandError(f"no drive is mounted at {mountpoint}", ExitCode.NOT_MOUNTED)
 
 
+def _refuse_dead(where: config.Places, is_meant: Callable[[mounts.MountRecord], bool]) -> None:
+    """Say of a drive that is meant that what served it was killed, if the kernel still has its mount.
+
+    Raises:
+        CommandError: it was.
+    """
+    for record in mounts.left_behind(where.runtime):
+        found = connection.topmost(record.mountpoint)
+        if is_meant(record) and found is not None and found.is_drivefs:
+            raise CommandError(
+                f"the drive at {record.mountpoint} is dead: the process that served it was killed. What was written is "
+                f"in its journal. drivefs mount {record.mountpoint} brings it back",
+                ExitCode.NOT_MOUNTED,
+            )
+
+
 def resolved(mountpoint: str) -> str:
-    """The absolute path of a mountpoint, without symbolic links on the way; never touches the mountpoint itself."""
-    absolute = os.path.abspath(mountpoint)
-    return os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
+    """The absolute path of a mountpoint, without symbolic links, as the kernel lists it; never asks what is mounted.
+
+    `readlink` is answered by the kernel itself where something is mounted, dead or hung: nothing mounted is a link.
+    """
+    place = os.path.abspath(mountpoint)
+    for _ in range(MOST_LINKS):
+        place = os.path.join(os.path.realpath(os.path.dirname(place)), os.path.basename(place))
+        try:
+            place = os.path.abspath(os.path.join(os.path.dirname(place), os.readlink(place)))
+        except OSError:
+            break
+    return place
 
 
 def with_state(where: config.Places, name: str) -> config.ProfilePlaces:
     """The places of a profile that has been used on this device.
 
     Raises:
-        CommandError: it has not.
+        NotLoggedIn: it has not.
     """
     found = where.of_profile(name)
     if not found.state.is_dir():
-        raise CommandError(f"profile {name!r} has no state on this device", ExitCode.REFUSED)
+        raise config.not_logged_in(name)
     return found

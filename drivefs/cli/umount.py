@@ -7,6 +7,7 @@ travels after the next mount.
 import argparse
 import os
 import select
+import signal
 import subprocess
 import time
 
@@ -20,6 +21,8 @@ from drivefs.cli.exit_codes import ExitCode
 BUSY_SECONDS = 3.0
 """How long whoever only looks may keep a mountpoint in use."""
 LOOK_SECONDS = 0.1
+COPY_SECONDS = 2.0
+"""After which a mount that still answers has not heard that it was unmounted."""
 END_SECONDS = 30.0
 """How long the mount may take to close its files once the kernel has let go."""
 
@@ -77,7 +80,10 @@ def _end(drive: Drive) -> None:
         process = None
     try:
         _unmount(drive)
-        if process is not None and not select.select([process], [], [], END_SECONDS)[0]:
+        if process is not None and not _has_ended(process, COPY_SECONDS) and drives.is_served(drive):
+            # A copy of the mount in a mount namespace of its own, a container's, keeps the process.
+            signal.pidfd_send_signal(process, signal.SIGTERM)
+        if process is not None and not _has_ended(process, END_SECONDS):
             raise CommandError(
                 f"{drive.mountpoint} is unmounted, but its process {drive.pid} still runs after {END_SECONDS:.0f} s. "
                 "What was written is in the journal; the log says what it waits for"
@@ -85,6 +91,10 @@ def _end(drive: Drive) -> None:
     finally:
         if process is not None:
             os.close(process)
+
+
+def _has_ended(process: int, within_seconds: float) -> bool:
+    return bool(select.select([process], [], [], within_seconds)[0])
 
 
 def _refuse_suspect(drive: Drive) -> None:
@@ -108,7 +118,7 @@ def _unmount(drive: Drive) -> None:
     end = time.monotonic() + BUSY_SECONDS
     while True:
         ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if ended.returncode == 0:
+        if ended.returncode == 0 or not mountpoints.is_mounted(drive.mountpoint):
             return
         is_busy = "busy" in ended.stderr.lower()
         if not is_busy or time.monotonic() >= end:

@@ -48,12 +48,18 @@ def remove_record(directory: Path) -> None:
 
 def mounted(runtime: Path) -> list[Mounted]:
     """All mounts that live, of all profiles below one runtime directory, by mountpoint."""
-    found = []
-    for file in runtime.glob(f"*/{RECORD_NAME}"):
-        record = _read(file)
-        if record is not None and _listens(file.parent):
-            found.append(Mounted(record, file.parent))
+    found = [Mounted(record, directory) for record, directory in _recorded(runtime) if _listens(directory)]
     return sorted(found, key=lambda each: each.record.mountpoint)
+
+
+def left_behind(runtime: Path) -> list[MountRecord]:
+    """What mounts said that nobody serves any more: they were killed, and their mountpoints may still be there."""
+    return [record for record, directory in _recorded(runtime) if not _listens(directory)]
+
+
+def _recorded(runtime: Path) -> list[tuple[MountRecord, Path]]:
+    read = ((_read(file), file.parent) for file in runtime.glob(f"*/{RECORD_NAME}"))
+    return [(record, directory) for record, directory in read if record is not None]
 
 
 def _read(file: Path) -> MountRecord | None:

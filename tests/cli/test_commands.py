@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from drivefs.cli import cache, output
+from drivefs.cli import cache, drives, output
 from drivefs.cli import main as program
 from drivefs.cli.exit_codes import MEANING, ExitCode
 from drivefs.cli.main import COMMANDS, load, main
 from drivefs.control import addresses, mounts
+from drivefs.fuse import connection
 
 NAMES = list(COMMANDS)
 
@@ -74,6 +75,7 @@ def test_all_commands_of_the_product_are_there() -> None:
         ["unshare", "plans", "\udcff"],
         ["sync", "--timeout", "soon"],
         ["cache"],
+        ["mount", "/mnt", "--cache-size", "10X"],
         ["status", "--js"],
     ],
 )
@@ -102,6 +104,22 @@ def test_directory_that_is_no_mountpoint_is_named(home: Path, capsys: pytest.Cap
 def test_path_outside_of_all_drives_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["file-status", str(home / "x")]) == ExitCode.NOT_MOUNTED
     assert "not in a mounted drive" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["check"], ["cache", "show"], ["cache", "clear"], ["export", "rescued"]])
+def test_what_looks_into_a_profile_says_how_to_log_in(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == ExitCode.REFUSED
+    assert "drivefs login URL" in capsys.readouterr().err
+
+
+def test_mountpoint_is_named_as_the_kernel_lists_it(home: Path) -> None:
+    (home / "real/Drive").mkdir(parents=True)
+    (home / "short").symlink_to("real")
+    (home / "real/Link").symlink_to("../short/Drive")
+    (home / "Circle").symlink_to("Circle")
+    assert drives.resolved(str(home / "short/Link")) == str(home / "real/Drive")
+    assert drives.resolved(str(home / "short/missing")) == str(home / "real/missing")
+    assert drives.resolved(str(home / "Circle")) == str(home / "Circle")
 
 
 def test_mounting_without_a_login_says_how_to_log_in(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +159,7 @@ def test_interrupt_ends_with_the_code_that_shells_expect(
     assert capsys.readouterr().err == "drivefs: interrupted\n"
 
 
-def pretend_mount(runtime: Path, profile: str, mountpoint: str) -> socket.socket:
+def pretend_mount(runtime: Path, profile: str, mountpoint: str, state: str = "/state") -> socket.socket:
     """A socket that listens and never answers, with a record beside it."""
     directory = runtime / "drivefs" / profile
     directory.mkdir(parents=True)
@@ -149,7 +167,7 @@ def pretend_mount(runtime: Path, profile: str, mountpoint: str) -> socket.socket
     with addresses.short_address(directory) as address:
         listening.bind(address)
     listening.listen()
-    mounts.write_record(directory, mounts.MountRecord(profile, mountpoint, f"/state/{profile}", os.getpid()))
+    mounts.write_record(directory, mounts.MountRecord(profile, mountpoint, state, os.getpid()))
     return listening
 
 
@@ -163,6 +181,21 @@ def test_record_of_a_dead_mount_does_not_count(home: Path, capsys: pytest.Captur
     pretend_mount(home, "one", "/mnt/one").close()
     assert main(["status"]) == ExitCode.NOT_MOUNTED
     assert "no drive is mounted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["status"], ["sync", "/mnt/one"], ["umount", "--profile", "one"], ["file-status", "/mnt/one/file"]]
+)
+def test_a_killed_mount_that_the_kernel_still_has_is_said_to_be_dead(
+    words: list[str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = str(drives.places().of_profile("one").state)
+    pretend_mount(home, "one", "/mnt/one", state).close()
+    listed = home / "mountinfo"
+    listed.write_text("90 22 0:50 / /mnt/one rw,nosuid - fuse.drivefs drivefs:one rw,user_id=0\n")
+    monkeypatch.setattr(connection, "MOUNTINFO", listed)
+    assert main(words) == ExitCode.NOT_MOUNTED
+    assert "is dead: the process that served it was killed" in capsys.readouterr().err
 
 
 def test_second_mount_of_one_place_is_refused_by_process(home: Path) -> None:

@@ -6,6 +6,7 @@ Owns the failures that a person meets through the commands; those of programs ar
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import socket
@@ -431,3 +432,37 @@ def test_mount_in_the_background(device: Device) -> None:
         device.umount()
     assert root not in fuse_connections()
     assert os.listdir(root) == []
+
+
+def test_systemd_starts_a_mount_again_that_was_killed(device: Device) -> None:
+    """Restart=on-failure runs the lines of the unit, on a mountpoint that is dead."""
+    root = device.mount(*mount_options())
+    write_file(root / "file", b"content")
+    device.kill()
+    assert_says(device.command("status"), "dead", "drivefs mount", code=NOT_MOUNTED)
+    unit = device.run("systemd-unit")
+    (before,) = [line.partition("=")[2] for line in unit.splitlines() if line.startswith("ExecStartPre=")]
+    words = shlex.split(before.removeprefix("-").replace("%h/%I", str(root)))
+    prepared = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert prepared.returncode == 0 or before.startswith("-"), prepared.stderr
+    device.mount(*mount_options())
+    assert (root / "file").read_bytes() == b"content"
+
+
+@pytest.mark.needs_root
+@pytest.mark.fault(25)
+def test_a_copy_of_the_mount_in_a_container_does_not_hold_it(device: Device) -> None:
+    """Others have the mount in a namespace of theirs, so the kernel does not tell its process that it was unmounted."""
+    root = device.mount(*mount_options())
+    write_file(root / "file", b"content")
+    container = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sleep", "60"])
+    try:
+        copies = Path(f"/proc/{container.pid}/mountinfo")
+        own = os.readlink("/proc/self/ns/mnt")
+        wait_until("it has a copy", lambda: os.readlink(f"/proc/{container.pid}/ns/mnt") != own)
+        assert str(root) in copies.read_text()
+        device.umount()
+    finally:
+        container.kill()
+        container.wait()
+    assert (device.mount(*mount_options()) / "file").read_bytes() == b"content"
