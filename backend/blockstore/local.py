@@ -27,13 +27,18 @@ BUFFER_BYTES = 5 * 2**20
 LEAST_DIRECT_BYTES = 64 * 2**10
 """Longer objects go past the page cache, up to what a buffer holds; there are as many buffers as writes at once."""
 
+RESERVED_BYTES, RESERVED_SHARE = 256 * 2**20, 20
+"""So much of a disk, or a twentieth of a small one, is left to the metadata: without it nothing could be deleted."""
+
 _NAME = re.compile(r"[0-9a-z][0-9a-z.-]*(/[0-9a-z][0-9a-z.-]*)*")
 
 
 class LocalStore:
     """An `ObjectStore` in a directory of a local disk."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, leaves_room: bool = False) -> None:
+        """`leaves_room`: it takes nothing that would fill the disk to the last."""
+        self._leaves_room = leaves_room
         self._objects = root / "objects"
         self._incoming = root / "incoming"
         self._quarantine = root / "quarantine"
@@ -63,6 +68,8 @@ class LocalStore:
     def put_filled(self, name: str, size_bytes: int, fill: Callable[[memoryview], None]) -> None:
         """Write, sync and rename; see `ObjectStore.put_filled`."""
         target = self._path(name)
+        if self._leaves_room:
+            _require_room(self._incoming, size_bytes)
         self._make_directory(target.parent)
         temporary = self._incoming / f"{os.getpid()}-{next(self._numbers)}"
         try:
@@ -184,6 +191,14 @@ class LocalStore:
             place.mkdir(mode=0o700, exist_ok=True)
             _sync_directory(place.parent)
         self._made.add(directory)
+
+
+def _require_room(directory: Path, size_bytes: int) -> None:
+    found = os.statvfs(directory)
+    reserved = min(RESERVED_BYTES, found.f_blocks * found.f_frsize // RESERVED_SHARE)
+    # Some file systems do not say how large they are.
+    if found.f_blocks and found.f_bavail * found.f_frsize < size_bytes + reserved:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _write_all(descriptor: int, data: bytes | memoryview) -> None:

@@ -41,7 +41,7 @@ def open_places(places: Places, random_bytes: Callable[[int], bytes]) -> ObjectS
     Raises:
         PlaceUnusable: one of them is not there, or cannot be written; nothing was changed.
     """
-    own = LocalStore(places.data / BLOCKS_NAME)
+    own = LocalStore(places.data / BLOCKS_NAME, leaves_room=True)
     own.prepare()
     first = _with_cold(own, places, random_bytes)
     if places.mirror is None:

@@ -3,12 +3,14 @@
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from backend.blockstore import errors, local
-from backend.blockstore.local import BUFFER_BYTES, LEAST_DIRECT_BYTES, PAGE_BYTES, LocalStore
+from backend.blockstore.local import BUFFER_BYTES, LEAST_DIRECT_BYTES, PAGE_BYTES, RESERVED_BYTES, LocalStore
+from backend.blockstore.places import Places, open_places
 
 
 @pytest.fixture
@@ -60,6 +62,22 @@ def test_a_deleted_object_is_gone_and_deleting_again_is_fine(store: LocalStore) 
     store.delete("a/b")
     store.delete("a/b")
     assert names(store) == []
+
+
+def test_blocks_leave_room_for_the_metadata_on_their_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that is full to the last nothing could be removed, or given up, any more."""
+    store, free_bytes = open_places(Places(tmp_path), os.urandom), RESERVED_BYTES + 10_000
+    disk = {"f_frsize": 1, "f_blocks": 2**40, "f_bavail": free_bytes}
+    monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(**disk))
+    store.put("a/b", [bytes(10_000)])
+    for disk["f_blocks"], disk["f_bavail"] in ((2**40, free_bytes - 1), (40_000, 11_999)):
+        with pytest.raises(OSError, match="No space left"):
+            store.put("a/c", [bytes(10_000)])
+    disk["f_blocks"], disk["f_bavail"] = 40_000, 12_000
+    store.put("a/d", [bytes(10_000)])
+    disk["f_blocks"] = disk["f_bavail"] = 0  # of a file system that does not say
+    store.put("a/e", [bytes(10_000)])
+    assert sorted(each.name for each in store.objects()) == ["a/b", "a/d", "a/e"]
 
 
 def test_all_names_are_walked(store: LocalStore) -> None:
