@@ -162,14 +162,16 @@ def _take(name: str, size: int, store: ObjectStore, target: ObjectStore) -> bool
 def _swap(path: Path, fresh: Path) -> Path | None:
     kept = None
     _sync(fresh)
+    names = (path.with_name(f"{path.name}{REPLACED}{n}") for n in itertools.count(1))
+    free = next(each for each in names if not each.exists())
     if path.exists():
-        names = (path.with_name(f"{path.name}{REPLACED}{n}") for n in itertools.count(1))
-        kept = next(each for each in names if not each.exists())
+        kept = free
         os.link(path, kept)
-        # What a database that cannot be opened has of a log goes with it: it is not the new one's.
-        for suffix in ("-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                path.with_name(path.name + suffix).rename(kept.with_name(kept.name + suffix))
+    # The log of a database that cannot be opened, or is not even there: SQLite would take it for the new one's.
+    for suffix in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(free.with_name(free.name + suffix))
+    _sync(path.parent)
     fresh.rename(path)
     _sync(path.parent)
     return kept

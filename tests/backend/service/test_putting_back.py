@@ -50,6 +50,17 @@ def test_with_another_master_key_the_present_state_stays(places: tuple[Path, Pat
     assert (data / DATABASE_NAME).read_bytes() == PRESENT
 
 
+def test_a_log_that_was_left_without_its_database_is_not_taken_for_that_of_the_one_put_back(
+    places: tuple[Path, Path],
+) -> None:
+    source, data = places
+    (data / DATABASE_NAME).unlink()
+    (data / f"{DATABASE_NAME}-wal").write_bytes(b"what another database has not taken in")
+    assert trio.run(put_back, source, into(data), MASTER, offload, quiet) is None
+    assert not (data / f"{DATABASE_NAME}-wal").exists()
+    assert (data / f"{DATABASE_NAME}.replaced-1-wal").exists()
+
+
 def test_what_is_put_back_has_the_mark_of_a_backup_and_what_was_there_stays_beside_it(
     places: tuple[Path, Path],
 ) -> None:
