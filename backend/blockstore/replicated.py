@@ -137,7 +137,12 @@ class ReplicatedStore:
         yield from _lacking(self._stores[1], self._stores[0])
 
     def quarantine(self, name: str) -> None:
-        """Put aside in both; see `ObjectStore.quarantine`."""
+        """Put aside in both; see `ObjectStore.quarantine`.
+
+        Raises:
+            OSError: one of them is out of reach, and may have it.
+        """
+        self._require_second()
         for store in self._stores:
             store.quarantine(name)
 
