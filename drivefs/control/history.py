@@ -92,7 +92,7 @@ class Looking:
             # A rename that is still to be sent decides which history the file goes on with.
             await self._sent(inode, SENT_SECONDS)
             blocks = await self._fs.history.blocks(inode, number)
-            if blocks == await self._present(inode):
+            if blocks == await self._fs.history.blocks_now(inode):
                 return {"revision": self._fs.inode(inode).revision, "is_same": True}
             await self._published(inode, path)
             # Nobody else runs from here on until the change is in the journal.
@@ -110,12 +110,8 @@ class Looking:
         with _refusing(path, old):
             before = await self._fs.history.blocks(inode, old)
         with _refusing(path, new):
-            after = await (self._present(inode) if new is None else self._fs.history.blocks(inode, new))
+            after = await (self._fs.history.blocks_now(inode) if new is None else self._fs.history.blocks(inode, new))
         return _difference(before, after)
-
-    async def _present(self, inode: InodeId) -> Sequence[BlockRef]:
-        revision = self._fs.inode(inode).revision
-        return await self._fs.history.blocks(inode, revision) if revision else []
 
     def _is_pending(self, inode: InodeId) -> bool:
         if self._fs.history.is_changed(inode):

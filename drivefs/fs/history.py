@@ -55,6 +55,21 @@ class History:
         await self.past.revision(inode, number)
         return (await self.revisions.content(Which(inode, number))).refs or []
 
+    async def blocks_now(self, inode: InodeId) -> list[BlockRef]:
+        """The blocks of a file as it is, without changes that are no revision yet.
+
+        Their number is one of the inode's own: in its history it may mean another content until the feed has told of
+        the name that the inode took over.
+
+        Raises:
+            IsDirectory, Invalid: it has no content.
+        """
+        self._check_file(inode)
+        state = self.view.inode(inode)
+        if state.blocks is not None:
+            return unpack_blocks(state.blocks)
+        return (await self.revisions.content(Which(inode, state.revision, in_history=False))).refs or []
+
     async def blocks_then(self, inode: InodeId, number: RevisionNumber) -> list[BlockRef]:
         """The blocks of what an inode itself held under a number; asked of the backend, which may have let it go."""
         return unpack_blocks(await self.past.blocks(inode, number))
