@@ -6,6 +6,7 @@ Files of the drive that are replaced, or cut and written anew, are in `tests/sim
 import pytest
 
 from drivefs.fs import compaction
+from drivefs.protocol.changes import Base
 from tests.cache.test_barrier import Syncs
 from tests.fs.bench import FsBench
 
@@ -40,4 +41,14 @@ def test_what_is_renamed_over_an_ignored_file(bench: FsBench, monkeypatch: pytes
     bench.file(name, b"y" * 100_000)
     (anew,) = set(bench.local.staging.paths()) - before
     bench.rename(name, b"file.o")
+    assert synced_with_the_log(bench, monkeypatch) == [anew.name, "staging"]
+
+
+def test_what_a_server_that_was_put_back_has_lost(bench: FsBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a draft again, of bytes that the cache had."""
+    inode = bench.file(b"file", b"x" * 100_000)
+    bench.publish(inode, block_bytes=50_000)
+    bench.run(bench.local.barrier)
+    assert bench.run(bench.fs.offering.offer_again, bench.fs.inode(inode), Base())
+    (anew,) = bench.local.staging.paths()
     assert synced_with_the_log(bench, monkeypatch) == [anew.name, "staging"]
