@@ -13,6 +13,10 @@ CacheError
 """
 
 
+SUSPECT = "suspect"
+"""This file in a state directory says that the disk had failed, or gave what was not written: all is to be verified."""
+
+
 class CacheError(Exception):
     """Base of all errors of the local state."""
 

@@ -20,7 +20,7 @@ from cache.blocks import BlockCache
 from cache.counters import Counter
 from cache.database import Database, create_private
 from cache.durable import make_directory, sync_path
-from cache.errors import Corrupt, DiskFull, Misfit, ReplicaCorrupt, StateInUse, Unusable
+from cache.errors import SUSPECT, Corrupt, DiskFull, Misfit, ReplicaCorrupt, StateInUse, Unusable
 from cache.findings import Finding, Severity
 from cache.journal import Journal
 from cache.lost import LostAndFound
@@ -51,9 +51,6 @@ FINISH_BYTES = 64 * 2**20
 REST_BYTES = 2**20
 MOST_PASSES = 5
 """So little is left for the loop to copy, or so many passes were made in the thread before it does."""
-
-SUSPECT = "suspect"
-"""This file says that the disk had failed, or gave what was not written: all of it is to be verified."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

@@ -49,7 +49,9 @@ def check_device(device: Path) -> None:
             f"--device {device} --cap-add SYS_ADMIN"
         ) from error
     except OSError as error:
-        raise CommandError(f"{device} cannot be opened ({error.strerror}): this user may not mount") from error
+        raise CommandError(
+            f"{device} cannot be opened ({error.strerror}): this user may not mount. As root: chmod 666 {device}"
+        ) from error
 
 
 def check_program(name: str, package: str) -> None:

@@ -103,7 +103,7 @@ def _refuse_suspect(drive: Drive) -> None:
     Raises:
         CommandError: the disk failed, while it was mounted or as it ended.
     """
-    from cache.workspace import SUSPECT
+    from cache.errors import SUSPECT
 
     state = drive.mounted.record.state
     if os.path.exists(os.path.join(state, SUSPECT)):
@@ -118,7 +118,7 @@ def _unmount(drive: Drive) -> None:
     end = time.monotonic() + BUSY_SECONDS
     while True:
         ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if ended.returncode == 0 or not mountpoints.is_mounted(drive.mountpoint):
+        if ended.returncode == 0:
             return
         is_busy = "busy" in ended.stderr.lower()
         if not is_busy or time.monotonic() >= end:
@@ -130,7 +130,9 @@ def _unmount(drive: Drive) -> None:
             f"{drive.mountpoint} is in use, so it stays mounted: leave it with every shell and close the files that "
             f"are open there (fuser -vm {drive.mountpoint} names the programs), then try again"
         )
-    raise CommandError(f"{drive.mountpoint} stays mounted: {ended.stderr.strip() or 'fusermount3 gave no reason'}")
+    if mountpoints.is_mounted(drive.mountpoint):
+        why = ended.stderr.strip() or "fusermount3 gave no reason"
+        raise CommandError(f"{drive.mountpoint} stays mounted: {why}")
 
 
 def _report(drive: Drive, outcome: Outcome, *, is_asked_for: bool) -> int:
@@ -148,7 +150,7 @@ def _report(drive: Drive, outcome: Outcome, *, is_asked_for: bool) -> int:
         but = f", but {output.ignored_in_words(outcome.ignored_count)}" if outcome.ignored_count else ""
         output.say(f"{drive.mountpoint} is unmounted; the server has everything{but}")
         return ExitCode.OK
-    why = f", because {outcome.reason}" if outcome.reason else ""
+    why = f" ({outcome.reason})" if outcome.reason else ""
     left = output.pending_in_words(outcome.mutations, outcome.size_bytes)
     when = "the next login and mount; drivefs export copies it" if outcome.is_revoked else "the next mount"
     output.say(

@@ -9,8 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from cache.errors import DiskFull, Poisoned
-from cache.workspace import SUSPECT, LocalState
+from cache.errors import SUSPECT, DiskFull, Poisoned
+from cache.workspace import LocalState
 from drivefs.protocol.ids import NO_OP, InodeId
 from drivefs.protocol.model import InodeKind, InodeState
 from tests.cache.states import Bench, content_of, create, draft_of

@@ -215,6 +215,16 @@ def test_program_answers_fast_because_it_imports_little() -> None:
     assert not loaded & set(heavy)
 
 
+def test_umount_looks_for_a_failed_disk_without_loading_the_cache(home: Path) -> None:
+    script = (
+        "import sys\nfrom types import SimpleNamespace as Some\nfrom drivefs.cli import umount\n"
+        "umount._refuse_suspect(Some(mounted=Some(record=Some(state=sys.argv[1]))))\n"
+        "print([name for name in ('trio', 'apsw') if name in sys.modules])"
+    )
+    told = subprocess.run([sys.executable, "-c", script, home], capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"
+
+
 def test_module_runs_as_a_program() -> None:
     command = [sys.executable, "-m", "drivefs", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("drivefs ")

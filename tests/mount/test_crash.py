@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from cache.workspace import SUSPECT
+from cache.errors import SUSPECT
 from drivefs.sync.engine import BARRIER_SECONDS
 from tests.mount.conftest import mount_options
 from tests.mount.oracle import snapshot, write_file
