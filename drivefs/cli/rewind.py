@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name in left["shares"]:
         output.say(f"{name} is as it was: it is shared with you to be read only, or is a share that was not there then")
     for name in left["busy"]:
-        output.say(f"{name} is as it was: somebody was writing there. Run the command again")
+        output.say(f"{name} is as it was: somebody was writing there, here or elsewhere. Run the command again")
     return ExitCode.UNFINISHED if left["busy"] else ExitCode.FAILED if left["lost"] else ExitCode.OK
 
 
