@@ -1,4 +1,7 @@
-"""Random saves of all kinds on a few names: no order of them breaks a lineage, and every content stays readable."""
+"""Random saves of all kinds on a few names: no order of them breaks a lineage, and every content stays readable.
+
+In the end, what nobody can come back to is let go, and nothing else.
+"""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,8 +11,10 @@ import anyio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend.service.thinning import Thinning
 from drivefs.protocol.changes import Base, Mutation, Status
-from drivefs.protocol.ids import InodeId
+from drivefs.protocol.history import EmptyTrashRequest, TrashRequest
+from drivefs.protocol.ids import InodeId, Seq
 from tests.backend.service import invariants
 from tests.backend.service.drive import SECOND, Device, Drive, open_drive
 from tests.backend.service.model import Model
@@ -65,6 +70,23 @@ async def check_contents(device: Device, model: Model) -> None:
             assert (await device.content(InodeId(inode), state.revision)).blocks == known.contents[-1] == state.blocks
 
 
+async def check_what_is_let_go(device: Device, model: Model) -> None:
+    """What has a name or lies in the trash stays whole; once all is removed for good, nothing takes room."""
+    drive = device.drive
+    await Thinning(drive.ground).thin()
+    trash = (await drive.trash.list(device.caller, drive.workspace, TrashRequest())).entries
+    for inode in {*map(int, model.children(model.root).values()), *(each.inode.inode for each in trash)}:
+        if contents := model.inodes[inode].contents:
+            state = await device.known(InodeId(inode))
+            assert (await device.content(InodeId(inode), state.revision)).blocks == contents[-1]
+    for name, inode in model.children(model.root).items():
+        base = (await device.known(InodeId(inode))).revision
+        assert await device.say(device.unlink(InodeId(inode), name, base=base)) == "ok"
+    await drive.trash.empty(device.caller, drive.workspace, EmptyTrashRequest(until=Seq(2**62)))
+    await Thinning(drive.ground).thin()
+    assert (await drive.account()).stored_bytes == 0
+
+
 @settings(max_examples=40)
 @given(st.data())
 def test_random_saves(data: st.DataObject) -> None:
@@ -81,6 +103,7 @@ def test_random_saves(data: st.DataObject) -> None:
                 assert {result.status for result in results} == {Status.OK}, (batch, results)
                 model.settle(results)
         await check_contents(devices[0], model)
+        await check_what_is_let_go(devices[0], model)
         await drive.database.read(invariants.check)
 
     async def opened(directory: Path) -> None:
