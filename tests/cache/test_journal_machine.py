@@ -2,7 +2,6 @@
 
 import tempfile
 from pathlib import Path
-from unittest import mock
 
 import msgspec
 import trio
@@ -48,8 +47,6 @@ class JournalMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.reserve = mock.patch("cache.reserve.RESERVE_BYTES", 4096)
-        self.reserve.start()
         self.directory = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
         self.bench = Bench(Path(self.directory.name))
         self.place = "0"
@@ -66,7 +63,6 @@ class JournalMachine(RuleBasedStateMachine):
         if hasattr(self, "bench"):
             assert self.bench.close(self.local, self.place) == []
             self.directory.cleanup()
-            self.reserve.stop()
 
     # -- changes -----------------------------------------------------------------------------------------------------
 

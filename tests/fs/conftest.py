@@ -7,6 +7,14 @@ import pytest
 
 from cache.check import check
 from tests.fs.bench import FsBench
+from tests.simulation.interception import small_sizes
+
+
+@pytest.fixture(autouse=True)
+def small_states() -> Iterator[None]:
+    """As in the tests of the cache."""
+    with small_sizes():
+        yield
 
 
 @pytest.fixture
