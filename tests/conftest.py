@@ -1,9 +1,11 @@
-"""What all tests share: how Hypothesis runs. Owns no fixtures; those live beside the tests that use them.
+"""What all tests share: how Hypothesis runs, when garbage is searched for, and what is cheaper in tests than elsewhere.
 
-Timing never decides a test: deadlines are off, since a loaded machine is not a bug.
+Other fixtures live beside the tests that use them. Timing never decides a test: deadlines are off, since a loaded
+machine is not a bug.
 """
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,6 +24,18 @@ def pytest_configure(config: pytest.Config) -> None:
         derandomize=config.getoption("--hypothesis-seed", None) is None,
     )
     settings.load_profile("drivefs")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What was imported stays: the search for garbage need not look through it while tests are found, and later on."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
