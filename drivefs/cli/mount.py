@@ -164,7 +164,8 @@ COMMAND = Command(
     examples="  drivefs mount ~/Drive\n"
     "  drivefs mount ~/Work --profile work --cache-size 50G\n"
     "  drivefs mount /srv/drive --read-only -o allow_other\n"
-    "  in /etc/fstab:  drivefs:default /home/ann/Drive drivefs noauto,user,_netdev,setuid=ann 0 0",
+    "  in /etc/fstab, with mount.drivefs linked into /sbin, where mount(8) looks for it:\n"
+    "  drivefs:default /home/ann/Drive drivefs noauto,user,_netdev,setuid=ann 0 0",
     add_arguments=add_arguments,
     run=run,
 )
