@@ -168,6 +168,10 @@ class Mutations:
         mutation, with the number of the move, it is made on the content that was replaced: what another device has
         written to it meanwhile is noticed. None: the removal is a change of its own.
         """
+        recent = self._recent.get(change.inode)
+        if recent is not None and not isinstance(recent, Rename | Exchange):
+            # The journal need not be asked: of a file with many names it has much to tell, for each name that goes.
+            return None
         last = self._journal.touching(change.inode)[-1:]
         if not last or last[0].state is not RowState.PENDING:
             return None

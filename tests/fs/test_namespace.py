@@ -162,6 +162,12 @@ def test_hard_links_lead_to_one_inode(bench: FsBench) -> None:
     assert bench.read(inode) == b"content"
 
 
+def test_a_name_goes_without_a_look_at_all_others(bench: FsBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.run(bench.fs.link, bench.file(b"file"), ROOT, b"other")
+    monkeypatch.setattr(bench.local.journal, "touching", None)
+    bench.unlink(b"other")
+
+
 def test_removing_asks_for_the_right_kind(bench: FsBench) -> None:
     bench.file(b"file")
     directory = bench.mkdir(b"directory")
