@@ -3,8 +3,10 @@
 Owns no fixtures for others. Invariant: no demo of the user who runs the tests is touched.
 """
 
+import json
 import os
 import shlex
+import signal
 import socket
 import stat
 import subprocess
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.mounts import wait_until
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,12 +87,18 @@ def test_demo_starts_twice_keeps_files_and_stops_twice(demo: Demo) -> None:
     assert (demo.mountpoint / "kept").read_text() == "content"
 
 
-def test_demo_finds_its_drive_below_a_home_that_is_a_link(demo: Demo) -> None:
+def test_demo_finds_its_drive_below_a_home_that_is_a_link_and_mounts_again_what_was_killed(demo: Demo) -> None:
     linked = Demo(demo.base.parent / "link", demo.port)
     linked.base.symlink_to(demo.base)
     for _ in range(2):
         started = linked.run()
         assert started.returncode == 0, started.stderr
+    (record,) = demo.base.glob("run/drivefs/*/mount.json")
+    killed = json.loads(record.read_text())["pid"]
+    os.kill(killed, signal.SIGKILL)
+    wait_until("it is gone", lambda: not Path(f"/proc/{killed}/exe").exists())
+    assert linked.run().returncode == 0
+    assert list(demo.mountpoint.iterdir()) == []
     assert linked.run("--stop").returncode == 0
     assert not os.path.ismount(demo.mountpoint)
 
