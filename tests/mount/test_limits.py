@@ -71,6 +71,11 @@ def is_accepted(path: Path) -> bool:
     return True
 
 
+def says_full(device: Device) -> bool:
+    """Whether people are told that the disk has no room."""
+    return any("ENOSPC" in each for each in device.status()["attention"])
+
+
 def assert_all_there(root: Path, accepted: dict[str, bytes]) -> None:
     for name, content in accepted.items():
         assert (root / name).read_bytes() == content, name
@@ -175,7 +180,7 @@ def test_full_journal_disk_refuses_before_it_accepts(device_on_small_disk: Devic
     accepted, number = write_until_refused(root, 300)
     assert number == errno.ENOSPC
     assert 20 <= len(accepted) < 200
-    assert any("ENOSPC" in each for each in device.status()["attention"])
+    assert says_full(device)
     assert_all_there(root, accepted)
     # Removing, renaming and reading go on, offline and without room.
     os.unlink(root / f"file{len(accepted)}")
@@ -188,7 +193,7 @@ def test_full_journal_disk_refuses_before_it_accepts(device_on_small_disk: Devic
     assert_all_there(root, accepted)
     # What is sent leaves the disk a moment after.
     wait_until("there is room again", lambda: is_accepted(root / "again"))
-    assert not any("ENOSPC" in each for each in device.status()["attention"])
+    wait_until("people are told so", lambda: not says_full(device))
     accepted["again"] = b"y" * MEBIBYTE
     device.umount()
     device.assert_sound()
