@@ -82,10 +82,13 @@ class History:
         """Give a file that has no unpublished changes the content that these blocks are; in the journal on return.
 
         Raises:
+            NotFound: it was removed, or replaced, meanwhile: nobody would publish it.
             IsDirectory, Invalid: it has no content.
             TooLarge, ReadOnly: nothing was changed.
         """
         self._check_file(inode)
+        if not self.view.inode(inode).nlink:
+            raise errors.NotFound
         self.bringing_back.bring_back(inode, refs)
         self.publisher.closed(inode)
 

@@ -200,7 +200,7 @@ class _Run:
             self._found.directories[then.inode] = now.inode
             self._stamps.append(Pair(now, then))
         else:
-            self._apply(Pair(now, then), refs, seen=here or now)
+            self._apply(Pair(now, then), refs, seen=here or now, name=place[1])
         await self._told()
 
     async def _as_it_is(self, then: InodeState) -> InodeState | None:
@@ -255,12 +255,12 @@ class _Run:
         if pair.now.kind is InodeKind.DIRECTORY:
             self._stamps.append(pair)
             return
-        refs = None
+        refs, name = None, self._name_of(pair.now.inode)
         if has_other_content(pair):
-            refs = await self._content(pair.then, self._name_of(pair.now.inode))
+            refs = await self._content(pair.then, name)
             if refs is None:
                 return
-        self._apply(pair, refs, seen=pair.now)
+        self._apply(pair, refs, seen=pair.now, name=name)
         self._done.changed += 1
         await self._told()
 
@@ -274,14 +274,14 @@ class _Run:
             self._done.lost.append(name)
             return None
 
-    def _apply(self, pair: Pair, refs: list[BlockRef] | None, *, seen: InodeState) -> None:
-        """Nobody else runs meanwhile; `seen` is what was compared."""
+    def _apply(self, pair: Pair, refs: list[BlockRef] | None, *, seen: InodeState, name: bytes) -> None:
+        """Nobody else runs meanwhile; `seen` is what was compared, at this name."""
         if self._parts.borders.is_read_only(pair.now.inode):
             return
         now = self._parts.history.view.inode(pair.now.inode)
         if refs is not None and has_other_content(Pair(now, pair.then)):
-            if self._is_written_since(seen):
-                self._done.busy.append(self._name_of(now.inode))
+            if not now.nlink or self._is_written_since(seen):
+                self._done.busy.append(name)
                 return
             self._parts.history.bring_back(now.inode, refs)
             self._kernel.inode(now.inode, content=True)

@@ -35,6 +35,7 @@ from tests.simulation.voyage import sail
 MOST_SEEDS = 60
 POWER = Profile(power_seconds=3.0, pause_seconds=0.6, operations=30)
 PAST = Profile(tidies_seconds=2.0, forgets_seconds=4, backs_seconds=4.0, pause_seconds=6.0)
+TRASH = replace(PAST, forgets_seconds=40)
 SHARES = Profile(clients=4, users=2, shares_seconds=0.7, cuts_seconds=4.0)
 RULES = Profile(has_rules=True)
 SERVER_POWER = Profile(server_power_seconds=4.0, moods_seconds=5.0)
@@ -148,7 +149,7 @@ SABOTAGES = [
     Sabotage("what snapshots show is let go", snapshots, "shown", lambda *_: [], PAST, 4),
     Sabotage("marks on revisions are lost", revisions.Revisions, "_keep", _nothing, PAST, 4),
     Sabotage("the trash ends at once", trash.Trash, "_expired_until", lambda *_: MAX_ID, PAST, 19),
-    Sabotage("all of the trash is emptied", trash.Trash, "_empty", _whole(trash.Trash._empty), PAST, 20),
+    Sabotage("all of the trash is emptied", trash.Trash, "_empty", _whole(trash.Trash._empty), TRASH, 14),
     Sabotage("removals are forgotten", Journal, "append", _forgotten(Unlink), PROFILES["turns"], 2),
     Sabotage("times are forgotten", Journal, "append", _forgotten(SetAttributes, "mtime_ns"), PROFILES["turns"], 3),
     Sabotage("viewers may write", territory, "_ground", _writable(territory._ground), SHARES, 26),

@@ -161,6 +161,25 @@ async def test_what_others_save_meanwhile_stays_and_is_told(fleet: Fleet) -> Non
     assert "top/other" not in tree
 
 
+async def test_what_a_program_saves_by_rename_meanwhile_stays_and_is_told(fleet: Fleet) -> None:
+    """The file that was compared has no name then: a content of its own would never be sent."""
+    first, second = fleet.devices
+    await furnish(first)
+    seq = await now(first)
+    await first.unlink("top/link")
+    await first.edit("top/edited", b"EDITED")
+    await fleet.settle()
+    saved = [b"saved"]
+
+    async def progress(done: Rewound) -> None:
+        while saved:
+            await first.save("top/edited", saved.pop())
+
+    assert (await rewind(first, "top", seq, progress)).busy == [b"edited"]
+    assert (await fleet.settle())["top/edited"] == b"saved"
+    assert first.local.journal.drafts.count() == 0
+
+
 async def test_directories_that_changed_places(fleet: Fleet) -> None:
     first, _ = fleet.devices
     for path in ("top", "top/a", "top/a/b", "top/a/b/c"):
