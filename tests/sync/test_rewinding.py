@@ -163,7 +163,7 @@ async def test_what_others_save_meanwhile_stays_and_is_told(fleet: Fleet) -> Non
 
 async def test_what_a_program_saves_by_rename_meanwhile_stays_and_is_told(fleet: Fleet) -> None:
     """The file that was compared has no name then: a content of its own would never be sent."""
-    first, second = fleet.devices
+    first, _ = fleet.devices
     await furnish(first)
     seq = await now(first)
     await first.unlink("top/link")
