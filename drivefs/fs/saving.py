@@ -119,8 +119,9 @@ class Saving:
             self._files.release(number)
         if self._known(source) != moved or self._known(target) != replaced:
             return False  # another call was in between
-        put_back = self._contents.remember({moved.inode, replaced.inode})
+        # Open before that is remembered: of what is not open, nothing is put back.
         number = self._files.open(replaced.inode, os.O_WRONLY, _Nobody())
+        put_back = self._contents.remember({moved.inode, replaced.inode})
         try:
             with self._view.change():
                 self._files.replace(number, [bytes(part) for part in parts])

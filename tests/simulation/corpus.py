@@ -73,4 +73,6 @@ CORPUS = (
     Case(name="what-was-removed-before-it-was-shared", seed=124, profile="shares"),
     # Blocks of what was removed from a folder before it was shared were given to members who knew their ids.
     Case(name="blocks-of-what-was-removed-before-it-was-shared", seed=155, profile="shares"),
+    # The disk was full while a file was saved over a shared one that nobody had open: it showed zeros from then on.
+    Case(name="a-shared-file-that-could-not-be-saved", seed=200010, profile="shares"),
 )

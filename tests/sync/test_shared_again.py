@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from cache.errors import DiskFull
 from cache.shares import SHARES
 from drivefs.control import space
 from drivefs.fs import errors
@@ -165,6 +167,28 @@ async def test_saving_a_shared_file_by_moving_it_aside_changes_it_for_all(sharer
             await each.sync()
         assert await other.tree() == {"f": content}
         assert (await device.known("f")).inode == (await other.known("f")).inode == inode
+
+
+async def test_a_shared_file_that_could_not_be_saved_is_as_it_was(
+    sharers: Sharers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody had it open before: what was written to it is kept nowhere."""
+    owner, member = sharers.owner, sharers.member
+    await owner.write("f", b"first")
+    await owner.sync()
+    await sharers.begin((await owner.known("f")).inode)
+    await member.sync()
+    await member.write("new", b"other")
+    names = member.fs._saving._names
+    with monkeypatch.context() as full:
+        full.setattr(names, "remove", Mock(side_effect=DiskFull("no room")))
+        with pytest.raises(DiskFull):
+            await member.rename("new", "f")
+    assert await member.tree() == {"f": b"first", "new": b"other"}
+    await member.rename("new", "f")
+    for device in (member, owner):
+        await device.sync()
+    assert await owner.tree() == await member.tree() == {"f": b"other"}
 
 
 async def test_what_was_moved_long_ago_is_not_saved_over(sharers: Sharers) -> None:
