@@ -3,9 +3,22 @@
 import pytest
 
 from drivefs.fs.attributes import Wanted
+from drivefs.fs.snapshots import Snapshot
 from drivefs.protocol.ids import InodeId, RevisionNumber
 from tests.fs.bench import FsBench
 from tests.fs.test_files import written_elsewhere
+
+
+def frozen(bench: FsBench, data: bytes) -> tuple[InodeId, Snapshot]:
+    """A published file, and what was frozen of what was written to it since."""
+    inode = bench.file(b"file", b"first")
+    bench.publish(inode)
+    number = bench.open_file(inode)
+    bench.fs.write(number, 0, data)
+    bench.fs.release(number)
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    return inode, snapshot
 
 
 def written_anew(bench: FsBench, inode: InodeId, data: bytes) -> None:
@@ -18,13 +31,7 @@ def written_anew(bench: FsBench, inode: InodeId, data: bytes) -> None:
 
 
 def test_the_answer_to_a_store_that_was_given_up_is_none_to_what_was_written_since(bench: FsBench) -> None:
-    inode = bench.file(b"file", b"first")
-    bench.publish(inode)
-    number = bench.open_file(inode)
-    bench.fs.write(number, 0, b"given up")
-    bench.fs.release(number)
-    snapshot = bench.freeze(inode)
-    assert snapshot is not None
+    inode, snapshot = frozen(bench, b"given up")
     op = bench.store(snapshot)
     assert op is not None
     written_anew(bench, inode, b"anew")
@@ -35,13 +42,7 @@ def test_the_answer_to_a_store_that_was_given_up_is_none_to_what_was_written_sin
 
 
 def test_a_store_is_not_appended_for_what_stood_on_another_revision(bench: FsBench) -> None:
-    inode = bench.file(b"file", b"first")
-    bench.publish(inode)
-    number = bench.open_file(inode)
-    bench.fs.write(number, 0, b"given up")
-    bench.fs.release(number)
-    snapshot = bench.freeze(inode)
-    assert snapshot is not None
+    inode, snapshot = frozen(bench, b"given up")
     with bench.local.journal.transaction():
         bench.fs.contents.given_up(inode)
     written_elsewhere(bench, inode, b"elsewhere")()
@@ -53,13 +54,7 @@ def test_a_store_is_not_appended_for_what_stood_on_another_revision(bench: FsBen
 @pytest.mark.parametrize("length", [5, 100_000])
 def test_what_was_written_anew_is_not_mixed_with_what_was_frozen_before(bench: FsBench, length: int) -> None:
     """Also not on the same revision: it is as if what was frozen had never been."""
-    inode = bench.file(b"file", b"first")
-    bench.publish(inode)
-    number = bench.open_file(inode)
-    bench.fs.write(number, 0, b"x" * length)
-    bench.fs.release(number)
-    snapshot = bench.freeze(inode)
-    assert snapshot is not None
+    inode, snapshot = frozen(bench, b"x" * length)
     written_anew(bench, inode, b"anew")
     bench.run(bench.local.barrier)
     bench.run(snapshot.read_into, 0, memoryview(bytearray(length)))
