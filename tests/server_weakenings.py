@@ -102,6 +102,20 @@ SERVER = (
         "tests/backend/api/test_block_transfer.py",
     ),
     Weakening(
+        "one copy of a device does not give up what the other sends",
+        "backend/service/devices.py",
+        " life_count == 1,",
+        "",
+        "tests/backend/api/test_presence.py",
+    ),
+    Weakening(
+        "a device gives up what it had pinned when it had nothing to send",
+        "backend/service/block_rows.py",
+        '_own_pin, pins.c.device == bindparam("device"), pins.c.expires_ns <= bindparam("until_ns")\n',
+        '_own_pin, pins.c.device == bindparam("device"), bindparam("until_ns") > 0\n',
+        "tests/backend/api/test_presence.py",
+    ),
+    Weakening(
         "a store is compared with its base",
         "backend/service/commit/inodes.py",
         "    if not state.is_at(row, mutation.base):\n",

@@ -59,6 +59,9 @@ _EXPIRED = (
     select(pins.c.block, pins.c.device).where(_own_pin, pins.c.expires_ns < bindparam("now_ns")).limit(MAX_IN_QUERY)
 )
 _UNPIN = delete(pins).where(_own_pin, pins.c.device == bindparam("device"), is_asked(pins.c.block))
+_OF_DEVICE = select(pins.c.block).where(
+    _own_pin, pins.c.device == bindparam("device"), pins.c.expires_ns <= bindparam("until_ns")
+)
 _ROOM = select(accounts.c.quota_bytes, accounts.c.stored_bytes, accounts.c.pinned_bytes).where(
     accounts.c.account == bindparam("account")
 )
@@ -269,6 +272,21 @@ def drop_expired_pins(connection: Connection, account: AccountId, now_ns: int) -
     connection.execute(delete(pins).where(of_block))
     _add_pinned_bytes(connection, account, _pinned_without_refs(connection, account, ids) - before)
     return len(expired)
+
+
+def drop_pins_of(connection: Connection, account: AccountId, device: DeviceId, until_ns: int) -> int:
+    """Drop a device's pins that run out by then, a bounded number at a time, and give their bytes back; gives how many.
+
+    One that still needs such a block is asked for it when it names it.
+    """
+    lock_account(connection, account)
+    own = {"account": account, "device": device}
+    ids = connection.execute(_OF_DEVICE.limit(MAX_IN_QUERY), {**own, "until_ns": until_ns}).scalars().all()
+    if ids:
+        before = _pinned_without_refs(connection, account, ids)
+        connection.execute(_UNPIN, {**own, "asked": ids})
+        _add_pinned_bytes(connection, account, _pinned_without_refs(connection, account, ids) - before)
+    return len(ids)
 
 
 def room_bytes(connection: Connection, account: AccountId, limits: Limits) -> int:

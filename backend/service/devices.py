@@ -2,25 +2,27 @@
 
 Owns what this process knows of the devices that it serves, and the columns of `devices` that say so to other processes.
 A device is here while it waits in a poll and for a moment after one; what is kept of that is written in batches
-(`flush`), as a lease, so that a server that dies is not believed for long. Invariants: no poll writes; a device that
-was revoked is not here; a user sees and revokes own devices only.
+(`flush`), as a lease, so that a server that dies is not believed for long. What was uploaded for contents that a
+device then gave up (the file was removed before it was committed) gives its room back when it has nothing left to send.
+Invariants: no poll writes; a device that was revoked is not here; a user sees and revokes own devices only.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Update, bindparam, case, func, null, select, update
+from sqlalchemy import BigInteger, Connection, Select, Update, bindparam, case, func, null, select, update
 
 from backend.metadata import schema
+from backend.metadata.queries import is_asked, select_in
 from backend.notify import hub
-from backend.service import uploads
+from backend.service import block_rows, uploads
 from backend.service.caller import Caller
 from backend.service.ground import Ground
 from drivefs.protocol.errors import Code, ProtocolError
-from drivefs.protocol.ids import DeviceId, UserId, WorkspaceId
+from drivefs.protocol.ids import AccountId, DeviceId, UserId, WorkspaceId
 from drivefs.protocol.messages import DeviceInfo, DevicesReply, Pending
 
 GRACE_NS = 10 * 10**9
@@ -41,6 +43,8 @@ class _Sighting:
     poll_count: int = 0
     pending: Pending | None = None
     lease_ns: int = 0
+    idle_ns: int = 0
+    """When it said last that it has nothing to send, if that is to be looked at still; else 0."""
 
 
 class Devices:
@@ -76,16 +80,21 @@ class Devices:
         if sighting is None:
             sighting = self._sightings[caller.device] = _Sighting(now_ns)
         sighting.seen_ns = now_ns
-        if pending is not None and pending != sighting.pending:
-            sighting.pending = pending
-            sighting.lease_ns = 0
+        if pending is not None:
+            sighting.idle_ns = 0 if pending.mutation_count or pending.size_bytes else now_ns
+            if pending != sighting.pending:
+                sighting.pending = pending
+                sighting.lease_ns = 0
         return sighting
 
     async def flush(self) -> None:
-        """Write what other processes have to know, and forget who is gone."""
+        """Write what other processes have to know, forget who is gone, and free what nobody is going to commit."""
         now_ns = self._ground.now_ns()
         rows: list[dict[str, Any]] = []
+        idle: dict[DeviceId, int] = {}
         for device, sighting in list(self._sightings.items()):
+            if sighting.idle_ns:
+                idle[device], sighting.idle_ns = sighting.idle_ns, 0
             if sighting.here_until_ns <= now_ns:
                 del self._sightings[device]
                 rows.append(_row(device, sighting, sighting.seen_ns))
@@ -94,6 +103,15 @@ class Devices:
                 rows.append(_row(device, sighting, now_ns + LEASE_NS))
         for start in range(0, len(rows), FLUSH_ROWS):
             await self._ground.database.write(_write, rows[start : start + FLUSH_ROWS])
+        if idle:
+            await self._free_uploads(idle)
+
+    async def _free_uploads(self, idle: dict[DeviceId, int]) -> None:
+        """Drop what these devices had pinned when they said that they have nothing to send."""
+        database, pin_ns = self._ground.database, self._ground.limits.pin_seconds * 10**9
+        for account, device in await database.read(_holding, idle):
+            while await database.write(block_rows.drop_pins_of, account, device, idle[device] + pin_ns):
+                pass
 
     async def of_user(self, user: UserId) -> list[DeviceInfo]:
         """The devices of a user: the living ones, then those that were revoked; newest first."""
@@ -199,6 +217,27 @@ def _sighted() -> Update:
 
 
 _SIGHTED = _sighted()
+
+
+def _holding(connection: Connection, devices: Collection[DeviceId]) -> list[tuple[AccountId, DeviceId]]:
+    """The accounts that may be fuller for what these devices have sent, each with the device."""
+    return [(AccountId(row.account), DeviceId(row.device)) for row in select_in(connection, _HOLDING, devices)]
+
+
+def _holding_statement() -> Select[Any]:
+    d, u, a, p, lives = (
+        each.c for each in (schema.devices, schema.user_workspaces, schema.accounts, schema.pins, schema.lives)
+    )
+    pinned = select(p.block).where(p.account == a.account, p.device == d.device)
+    # Of a device whose state exists twice, one copy may be sending what the other knows nothing of.
+    life_count = select(func.count()).where(lives.device == d.device).scalar_subquery()
+    of_user = schema.devices.join(schema.user_workspaces, u.user == d.user)
+    statement = select(a.account, d.device).distinct()
+    statement = statement.select_from(of_user.join(schema.accounts, a.account == u.account))
+    return statement.where(is_asked(d.device), a.pinned_bytes > 0, life_count == 1, pinned.exists())
+
+
+_HOLDING = _holding_statement()
 
 
 def _list(connection: Connection, user: UserId) -> Sequence[Any]:

@@ -200,6 +200,43 @@ async def test_what_is_flushed_is_what_another_server_tells(served: Served, driv
     assert (info.is_online, info.last_seen_ns) == (False, seen_ns)
 
 
+# -- what nobody is going to commit --
+
+
+async def pinned_bytes(served: Served) -> int:
+    await served.services.devices.flush()
+    return (await served.usage()).pinned_bytes
+
+
+async def test_what_was_uploaded_in_vain_gives_its_room_back(served: Served, drive: Drive) -> None:
+    await served.put(b"of a file that was removed before it was committed")
+    await report(served, pending=messages.Pending(mutation_count=1))
+    assert await pinned_bytes(served)
+    other = await second(served)
+    await report(other)
+    assert await pinned_bytes(served), "it is none of the other device's"
+    await other.put(b"is being sent")
+    served.clock.ns += SECOND
+    await report(served)
+    assert await pinned_bytes(served) == len(b"is being sent")
+
+
+async def test_what_is_uploaded_after_a_device_had_nothing_to_send_stays(served: Served, drive: Drive) -> None:
+    await report(served)
+    served.clock.ns += SECOND
+    await served.put(b"began right after that")
+    assert await pinned_bytes(served)
+
+
+async def test_one_copy_of_a_device_does_not_give_up_what_the_other_sends(served: Served, drive: Drive) -> None:
+    copied = messages.SessionRequest(next_nonce=bytes(15) + b"2", last_nonce=b"an older one", epoch=drive.epoch)
+    reply = (await served.post(routes.SESSION, copied)).message(messages.SessionReply)
+    assert reply.epoch != drive.epoch
+    await served.put(b"is being sent")
+    await report(served)
+    assert await pinned_bytes(served)
+
+
 async def test_a_server_that_died_is_not_believed_for_long(served: Served, drive: Drive) -> None:
     await served.run(poll(served, drive))
     await served.services.devices.flush()

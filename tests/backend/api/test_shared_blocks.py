@@ -75,6 +75,22 @@ async def test_a_member_gets_and_names_the_blocks_of_the_share_only(tmp_path: Pa
         assert (await share.post(routes.GET_BLOCKS, blocks)).problem() == "not_found"
 
 
+async def test_what_a_member_sent_in_vain_gives_the_owner_the_room_back(tmp_path: Path) -> None:
+    async with serving(tmp_path, Limits(quota_bytes=2**24)) as anna:
+        await anna.services.accounts.add_user("bert", "correct horse")
+        bert, owner = await anna.log_in_as("bert"), await a_drive(anna)
+        await owner.make_directory(10, b"folder")
+        request = sharing.ShareRequest(inode=InodeId(owner.start + 10), user="bert", role="editor")
+        info = (await anna.post(routes.SHARE, request)).message(sharing.ShareInfo)
+        await bert.post(routes.ANSWER, sharing.AnswerRequest(share=info.share, accept=True))
+        await replace(bert, workspace=info.share).put(LATER)
+        assert (await anna.usage()).pinned_bytes == len(LATER)
+        idle = messages.PresenceRequest(workspace=bert.workspace, pending=messages.Pending(), uploads=[])
+        await bert.post(routes.PRESENCE, idle)
+        await anna.services.devices.flush()
+        assert (await anna.usage()).pinned_bytes == 0
+
+
 async def test_what_was_removed_before_it_was_shared_is_the_owners_until_he_restores_it(tmp_path: Path) -> None:
     """[57] Nor does it come with a store that says more than its content has."""
     async with serving(tmp_path, Limits(quota_bytes=2**24)) as anna:
