@@ -229,7 +229,10 @@ class Remote:
     async def commit(self, workspace: WorkspaceId, request: messages.CommitRequest) -> messages.CommitReply:
         """Offer mutations; one answer for each, whatever became of it."""
         path = routes.COMMIT.format(workspace=workspace)
-        return await self._call(path, request, messages.CommitReply, THOROUGH)
+        reply = await self._call(path, request, messages.CommitReply, THOROUGH)
+        if not {result.n for result in reply.results} <= {mutation.n for mutation in request.mutations}:
+            raise errors.NotDrivefs(f"the server at {self.url} answered a change that was not sent to it")
+        return reply
 
     async def changes(self, request: messages.ChangesRequest, *, is_anew: bool = False) -> messages.ChangesReply:
         """The long poll; tried once, and answered at the latest a little after `request.wait_seconds`.

@@ -261,6 +261,10 @@ class Engine:
         except (Corrupt, errors.BlockLost) as error:
             self._parts.publisher.keep_damaged(store.inode, str(error))
             return
+        except (OSError, MemoryError) as error:
+            self._parts.publisher.keep_unreadable(store.inode, error)
+            self._parts.committer.postpone(store.n)
+            return
         except errors.Refused as error:
             if error.code in SESSION_ENDING:
                 raise

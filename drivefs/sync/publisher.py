@@ -32,7 +32,10 @@ JOURNALED_FILES = 50
 """So many stores are journaled in one step; system calls go on between two."""
 PARALLEL_LARGE_FILES = 2
 RETRY_SECONDS = 2.0
+UNREADABLE_SECONDS = 10.0
 DAMAGED_SECONDS = 3600.0
+UNREADABLE = (Corrupt, OSError, MemoryError)
+"""What keeps a content that is here from being read, and says nothing of any other."""
 BASE_GONE = "base"
 """The reason why content is not taken that lacks what it was made on."""
 OF_ONE_SHARE = frozenset({Code.FORBIDDEN, Code.NOT_FOUND})
@@ -104,8 +107,8 @@ class Publisher:
                 for waiting in due[index:]:
                     self._publications.returned(waiting, RETRY_SECONDS)
                 break
-            except Corrupt as error:
-                self.keep_damaged(inode, str(error))
+            except UNREADABLE as error:
+                self._cannot_read(inode, error)
                 continue
             if snapshot is None:
                 self._nothing_now(inode)
@@ -144,9 +147,9 @@ class Publisher:
             for snapshot in group:
                 await self._failed(snapshot.inode, error, failed)
             return
-        except Corrupt as error:
+        except UNREADABLE as error:
             if len(group) == 1:
-                self.keep_damaged(group[0].inode, str(error))
+                self._cannot_read(group[0].inode, error)
             else:
                 for snapshot in group:
                     await self._publish_group([snapshot], failed, turn)
@@ -175,8 +178,8 @@ class Publisher:
         except errors.RemoteError as error:
             await self._failed(inode, error, failed)
             return
-        except Corrupt as error:
-            self.keep_damaged(inode, str(error))
+        except UNREADABLE as error:
+            self._cannot_read(inode, error)
             return
         finally:
             del self.uploads[inode]
@@ -221,6 +224,19 @@ class Publisher:
             return await self.is_base_gone(inode)
         return False
 
+    def _cannot_read(self, inode: InodeId, error: Exception) -> None:
+        if isinstance(error, Corrupt):
+            self.keep_damaged(inode, str(error))
+        else:
+            self.keep_unreadable(inode, error)
+            self._publications.returned(inode, UNREADABLE_SECONDS)
+
+    def keep_unreadable(self, inode: InodeId, error: Exception) -> None:
+        """The system does not give bytes that are here (it has no memory, or no descriptor left): people are told."""
+        why = getattr(error, "strerror", None) or "there is no memory left"
+        log.warning("content of inode %d cannot be read now: %r", inode, error)
+        self._kept_back[inode] = f"cannot be read now and is not sent yet ({why}). It is tried again by itself"
+
     def keep_damaged(self, inode: InodeId, why: str) -> None:
         """Bytes that did not verify are never sent: the draft stays as it is, and people are told."""
         self._kept_back[inode] = (
@@ -258,6 +274,7 @@ class Publisher:
 
         Raises:
             RemoteError: the backend does not answer.
+            Corrupt, OSError, MemoryError: the content cannot be read.
         """
         frozen = self._contents.frozen(store.inode)
         if frozen is None:
@@ -270,6 +287,7 @@ class Publisher:
                 wanted.discard(block)
                 await self._uploader.store_again(block, await snapshot.read(position, size), store.inode)
             position += size
+        self._kept_back.pop(store.inode, None)
         # Else what is here belongs to a later store: its file was removed here, and brought back.
         return not wanted
 

@@ -8,9 +8,9 @@ import pytest
 import trio
 
 from drivefs.protocol import blocks as codec
-from drivefs.protocol import messages, routes, wire
+from drivefs.protocol import changes, messages, routes, wire
 from drivefs.protocol.errors import STATUS, Code
-from drivefs.protocol.ids import BlockId, WorkspaceId
+from drivefs.protocol.ids import BlockId, Epoch, Incarnation, InodeId, OpNumber, Seq, WorkspaceId
 from drivefs.remote import client, errors, transport
 from tests.remote.server import World, http, message, run, says
 
@@ -207,6 +207,19 @@ def test_a_damaged_message_is_not_believed(body: bytes) -> None:
         await fails(world, errors.NotDrivefs, "damaged")
 
     run(says(http(body)), scenario)
+
+
+def test_an_answer_to_what_was_not_sent_is_not_believed() -> None:
+    store = changes.Store(n=OpNumber(1), time_ns=1, inode=InodeId(5), base=changes.Base(), size=0, runs=[], mtime_ns=1)
+    results = [changes.OpResult(OpNumber(n), changes.Status.OK) for n in (1, 2)]
+    head = messages.Cursor(incarnation=Incarnation(1), seq=Seq(7))
+
+    async def scenario(world: World) -> None:
+        request = messages.CommitRequest(epoch=Epoch(1), watermark=OpNumber(1), mutations=[store])
+        with pytest.raises(errors.NotDrivefs, match="was not sent"):
+            await world.remote.commit(WORKSPACE, request)
+
+    run(says(message(messages.CommitReply(results=results, head=head, usage=messages.Usage()))), scenario)
 
 
 def test_a_damaged_problem_is_not_believed() -> None:

@@ -1,5 +1,6 @@
 """The rhythm of the background tasks: how the feed is asked for, and when the rest of the drive is listed."""
 
+from errno import EMFILE
 from types import SimpleNamespace
 from typing import Any
 
@@ -277,17 +278,18 @@ def test_sending_blocks_again_goes_on_where_all_that_was_asked_for_became_void_m
     assert resent == [1, 2]
 
 
-def test_a_store_whose_blocks_are_not_taken_keeps_nothing_else_waiting() -> None:
-    """There is no room for them, say, and what is removed would make some."""
+@pytest.mark.parametrize("error", [Refused(ProtocolError(Code.OVER_QUOTA, "full")), OSError(EMFILE, "no more files")])
+def test_a_store_whose_blocks_are_not_taken_keeps_nothing_else_waiting(error: Exception) -> None:
+    """There is no room for them, say, and what is removed would make some; or they cannot be read here now."""
     engine, happened = Followed().engine(), list[str]()
 
     async def resend(_store: Store, _result: object) -> bool:
-        raise Refused(ProtocolError(Code.OVER_QUOTA, "full"))
+        raise error
 
     async def commit_next(epoch: int, *, urgent: bool) -> None:
         happened.append("committed what can go")
 
-    engine._parts.publisher = SimpleNamespace(resend=resend)
+    engine._parts.publisher = SimpleNamespace(resend=resend, keep_unreadable=lambda inode, error: None)
     engine._parts.session = SimpleNamespace(undisturbed=trio.Lock(), epoch=1)
     engine._parts.publications.give_way = nothing
     engine._parts.committer = SimpleNamespace(postpone=lambda n: happened.append("postponed"), commit_next=commit_next)
