@@ -32,6 +32,7 @@ from backend.service.keys import WrongMasterKey
 from drivefs import __version__
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.messages import DeviceInfo
+from drivefs.protocol.names import printable
 
 DONE, FAILED, USAGE = 0, 1, 2
 START_SECONDS = 10.0
@@ -357,7 +358,7 @@ def _device_list(arguments: argparse.Namespace) -> int:
         state = f"revoked {_time(info.revoked_ns)}" if info.revoked_ns else "online" if info.is_online else seen
         sent = info.pending
         left = "not known" if sent is None else f"{sent.mutation_count} changes, {sent.size_bytes} bytes"
-        table.add_row(Text(each.user), Text(_shown(info.name)), state, left)
+        table.add_row(Text(each.user), Text(printable(info.name)), state, left)
     Console(highlight=False).print(table)
     return DONE
 
@@ -377,17 +378,12 @@ def _device(user: str, info: DeviceInfo) -> dict[str, object]:
 
 def _device_revoke(arguments: argparse.Namespace) -> int:
     ended = _perform(_settings(arguments), control.RevokeDevice(arguments.user, arguments.device), _quiet).devices[0]
-    name = _shown(ended.device.name)
+    name = printable(ended.device.name)
     if ended.device.revoked_ns:
         _say(f"{name} of {ended.user} was revoked {_time(ended.device.revoked_ns)} already.")
     else:
         _say(f"Revoked {name} of {ended.user}. What it had not sent stays on it.")
     return DONE
-
-
-def _shown(name: str) -> str:
-    """A name that somebody else chose, without what a terminal obeys."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in name)
 
 
 def _time(time_ns: int) -> str:

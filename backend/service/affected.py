@@ -11,6 +11,7 @@ from sqlalchemy import Connection, select
 from backend.metadata.schema import dentries, inodes, revisions, runs
 from drivefs.protocol import model
 from drivefs.protocol.ids import BLOCK_ID_BYTES, AccountId, BlockId, InodeId
+from drivefs.protocol.names import printable
 
 MAX_FILES = 20
 """So many files are named for one block; more tell nothing new."""
@@ -69,4 +70,4 @@ def _path(connection: Connection, account: AccountId, inode: InodeId) -> str:
     if not names:
         return f"inode {inode}, which was deleted"
     text = b"/".join(reversed(names)).decode(errors="backslashreplace")
-    return "/" + "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return "/" + printable(text)

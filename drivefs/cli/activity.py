@@ -44,9 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
         output.print_json([{key: value for key, value in each.items() if key != "text"} for each in found])
         return ExitCode.OK
     if not found:
-        print("nothing is known of what was done here")
+        output.tell("nothing is known of what was done here")
     for each in found:
-        print(notifications.sentence(each))
+        output.tell(notifications.sentence(each))
     return ExitCode.OK
 
 

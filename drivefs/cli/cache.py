@@ -76,7 +76,7 @@ def _print(arguments: argparse.Namespace, cache: dict[str, object], *, is_cleare
     if arguments.json:
         output.print_json(cache)
     else:
-        print(in_words(cache, is_cleared=is_cleared))
+        output.tell(in_words(cache, is_cleared=is_cleared))
 
 
 def in_words(cache: dict[str, object], *, is_cleared: bool) -> str:

@@ -103,11 +103,11 @@ def _fields(finding: "Finding") -> dict[str, Any]:
 
 def _report(done: "Repaired", code: ExitCode, places: config.ProfilePlaces) -> None:
     for each in done.found:
-        print(_line(each))
+        output.tell(_line(each))
     if done.left:
-        print("Still wrong:")
+        output.tell("Still wrong:")
         for each in done.left:
-            print(_line(each))
+            output.tell(_line(each))
     count = output.count_of(len(done.found), "finding")
     sums = {
         ExitCode.OK: "all is well",
@@ -115,7 +115,7 @@ def _report(done: "Repaired", code: ExitCode, places: config.ProfilePlaces) -> N
         ExitCode.MENDED: f"{count}, mended",
         ExitCode.UNMENDED: f"{count}, {len(done.left)} of them not mended",
     }
-    print(f"{places.state}: {sums[code]}")
+    output.tell(f"{places.state}: {sums[code]}")
 
 
 def _line(finding: "Finding") -> str:

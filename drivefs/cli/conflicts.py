@@ -61,10 +61,10 @@ def show(arguments: argparse.Namespace) -> int:
     if arguments.json:
         output.print_json(found)
     elif not found:
-        print("no conflicts")
+        output.tell("no conflicts")
     else:
-        print("\n".join(line for each in found for line in lines(each)))
-        print("to compare them: drivefs conflicts diff PATH; to settle one: keep-mine, keep-theirs or keep-both PATH")
+        hint = "to compare them: drivefs conflicts diff PATH; to settle one: keep-mine, keep-theirs or keep-both PATH"
+        output.tell(*(line for each in found for line in lines(each)), hint)
     return ExitCode.OK
 
 
@@ -124,7 +124,7 @@ def settle(arguments: argparse.Namespace) -> int:
         output.print_json(conflict)
     else:
         original = conflict["original"] or os.fsdecode(told["original_name"])
-        print(SETTLED[arguments.way].format(path=conflict["path"] or conflict["name"], original=original))
+        output.tell(SETTLED[arguments.way].format(path=conflict["path"] or conflict["name"], original=original))
     return ExitCode.OK
 
 

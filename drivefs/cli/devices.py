@@ -11,6 +11,7 @@ from drivefs.cli import asking, output
 from drivefs.cli.command import Command, add_json, add_profile
 from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
+from drivefs.protocol.names import printable
 
 if TYPE_CHECKING:
     from drivefs.protocol.messages import DeviceInfo
@@ -56,7 +57,7 @@ def show(arguments: argparse.Namespace) -> int:
         if arguments.all or not each["revoked"]:
             pending = each["pending"]
             left = "not known" if pending is None else output.pending_in_words(pending["mutations"], pending["bytes"])
-            table.add_row(each["name"] + (" (this one)" if each["this_device"] else ""), _state(each), left)
+            table.add_row(printable(each["name"]) + (" (this one)" if each["this_device"] else ""), _state(each), left)
     # A pipe has no width to keep to.
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(table)
     return ExitCode.OK
@@ -128,11 +129,13 @@ def _confirm(device: dict[str, Any], is_sure: bool) -> None:
     pending = device["pending"]
     left = "" if pending is None else output.pending_in_words(pending["mutations"], pending["bytes"])
     print(
-        f"{device['name']} ({_state(device)}) will be refused by the server for good. "
-        f"Still to be sent from it{'' if left else ' (not known)'}: {left or 'perhaps something'}.",
+        f"{printable(device['name'])} ({_state(device)}) will be refused by the server for good. "
+        f"Still to be sent from it{'' if left else ' (not known)'}: {left or 'perhaps something'}.\n"
+        "Revoke it? [y/N] ",
+        end="",
         file=sys.stderr,
+        flush=True,
     )
-    print("Revoke it? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CommandError(f"{device['name']!r} was not revoked")
 

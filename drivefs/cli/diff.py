@@ -10,6 +10,7 @@ from drivefs.cli import differences, drives, output, revisions
 from drivefs.cli.command import Command, add_json
 from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
+from drivefs.protocol.names import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ def _side(drive: drives.Drive, path: bytes, known: dict[int, dict[str, Any]], nu
 def _in_words(old: _Side, new: _Side, blocks: dict[str, Any]) -> str:
     same, size = blocks["same_size"], output.in_units
     lines = [
-        f"--- {old.name}: {size(blocks['old_size'])}, {output.count_of(blocks['old_blocks'], 'block')}",
-        f"+++ {new.name}: {size(blocks['new_size'])}, {output.count_of(blocks['new_blocks'], 'block')}",
+        f"--- {printable(old.name)}: {size(blocks['old_size'])}, {output.count_of(blocks['old_blocks'], 'block')}",
+        f"+++ {printable(new.name)}: {size(blocks['new_size'])}, {output.count_of(blocks['new_blocks'], 'block')}",
     ]
     if same == blocks["old_size"] == blocks["new_size"]:
         lines.append("the same blocks: the contents are equal")

@@ -6,6 +6,7 @@ Owns the comparison; what is compared, the commands know.
 from pathlib import Path
 
 from drivefs.cli import output
+from drivefs.protocol.names import printable
 
 COMPARED_BYTES = 4 * 2**20
 """Longer files are only said to differ: comparing their lines would take minutes."""
@@ -13,6 +14,7 @@ COMPARED_BYTES = 4 * 2**20
 
 def sentence_or_lines(old: Path, new: Path, old_name: str, new_name: str) -> str:
     """How two files differ, line by line or in one sentence."""
+    old_name, new_name = printable(old_name), printable(new_name)
     found = lines(old, new, old_name, new_name)
     if found is None:
         return (
@@ -28,7 +30,7 @@ def lines(old: Path, new: Path, old_name: str, new_name: str) -> str | None:
     before, after = _content(old), _content(new)
     if before is None or after is None:
         return None
-    found = difflib.unified_diff(_lines(before), _lines(after), old_name, new_name)
+    found = difflib.unified_diff(_lines(before), _lines(after), printable(old_name), printable(new_name))
     return "".join(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in found)
 
 

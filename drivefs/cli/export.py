@@ -81,7 +81,7 @@ def _report(done: dict[str, Any], target: Path, *, is_json: bool) -> None:
         shown = {"files": "file_count", "bytes": "size_bytes", "incomplete": "missing_count", "others": "other_count"}
         output.print_json({key: done[field] for key, field in shown.items()} | {"changes": done["change_count"]})
         return
-    print(
+    output.tell(
         f"{output.count_of(done['file_count'], 'file')} ({output.in_units(done['size_bytes'])} written here) copied to "
         f"{target}; directories and links: {done['other_count']:,}"
     )

@@ -26,7 +26,7 @@ def show(arguments: argparse.Namespace) -> int:
     if arguments.json:
         output.print_json(held or {})
     else:
-        print("no deletions are held" if held is None else in_words(held))
+        output.tell("no deletions are held" if held is None else in_words(held))
     return ExitCode.OK if held is None else ExitCode.HELD
 
 
@@ -57,7 +57,7 @@ def _done(arguments: argparse.Namespace, done: dict[str, Any], words: str) -> in
     if arguments.json:
         output.print_json(done)
     else:
-        print(words.format(output.count_of(done["files"], "file")))
+        output.tell(words.format(output.count_of(done["files"], "file")))
     return ExitCode.OK
 
 

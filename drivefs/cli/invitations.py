@@ -46,7 +46,7 @@ def show(arguments: argparse.Namespace) -> int:
     if not found:
         output.say("nobody waits for your answer")
     for each in found:
-        print(f"{each['id']}  {each['name']}, from {each['from']}, as {each['role']}")
+        output.tell(f"{each['id']}  {each['name']}, from {each['from']}, as {each['role']}")
     return ExitCode.OK
 
 

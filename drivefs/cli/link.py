@@ -64,7 +64,7 @@ def create(arguments: argparse.Namespace) -> int:
         fields = {"id": str(told["id"]), "url": told["url"], "path": arguments.path, "expires": expires}
         output.print_json({**fields, "password": bool(password)})
     else:
-        print(told["url"])
+        output.tell(told["url"])
     return ExitCode.OK
 
 
@@ -79,7 +79,7 @@ def show(arguments: argparse.Namespace) -> int:
     for each in found:
         until = f"until {each['expires']}" if each["expires"] else "for ever"
         secret = ", with a password" if each["password"] else ""
-        print(f"{each['id']}  {each['path'] or '(the file is gone)'}  {until}{secret}")
+        output.tell(f"{each['id']}  {each['path'] or '(the file is gone)'}  {until}{secret}")
     return ExitCode.OK
 
 

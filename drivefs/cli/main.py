@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from drivefs import config
+from drivefs.cli import output
 from drivefs.cli.command import Command, build_parser, with_action
 from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
@@ -106,5 +107,5 @@ def load(names: Iterable[str]) -> list[Command]:
 
 def fail(message: str, code: int) -> int:
     """Print why a command failed, on standard error, and give its exit code."""
-    print(f"drivefs: {message}", file=sys.stderr)
+    output.say(message)
     return int(code)

@@ -53,9 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
         output.print_json(found)
         return ExitCode.OK
     if not found:
-        print("no notifications")
+        output.tell("no notifications")
     for each in found:
-        print(sentence(each))
+        output.tell(sentence(each))
     return ExitCode.OK
 
 
@@ -70,7 +70,7 @@ def _mute(path: str, *, is_muted: bool, is_json: bool) -> int:
     if is_json:
         output.print_json({"path": str(place), "muted": is_muted})
     else:
-        print(f"{place} is {'muted' if is_muted else 'told of again'}, on all devices")
+        output.tell(f"{place} is {'muted' if is_muted else 'told of again'}, on all devices")
     return ExitCode.OK
 
 
@@ -80,7 +80,7 @@ def _show_muted(drive: drives.Drive, *, is_json: bool) -> int:
     if is_json:
         output.print_json(paths)
     else:
-        print("\n".join(paths) or "no folder is muted")
+        output.tell(*(paths or ["no folder is muted"]))
     return ExitCode.OK
 
 
@@ -88,7 +88,7 @@ def _follow(drive: drives.Drive, asked: dict[str, Any], *, is_json: bool) -> int
     def show(found: Any) -> None:
         for each in found:
             shown = fields(drive, each)
-            print(json.dumps(shown) if is_json else sentence(shown))
+            output.tell(json.dumps(shown) if is_json else sentence(shown))
         print(end="", flush=True)
 
     try:

@@ -1,11 +1,14 @@
 """How results are shown: JSON for programs, sizes, times and words for people.
 
-Owns no decision about what is shown. Results go to standard output, everything else to standard error.
+Owns no decision about what is shown. Results go to standard output, everything else to standard error. Invariant: no
+name of a file, user, device or share, which others may have chosen, says anything to a terminal but how it is written.
 """
 
 import json
 import sys
 from typing import Any
+
+from drivefs.protocol.names import printable
 
 
 def print_json(value: Any) -> None:
@@ -13,9 +16,15 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def tell(*lines: str) -> None:
+    """Print lines of the result for people."""
+    for line in lines:
+        print(printable(line))
+
+
 def say(message: str) -> None:
-    """Tell the user something beside the result."""
-    print(f"drivefs: {message}", file=sys.stderr)
+    """Tell the user something beside the result, in one line."""
+    print(f"drivefs: {printable(message)}", file=sys.stderr)
 
 
 def clause(error: BaseException | str) -> str:

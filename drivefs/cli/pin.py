@@ -43,7 +43,7 @@ def pin(arguments: argparse.Namespace) -> int:
     drive, inodes = _inodes(arguments.paths)
     drive.call("pin", {"inodes": list(inodes)})
     if not arguments.wait:
-        print("\n".join(f"{path} is pinned; drivefs pins shows how much of it is here" for path in inodes.values()))
+        output.tell(*(f"{path} is pinned; drivefs pins shows how much of it is here" for path in inodes.values()))
         return ExitCode.OK
     return _wait(drive, set(inodes), arguments.timeout)
 
@@ -54,7 +54,7 @@ def _wait(drive: Drive, inodes: set[int], limit_seconds: float | None) -> int:
         found = drive.call("pins", silence_seconds=SILENCE_SECONDS)
         left = [each for each in found["pins"] if each["inode"] in inodes and not each["complete"]]
         if not left and not found["busy"]:
-            print("everything is on this device")
+            output.tell("everything is on this device")
             return ExitCode.OK
         status, now = drive.call("status"), time.monotonic()
         online_at = now if status["online"] else online_at
@@ -97,7 +97,7 @@ def unpin(arguments: argparse.Namespace) -> int:
             raise CommandError(f"{path} stays on this device: a directory above it is pinned")
         if inode not in done["unpinned"]:
             raise CommandError(f"{path} is not pinned; drivefs pins shows what is")
-        print(f"{path} is not pinned any more; what of it is here goes when room is needed")
+        output.tell(f"{path} is not pinned any more; what of it is here goes when room is needed")
     return ExitCode.OK
 
 
@@ -111,7 +111,7 @@ def pins(arguments: argparse.Namespace) -> int:
     if arguments.json:
         output.print_json(found)
     else:
-        print("\n".join(lines(found)))
+        output.tell(*lines(found))
     return ExitCode.OK
 
 

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         output.print_json(told)
     else:
-        print("\n".join(lines(told)))
+        output.tell(*lines(told))
     return ExitCode.OK
 
 
@@ -62,7 +62,7 @@ def lines(told: dict[str, Any]) -> list[str]:
     ]
     if told["uploading_bytes"]:
         uploading = size(told["uploading_bytes"])
-        shown.append(f"  uploads  {uploading} uploaded, and in no file yet: what never gets into one goes in days")
+        shown.append(f"  uploads  {uploading} uploaded, and in no file yet: what never gets into one goes by itself")
     if told["pending_bytes"]:
         shown.append(f"to send    {size(told['pending_bytes'])} of this device")
     shown.append(

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from typing import Any
 
 from drivefs.cli import drives, output
@@ -60,7 +59,7 @@ def show(arguments: argparse.Namespace) -> int:
     for each in found:
         kept = "  (kept)" if each["kept"] else ""
         size, who = output.in_units(each["size"]), " ".join(filter(None, (each["device"], by(each["user"]))))
-        print(f"{each['number']:>6}  {output.time_in_words(each['time_ns'])}  {size:>9}  {who}{kept}")
+        output.tell(f"{each['number']:>6}  {output.time_in_words(each['time_ns'])}  {size:>9}  {who}{kept}")
     if told["is_changed"]:
         output.say("the file has changes that the server does not have yet: they become the next revision")
     elif not found:
@@ -96,11 +95,11 @@ def restore(arguments: argparse.Namespace) -> int:
     if arguments.json:
         output.print_json({"path": shown, "restored": arguments.number, "revision": told["revision"]})
     elif told["is_same"]:
-        print(f"{shown} has that content already: nothing was changed")
+        output.tell(f"{shown} has that content already: nothing was changed")
     else:
         new = told["revision"]
         later = f"as revision {new}" if new else "which is a new revision as soon as the server has it"
-        print(f"{shown} has the content of revision {arguments.number} again, {later}")
+        output.tell(f"{shown} has the content of revision {arguments.number} again, {later}")
     return ExitCode.OK
 
 
@@ -114,7 +113,7 @@ def keep(arguments: argparse.Namespace) -> int:
         output.print_json({"path": shown, "number": arguments.number, "kept": arguments.is_kept})
     else:
         what = "is kept for good" if arguments.is_kept else "goes when its time comes"
-        print(f"revision {arguments.number} of {shown} {what}", file=sys.stdout)
+        output.tell(f"revision {arguments.number} of {shown} {what}")
     return ExitCode.OK
 
 

@@ -51,11 +51,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print(shown: str, moment: str, counts: dict[str, int], before: str) -> None:
     if not any(counts.values()):
-        print(f"{shown} is as it was at {moment} already")
+        output.tell(f"{shown} is as it was at {moment} already")
         return
     words = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-    print(f"{shown} is as it was at {moment}: {words}")
-    print(f"to take that back: drivefs rewind {shown!r} --to {before}")
+    output.tell(f"{shown} is as it was at {moment}: {words}")
+    output.tell(f"to take that back: drivefs rewind {shown!r} --to {before}")
 
 
 def _progress(told: dict[str, Any]) -> None:

@@ -88,7 +88,7 @@ def shares(arguments: argparse.Namespace) -> int:
     for each in found:
         others = [f"{one['user']} ({'invited, ' if one['invited'] else ''}{one['role']})" for one in each["members"]]
         whose = ", ".join(others) or "nobody else" if each["role"] == "owner" else f"{each['owner']}'s, {each['role']}"
-        print(f"{each['path'] or '-'}: {whose}")
+        output.tell(f"{each['path'] or '-'}: {whose}")
     return ExitCode.OK
 
 

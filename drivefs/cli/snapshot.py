@@ -63,7 +63,7 @@ def create(arguments: argparse.Namespace) -> int:
     if arguments.json:
         output.print_json({**made, "whole": told["is_whole"]})
     else:
-        print(f"{made['name']} is the drive as of {output.time_in_words(made['time_ns'])}: {made['path']}")
+        output.tell(f"{made['name']} is the drive as of {output.time_in_words(made['time_ns'])}: {made['path']}")
     if not told["is_whole"]:
         output.say("changes that the server does not have yet are not in it (drivefs status shows them)")
     return ExitCode.OK if told["is_whole"] else ExitCode.UNFINISHED
@@ -77,9 +77,9 @@ def show(arguments: argparse.Namespace) -> int:
         output.print_json(found)
         return ExitCode.OK
     for each in found:
-        print(f"{output.time_in_words(each['time_ns'])}  {each['device'] or '':<12}  {each['name']}")
+        output.tell(f"{output.time_in_words(each['time_ns'])}  {each['device'] or '':<12}  {each['name']}")
     if not found:
-        print("there are no snapshots")
+        output.tell("there are no snapshots")
     return ExitCode.OK
 
 
@@ -89,7 +89,7 @@ def delete(arguments: argparse.Namespace) -> int:
     if arguments.json:
         output.print_json({"name": arguments.name, "deleted": True})
     else:
-        print(f"there is no snapshot {arguments.name} any more")
+        output.tell(f"there is no snapshot {arguments.name} any more")
     return ExitCode.OK
 
 

@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         output.print_json(status)
     else:
-        print("\n".join(lines(status)))
+        output.tell(*lines(status))
     return ExitCode.OK
 
 

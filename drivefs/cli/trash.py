@@ -55,11 +55,11 @@ def show(arguments: argparse.Namespace) -> int:
         output.print_json(found)
         return ExitCode.OK
     if not found:
-        print("the trash is empty")
+        output.tell("the trash is empty")
     for each in found:
         is_directory = each["kind"] == "directory"
         size = "directory" if is_directory else output.in_units(each["size"])
-        print(f"{output.time_in_words(each['time_ns'])}  {size:>9}  {each['device'] or '':<12}  {each['path']}")
+        output.tell(f"{output.time_in_words(each['time_ns'])}  {size:>9}  {each['device'] or '':<12}  {each['path']}")
     return ExitCode.OK
 
 
@@ -96,7 +96,7 @@ def restore(arguments: argparse.Namespace) -> int:
         done.append(_restored(drive, told))
         if not arguments.json:
             count = "" if told["files"] == 1 else f" ({output.count_of(told['files'], 'file')})"
-            print(f"{done[-1]['path']} is back{count}")
+            output.tell(f"{done[-1]['path']} is back{count}")
     if arguments.json:
         output.print_json(done)
     return ExitCode.OK
@@ -116,7 +116,7 @@ def empty(arguments: argparse.Namespace) -> int:
     if arguments.json:
         output.print_json({"count": count, "left": left})
         return ExitCode.OK
-    print(f"files and directories that are gone for good now: {count:,}")
+    output.tell(f"files and directories that are gone for good now: {count:,}")
     if left:
         output.say(f"{left:,} more stay: they were removed from what others share with you, and are theirs to empty")
     return ExitCode.OK

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     def show(events: Any) -> None:
         for event in events:
-            print(_line(drive.mountpoint, event) if arguments.json else _sentence(drive.mountpoint, event))
+            output.tell(_line(drive.mountpoint, event) if arguments.json else _sentence(drive.mountpoint, event))
         # Each line is of use at once, whether or not it goes to a terminal.
         print(end="", flush=True)
 

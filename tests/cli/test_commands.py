@@ -1,15 +1,17 @@
 """The command line itself: help, exit codes, choices of drives, and errors without tracebacks."""
 
+import ast
 import json
 import os
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from drivefs.cli import cache, drives, output
+from drivefs.cli import cache, differences, drives, output
 from drivefs.cli import main as program
 from drivefs.cli.exit_codes import MEANING, ExitCode
 from drivefs.cli.main import COMMANDS, load, main
@@ -245,3 +247,27 @@ def test_a_cache_that_was_cleared_is_said_to_be() -> None:
 def test_what_is_ignored_is_counted_with_its_directories() -> None:
     assert output.ignored_in_words(1) == "1 ignored file or directory"
     assert output.ignored_in_words(1200) == "1,200 ignored files and directories"
+
+
+def test_names_that_others_chose_say_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    name = "a\x1b]0;b\x07\n\x9b2J\u202ec \u3000\u200d"
+    output.tell(name)
+    output.say(name)
+    (tmp_path / "old").write_text("old\n")
+    (tmp_path / "new").write_text("new\n")
+    found = differences.sentence_or_lines(tmp_path / "old", tmp_path / "new", name, "new")
+    told = capsys.readouterr()
+    plain = "a\\x1b]0;b\\x07\\n\\x9b2J\\u202ec \u3000\u200d\n"
+    assert (told.out, told.err) == (plain, f"drivefs: {plain}")
+    assert found.startswith(f"--- {plain}")
+
+
+def test_only_texts_that_are_no_lines_for_people_are_printed_as_they_are() -> None:
+    """Names are in all others, and go through `output.tell`."""
+    printing = Counter[str]()
+    for path in Path(drives.__file__).parent.glob("*.py"):
+        for call in [each for each in ast.walk(ast.parse(path.read_text())) if isinstance(each, ast.Call)]:
+            is_line = "end" not in {keyword.arg for keyword in call.keywords}
+            if isinstance(call.func, ast.Name) and call.func.id == "print" and is_line:
+                printing[path.stem] += 1
+    assert printing == {"output": 3, "fstab": 2}
