@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from typing import Any
 
@@ -55,7 +56,7 @@ def _print(shown: str, moment: str, counts: dict[str, int], before: str) -> None
         return
     words = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     output.tell(f"{shown} is as it was at {moment}: {words}")
-    output.tell(f"to take that back: drivefs rewind {shown!r} --to {before}")
+    output.tell(f"to take that back: drivefs rewind {shlex.quote(shown)} --to {before}")
 
 
 def _progress(told: dict[str, Any]) -> None:

@@ -120,6 +120,8 @@ class _Run:
         self._aside: dict[Name, Name] = {}
         """Where those are whose name was needed before they could leave, by that name."""
         self._came: set[InodeId] = set()
+        self._given: set[InodeId] = set()
+        """Files that got their content again, under one name of several perhaps: that they differ now is our doing."""
         self._stay: set[InodeId] = set()
         """Shares that were not there then, and the directories that they are in."""
         self._stamps: list[Pair] = []
@@ -279,18 +281,19 @@ class _Run:
         if self._parts.borders.is_read_only(pair.now.inode):
             return
         now = self._parts.history.view.inode(pair.now.inode)
-        if refs is not None and has_other_content(Pair(now, pair.then)):
+        if refs is not None and now.inode not in self._given and has_other_content(Pair(now, pair.then)):
             if not now.nlink or self._is_written_since(seen):
                 self._done.busy.append(name)
                 return
             self._parts.history.bring_back(now.inode, refs)
+            self._given.add(now.inode)
             self._kernel.inode(now.inode, content=True)
         self._set_attributes(pair)
 
     def _is_written_since(self, seen: InodeState) -> bool:
         """Whether somebody, here or elsewhere, has given a file another content than the one that was compared."""
         now = self._parts.history.view.inode(seen.inode)
-        return now.kind is InodeKind.FILE and (
+        return now.kind is InodeKind.FILE and seen.inode not in self._given and (
             has_other_content(Pair(now, seen)) or self._parts.history.is_changed(seen.inode)
         )
 

@@ -116,6 +116,30 @@ async def test_a_folder_is_what_it_was_and_that_can_be_taken_back(fleet: Fleet) 
     }
 
 
+async def test_a_file_with_several_names_goes_back_and_forth_under_all_of_them(fleet: Fleet) -> None:
+    first, _ = fleet.devices
+    await furnish(first)
+    await first.link("top/edited", "top/sub/linked")
+    before, seq = await fleet.settle(), await now(first)
+    await first.edit("top/edited", b"EDITED")
+    changed, changed_seq = await fleet.settle(), await now(first)
+    await first.rename("top/sub", "sub elsewhere")
+    moved, moved_seq = await fleet.settle(), await now(first)
+    for folder, when, expected in (
+        ("top", seq, before | {path: moved[path] for path in moved if path.startswith("sub elsewhere")}),
+        ("top", moved_seq, moved),
+        ("", changed_seq, changed),
+        ("top", seq, before),
+        ("", moved_seq, moved),
+    ):
+        done = await rewind(first, folder, when)
+        assert (done.lost, done.busy) == ([], [])
+        found = await fleet.settle()
+        assert {path: found[path] for path in found if path.startswith(folder)} == {
+            path: expected[path] for path in expected if path.startswith(folder)
+        }
+
+
 async def test_a_single_file_and_what_is_gone(fleet: Fleet) -> None:
     first, second = fleet.devices
     await furnish(first)
