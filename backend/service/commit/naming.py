@@ -12,6 +12,8 @@ from drivefs.protocol import changes
 from drivefs.protocol.changes import Status
 from drivefs.protocol.ids import NO_REVISION, InodeId, LineageId, RevisionNumber
 
+FIRST_REVISION = RevisionNumber(1)
+
 
 def create(state: State, mutation: changes.Create) -> RevisionNumber:
     """A new inode under a free name; a file goes on with the history of a name that its device freed just before."""
@@ -19,9 +21,7 @@ def create(state: State, mutation: changes.Create) -> RevisionNumber:
     row = _new_inode(state, mutation)
     state.tree.add_inode(row)
     state.tree.add_name(place, row, mutation.time_ns)
-    past = state.freed.get(place) or state.pasts.get(place)
-    if row.kind == FILE and past is not None:
-        _continue_past(state, row, past)
+    _continue_past(state, row, place)
     return row.revision
 
 
@@ -64,8 +64,14 @@ def _new_inode(state: State, mutation: changes.Create) -> InodeRow:
     )
 
 
-def _continue_past(state: State, row: InodeRow, past: Past) -> None:
-    """Save by rename-aside: if what bore the name lives on under another one, it becomes a fork."""
+def _continue_past(state: State, row: InodeRow, place: Place) -> None:
+    """Save by rename-aside: if what bore the name lives on under another one, it becomes a fork.
+
+    A file with a history of its own keeps it: the new one of a program that saves has one content.
+    """
+    past = state.freed.get(place) or state.pasts.get(place)
+    if past is None or row.kind != FILE or row.nlink > 1 or row.last_number > FIRST_REVISION:
+        return
     state.lineages.take_over(row, past)
     before = state.tree.living(past.inode)
     if before is not None and before.lineage == row.lineage:
@@ -113,6 +119,8 @@ def rename(state: State, mutation: changes.Rename) -> RevisionNumber:
         if row.kind == replaced.kind == FILE and row.workspace == state.author.workspace:
             _follow_name(state, row, replaced, past)
     state.tree.add_name(target, row, mutation.time_ns)
+    if replaced is None and row.workspace == state.author.workspace:
+        _continue_past(state, row, target)
     return row.revision
 
 

@@ -85,8 +85,11 @@ def _collect_details(wants: Wants, mutation: Mutation) -> None:
         case changes.Unlink():
             _collect_base(wants, mutation.base, mutation.inode)
         case changes.Rename():
+            wants.with_content.add(mutation.inode)
             if mutation.replaced:
-                wants.with_content.update((mutation.inode, mutation.replaced))
+                wants.with_content.add(mutation.replaced)
+            else:
+                wants.new_files.add(Place(mutation.new_parent, mutation.new_name))
             _collect_base(wants, mutation.base, mutation.replaced)
         case changes.Store():
             wants.with_content.add(mutation.inode)

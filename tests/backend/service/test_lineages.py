@@ -98,6 +98,35 @@ async def test_save_by_rename_aside_goes_on_with_the_history(drive: Drive, lapto
     assert await laptop.write(old, b"backup edited", base=1) == 2
 
 
+@pytest.mark.parametrize("in_one_batch", [True, False])
+@pytest.mark.parametrize("is_kept", [True, False])
+async def test_what_is_moved_to_where_the_old_file_was_goes_on_with_the_history(
+    drive: Drive, laptop: Device, in_one_batch: bool, is_kept: bool
+) -> None:
+    old = await laptop.save(b"doc", b"one")
+    lineage = (await laptop.known(old)).lineage
+    new = await laptop.save(b"tmp", b"two")
+    away = laptop.rename(old, b"doc", b"doc~") if is_kept else laptop.unlink(old, b"doc", base=1)
+    into = laptop.rename(new, b"tmp", b"doc")
+    for batch in [(away, into)] if in_one_batch else [(away,), (into,)]:
+        assert {say(result) for result in await laptop.send(*batch)} == {"ok"}
+    assert (await laptop.known(new)).lineage == lineage
+    assert await history(drive, lineage) == [(1, old), (2, new)]
+    assert await laptop.write(new, b"three", base=2) == 3
+    if not is_kept:
+        assert await laptop.say(laptop.restore(old, b"doc~")) == "ok"
+    assert (await laptop.known(old)).lineage != lineage
+    assert await laptop.write(old, b"backup edited", base=1) == 2
+
+
+async def test_a_file_that_has_a_history_keeps_it_where_another_one_was(drive: Drive, laptop: Device) -> None:
+    old, new = await laptop.save(b"doc", b"one"), await laptop.save(b"letter", b"two")
+    assert await laptop.write(new, b"three", base=1) == 2
+    assert await laptop.say(laptop.unlink(old, b"doc", base=1)) == "ok"
+    assert await laptop.say(laptop.rename(new, b"letter", b"doc")) == "ok"
+    assert await history(drive, (await laptop.known(new)).lineage) == [(1, new), (2, new)]
+
+
 async def test_rename_aside_over_the_last_backup(drive: Drive, laptop: Device) -> None:
     first = await laptop.save(b"doc", b"one")
     lineage = (await laptop.known(first)).lineage
