@@ -30,9 +30,9 @@ from backend.service.sight import Sight, Slice
 from backend.service.workspaces import Access
 from drivefs.protocol import wire
 from drivefs.protocol.errors import Code, ProtocolError
-from drivefs.protocol.ids import AccountId, BlockId, InodeId, Seq, UserId, WorkspaceId
+from drivefs.protocol.ids import AccountId, InodeId, Seq, UserId, WorkspaceId
 from drivefs.protocol.links import CreateLinkRequest, LinkInfo, LinkReply, LinksReply, RevokeLinkRequest
-from drivefs.protocol.model import InodeState, unpack_blocks
+from drivefs.protocol.model import BlockRef, InodeState, unpack_blocks
 
 TOKEN_BYTES = 24
 PAGE_NAMES = 500
@@ -56,7 +56,7 @@ class Found:
     path: bytes
     state: InodeState
     account: AccountId
-    blocks: list[BlockId]
+    blocks: list[BlockRef]
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +274,7 @@ def _stands(connection: Connection, opened: Opened) -> None:
 
 def _found(connection: Connection, access: Access, path: bytes, state: InodeState) -> Found:
     packed = state.blocks if state.blocks is not None else _long_list(connection, access.account, state)
-    return Found(path, state, access.account, [ref.block for ref in unpack_blocks(packed)])
+    return Found(path, state, access.account, unpack_blocks(packed))
 
 
 def _inside(connection: Connection, opened: Opened, directory: Found, after: bytes) -> list[Found]:

@@ -71,6 +71,42 @@ async def test_a_link_gives_the_file_as_it_is_now_as_an_attachment(tmp_path: Pat
         assert (await get(served, "nonsense")).reply == (await get(served, made.token)).reply
 
 
+async def test_a_download_that_broke_off_goes_on_where_it_was(tmp_path: Path) -> None:
+    content = random.Random(1).randbytes(3_000_000)
+    async with serving(tmp_path, Limits(quota_bytes=2**25)) as served:
+        drive = await a_drive(served)
+        await drive.store_file(10, b"file", content)
+        made = await make(served, drive.start + 10)
+
+        async def part(wanted: str, tag: str | None = None) -> Request:
+            request = Request(links.ADDRESS.format(token=made.token), [], "", {"Range": wanted}, method="GET")
+            request.headers |= {} if tag is None else {"If-Range": tag}
+            return await served.run(request)
+
+        whole = await get(served, made.token)
+        assert whole.reply_headers["accept-ranges"] == "bytes"
+        tag = whole.reply_headers["etag"]
+        size = len(content)
+        for wanted, start, end in (
+            ("bytes=2000000-", 2_000_000, size),
+            ("bytes=1-1", 1, 2),
+            ("bytes=100-2500000", 100, 2_500_001),
+            ("bytes=-7", size - 7, size),
+            (f"bytes=5-{2 * size}", 5, size),
+        ):
+            reply = await part(wanted, tag)
+            assert (reply.status, reply.reply) == (206, content[start:end])
+            assert reply.reply_headers["content-range"] == f"bytes {start}-{end - 1}/{size}"
+            assert reply.reply_headers["content-length"] == str(end - start)
+        behind = await part(f"bytes={size}-")
+        assert (behind.status, behind.reply, behind.reply_headers["content-range"]) == (416, b"", f"bytes */{size}")
+        for wanted in ("bytes=0-1,5-6", "bytes=9-3", "lines=1-2", "bytes=-", "bytes=x-"):
+            assert (await part(wanted)).reply == content
+        await drive.write_anew(20, 10, content[:2_000_000] + b"other", base=1)
+        anew = await part("bytes=2000000-", tag)
+        assert (anew.status, anew.reply) == (200, content[:2_000_000] + b"other")
+
+
 @pytest.mark.parametrize(
     ("how", "is_folder"),
     [("revoked", False), ("revoked", True), ("removed", False), ("not at all", False), ("not at all", True)],
