@@ -8,10 +8,14 @@ from datetime import UTC, datetime
 
 _FRACTION = re.compile(r"(?<=:\d\d)[.,](\d+)|(?<=[T ]\d{6})[.,](\d+)")
 NS_PER_SECOND = 10**9
+LAST_NS = 2**63 - 1
 
 
 def parse_time(text: str) -> int | None:
-    """The moment that a text names, in nanoseconds since 1970; None if it names none, or one before that."""
+    """The moment that a text names, in nanoseconds since 1970; None if it names none, or one before that.
+
+    What comes after the last that fits (in 2262) is that one.
+    """
     fraction = _FRACTION.search(text)
     digits = (fraction[1] or fraction[2]) if fraction else ""
     whole = text if fraction is None else text[: fraction.start()] + text[fraction.end() :]
@@ -21,7 +25,7 @@ def parse_time(text: str) -> int | None:
     except (ValueError, OverflowError, OSError):
         return None
     ns = seconds * NS_PER_SECOND + int(digits[:9].ljust(9, "0"))
-    return ns if 0 <= ns < 2**63 else None
+    return min(ns, LAST_NS) if ns >= 0 else None
 
 
 def iso_time(time_ns: int) -> str:
