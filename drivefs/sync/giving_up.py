@@ -255,8 +255,12 @@ class GivingUp:
         return any(isinstance(row.mutation, Create) for row in self._journal.touching(inode))
 
     async def _theirs(self, inode: InodeId) -> InodeState | None:
-        """What the backend has of an inode; where that is not known here, it is asked: it may not have been listed."""
-        if (state := self._replica.inode(inode)) is not None:
+        """What the backend has of an inode.
+
+        It is asked where no name leads there: it may not have been listed, or was in a share that was left since, of
+        which what was known is known still.
+        """
+        if (state := self._replica.inode(inode)) is not None and self._places.is_reached(inode):
             return state
         reply = await self._ends.remote.inodes(self._ends.workspace, InodesRequest(inodes=[inode]))
         return next(iter(reply.inodes), None)

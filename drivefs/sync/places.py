@@ -62,6 +62,12 @@ class Places:
             way = Ways(self._local.replica.names_of, self._root).to(parent)
         return name if way is None else path_of(way, name)
 
+    def is_reached(self, inode: InodeId) -> bool:
+        """Whether the backend has a way from the root to an inode, as far as that is known here."""
+        names_of = self._local.replica.names_of
+        ways = Ways(names_of, self._root)
+        return any(ways.to(parent) is not None for parent, _ in names_of(inode))
+
     def called(self, inode: InodeId) -> bytes:
         """What people are told that an inode is: its path as far as it is known here."""
         names = self.names_of(inode)

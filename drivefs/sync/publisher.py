@@ -98,7 +98,7 @@ class Publisher:
             if index % FROZEN_FILES == 0:
                 await turn()
             try:
-                snapshot = await self._contents.snapshot(inode)
+                snapshot = await self._snapshot(inode)
             except errors.RemoteError as error:
                 if _is_of_one(error):
                     await self._failed(inode, error, failed)
@@ -123,6 +123,14 @@ class Publisher:
                 group_bytes += snapshot.size
         if group:
             await self._publish_group(group, failed, turn)
+
+    async def _snapshot(self, inode: InodeId) -> Snapshot | None:
+        try:
+            return await self._contents.snapshot(inode)
+        except errors.Refused as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            raise errors.BlockGone(f"the server does not say which blocks it had: {error}") from error
 
     def _nothing_now(self, inode: InodeId) -> None:
         """There is nothing to publish, or nothing yet: a store of an earlier mount may still be on its way."""

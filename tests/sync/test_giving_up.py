@@ -3,9 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 import trio
 
@@ -14,10 +12,9 @@ from drivefs.fs.attributes import Wanted
 from drivefs.protocol.changes import Create, Mutation, Rename, SetAttributes, SetXattr, Status, Store, Unlink
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind
-from drivefs.remote.errors import BlockGone, Offline
+from drivefs.remote.errors import Offline
 from drivefs.sync.giving_up import GivingUp
 from drivefs.sync.publications import Publications
-from drivefs.sync.publisher import BASE_GONE
 from tests.fs.bench import ME, ROOT, FsBench
 from tests.support.journals import mark_sent
 from tests.sync.test_refusals import World as Refusing
@@ -376,55 +373,6 @@ def test_what_it_replaced_here_and_the_server_has_is_there_again(world: World) -
     assert world.bench.lookup(b"a").inode == first
     assert world.bench.read(first) == b"first"
     assert world.journal.pending_count == world.journal.drafts.count() == 0
-
-
-@pytest.mark.parametrize("is_all_gone", [True, False])
-def test_what_was_made_on_a_content_that_is_gone_keeps_what_was_written_and_what_can_be_had(
-    world: World, monkeypatch: pytest.MonkeyPatch, is_all_gone: bool
-) -> None:
-    inode = world.published(b"a", b"x" * 100)
-    world.write(inode, 10, b"mine")
-    world.remote_side.states[inode] = world.bench.fs.inode(inode)
-    assert not trio.run(world.giving_up.is_base_gone, inode), "the feed has not told of it yet"
-    world.learned(b"a", inode)
-    assert not trio.run(world.giving_up.is_base_gone, inode), "it is what the file is"
-    world.learned(b"a", inode, revision=2, blocks=b"", size=0)
-    assert trio.run(world.giving_up.is_base_gone, inode)
-    trio.run(world.bench.local.blocks.clear)
-
-    fetch, asked = world.bench.backend.fetch, list[object]()
-
-    async def gone(*wanted: Any, **how: Any) -> None:
-        asked.append(wanted)
-        if asked[1:] and not is_all_gone:
-            return await fetch(*wanted, **how)
-        raise BlockGone("the server does not have it any more")
-
-    monkeypatch.setattr(world.bench.backend, "fetch", gone)
-    world.giving_up.refused(inode, BASE_GONE)
-    world.give_up()
-    assert only(world.lost)[1] == bytes(10) + b"mine" + (bytes(86) if is_all_gone else b"x" * 86)
-    (note,) = world.giving_up.notes
-    assert "the server has let those go" in note
-    assert "without what was never on this device" in note
-    assert world.bench.fs.inode(inode).size == 0
-    assert world.journal.pending_count == world.journal.drafts.count() == 0
-
-
-def test_a_copy_is_made_on_a_content_of_another_file(world: World) -> None:
-    assert trio.run(world.giving_up.is_base_gone, world.bench.file(b"a", b"mine"))
-
-
-def test_what_a_file_was_is_gone_with_the_file_for_who_never_listed_it(world: World) -> None:
-    inode = world.published(b"a", b"x" * 100)
-    world.write(inode, 10, b"mine")
-    known = world.remote_side.states
-    known[inode] = world.bench.fs.inode(inode)
-    assert not trio.run(world.giving_up.is_base_gone, inode), "it is what the file is"
-    known[inode] = msgspec.structs.replace(known[inode], nlink=0)
-    assert trio.run(world.giving_up.is_base_gone, inode), "it is removed, and in the trash"
-    del known[inode]
-    assert trio.run(world.giving_up.is_base_gone, inode), "it is gone for good"
 
 
 def test_content_that_may_not_even_be_sent_is_given_up_too(world: World) -> None:

@@ -15,6 +15,7 @@ from drivefs.sync.publisher import BASE_GONE
 from tests.sync.fleet import Device, sailing
 
 LOST = BlockGone("the server does not have it any more")
+UNKNOWN = Refused(ProtocolError(Code.NOT_FOUND, "there is no such revision"))
 
 
 async def publish(device: Device) -> None:
@@ -38,6 +39,21 @@ async def publish_without(device: Device, lost: InodeId, error: RemoteError = LO
     uploader.store_small = store  # type: ignore[method-assign]
 
 
+async def publish_unlisted(device: Device, lost: InodeId, error: RemoteError) -> None:
+    """Publish all, while it cannot be had which blocks the base of one file has."""
+    contents = device.fs.contents
+    snapshot = contents.snapshot
+
+    async def known(inode: InodeId) -> Any:
+        if inode == lost:
+            raise error
+        return await snapshot(inode)
+
+    contents.snapshot = known  # type: ignore[method-assign]
+    await publish(device)
+    contents.snapshot = snapshot  # type: ignore[method-assign]
+
+
 def stored(device: Device) -> dict[InodeId, bool]:
     """The files that are not published, and of which there is a store."""
     drafts = device.local.journal.drafts
@@ -58,22 +74,14 @@ def test_a_file_whose_base_is_gone_keeps_no_other_file_back(tmp_path: Path) -> N
     trio.run(main)
 
 
-@pytest.mark.parametrize("error", [LOST, Refused(ProtocolError(Code.NOT_FOUND, "there is no such revision"))])
+@pytest.mark.parametrize("error", [LOST, UNKNOWN])
 def test_nor_does_one_of_which_not_even_the_blocks_are_known(tmp_path: Path, error: RemoteError) -> None:
     async def main() -> None:
         async with sailing(tmp_path, "anna", "bert") as (_, (anna, _bert)):
             for name in ("lost", "one", "other"):
                 await anna.write(name, b"of anna")
-            lost, contents = (await anna.known("lost")).inode, anna.fs.contents
-            snapshot = contents.snapshot
-
-            async def known(inode: InodeId) -> Any:
-                if inode == lost:
-                    raise error
-                return await snapshot(inode)
-
-            contents.snapshot = known  # type: ignore[method-assign]
-            await publish(anna)
+            lost = (await anna.known("lost")).inode
+            await publish_unlisted(anna, lost, error)
             found = stored(anna)
             assert found.pop(lost) is False
             assert list(found.values()) == [True, True]
@@ -83,7 +91,13 @@ def test_nor_does_one_of_which_not_even_the_blocks_are_known(tmp_path: Path, err
 
 @pytest.mark.parametrize(
     ("error", "is_old", "is_gone"),
-    [(LOST, False, False), (LOST, True, True), (BlockLost("block 0 arrives damaged."), True, False)],
+    [
+        (LOST, False, False),
+        (LOST, True, True),
+        (BlockLost("block 0 arrives damaged."), True, False),
+        (UNKNOWN, False, False),
+        (UNKNOWN, True, True),
+    ],
 )
 def test_it_is_given_up_if_it_is_gone_and_not_what_the_file_is_now(
     tmp_path: Path, error: RemoteError, is_old: bool, is_gone: bool
@@ -98,7 +112,7 @@ def test_it_is_given_up_if_it_is_gone_and_not_what_the_file_is_now(
 
             anna.publisher.is_base_gone = known
             anna.publisher.refused = lambda inode, why: refused.append((inode, why))
-            await publish_without(anna, lost, error)
+            await (publish_unlisted if error is UNKNOWN else publish_without)(anna, lost, error)
             assert refused == ([(lost, BASE_GONE)] if is_gone else [])
             assert anna.publications.is_on_its_way(lost) is not is_gone
 
