@@ -86,7 +86,7 @@ def names(conflict: dict[str, Any]) -> dict[str, str]:
     return {
         "mine": f"{conflict['path'] or conflict['name']} (mine, made by {conflict['device']})",
         "theirs": f"{kept} (theirs, what kept the name)",
-        "base": f"{kept} (base, revision {conflict['base_revision']}, which both were made of)",
+        "base": f"{kept} (base, which both were made of)",
     }
 
 

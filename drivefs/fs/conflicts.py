@@ -203,6 +203,6 @@ class Entries:
         if conflict.theirs and look_up(conflict.theirs).kind in SHOWN:
             items[THEIRS] = virtual.Mirror((*key, THEIRS), conflict.theirs, look_up)
         if conflict.has_base:
-            base = Which(mark.of, mark.base_revision)
+            base = Which(mark.base_of or mark.of, mark.base_revision, in_history=not mark.base_of)
             items[BASE] = virtual.Revision((*key, BASE), base, lambda: look_up(copy.inode), self._revisions)
         return virtual.fixed(key, items, mode=0o500)

@@ -8,7 +8,7 @@ the conflict.
 import msgspec
 
 from drivefs.protocol import wire
-from drivefs.protocol.ids import InodeId, RevisionNumber
+from drivefs.protocol.ids import NO_INODE, InodeId, RevisionNumber
 
 CONFLICT_XATTR = b"drivefs.conflict"
 """The stored attribute of a conflict copy; its value is an encoded `ConflictMark`."""
@@ -17,9 +17,11 @@ CONFLICT_XATTR = b"drivefs.conflict"
 class ConflictMark(msgspec.Struct, frozen=True, array_like=True):
     """Why a copy exists.
 
-    `of` is the inode that kept the name `name` in directory `parent`. `base_revision` is the revision of `of` on which
-    the copy's content was made (0: there is no common base), `their_revision` the one that was there instead (0: not
-    known). `device` made the copy, at `time_ns`.
+    `of` is the inode that kept the name `name` in directory `parent`. `base_revision` is the revision on which the
+    copy's content was made (0: there is no common base), by its number among those of the inode `base_of`: an inode
+    that takes over a name has other numbers from then on. In marks of earlier versions that is 0, and the number one
+    of the history of `of`. `their_revision` is the one that was there instead (0: not known). `device` made the copy,
+    at `time_ns`.
     """
 
     of: InodeId
@@ -29,6 +31,7 @@ class ConflictMark(msgspec.Struct, frozen=True, array_like=True):
     their_revision: RevisionNumber
     device: str
     time_ns: int
+    base_of: InodeId = NO_INODE
 
 
 def encode_mark(mark: ConflictMark) -> bytes:

@@ -147,7 +147,8 @@ class Amends:
             self._telling.note([old])
             self._follow(made.inode, old, new, made.n)
             if action.of:
-                self._mark(made.inode, old, action.of, action.base)
+                replaced = row.mutation.replaced if isinstance(row.mutation, Rename) else NO_INODE
+                self._mark(made.inode, old, action.of, (replaced or made.inode, action.base))
                 self._outcome.copies.append((made.inode, new))
             elif self._leads_to(new) == made.inode:
                 self._outcome.aside.append((old, new))
@@ -196,8 +197,8 @@ class Amends:
                         self._follow(target, old, new, row.n)
             return
 
-    def _mark(self, copy: InodeId, old: Place, of: InodeId, base: RevisionNumber) -> None:
-        """Note on a conflict copy whose name it lost."""
+    def _mark(self, copy: InodeId, old: Place, of: InodeId, base: tuple[InodeId, RevisionNumber]) -> None:
+        """Note on a conflict copy whose name it lost; `base` is an inode and one of its own revisions."""
         theirs = self._replica.inode(of)
         state = self._overlay.inode(copy) or self._replica.inode(copy)
         assert state is not None, "what is shown under a name is known"
@@ -205,7 +206,8 @@ class Amends:
             of=of,
             name=old.name,
             parent=old.parent,
-            base_revision=base,
+            base_revision=base[1],
+            base_of=base[0],
             their_revision=theirs.revision if theirs else NO_REVISION,
             device=self._labels.device,
             time_ns=state.mtime_ns,
@@ -350,7 +352,7 @@ class Amends:
         self._contents.moved(inode, copy, stored.n)
         self._overlay.put_inode(new_state(state, copy, nlink=1, xattrs={}), created)
         if not action.is_lost:
-            self._mark(copy, old, inode, action.base)
+            self._mark(copy, old, inode, (inode, action.base))
         self._outcome.copies.append((copy, place))
         self._outcome.contents.add(copy)
         if self._replica.inode(inode) is not None:
@@ -406,7 +408,7 @@ class Amends:
         self._telling.merged(inode, fresh, is_new=True)
         if place != old:
             self._follow(fresh, old, place, created)
-            self._mark(fresh, old, action.of or inode, action.base)
+            self._mark(fresh, old, action.of or inode, (inode, action.base))
             self._outcome.copies.append((fresh, place))
         if stored or not self._contents.is_written(fresh):
             self._outcome.contents.add(fresh)

@@ -69,7 +69,7 @@ class Make:
     """Make this change, in the place of the refused one in the order of the journal.
 
     `is_aside`: under a name derived from its own, which is taken. `of`: it is a conflict copy of that inode, made on
-    the revision `base` of it.
+    the revision `base` of what the refused one was to replace, or else of what is made.
     """
 
     mutation: Mutation
@@ -108,7 +108,7 @@ class Copy:
 class Anew:
     """The edited file that the refused change is about is gone: it is made as a new one, with all that is queued.
 
-    At `place`, or where that is taken, as a conflict copy of what is there: of `of`, made on the revision `base`.
+    At `place`, or where that is taken, as a conflict copy of what is there: of `of`, made on its own revision `base`.
     """
 
     place: Place

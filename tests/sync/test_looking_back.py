@@ -3,6 +3,7 @@
 Owns the moment between a commit and the feed's word of it; what a person sees of histories is in the tests on mounts.
 """
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,3 +54,24 @@ async def test_a_content_that_took_over_a_name_is_not_taken_for_an_older_one(tmp
         assert await device.read("note") == b"first"
         await device.sync()
         assert await device.read("note") == b"first"
+
+
+@pytest.mark.parametrize("other", [Device.edit, Device.save])
+async def test_the_base_of_a_conflict_copy_is_what_both_were_made_of(
+    tmp_path: Path, other: Callable[[Device, str, bytes], Awaitable[None]]
+) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, [first, second]):
+        await first.write("note", b"before")
+        await fleet.settle()
+        await first.write("new", b"what both know")
+        await first.push()
+        await first.rename("new", "note")
+        await first.push()
+        await second.sync()
+        await other(second, "note", b"THEIRS")
+        await second.sync()
+        await first.edit("note", b"MINE")
+        tree = await fleet.settle()
+        (copy,) = tree.keys() - {"note"}
+        for device in (first, second):
+            assert await device.read(f".drivefs/conflicts/{copy}/base") == b"what both know"
