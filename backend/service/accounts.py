@@ -89,8 +89,11 @@ class Accounts:
         """Exchange a password for a new device with a token of its own.
 
         Raises:
-            ProtocolError: `wrong_password`, for an unknown user too; `too_many_attempts`.
+            ProtocolError: `malformed`: the device's name has control characters, which commands would print;
+                `wrong_password`, for an unknown user too; `too_many_attempts`.
         """
+        if not request.device.isprintable():
+            raise ProtocolError(Code.MALFORMED, "A device's name has printable characters only.")
         subjects = {f"name:{request.user}": MAX_ATTEMPTS_BY_NAME, f"address:{address}": MAX_ATTEMPTS_BY_ADDRESS}
         known = await self._ground.database.write(self._begin_attempt, request.user, subjects)
         if not await self._passwords.matches(request.password, known[1] if known else None) or known is None:

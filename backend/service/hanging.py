@@ -19,7 +19,7 @@ from backend.service.ground import Ground
 from backend.service.rows import INODE_COLUMNS, InodeRow, Place
 from backend.service.workspaces import Access
 from drivefs.protocol.ids import AccountId, InodeId, WorkspaceId
-from drivefs.protocol.names import MAX_NAME_BYTES
+from drivefs.protocol.names import MAX_NAME_BYTES, cut_between_letters
 
 MOST_NAMES = 1000
 """So many names are tried for a share whose name is taken."""
@@ -81,7 +81,7 @@ def unhang(connection: Connection, ground: Ground, home: Access, target: Target)
 
 
 def _names(name: bytes) -> list[bytes]:
-    stem = name[: MAX_NAME_BYTES - len(b" (1000)")]
+    stem = cut_between_letters(name, MAX_NAME_BYTES - len(b" (1000)"))
     return [name, *(stem + b" (%d)" % number for number in range(2, MOST_NAMES))]
 
 

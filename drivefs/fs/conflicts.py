@@ -19,7 +19,7 @@ from drivefs.protocol.conflicts import CONFLICT_XATTR, ConflictMark
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ids import NO_INODE, InodeId
 from drivefs.protocol.model import InodeKind, InodeState
-from drivefs.protocol.names import MAX_NAME_BYTES
+from drivefs.protocol.names import MAX_NAME_BYTES, cut_between_letters
 
 MAX_DEPTH = 4096
 """More directories than any path has: a longer way is a circle in what is known here."""
@@ -171,7 +171,7 @@ class Entries:
                 del self._names[self._copies.pop(name)]
             if name in self._copies:
                 number = b" %d" % copy
-                name = name[: MAX_NAME_BYTES - len(number)] + number
+                name = cut_between_letters(name, MAX_NAME_BYTES - len(number)) + number
             self._names[copy] = name
             self._copies[name] = copy
         return self._names[copy]

@@ -4,7 +4,6 @@ Owns the names there: of several things with one name all but the latest have th
 in the trash is asked when somebody looks.
 """
 
-import os
 from contextlib import aclosing
 from functools import partial
 
@@ -19,7 +18,7 @@ from drivefs.protocol.ground import NowNs
 from drivefs.protocol.history import TrashEntry
 from drivefs.protocol.ids import NO_INODE
 from drivefs.protocol.model import InodeKind
-from drivefs.protocol.names import MAX_NAME_BYTES
+from drivefs.protocol.names import with_mark
 from drivefs.protocol.times import iso_seconds
 
 NAME = b"trash"
@@ -86,8 +85,7 @@ def _free_name(entry: TrashEntry, taken: dict[bytes, virtual.Item]) -> bytes:
     name = entry.place.name
     marks = [b"", b" (removed %s)" % iso_seconds(entry.time_ns).encode(), b" (%d)" % entry.inode.inode]
     for mark in marks:
-        stem, ending = os.path.splitext(name)
-        marked = stem[: MAX_NAME_BYTES - len(mark) - len(ending)] + mark + ending
+        marked = with_mark(name, mark) if mark else name
         if marked not in taken:
             break
     return marked

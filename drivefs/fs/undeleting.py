@@ -21,7 +21,7 @@ from drivefs.protocol.ground import NowNs
 from drivefs.protocol.history import TrashEntry
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind, InodeState
-from drivefs.protocol.names import MAX_NAME_BYTES
+from drivefs.protocol.names import with_mark
 
 TOGETHER_NS = 600 * 10**9
 """What was removed from a directory before that was removed itself belongs to it, up to a pause as long as this."""
@@ -40,16 +40,9 @@ class Undeleting:
     def free_name(self, place: Name) -> Name:
         """The name of a place if it is free, else one like it that says what it is; all names there are known here."""
         parent, name = place
-        stem, dot, ending = name.rpartition(b".")
-        if not stem or not dot:
-            stem, ending = name, b""
-        else:
-            ending = dot + ending
-        number = 1
+        first, number = name, 1
         while self._view.named(parent, name):
-            mark = b" (restored)" if number == 1 else b" (restored %d)" % number
-            room = MAX_NAME_BYTES - len(mark) - len(ending)
-            name = stem[:room] + mark + ending if room > 0 else stem[: MAX_NAME_BYTES - len(mark)] + mark
+            name = with_mark(first, b" (restored)" if number == 1 else b" (restored %d)" % number)
             number += 1
         return parent, name
 

@@ -30,7 +30,7 @@ from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId
 from drivefs.protocol.messages import InodesRequest
 from drivefs.protocol.model import InodeKind, InodeState
-from drivefs.protocol.names import MAX_NAME_BYTES
+from drivefs.protocol.names import MAX_NAME_BYTES, with_mark
 from drivefs.remote import errors
 from drivefs.sync import left_behind, planner
 from drivefs.sync.amends import Amends
@@ -439,12 +439,7 @@ def _text(path: bytes) -> str:
 def _name(path: bytes, record: int) -> str:
     """The name of content in `lost+found`: the same for the same content, and each content its own."""
     name = path.rpartition(b"/")[2]
-    stem, dot, extension = name.rpartition(b".")
-    if not stem or len(extension) > 16:
-        stem, dot, extension = name, b"", b""
-    label = b" (not taken, %x)" % record
-    room = MAX_NAME_BYTES - len(b".part") - len(label) - len(dot) - len(extension)
-    return os.fsdecode(stem[:room] + label + dot + extension)
+    return os.fsdecode(with_mark(name, b" (not taken, %x)" % record, MAX_NAME_BYTES - len(b".part")))
 
 
 def _sentence(kept: Kept) -> str:

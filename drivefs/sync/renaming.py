@@ -9,8 +9,11 @@ import msgspec
 from cache.effects import entries
 from drivefs.protocol.changes import Create, Exchange, Link, Mutation, Rename, Restore, Unlink
 from drivefs.protocol.ids import InodeId
-from drivefs.protocol.names import MAX_NAME_BYTES
+from drivefs.protocol.names import cut_between_letters, with_mark
 from drivefs.sync.questions import Place
+
+MAX_DEVICE_BYTES = 100
+"""So much of a device's name stands in that of a conflict copy, of which more than a third is left to the file's."""
 
 
 def places(mutation: Mutation) -> set[Place]:
@@ -66,13 +69,10 @@ def names_more(mutation: Mutation, inode: InodeId) -> int:
 def conflict_name(name: bytes, *, device: str, date: str, taken: int) -> bytes:
     """Derive the name of a conflict copy: `name (conflicted copy, DEVICE, DATE).ext`, within 255 bytes.
 
-    `taken` counts the derived names already found in use; from 1 on it is added to the label.
+    `taken` counts the derived names already found in use; from 1 on it is added to the label, which is one line. What
+    is too long is cut, between letters where it is UTF-8.
     """
-    stem, dot, extension = name.rpartition(b".")
-    if not stem or len(extension) > 16:
-        stem, dot, extension = name, b"", b""
     number = f" {taken + 1}" if taken else ""
-    safe_device = device.replace("/", "-").replace("\0", "-")
-    label = f" (conflicted copy, {safe_device}, {date}{number})".encode(errors="replace")[:160]
-    room = MAX_NAME_BYTES - len(label) - len(dot) - len(extension)
-    return stem[:room] + label + dot + extension
+    safe_device = "".join(each if each.isprintable() and each != "/" else "-" for each in device)
+    called = cut_between_letters(safe_device.encode(errors="replace"), MAX_DEVICE_BYTES)
+    return with_mark(name, b" (conflicted copy, %s, %s)" % (called, f"{date}{number}".encode()))

@@ -28,6 +28,11 @@ async def test_wrong_password_and_unknown_user_are_told_the_same(served: Served)
     assert wrong.reply == unknown.reply
 
 
+async def test_device_whose_name_would_act_on_a_terminal_is_refused(served: Served) -> None:
+    request = messages.LoginRequest(user=USER, password=PASSWORD, device="laptop\x1b[2J")
+    assert (await served.post(routes.LOGIN, request, token="")).problem() == "malformed"
+
+
 async def test_guessing_is_stopped_by_name_and_the_right_password_then_has_to_wait_too(served: Served) -> None:
     for _ in range(10):
         assert (await served.login(USER, "wrong")).problem() == "wrong_password"
