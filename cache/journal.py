@@ -152,7 +152,6 @@ class Journal:
         self._removed.clear()
         self._loosened = Forgotten([], [], False)
         self.pending_count = self._pending_before
-        self._settled_below = OpNumber(0)
         self.drafts.rolled_back()
         self._ops.reread()
         self._ids.rolled_back()

@@ -130,6 +130,20 @@ SERVER = (
         "tests/backend/service/test_commit_names.py",
     ),
     Weakening(
+        "what a rename replaces is what is there",
+        "backend/service/commit/naming.py",
+        "    if replaced is None or found != replaced.inode:\n",
+        "    if replaced is None:\n",
+        "tests/backend/service/test_commit_names.py",
+    ),
+    Weakening(
+        "neither side of an exchange comes below itself",
+        "backend/service/commit/naming.py",
+        "    _check_way(state, other, here.parent)\n",
+        "",
+        "tests/backend/service/test_commit_names.py",
+    ),
+    Weakening(
         "no directory is moved below itself",
         "backend/service/commit/naming.py",
         "    if row.kind == DIRECTORY and state.tree.is_within(new_parent, row.inode):\n",

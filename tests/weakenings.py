@@ -1,9 +1,11 @@
 """The safety steps of drivefs, each with what the code would be without it and the tests that must fail then.
 
-Owns the table, that of devices here and that of the server in `server_weakenings`; `gate` is the program that tries it.
+Owns the table, that of devices here and in `state_weakenings` and that of the server in `server_weakenings`; `gate` is
+the program that tries it.
 """
 
 from tests.server_weakenings import SERVER
+from tests.state_weakenings import STATE
 from tests.weakening import Weakening
 
 DEVICE = (
@@ -494,4 +496,4 @@ DEVICE = (
         "tests/sync/test_giving_up.py",
     ),
 )
-WEAKENINGS = DEVICE + SERVER
+WEAKENINGS = DEVICE + STATE + SERVER

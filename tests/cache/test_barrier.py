@@ -113,7 +113,7 @@ def test_what_a_barrier_of_the_log_is_about_to_sync_is_not_durable_yet(
             await trio.testing.wait_all_tasks_blocked()
             second.set()
             await local.barrier()
-            assert f"{file:016x}" in syncs.names
+            assert syncs.names[:2] == [f"{file:016x}", "staging"]
             nursery.cancel_scope.cancel()
 
     trio.run(main)
@@ -162,6 +162,7 @@ def test_who_has_nothing_new_after_a_cancelled_sync_is_not_served_by_it(
             scope.cancel()
             await local.barrier()
         assert syncs.names == []
+        assert local.dirty
         await local.barrier()
         return syncs.names
 
@@ -179,6 +180,13 @@ def test_a_cancelled_barrier_leaves_its_work_to_the_next(bench: Bench, monkeypat
         assert local.dirty
         await local.barrier()
         assert syncs.names == [f"{file:016x}", "staging", "journal.db-wal"]
+        local.staging.remove(file)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await local.barrier()
+        assert local.staging.path(file).exists()
+        await local.barrier()
+        assert not local.staging.path(file).exists()
 
     trio.run(main)
 

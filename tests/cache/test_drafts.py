@@ -1,9 +1,10 @@
 """Drafts: records in rows and in staging, what a publication drops, and which staging files go when."""
 
+import msgspec
 import pytest
 import trio
 
-from cache.drafts import INLINE_BYTES
+from cache.drafts import INLINE_BYTES, DraftRow
 from cache.errors import Corrupt
 from cache.staging import StagedRange
 from cache.workspace import LocalState
@@ -103,6 +104,44 @@ def test_ids_of_records_go_on_after_a_restart_even_when_all_were_dropped(bench: 
     assert again.add_record(inode, 1, b"y") > record.id
 
 
+def test_what_comes_after_a_restart_is_not_among_what_is_on_its_way(bench: Bench, local: LocalState) -> None:
+    """Also where the records on their way are gone: recovery drops those that lack bytes, and the draft stands on."""
+    inode, _ = create(local.journal, b"a", content=b"x")
+    (record,) = local.journal.drafts.records(inode)
+    draft = local.journal.drafts.draft(inode)
+    assert draft is not None
+    local.journal.drafts.put_draft(msgspec.structs.replace(draft, frozen=record.id))
+    local.journal.drafts.drop_records(inode, record.id)
+    bench.crash()
+    assert bench.open("crashed").journal.drafts.add_record(inode, 0, b"y") > record.id
+
+
+def test_a_draft_is_as_before_when_the_transaction_fails(local: LocalState) -> None:
+    drafts, inode = local.journal.drafts, new_draft(local, 7)
+    before = drafts.draft(inode)
+    assert before is not None
+    with pytest.raises(ZeroDivisionError):
+        change_and_fail(local, msgspec.structs.replace(before, size=9))
+    assert drafts.draft(inode) == before
+
+
+def test_a_place_that_a_failed_transaction_took_is_that_of_one_draft(bench: Bench, local: LocalState) -> None:
+    (one, _), (two, _) = create(local.journal, b"a"), create(local.journal, b"b")
+    with pytest.raises(ZeroDivisionError):
+        change_and_fail(local, draft_of(one))
+    local.journal.drafts.add_record(new_draft(local, one), 0, b"one")
+    bench.crash()
+    again = bench.open("crashed")
+    again.journal.drafts.add_record(new_draft(again, two), 0, b"two")
+    assert content_of(again, one) == b"one"
+
+
+def change_and_fail(local: LocalState, draft: DraftRow) -> None:
+    with local.journal.transaction():
+        local.journal.drafts.put_draft(draft)
+        raise ZeroDivisionError
+
+
 def test_what_was_published_goes_and_what_came_later_stays(local: LocalState) -> None:
     drafts, inode = local.journal.drafts, new_draft(local, 7)
     frozen = stage(local, inode, 0, BIG)
@@ -154,6 +193,7 @@ class TestStagingFiles:
         stage(local, inode, 0, BIG)
         with pytest.raises(ZeroDivisionError):
             self.drop_and_fail(local, inode)
+        local.journal.set_meta("another", b"transaction")
         trio.run(local.barrier)
         assert content_of(local, inode) == BIG
 
@@ -161,6 +201,15 @@ class TestStagingFiles:
         with local.journal.transaction():
             local.journal.drafts.drop_draft(inode)
             raise ZeroDivisionError
+
+    def test_not_those_of_another_draft_that_has_the_inode_since(self, local: LocalState) -> None:
+        drafts, inode = local.journal.drafts, new_draft(local, 7)
+        stage(local, inode, 0, BIG)
+        drafts.move_draft(inode, InodeId(8))
+        stage(local, new_draft(local, 7), 0, BIG[::-1])
+        drafts.drop_draft(InodeId(8))
+        trio.run(local.barrier)
+        assert content_of(local, inode) == BIG[::-1]
 
     def test_they_go_at_the_next_start_if_the_barrier_never_came(self, bench: Bench, local: LocalState) -> None:
         inode = new_draft(local, 7)

@@ -25,9 +25,23 @@ def acknowledge(local: LocalState, n: OpNumber, seq: int) -> None:
     local.journal.settle(n, Seq(seq), RevisionNumber(1))
 
 
+def acknowledge_and_fail(local: LocalState, n: OpNumber) -> None:
+    with local.journal.transaction():
+        acknowledge(local, n, 1)
+        assert local.journal.watermark() > n
+        local.journal.aliases.add(ROOT, InodeId(77))
+        raise ZeroDivisionError
+
+
 def create_and_fail(local: LocalState, name: bytes) -> None:
     with local.journal.transaction():
         create(local.journal, name, content=b"hello")
+        raise ZeroDivisionError
+
+
+def remove_and_fail(local: LocalState, n: OpNumber) -> None:
+    with local.journal.transaction():
+        local.journal.remove(n)
         raise ZeroDivisionError
 
 
@@ -77,6 +91,27 @@ def test_numbers_are_never_given_out_twice(bench: Bench, local: LocalState) -> N
     assert m > n + 1
 
 
+def test_ids_that_a_failed_change_reserved_are_reserved_again(bench: Bench, local: LocalState) -> None:
+    with pytest.raises(ZeroDivisionError):
+        create_and_fail(local, b"a")
+    inode, n = create(local.journal, b"b")
+    local.journal.add_id_range(FIRST_ID)
+    bench.crash()
+    again, m = create(bench.open("crashed").journal, b"c")
+    assert again > inode
+    assert m > n
+
+
+def test_what_a_failed_transaction_took_back_goes_on_showing(local: LocalState) -> None:
+    journal = local.journal
+    inode, n = create(journal, b"a")
+    with pytest.raises(ZeroDivisionError):
+        remove_and_fail(local, n)
+    create(journal, b"b")
+    assert journal.overlay.dentry(ROOT, b"a") == inode
+    assert journal.overlay.inode(inode) is not None
+
+
 def test_inode_ids_come_from_the_ranges_and_end_with_them(local: LocalState) -> None:
     journal = local.journal
     assert journal.ids_left() == ID_RANGE_LENGTH
@@ -113,6 +148,38 @@ def test_only_what_was_not_sent_may_be_replaced_or_removed(local: LocalState) ->
     with pytest.raises(ValueError, match="removed"):
         journal.remove(n)
     assert journal.touching(inode)[0].mutation.time_ns == 5
+
+
+def test_a_mutation_is_sent_once_and_only_what_has_no_answer_is_unsent(local: LocalState) -> None:
+    journal = local.journal
+    _, n = create(journal, b"a")
+    mark_sent(journal, [n])
+    with pytest.raises(ValueError, match="sent"):
+        mark_sent(journal, [n])
+    journal.fail(n, Status.CONFLICT, "changed")
+    journal.unsend(n)
+    row = journal.get(n)
+    assert row is not None
+    assert row.state is RowState.FAILED
+
+
+def test_what_is_to_be_committed_once_more_is_not_taken_for_settled(local: LocalState) -> None:
+    journal = local.journal
+    _, n = create(journal, b"a")
+    acknowledge(local, n, 1)
+    assert journal.watermark() > n
+    journal.offer_again([])
+    assert numbers(local) == [n]
+
+
+def test_an_answer_that_was_rolled_back_is_none(local: LocalState) -> None:
+    journal = local.journal
+    _, n = create(journal, b"a")
+    with pytest.raises(ZeroDivisionError):
+        acknowledge_and_fail(local, n)
+    assert numbers(local) == [n]
+    assert journal.watermark() == n
+    assert journal.aliases.inode(ROOT) == ROOT
 
 
 def test_removing_a_change_lets_its_overlay_go(local: LocalState) -> None:

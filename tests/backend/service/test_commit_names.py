@@ -163,6 +163,9 @@ async def test_rename_expects_its_target(laptop: Device, phone: Device) -> None:
     assert await laptop.say(laptop.rename(file, b"a", b"o")) == "conflict exists"
     assert await laptop.say(laptop.rename(file, b"a", b"o", replaced=laptop.new_inode())) == "conflict changed"
     assert await laptop.say(laptop.rename(file, b"a", b"free", replaced=other)) == "conflict changed"
+    third = await laptop.make(b"t")
+    assert await laptop.say(laptop.rename(file, b"a", b"t", replaced=other, base=1)) == "conflict changed"
+    assert await laptop.say(laptop.unlink(third, b"t")) == "ok"
     await phone.write(other, b"two", base=1)
     assert await laptop.say(laptop.rename(file, b"a", b"o", replaced=other, base=1)) == "conflict changed"
     assert await laptop.say(laptop.rename(file, b"a", b"b", new_parent=other)) == "conflict not_directory"
@@ -236,6 +239,8 @@ async def test_exchange_expects_both_sides(laptop: Device) -> None:
     assert await laptop.say(laptop.exchange(inner, b"f", file, b"x")) == "conflict changed"
     cycle = laptop.exchange(directory, b"d", inner, b"inner", other_parent=directory)
     assert await laptop.say(cycle) == "conflict cycle"
+    other_way = laptop.exchange(inner, b"inner", directory, b"d", parent=directory)
+    assert await laptop.say(other_way) == "conflict cycle"
     assert await laptop.say(laptop.exchange(file, b"f", file, b"g")) == "rejected malformed"
     assert await laptop.say(laptop.rename(file, b"f", b"f")) == "rejected malformed"
 
