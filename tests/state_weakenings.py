@@ -1,4 +1,4 @@
-"""The safety steps of what a device keeps in rows, ids and files: another part of the table in `weakenings`."""
+"""The safety steps of rows, ids and files of a device, and of who sends them: another part of `weakenings`."""
 
 from tests.weakening import Weakening
 
@@ -93,5 +93,33 @@ STATE = (
         " or any(each.has_new_names for each in self._under_way)",
         "",
         "tests/cache/test_barrier.py",
+    ),
+    Weakening(
+        "nothing is sent before it is known what an earlier mount removed",
+        "drivefs/sync/commits.py",
+        "        await self._guard.ready()\n",
+        "",
+        "tests/sync/test_commits.py",
+    ),
+    Weakening(
+        "no epoch ends while somebody needs it to stay",
+        "drivefs/sync/session.py",
+        "        async with self.undisturbed:\n            reply",
+        "        if True:\n            reply",
+        "tests/sync/test_session.py",
+    ),
+    Weakening(
+        "a session is durable when it is open",
+        "drivefs/sync/session.py",
+        "        await self.refill_ids()\n        await self._local.journal.log_barrier()\n",
+        "        await self.refill_ids()\n",
+        "tests/sync/test_session.py",
+    ),
+    Weakening(
+        "ids of a server that was put back are not used any more",
+        "drivefs/sync/session.py",
+        "self.epoch and (reply.epoch != self.epoch or self.has_void_ids)",
+        "self.epoch and reply.epoch != self.epoch",
+        "tests/sync/test_session.py",
     ),
 )

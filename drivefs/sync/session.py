@@ -193,7 +193,6 @@ class Session:
             with self._local.journal.transaction():
                 _take_over(self._local.journal, reply)
         self._next_nonce = b""
-        await self._local.barrier()
         set_cursor(self._local, reply, self._workspace)
         await self.refill_ids()
         await self._local.journal.log_barrier()

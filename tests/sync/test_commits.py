@@ -388,3 +388,19 @@ def test_what_is_refused_again_and_again_waits_and_lets_others_pass(world: World
     world.refusals.pausing[held] = 1.0
     world.commit()
     assert world.backend.sent == [[n], [m]]
+
+
+def test_nothing_is_sent_before_it_is_known_what_an_earlier_mount_removed(world: World) -> None:
+    create(world.journal, b"a")
+    world.guard = Guard(world.journal, world.count_files, share=0.5, asked=lambda question: None)
+    committer = world.new_committer()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(committer.commit_next, Epoch(1))
+            await trio.testing.wait_all_tasks_blocked()
+            assert world.backend.batches == []
+            await world.guard.scan()
+        assert len(world.backend.batches) == 1
+
+    trio.run(main)

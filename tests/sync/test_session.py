@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 import trio
+import trio.testing
 
 from cache.errors import CacheError
 from cache.workspace import LocalState
@@ -137,6 +138,7 @@ def test_a_mount_whose_epoch_ends_says_what_becomes_of_what_waits(
     opening.renumbered = renumbered.append
     with caplog.at_level(logging.WARNING):
         trio.run(opening.open)
+        assert not local.journal.is_log_dirty
         inode, _ = create(local.journal, b"file")
         trio.run(opening.open)
         assert caplog.messages == []
@@ -144,9 +146,27 @@ def test_a_mount_whose_epoch_ends_says_what_becomes_of_what_waits(
         trio.run(opening.open)
     (message,) = caplog.messages
     assert "1 changes" in message
-    assert renumbered == [{inode: only_inode(local)}]
+    again = only_inode(local)
+    assert renumbered == [{inode: again}]
     assert local.journal.epoch == 4
+    opening.has_void_ids = True  # a server that was put back knows no more of the ids that it gave
+    trio.run(opening.open)
+    assert renumbered[1:] == [{again: only_inode(local)}]
     assert bench.close(local) == []
+
+
+def test_no_epoch_ends_while_somebody_needs_it_to_stay(local: LocalState) -> None:
+    backend = Backend(Epoch(3))
+    opening = session.Session(local, cast(Remote, backend), HOME, random_bytes=bytes, opened=lambda reply: None)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery, opening.undisturbed:
+            nursery.start_soon(opening.open)
+            await trio.testing.wait_all_tasks_blocked()
+            assert backend.sessions == []
+
+    trio.run(main)
+    assert local.journal.epoch == 3
 
 
 def test_limits_that_a_login_heard_hold_before_the_first_mount(local: LocalState) -> None:
