@@ -186,6 +186,27 @@ SERVER = (
         "tests/backend/service/test_sessions.py",
     ),
     Weakening(
+        "a copy is not given the epoch that the original may have heard of",
+        "backend/service/sessions.py",
+        "        return bool(request.epoch in (0, life.epoch))\n",
+        "        return True\n",
+        "tests/backend/service/test_sessions.py",
+    ),
+    Weakening(
+        "nothing is committed past the drive that a share hangs in",
+        "backend/service/commits.py",
+        "        if access.kind == workspaces.SHARE:\n",
+        "        if False:\n",
+        "tests/backend/service/test_shares.py",
+    ),
+    Weakening(
+        "an id that is taken in a share is taken in the drive",
+        "backend/service/commit/state.py",
+        " and inode not in self.foreign_ids",
+        "",
+        "tests/backend/service/test_shares.py",
+    ),
+    Weakening(
         "who may only read changes nothing",
         "backend/service/commit/batch.py",
         "        if not state.author.may_write:\n",

@@ -93,10 +93,11 @@ def test_one_sync_serves_all_who_came_before_it_began(bench: Bench, monkeypatch:
 
 
 @pytest.mark.fault(3)
+@pytest.mark.parametrize("is_log_first", [True, False])
 def test_what_a_barrier_of_the_log_is_about_to_sync_is_not_durable_yet(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, is_log_first: bool
 ) -> None:
-    """An fsync comes while staged bytes are synced for the log, since they take the place of others."""
+    """Another barrier comes while staged bytes are synced that take the place of others."""
     gates = [trio.Event(), trio.Event()]
 
     async def slow(work: Callable[..., Any], /, *args: Any) -> Any:
@@ -108,13 +109,31 @@ def test_what_a_barrier_of_the_log_is_about_to_sync_is_not_durable_yet(
         file = write(local, 7)
         local.journal.content_goes()
         syncs, (_, second) = Syncs(monkeypatch), gates
+        barriers = (local.journal.log_barrier, local.barrier)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(local.journal.log_barrier)
+            nursery.start_soon(barriers[not is_log_first])
             await trio.testing.wait_all_tasks_blocked()
             second.set()
-            await local.barrier()
+            await barriers[is_log_first]()
             assert syncs.names[:2] == [f"{file:016x}", "staging"]
             nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_a_cancelled_barrier_of_the_log_leaves_what_comes_first_to_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        local = bench.open()
+        file = write(local, 7)
+        local.journal.content_goes()
+        syncs = Syncs(monkeypatch)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await local.journal.log_barrier()
+        await local.journal.log_barrier()
+        assert syncs.names == [f"{file:016x}", "staging", "journal.db-wal"]
 
     trio.run(main)
 

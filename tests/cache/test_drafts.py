@@ -245,3 +245,6 @@ def test_rotten_bytes_are_never_given_out(local: LocalState) -> None:
         local.staging.load(StagedRange(record.staged.file, 0, len(BIG) + 1), record.digest)
     with pytest.raises(Corrupt):
         local.staging.load(StagedRange(12345, 0, 1), record.digest)
+    path.write_bytes(data[:-1])
+    with pytest.raises(Corrupt):
+        local.staging.read(record.staged, 0, len(BIG))

@@ -30,6 +30,7 @@ class Source:
         self.running = 0
         self.most_running = 0
         self.failures: list[errors.RemoteError] = []
+        self.withheld: set[BlockId] = set()
         self.gate = trio.Event()
         self.gate.set()
 
@@ -53,6 +54,8 @@ class Source:
             if self.failures:
                 raise self.failures.pop(0)
             for block in blocks:
+                if block in self.withheld:
+                    continue
                 await arrived([codec.Frame(block, self.payloads[block])])
         finally:
             self.running -= 1
@@ -303,12 +306,16 @@ def test_a_block_that_always_arrives_damaged_is_never_cached(bench: Bench) -> No
 
 
 @pytest.mark.fault(46)
-def test_a_block_that_the_backend_lost_is_an_error_and_others_arrive(bench: Bench) -> None:
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_block_that_the_backend_lost_is_an_error_and_others_arrive(bench: Bench, is_told: bool) -> None:
     lost, other = bench.source.add(1)[0], bench.source.add(2)[0]
-    bench.source.payloads[lost] = None
+    if is_told:
+        bench.source.payloads[lost] = None
+    else:
+        bench.source.withheld.add(lost)
 
     async def scenario() -> None:
-        with pytest.raises(errors.BlockLost):
+        with trio.fail_after(60), pytest.raises(errors.BlockLost):
             await bench.fetch(lost, other)
         await bench.fetch(other)
         assert bench.cache.contains(other)

@@ -12,6 +12,7 @@ from cache.errors import OutOfIds, Poisoned
 from drivefs.protocol.changes import Base, OpResult, Status, Store
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import InodeId, OpNumber
+from drivefs.protocol.messages import FeedStatus
 from drivefs.remote.errors import Offline, Refused
 from drivefs.sync.connection import Connection
 from drivefs.sync.engine import POLL_PAUSE_SECONDS, Engine
@@ -231,6 +232,7 @@ def test_ids_that_ran_out_are_asked_for_and_the_mount_goes_on() -> None:
     engine = followed.engine()
 
     async def commit_next(epoch: int, *, urgent: bool) -> None:
+        assert engine._parts.session.undisturbed.locked()
         if "asked for" not in happened:
             raise OutOfIds
         happened.append("committed")
@@ -251,6 +253,25 @@ def test_ids_that_ran_out_are_asked_for_and_the_mount_goes_on() -> None:
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     assert happened[:3] == ["refused", "asked for", "committed"]
+
+
+def test_a_history_that_is_another_one_waits_for_the_commit_under_way_and_makes_all_ids_void() -> None:
+    page = SimpleNamespace(status=FeedStatus.DIVERGED)
+    engine = Followed(NOTHING_NEW._replace(lost=page)).engine()  # type: ignore[arg-type]
+    happened, lock = list[str](), trio.Lock()
+
+    async def begin(_page: object) -> None:
+        assert lock.locked()
+        happened.append("set aside")
+
+    engine._parts.session = SimpleNamespace(undisturbed=lock, has_void_ids=False)
+    engine._parts.relisting = SimpleNamespace(begin=begin, is_needed=False)
+    engine._parts.committer.begin_again = lambda: happened.append("begun again")
+    engine.resend(store_of(1), OpResult(n=OpNumber(1), status=Status.NEEDS_BLOCKS))
+    trio.run(engine._poll)
+    assert happened == ["set aside", "begun again"]
+    assert engine._parts.session.has_void_ids
+    assert engine._resends == []
 
 
 def test_sending_blocks_again_goes_on_where_all_that_was_asked_for_became_void_meanwhile() -> None:

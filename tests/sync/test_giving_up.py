@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from cache.check import check
 from drivefs.fs.attributes import Wanted
@@ -191,6 +192,40 @@ def test_a_full_disk_keeps_it_all_in_the_journal(world: World, monkeypatch: pyte
             world.give_up()
     assert world.bench.read(inode) == b"mine"
     assert world.journal.pending_count == 2
+
+
+def test_nothing_is_given_up_while_a_commit_is_under_way(world: World) -> None:
+    inode, create, store = world.stored(b"a", b"mine")
+    world.reject(create, store)
+
+    async def main() -> None:
+        undisturbed = trio.Lock()
+        async with trio.open_nursery() as nursery, undisturbed:
+            nursery.start_soon(world.giving_up.work, undisturbed)
+            await trio.testing.wait_all_tasks_blocked()
+            assert world.waiting(inode) == [create, store]
+            world.write(inode, 4, b" and more")
+
+    trio.run(main)
+    assert b"mine and more" in world.lost.values()
+
+
+def test_what_is_sent_while_it_is_copied_is_waited_for(world: World) -> None:
+    inode, store = world.edited(b"a", b"before", 0, b"after!")
+    world.reject(store)
+    world.chmod(inode, 0o600)
+    (mode,) = world.pending(SetAttributes, inode)
+
+    async def main() -> None:
+        undisturbed = trio.Lock()
+        async with trio.open_nursery() as nursery, undisturbed:
+            nursery.start_soon(world.giving_up.work, undisturbed)
+            await trio.testing.wait_all_tasks_blocked()
+            mark_sent(world.journal, [mode.n])
+
+    trio.run(main)
+    assert world.waiting(inode) == [store, mode]
+    assert world.bench.read(inode) == b"after!"
 
 
 def test_what_is_written_while_it_is_copied_is_copied_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

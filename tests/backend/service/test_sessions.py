@@ -77,6 +77,7 @@ async def test_a_new_epoch_that_was_not_heard_of_is_given_again(laptop: Device) 
     first = await begin(laptop, 0, b"", b"a")
     second = await begin(laptop, first, b"lost", b"x")
     assert await begin(laptop, first, b"lost", b"x") == second
+    assert await begin(laptop, first, b"lost", b"y", b"x") not in (first, second)  # a copy of it may have
 
 
 async def test_of_very_many_lives_those_that_mounted_last_are_known(

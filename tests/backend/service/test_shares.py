@@ -11,7 +11,7 @@ from backend.service.shares import Shares
 from drivefs.protocol import messages, sharing
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.history import RevisionsRequest
-from drivefs.protocol.ids import BlockId, InodeId, WorkspaceId
+from drivefs.protocol.ids import BlockId, InodeId, OpNumber, WorkspaceId
 from drivefs.protocol.model import InodeKind
 from drivefs.protocol.notifications import Kind, NotificationsRequest
 from tests.backend.service import invariants
@@ -125,6 +125,23 @@ async def test_a_viewer_changes_nothing_and_is_told_why(pair: Neighbours) -> Non
     assert await pair.bert.say(pair.bert.rename(folder, b"folder", b"mine")) == "ok"
     assert await pair.bert.names() == {b"mine": folder}
     assert await pair.anna.names() == {b"folder": folder}
+
+
+async def test_nothing_is_committed_past_the_drive_that_a_share_hangs_in(pair: Neighbours) -> None:
+    folder, _ = await pair.tree()
+    share = await pair.share(folder)
+    bert = pair.bert
+    request = messages.CommitRequest(epoch=bert.epoch, watermark=OpNumber(1), mutations=[bert.create(b"new", folder)])
+    with pytest.raises(ProtocolError) as refused:
+        await bert.drive.commits.commit(bert.caller, share, request)
+    assert refused.value.code is Code.FORBIDDEN
+
+
+async def test_an_id_that_is_taken_in_a_share_is_taken_in_the_drive_too(pair: Neighbours) -> None:
+    folder, _ = await pair.tree()
+    await pair.share(folder)
+    inside = await pair.anna.make(b"inside", folder)
+    assert await pair.anna.say(pair.anna.create(b"outside", inode=inside)) == "id_taken inode"
 
 
 async def test_what_comes_after_a_revocation_is_refused_by_role_and_nothing_is_seen(pair: Neighbours) -> None:
