@@ -104,10 +104,12 @@ class Drafts:
 
     def begin(self) -> None:
         """Remember what a rollback goes back to."""
+        self._staging.keep_begun()
         self._bytes_before = self.record_bytes
 
     def committed(self) -> None:
         """Let staging remove, after the next barrier, what this transaction retired."""
+        self._staging.keep_begun()
         for file in self.retired:
             self._staging.remove(file)
         self.retired.clear()
@@ -115,6 +117,8 @@ class Drafts:
 
     def rolled_back(self) -> None:
         """Go back to the state before the transaction."""
+        if not self._database.poisoned:  # else nobody knows what the next start finds in the log
+            self._staging.remove_begun()
         self.record_bytes = self._bytes_before
         self.retired.clear()
         self.dropped.clear()

@@ -129,9 +129,9 @@ class Journal:
         return self._database.transaction()
 
     def _begin(self) -> None:
-        self._reserve.look_now_and_then()
-        self._pending_before = self.pending_count
         self.drafts.begin()
+        self._pending_before = self.pending_count
+        self._reserve.look_now_and_then()
 
     def _commit(self) -> None:
         if self._removed or self.drafts.dropped:

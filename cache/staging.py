@@ -56,6 +56,8 @@ class Staging:
         self._reserve = reserve
         self._on_rot = on_rot
         self._appending: dict[InodeId, StagedFile] = {}
+        self._begun: list[int] = []
+        """Files begun since the last transaction of the journal began: no other one can have a record of them."""
         self._reading: dict[int, int] = {}
         self._dirty: set[int] = set()
         self._has_new_names = False
@@ -145,10 +147,21 @@ class Staging:
                 raise refused(error) from error
             break
         self._has_new_names = True
+        self._begun.append(number)
         file = self._appending[inode] = StagedFile(number, descriptor)
         if len(self._appending) > MAX_OPEN_FILES:
             self.roll(next(iter(self._appending)))
         return file
+
+    def keep_begun(self) -> None:
+        """A transaction of the journal begins, or went well: what was begun until now stays."""
+        self._begun.clear()
+
+    def remove_begun(self) -> None:
+        """The transaction was rolled back, and with it all that could name the files begun in it."""
+        begun, self._begun = self._begun, []
+        for file in begun:
+            self.remove(file)
 
     def roll(self, inode: InodeId) -> None:
         """Let later bytes of an inode go to a new file, so that this one can be removed as a whole."""

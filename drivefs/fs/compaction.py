@@ -89,18 +89,13 @@ def _written_anew(content: Content, size: int, journal: Journal, staging: Stagin
     pieces = [(start, _verified(_part(extent, start, end), drafts, staging, records)) for start, end, extent in parts]
     fresh = Layer(old.floor)
     staging.roll(inode)
-    try:
-        with journal.transaction():
-            drafts.add_truncate(inode, old.floor)
-            for start, data in pieces:
-                for extent in keep(start, data):
-                    fresh.write(extent)
-            last = drafts.add_truncate(inode, size)
-            drafts.drop_records(inode, content.last_record)
-    except BaseException:
-        if file := staging.current_file(inode):
-            staging.remove(file)
-        raise
+    with journal.transaction():
+        drafts.add_truncate(inode, old.floor)
+        for start, data in pieces:
+            for extent in keep(start, data):
+                fresh.write(extent)
+        last = drafts.add_truncate(inode, size)
+        drafts.drop_records(inode, content.last_record)
     content.last_record = last
     return fresh
 

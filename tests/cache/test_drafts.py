@@ -211,6 +211,37 @@ class TestStagingFiles:
         trio.run(local.barrier)
         assert content_of(local, inode) == BIG[::-1]
 
+    def test_those_that_a_failed_write_began_go_too(self, bench: Bench, local: LocalState) -> None:
+        """The call had failed: the next start has nothing to tell of."""
+        (earlier, _), (inode, _) = create(local.journal, b"a"), create(local.journal, b"b")
+        for each in (earlier, inode):
+            local.journal.drafts.put_draft(draft_of(each))
+        stage(local, earlier, 0, BIG)
+        with pytest.raises(ZeroDivisionError):
+            self.write_and_fail(local, earlier, inode)
+        trio.run(local.barrier)
+        assert (self.files(local), local.staging.used_bytes) == (1, 2 * len(BIG))
+        stage(local, inode, 0, BIG)
+        assert (content_of(local, earlier), content_of(local, inode)) == (BIG, BIG)
+        state = bench.crash()
+        bench.open("crashed")
+        assert not (state / "lost+found").exists()
+
+    def write_and_fail(self, local: LocalState, *inodes: InodeId) -> None:
+        with local.journal.transaction():
+            for inode in inodes:
+                stage(local, inode, len(BIG), BIG)
+            raise ZeroDivisionError
+
+    def test_but_not_those_that_were_begun_before_the_transaction(self, local: LocalState) -> None:
+        inode = new_draft(local, 7)
+        staged = local.staging.append(inode, BIG)
+        with pytest.raises(ZeroDivisionError):
+            self.drop_and_fail(local, inode)
+        local.journal.drafts.add_record(inode, 0, BIG, staged)
+        trio.run(local.barrier)
+        assert content_of(local, inode) == BIG
+
     def test_they_go_at_the_next_start_if_the_barrier_never_came(self, bench: Bench, local: LocalState) -> None:
         inode = new_draft(local, 7)
         stage(local, inode, 0, BIG)
