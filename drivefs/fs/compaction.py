@@ -17,6 +17,7 @@ from cache.staging import StagedRange, Staging
 from drivefs.fs import recording
 from drivefs.fs.content import Content, Staged
 from drivefs.fs.extents import Extent, Layer
+from drivefs.fs.quota import Quota
 from drivefs.fs.snapshots import load_verified
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,19 @@ MOST_LEFT_BYTES = 32 * 2**20
 PIECE_BYTES = 2**20
 LOG_BYTES = 3 * 2**18
 """With so much in rows of the journal, a draft that is fsynced is written anew there, if it has little left."""
+
+
+def thaw_if_given_up(content: Content, drafts: Drafts, quota: Quota) -> None:
+    """Let what was frozen for a publication that came to nothing be as any other change: it could never be given up.
+
+    Without a network nothing is frozen anew, so a file that stays open would grow for as long as that lasts.
+    """
+    if content.is_frozen and not content.is_held:
+        draft = drafts.draft(content.inode)
+        if draft is not None and not draft.frozen_op:
+            before = content.dirty_bytes
+            content.thaw()
+            quota.pend(content.dirty_bytes - before)
 
 
 def is_worth_it(content: Content) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from operator import attrgetter
 from typing import Any, NamedTuple
+from weakref import ref
 
 from cache.drafts import DraftRow, Record
 from cache.staging import StagedRange
@@ -49,7 +50,7 @@ class Content:
     __slots__ = (
         "__weakref__",
         "base", "base_size", "draft_count", "ends_before",
-        "fresh", "frozen", "frozen_inline_bytes", "handles", "inline_bytes", "inode", "is_cut", "is_synced",
+        "fresh", "frozen", "frozen_inline_bytes", "handles", "held", "inline_bytes", "inode", "is_cut", "is_synced",
         "last_record", "layers", "offsets", "refs", "unverified", "writers", "written_bytes",
     )  # fmt: skip
 
@@ -63,6 +64,8 @@ class Content:
         self.layers: list[Layer] = []
         self.inline_bytes = 0
         """Bytes in rows of the journal, those that were overwritten since too."""
+        self.held: ref[object] | None = None
+        """The snapshot of what was frozen last, as long as somebody has it."""
         self.frozen_inline_bytes = 0
         """How many of them were there when content was frozen last."""
         self.is_synced = False
@@ -118,6 +121,11 @@ class Content:
     def is_frozen(self) -> bool:
         """Whether some of the changes stay as they are, and later ones lie over them."""
         return len(self.layers) > 1
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody has a snapshot of what is frozen."""
+        return self.held is not None and self.held() is not None
 
     @property
     def dirty_bytes(self) -> int:

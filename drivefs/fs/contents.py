@@ -386,6 +386,7 @@ class Contents:
         self._journal.admit(len(data))
         state = self._view.draft_of(content.inode)
         basis = self._seen_by(handle, offset, end)
+        compaction.thaw_if_given_up(content, self._drafts, self._quota)
         with self._view.change():
             if not content.layers:
                 self._put_draft(basis, state)
@@ -467,6 +468,7 @@ class Contents:
         was = state.size if content.layers else basis.size
         if size > was:
             self._quota.check_size(size)
+        compaction.thaw_if_given_up(content, self._drafts, self._quota)
         with self._view.change():
             if not content.layers:
                 self._put_draft(basis, state)

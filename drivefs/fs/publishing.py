@@ -21,6 +21,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from weakref import ref
 
 import msgspec
 
@@ -106,9 +107,11 @@ class Publishing:
             return None
         state = self._view.inode(inode)
         self._contents.freeze(content)
-        return Snapshot(
+        snapshot = Snapshot(
             content, self._contents.reader, size=state.size, mtime_ns=state.mtime_ns, ctime_ns=state.ctime_ns
         )
+        content.held = ref(snapshot)
+        return snapshot
 
     def _publishable(self, inode: InodeId) -> Content | None:
         """The content of an inode with a name and a draft of which nothing is on its way."""

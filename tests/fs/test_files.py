@@ -384,6 +384,32 @@ def test_what_is_overwritten_again_and_again_does_not_pile_up(bench: FsBench, mo
     assert bench.content_of(snapshot) == expected
 
 
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_nor_does_it_after_a_publication_that_came_to_nothing(
+    bench: FsBench, monkeypatch: pytest.MonkeyPatch, is_cut: bool
+) -> None:
+    """The network was lost meanwhile, and nothing is frozen anew as long as it is."""
+    monkeypatch.setattr(compaction, "LEAST_WRITTEN_BYTES", 300_000)
+    inode = bench.file(b"database", b"x" * 200_000)
+    number = bench.open_file(inode)
+    snapshot = bench.freeze(inode)
+    for index in range(200):
+        if index == 20:
+            assert snapshot is not None
+            assert bench.content_of(snapshot) == b"x" * 200_000, "it is read as long as somebody has it"
+            del snapshot
+        if is_cut and not index % 10:
+            bench.fs.set_attributes(inode, Wanted(size=0))
+        bench.fs.write(number, index * 4096 % 100_000, bytes([index]) * 4096)
+        bench.run(bench.fs.sync, number)
+    assert bench.local.staging.used_bytes < 1_300_000
+    assert bench.local.journal.pending_bytes < 1_200_000
+    expected = bench.read(inode)
+    bench.fs.release(number)
+    bench.reopen()
+    assert bench.read(inode) == expected
+
+
 def test_a_database_that_is_fsynced_again_and_again_stays_in_the_log(
     bench: FsBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
