@@ -25,6 +25,8 @@ INLINE_BYTES = 4096
 PLACE_BITS = 28
 MAX_CACHED = 4096
 PAGE_ROWS = 500
+MAX_MOVED_RECORDS = 1 << 17
+"""So many are given new ids in one transaction, which takes about a second."""
 
 
 class DraftRow(msgspec.Struct, frozen=True, array_like=True):
@@ -95,6 +97,8 @@ class Drafts:
         """Inodes whose draft was dropped in the open transaction; the journal looks whether they are still needed."""
         self.retired: list[int] = []
         """Staging files retired in the open transaction; handed to staging when it commits."""
+        self._crowded: dict[InodeId, int] = {}
+        """Drafts that could not get a new place, and from which id on that is tried again."""
         self.record_bytes = self._count_bytes()
         self._bytes_before = self.record_bytes
 
@@ -191,6 +195,39 @@ class Drafts:
             self.put_draft(msgspec.structs.replace(draft, inode=other))
             self.put_base_blocks(other, blocks)
             self.dropped.append(inode)
+
+    def is_crowded(self, inode: InodeId) -> bool:
+        """Whether three quarters of the ids that a draft has for its records are used up, and it may have others."""
+        place = self._cached.get(inode)
+        return place is not None and place.next >= max(place.end - (1 << PLACE_BITS - 2), self._crowded.get(inode, 0))
+
+    def move_records(self, inode: InodeId) -> bool:
+        """Give a draft of which nothing is frozen another number, and its records new ids; False: they are too many.
+
+        Bytes stay where they are. Whatever comes of it, it is some time until the draft is crowded again.
+
+        Raises:
+            Corrupt: a record does not verify; nothing was changed.
+        """
+        place, draft = self._place_of(inode), self.draft(inode)
+        assert draft is not None, "a place is that of a draft"
+        self._crowded[inode] = place.next + (1 << PLACE_BITS - 8)
+        records = self.records(inode)
+        if len(records) > MAX_MOVED_RECORDS:
+            return False
+        with self._database.transaction():
+            fresh = self._new_place(inode)
+            for each in records:
+                file, offset = (0, 0) if each.staged is None else (each.staged.file, each.staged.offset)
+                rest = (each.file_offset, each.length, file, offset, each.digest)
+                self._database.write(
+                    "UPDATE records SET id = ?, digest = ? WHERE id = ?",
+                    (fresh.next, row_digest(b"", fresh.next, *rest), each.id),
+                )
+                fresh.next += 1
+            self.put_draft(msgspec.structs.replace(draft, frozen=0))
+        del self._crowded[inode]
+        return True
 
     def number(self, inode: InodeId) -> int | None:
         """The number of an inode's draft, under which no other one ever was or will be; None: it has no draft."""

@@ -66,6 +66,29 @@ def stays_in_log(content: Content) -> bool:
     return content.is_synced and content.dirty_bytes * WASTE <= LOG_BYTES
 
 
+def keep_small(content: Content, size: int, journal: Journal, staging: Staging) -> None:
+    """Do what a draft needs that was just written to, for a content of `size` bytes; mostly nothing."""
+    if is_worth_it(content):
+        compact(content, size, journal, staging)
+    elif not content.is_frozen and journal.drafts.is_crowded(content.inode):
+        _move_records(content, journal)
+
+
+def _move_records(content: Content, journal: Journal) -> None:
+    """Let a draft that is written to for days without a pause have ids for its records again.
+
+    Where they are too many, do not verify, or there is no room, the draft stays as it is; it is tried again later.
+    """
+    drafts, draft = journal.drafts, journal.drafts.draft(content.inode)
+    try:
+        is_done = draft is not None and drafts.move_records(content.inode)
+    except (Corrupt, DiskFull) as error:
+        log.warning("what was written to inode %d cannot be numbered anew: %s", content.inode, error)
+        return
+    if is_done and draft is not None:
+        content.replay(draft, drafts.records(content.inode))
+
+
 def compact(content: Content, size: int, journal: Journal, staging: Staging) -> None:
     """Write anew what is left of the draft of a content of `size` bytes.
 

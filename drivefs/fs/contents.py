@@ -410,8 +410,7 @@ class Contents:
             content.inline_bytes += len(data)
         content.written_bytes += len(data)
         self._quota.pend(layer.length - before)
-        if compaction.is_worth_it(content):
-            compaction.compact(content, state.size, self._journal, self._staging)
+        compaction.keep_small(content, state.size, self._journal, self._staging)
 
     def _seen_by(self, handle: FileHandle, start: int, end: int) -> Basis:
         """The revision on which a write through a descriptor is made, if the content has no changes yet.
