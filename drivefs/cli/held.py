@@ -7,7 +7,7 @@ from drivefs.cli import drives, output
 from drivefs.cli.command import Command, add_actions, run_action
 from drivefs.cli.exit_codes import ExitCode
 
-RESTORE_SECONDS = 600.0
+DECIDE_SECONDS = 600.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,12 +32,13 @@ def show(arguments: argparse.Namespace) -> int:
 
 def release(arguments: argparse.Namespace) -> int:
     """Let the deletions go."""
-    return _done(arguments, _drive(arguments).call("held_release"), "on the way: {} will be deleted on all devices")
+    done = _drive(arguments).call("held_release", silence_seconds=DECIDE_SECONDS)
+    return _done(arguments, done, "on the way: {} will be deleted on all devices")
 
 
 def restore(arguments: argparse.Namespace) -> int:
     """Take the deletions back."""
-    done = _drive(arguments).call("held_restore", silence_seconds=RESTORE_SECONDS)
+    done = _drive(arguments).call("held_restore", silence_seconds=DECIDE_SECONDS)
     return _done(arguments, done, "{} are here again, and the server never heard of it")
 
 

@@ -14,7 +14,7 @@ from drivefs.cli.exit_codes import ExitCode
 
 LOOK_SECONDS = 0.25
 SILENCE_SECONDS = 60.0
-"""Counting what is here takes a while for very many files."""
+"""Counting what is here takes a while for very many files, and a slow disk its time until a pin is durable."""
 OFFLINE_SECONDS = 15.0
 """How long `--wait` waits for a server that cannot be reached."""
 
@@ -41,7 +41,7 @@ def add_pins_arguments(parser: argparse.ArgumentParser) -> None:
 def pin(arguments: argparse.Namespace) -> int:
     """Pin paths."""
     drive, inodes = _inodes(arguments.paths)
-    drive.call("pin", {"inodes": list(inodes)})
+    drive.call("pin", {"inodes": list(inodes)}, silence_seconds=SILENCE_SECONDS)
     if not arguments.wait:
         output.tell(*(f"{path} is pinned; drivefs pins shows how much of it is here" for path in inodes.values()))
         return ExitCode.OK
@@ -91,7 +91,7 @@ def _no_room(found: dict[str, Any]) -> str:
 def unpin(arguments: argparse.Namespace) -> int:
     """Unpin paths."""
     drive, inodes = _inodes(arguments.paths)
-    done = drive.call("unpin", {"inodes": list(inodes)})
+    done = drive.call("unpin", {"inodes": list(inodes)}, silence_seconds=SILENCE_SECONDS)
     for inode, path in inodes.items():
         if inode in done["covered"]:
             raise CommandError(f"{path} stays on this device: a directory above it is pinned")

@@ -5,7 +5,7 @@ heard of yet. Bringing back is made of ordinary changes: it reaches the other de
 """
 
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 
 import trio
@@ -23,6 +23,9 @@ from drivefs.sync.connection import Connection
 from drivefs.sync.contents import Invalidator
 
 SENT_SECONDS = 5.0
+ARRIVED_SECONDS = 25.0
+"""So much longer is waited for something that is asked for by name, and is not in the trash."""
+AGAIN_SECONDS = 0.5
 LOOK_SECONDS = 0.02
 
 
@@ -66,8 +69,7 @@ class TrashCan:
         await self._sent()
         path: bytes = arguments["path"]
         with _refusing(path):
-            by_id: int = arguments["id"]
-            parent, entries = await (self._by_id(by_id) if by_id else self._way(path))
+            parent, entries = await self._found(path, arguments["id"])
             self._fs.borders.check_writable(parent)
             for directory in entries[:-1]:
                 place = await self._free(parent, directory)
@@ -93,6 +95,15 @@ class TrashCan:
             async for page in pages:
                 for entry in page:
                     yield entry
+
+    async def _found(self, path: bytes, by_id: int) -> tuple[InodeId, list[TrashEntry]]:
+        """What is to be brought back; waits on for what is not there yet, while the backend has not heard of all."""
+        with trio.move_on_after(ARRIVED_SECONDS):
+            while self._connection.reach.online and self._journal.pending_count:
+                with suppress(errors.NotFound):
+                    return await (self._by_id(by_id) if by_id else self._way(path))
+                await trio.sleep(AGAIN_SECONDS)
+        return await (self._by_id(by_id) if by_id else self._way(path))
 
     async def _by_id(self, inode: int) -> tuple[InodeId, list[TrashEntry]]:
         async with aclosing(self._all(NO_INODE)) as found:

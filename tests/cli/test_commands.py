@@ -1,5 +1,6 @@
 """The command line itself: help, exit codes, choices of drives, and errors without tracebacks."""
 
+import argparse
 import ast
 import json
 import os
@@ -7,11 +8,14 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from unittest.mock import Mock
 
 import pytest
 
-from drivefs.cli import cache, differences, drives, output
+from drivefs.cli import cache, differences, drives, held, output, pin
 from drivefs.cli import main as program
 from drivefs.cli.exit_codes import MEANING, ExitCode
 from drivefs.cli.main import COMMANDS, load, main
@@ -271,3 +275,16 @@ def test_only_texts_that_are_no_lines_for_people_are_printed_as_they_are() -> No
             if isinstance(call.func, ast.Name) and call.func.id == "print" and is_line:
                 printing[path.stem] += 1
     assert printing == {"output": 3, "fstab": 2}
+
+
+@pytest.mark.parametrize(
+    ("run", "module", "chosen"),
+    [(pin.pin, pin, "_inodes"), (pin.unpin, pin, "_inodes"), (held.release, held, "_drive")],
+)
+def test_what_is_durable_when_it_is_answered_is_waited_for_on_a_slow_disk(
+    run: Callable[[argparse.Namespace], int], module: ModuleType, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive = Mock(call=Mock(return_value={"covered": [], "unpinned": [1], "files": 1}))
+    monkeypatch.setattr(module, chosen, lambda _: (drive, {1: "path"}) if chosen == "_inodes" else drive)
+    assert run(argparse.Namespace(paths=["path"], wait=False, json=False)) == ExitCode.OK
+    assert drive.call.call_args.kwargs["silence_seconds"] >= pin.SILENCE_SECONDS
