@@ -4,17 +4,25 @@ Owns how ids are drawn, and the table of incarnations that ended. Inode ids are 
 its restores: a range's number begins with the incarnation. Invariant: no range is handed out twice.
 """
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from backend.metadata.schema import deployment, id_ranges, restores, workspaces
+from backend.metadata.schema import deployment, devices, id_ranges, restores, workspaces
+from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ground import RandomBytes
-from drivefs.protocol.ids import ID_RANGE_LENGTH, MAX_ID, DeviceId, Epoch, Incarnation, InodeId
+from drivefs.protocol.ids import ID_RANGE_LENGTH, MAX_ID, DeviceId, Epoch, Incarnation, InodeId, UserId
 
 INCARNATION_BITS = 20
 RANGE_BITS = 23
+MAX_RANGES_OF_USER = 2**13
+"""Enough for 8,000 million files that were ever made; so a thousand users cannot use up the ranges of all."""
 BACKEND_DEVICE = DeviceId(0)
 """The device in whose name the backend itself commits and takes ids."""
 _INCARNATION = select(deployment.c.incarnation)
+_COUNT_OF_USER = (
+    select(func.count())
+    .select_from(devices.join(id_ranges, id_ranges.c.device == devices.c.device))
+    .where(devices.c.user == bindparam("user"))
+)
 
 
 def random_id(random_bytes: RandomBytes) -> int:
@@ -65,13 +73,31 @@ def incarnation(connection: Connection) -> Incarnation:
 
 
 def take_ranges(connection: Connection, device: DeviceId, epoch: Epoch, *, count: int) -> list[InodeId]:
-    """Hand `count` new ranges of `ID_RANGE_LENGTH` inode ids to a device's epoch; gives the first id of each."""
+    """Hand `count` new ranges of `ID_RANGE_LENGTH` inode ids to a device's epoch; gives the first id of each.
+
+    Raises:
+        ProtocolError: `unavailable`: there are none left, since those of the next incarnation begin there.
+    """
     taken = update(deployment).values(next_range=deployment.c.next_range + count)
     number, drawn = connection.execute(taken.returning(deployment.c.next_range, deployment.c.incarnation)).one()
+    if number > 2**RANGE_BITS:
+        raise ProtocolError(Code.UNAVAILABLE, "This server has no numbers for new files left. Nothing was changed.")
     starts = [(drawn << RANGE_BITS | each) * ID_RANGE_LENGTH for each in range(number - count, number)]
     rows = [{"start": start, "device": device, "epoch": epoch} for start in starts]
     connection.execute(insert(id_ranges), rows)
     return [InodeId(start) for start in starts]
+
+
+def check_share(connection: Connection, user: UserId, *, more: int) -> None:
+    """See that a user, with so many ranges more, has no more than one may have.
+
+    Raises:
+        ProtocolError: `forbidden`.
+    """
+    if connection.execute(_COUNT_OF_USER, {"user": user}).scalar_one() + more > MAX_RANGES_OF_USER:
+        raise ProtocolError(
+            Code.FORBIDDEN, "The devices of this user have asked for numbers for more files than anybody makes."
+        )
 
 
 def take_inode(connection: Connection) -> InodeId:

@@ -45,7 +45,7 @@ class Sessions:
         """Hand out new ranges of inode ids.
 
         Raises:
-            ProtocolError: `stale_epoch`.
+            ProtocolError: `stale_epoch`; `forbidden`: this user has had too many.
         """
         return await self._ground.database.write(_id_ranges, caller, request)
 
@@ -168,4 +168,5 @@ def require_epoch(connection: Connection, caller: Caller, epoch: Epoch, nonce: b
 
 def _id_ranges(connection: Connection, caller: Caller, request: IdRangesRequest) -> IdRangesReply:
     require_epoch(connection, caller, request.epoch)
+    ids.check_share(connection, caller.user, more=request.count)
     return IdRangesReply(starts=ids.take_ranges(connection, caller.device, request.epoch, count=request.count))

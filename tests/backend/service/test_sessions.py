@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import select, update
 
 from backend.metadata import schema
-from backend.service import sessions
+from backend.service import ids, sessions
 from drivefs.protocol import messages
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import ID_RANGE_LENGTH, Epoch, OpNumber
@@ -127,6 +127,28 @@ async def test_ranges_are_handed_out_once_and_bound_to_the_epoch(drive: Drive, l
     with pytest.raises(ProtocolError) as caught:
         await drive.sessions.id_ranges(laptop.caller, request)
     assert caught.value.code is Code.STALE_EPOCH
+
+
+async def test_no_user_uses_up_the_ranges_of_all(
+    drive: Drive, laptop: Device, phone: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = await drive.stranger()
+    monkeypatch.setattr(ids, "MAX_RANGES_OF_USER", len(await drive.fetch(select(schema.id_ranges))))
+    for device in (phone, laptop):
+        with pytest.raises(ProtocolError) as caught:
+            await drive.sessions.id_ranges(device.caller, messages.IdRangesRequest(epoch=device.epoch, count=8))
+        assert caught.value.code is Code.FORBIDDEN
+    assert (await drive.sessions.id_ranges(stranger.caller, messages.IdRangesRequest(epoch=stranger.epoch))).starts
+
+
+async def test_no_range_is_one_of_the_next_incarnation(drive: Drive, laptop: Device) -> None:
+    await drive.execute(update(schema.deployment).values(next_range=2**ids.RANGE_BITS - 1))
+    (start,) = (await drive.sessions.id_ranges(laptop.caller, messages.IdRangesRequest(epoch=laptop.epoch))).starts
+    (deployment,) = await drive.fetch(select(schema.deployment))
+    assert start >> 43 == deployment.incarnation
+    with pytest.raises(ProtocolError) as caught:
+        await drive.sessions.id_ranges(laptop.caller, messages.IdRangesRequest(epoch=laptop.epoch))
+    assert caught.value.code is Code.UNAVAILABLE
 
 
 async def test_ids_of_an_epoch_that_has_ended_are_not_used(laptop: Device) -> None:
