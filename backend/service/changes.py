@@ -36,6 +36,9 @@ from drivefs.protocol.model import DentryState, InodeKind, InodeState
 
 log = logging.getLogger(__name__)
 
+FEWER = 8
+"""By so much a page is made shorter that would have too many bytes."""
+
 
 class Changes:
     """Reads the feeds of all workspaces that a device follows."""
@@ -112,8 +115,10 @@ def _page(
         is_whole = _are_contiguous(rows, max(cursor.seq + 1, access.first_seq))
         expanded = following.expanded(connection, access, rows, limit) if is_whole else None
         if expanded is not None:
-            told, end = expanded
-            page = _changes(connection, access, is_here, told, end)
+            end = expanded[1]
+            page = _changes(connection, access, is_here, expanded, is_least=limit == 1)
+            if page is None:
+                return _page(connection, access, incarnation, followed, max(1, limit // FEWER))
             if any(row.kind in following.ABOUT_SHARES for row in rows if row.seq <= end):
                 page.shares = _hanging(membership.shares_of(connection, access), rows, end)
             return page
@@ -158,12 +163,20 @@ def _are_contiguous(rows: Sequence[Any], first: int) -> bool:
     return bool(rows)
 
 
-def _changes(connection: Connection, access: Access, cursor: Cursor, told: Sequence[Any], end: Seq) -> FeedPage:
+def _changes(
+    connection: Connection, access: Access, cursor: Cursor, expanded: tuple[Sequence[Any], Seq], *, is_least: bool
+) -> FeedPage | None:
+    """What these changes up to a commit made; None: that is too long for one page, and not the least there can be."""
+    told, end = expanded
     inodes = {inode for row in told for inode in (row.inode, row.parent, row.other_inode, row.other_parent) if inode}
     named = [(row.parent, row.name) for row in told] + [(row.other_parent, row.other_name) for row in told]
     places = dict.fromkeys(Place(parent, name) for parent, name in named if parent)
     seen = sight.look(connection, access, end)
-    states = seen.inodes(inodes)
+    states, fitting = seen.first_inodes(list(inodes))
+    if fitting < len(inodes):
+        if not is_least:
+            return None
+        states = seen.inodes(inodes)
     names = seen.names(places)
     return FeedPage(
         workspace=access.workspace,

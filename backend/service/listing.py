@@ -94,11 +94,11 @@ def _list_directory(connection: Connection, caller: Caller, workspace: Workspace
     after = Place(request.directory, request.after)
     seen = sight.look(connection, access, seq)
     children = seen.children(after, request.limit + 1)
-    page = children[: request.limit]
-    states = seen.inodes({request.directory, *(inode for _, inode in page)})
-    directory = states.get(request.directory)
+    directory = seen.inodes({request.directory}).get(request.directory)
     if directory is None or directory.kind is not InodeKind.DIRECTORY or not directory.nlink:
         raise ProtocolError(Code.NOT_FOUND, "There is no such directory in this drive.")
+    states, fitting = seen.first_inodes([inode for _, inode in children[: request.limit]])
+    page = children[:fitting]
     entries = [Entry(name=name, inode=states[inode]) for name, inode in page if inode in states]
     return ListReply(directory=directory, entries=entries, seq=seq, more=len(children) > len(page))
 
@@ -112,7 +112,9 @@ def _list_many(
     states = seen.inodes(set(request.directories))
     directories = [each for each in sorted(states) if states[each].kind is InodeKind.DIRECTORY and states[each].nlink]
     children = seen.children_of_many(directories, request.limit + 1)
-    is_cut = len(children) > request.limit
+    found, fitting = seen.first_inodes([child.inode for child in children[: request.limit]])
+    is_cut = len(children) > fitting
+    children = children[: fitting + 1]
     # What lies before the last child is whole; the directory of the last child may go on.
     answered = [each for each in directories if not is_cut or each <= children[-1].parent]
     if is_cut:
@@ -120,7 +122,6 @@ def _list_many(
         if last != children[0].parent:
             answered.pop()
             children = [child for child in children if child.parent != last]
-    found = seen.inodes({child.inode for child in children})
     entries: dict[InodeId, list[Entry]] = {each: [] for each in answered}
     for child in (each for each in children if each.inode in found):
         entries[child.parent].append(Entry(name=child.name, inode=found[child.inode]))

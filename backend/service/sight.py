@@ -6,7 +6,7 @@ Invariants: an inode of a share in which the user is no active member is not see
 was shared, but by its owner; what a name leads to may therefore be unseen, and the name is left out.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -25,6 +25,11 @@ from drivefs.protocol.model import InodeState
 
 OF_SHARE = Seq(1)
 """The `seq` of states of a share: they are numbered by its own commits, which devices do not count by."""
+
+
+PAGE_BYTES = 8 * 2**20
+"""So many bytes of extended attributes one page has at most, and those of one inode more: devices take 64 MiB."""
+PORTION_INODES = 1000
 
 
 class Slice(NamedTuple):
@@ -55,6 +60,21 @@ class Sight:
                 states = {each: msgspec.structs.replace(state, seq=OF_SHARE) for each, state in states.items()}
             found.update(states)
         return found
+
+    def first_inodes(self, ids: Sequence[InodeId]) -> tuple[dict[InodeId, InodeState], int]:
+        """The states of the first of these, as many as a page holds, but at least one; and how many were looked at."""
+        found: dict[InodeId, InodeState] = {}
+        room_bytes = PAGE_BYTES
+        for start in range(0, len(ids), PORTION_INODES):
+            portion = ids[start : start + PORTION_INODES]
+            states = self.inodes(set(portion))
+            for position, inode in enumerate(portion, start):
+                if inode in states:
+                    room_bytes -= sum(len(name) + len(value) for name, value in states[inode].xattrs.items())
+                    if room_bytes < 0 and found:
+                        return found, position
+                    found[inode] = states[inode]
+        return found, len(ids)
 
     def slice_of(self, inode: InodeId) -> Slice:
         """Where an inode is; what is not seen counts as part of the drive itself, which does not have it."""

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import delete, insert, update
 
 from backend.metadata import schema
-from backend.service import pruning
+from backend.service import pruning, sight
 from backend.service.ground import Limits
 from backend.service.pruning import Pruning
 from drivefs.protocol import messages
@@ -268,3 +268,20 @@ async def test_a_page_names_the_directories_whose_names_it_brings_whole(laptop: 
     gone = await laptop.make(b"gone", kind=DIRECTORY)
     assert await laptop.say(laptop.unlink(gone, b"gone")) == "ok"
     assert (await known(laptop, start)).made == [new]
+
+
+async def test_a_page_has_no_more_attributes_than_a_device_takes(
+    laptop: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But those of one commit, which is never split."""
+    files = [await laptop.make(b"%d" % number) for number in range(8)]
+    start = await cursor_of(laptop)
+    for some in (files[:1], files[1:2], files[2:6], files[6:7], files[7:]):
+        await laptop.send(*(laptop.set_xattr(file, b"user.x", b"v" * 100) for file in some))
+    monkeypatch.setattr(sight, "PAGE_BYTES", 330)
+    pages = [await known(laptop, start)]
+    while pages[-1].more:
+        pages.append(await known(laptop, pages[-1].cursor))
+    assert [state.inode for page in pages for state in page.inodes if state.xattrs] == files
+    assert all(len(page.inodes) <= 3 or page.cursor.seq == page.since + 1 for page in pages)
+    assert max(len(page.inodes) for page in pages) == 4

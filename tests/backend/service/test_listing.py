@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import update
 
 from backend.metadata import schema
+from backend.service import sight
 from drivefs.protocol import messages
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import InodeId, Seq
@@ -142,3 +143,35 @@ async def test_of_many_those_that_are_no_directories_are_left_out(laptop: Device
     assert listed(await many(laptop, [gone, file], 9, then)) == {gone: ([b"child"], False)}
     with pytest.raises(ProtocolError):
         await many(await laptop.drive.stranger(), [file], 9)
+
+
+@pytest.fixture
+async def heavy(laptop: Device, monkeypatch: pytest.MonkeyPatch) -> list[InodeId]:
+    """Three directories of four files each, with so many attributes that a page has room for those of three files."""
+    monkeypatch.setattr(sight, "PAGE_BYTES", 330)
+    monkeypatch.setattr(sight, "PORTION_INODES", 3)
+    directories = [await laptop.make(name, kind=DIRECTORY) for name in (b"1", b"2", b"3")]
+    for directory in directories:
+        for name in (b"a", b"b", b"c", b"d"):
+            file = await laptop.make(name, directory)
+            await laptop.send(laptop.set_xattr(file, b"user.x", b"v" * 100))
+    return directories
+
+
+async def test_a_page_has_no_more_attributes_than_a_device_takes(laptop: Device, heavy: list[InodeId]) -> None:
+    request = messages.ListRequest(directory=heavy[0])
+    first = await laptop.drive.listing.list_directory(laptop.caller, laptop.drive.workspace, request)
+    assert ([entry.name for entry in first.entries], first.more) == ([b"a", b"b", b"c"], True)
+    request = messages.ListRequest(directory=heavy[0], after=b"c")
+    rest = await laptop.drive.listing.list_directory(laptop.caller, laptop.drive.workspace, request)
+    assert ([entry.name for entry in rest.entries], rest.more) == ([b"d"], False)
+
+
+async def test_of_many_directories_too(laptop: Device, heavy: list[InodeId], monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = await many(laptop, heavy, 100)
+    assert listed(cut) == {heavy[0]: ([b"a", b"b", b"c"], True)}
+    assert cut.unanswered == heavy[1:]
+    monkeypatch.setattr(sight, "PAGE_BYTES", 700)
+    cut = await many(laptop, heavy, 100)
+    assert listed(cut) == {heavy[0]: ([b"a", b"b", b"c", b"d"], False)}
+    assert cut.unanswered == heavy[1:]
