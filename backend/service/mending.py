@@ -8,11 +8,13 @@ revision needs is never forgotten: devices that have it are asked for it (`block
 
 import itertools
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from backend.blockstore.store import StoredObject
+from backend.metadata.queries import is_asked, select_in
 from backend.metadata.schema import CopyState, block_copies
 from backend.service import block_rows
 from backend.service.ground import Ground
@@ -20,6 +22,9 @@ from backend.service.sealing import account_of
 from drivefs.protocol.ids import AccountId, BlockId
 
 log = logging.getLogger(__name__)
+
+PAGE_OBJECTS = 2000
+"""So many are looked at at once: of all of a large store there may be millions."""
 
 REPLACED = ".replaced-"
 """Follows the name of the database, in that of one that a restore has replaced: it may be wanted again."""
@@ -58,17 +63,17 @@ class Mending:
         return is_forgotten
 
     async def look_at_objects(self, mended: Mended, *, is_repair: bool) -> None:
-        """Go through the store, account by account: count what no row names, and with repair deal with it."""
-        for account, objects in await self._ground.offload(self._by_account):
-            # The rows are read after the objects: what was recorded meanwhile is no orphan.
-            named = await self._ground.database.read(_named, account)
-            for each in objects:
-                await self._look_at(each, named.get(each.name), mended, is_repair=is_repair)
-
-    def _by_account(self) -> list[tuple[AccountId, list[StoredObject]]]:
-        found = sorted(self._ground.store.objects(), key=lambda each: each.name)
-        grouped = itertools.groupby(found, key=lambda each: account_of(each.name))
-        return [(account, list(objects)) for account, objects in grouped if account is not None]
+        """Go through the store, some objects at a time: count what no row names, and with repair deal with it."""
+        walk = self._ground.store.objects()
+        while page := await self._ground.offload(lambda: sorted(itertools.islice(walk, PAGE_OBJECTS))):
+            for account, those in itertools.groupby(page, key=lambda each: account_of(each.name)):
+                if account is None:
+                    continue
+                objects = list(those)
+                # The rows are read after the objects: what was recorded meanwhile is no orphan.
+                named = await self._ground.database.read(_named, account, [each.name for each in objects])
+                for each in objects:
+                    await self._look_at(each, named.get(each.name), mended, is_repair=is_repair)
 
     async def _look_at(self, each: StoredObject, has_readable: bool | None, mended: Mended, *, is_repair: bool) -> None:
         if has_readable:
@@ -94,9 +99,13 @@ class Mending:
         return any(path.parent.glob(f"{path.name}{REPLACED}*"))
 
 
-def _named(connection: Connection, account: AccountId) -> dict[str, bool]:
-    """The objects that rows of an account name, and whether any of their copies counts as readable."""
-    readable = func.max(block_copies.c.state) == CopyState.STORED
-    statement = select(block_copies.c.object, readable).where(block_copies.c.account == account)
-    rows = connection.execute(statement.group_by(block_copies.c.object))
-    return {name: bool(has_readable) for name, has_readable in rows}
+def _named(connection: Connection, account: AccountId, objects: Collection[str]) -> dict[str, bool]:
+    """Those of these objects that rows of an account name, and whether any of their copies counts as readable."""
+    return {name: bool(readable) for name, readable in select_in(connection, _NAMED, objects, account=account)}
+
+
+_NAMED = (
+    select(block_copies.c.object, func.max(block_copies.c.state) == CopyState.STORED)
+    .where(block_copies.c.account == bindparam("account"), is_asked(block_copies.c.object))
+    .group_by(block_copies.c.object)
+)

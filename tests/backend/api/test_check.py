@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Connection, delete, insert, update
 
 from backend.metadata.schema import blocks, runs
+from backend.service import mending
 from backend.service.checks import Report
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import messages, model, routes
@@ -209,8 +210,11 @@ async def test_what_somebody_else_has_lost_is_not_told(served: Served, drive: Dr
     assert (await foreign.post(routes.LOST, messages.LostRequest())).problem() == "not_found"
 
 
-async def test_objects_that_nothing_names_are_counted_and_removed_when_they_are_old(served: Served) -> None:
+async def test_objects_that_nothing_names_are_counted_and_removed_when_they_are_old(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A crash between writing and recording leaves them; an upload under way looks the same."""
+    monkeypatch.setattr(mending, "PAGE_OBJECTS", 1)
     await served.put(noise(1))
     (path,) = served.objects()
     account = path.parent.parent
