@@ -35,10 +35,10 @@ MAX_INLINE_BYTES = 65_536
 MAX_SYNCED_INLINE_BYTES = 2**20
 """The same of a file that is fsynced while it is written: each write that stays in the log spares a sync of staging."""
 """Up to this much of a draft is kept in the journal database itself; what is written past it goes to staging."""
-
 PAGE_BYTES = 4096
 MAX_IDLE_CONTENTS = 2048
 MAX_EMPTIED = 4096
+MAX_ENDED = 4096
 MAX_LEAVING = 256
 MAX_IDLE_BLOCKS = 64
 """Contents with longer block lists are not kept when they are closed."""
@@ -73,6 +73,8 @@ class Contents:
         """Removed files that have changes, until then."""
         self._emptied: dict[InodeId, None] = {}
         """Removed files whose unpublished content went with the last name: there is nothing left to read."""
+        self._ended: dict[InodeId, set[int]] = {}
+        """Where files ended that were not open when another device changed them: the kernel may be told of it later."""
         self._followed: list[tuple[InodeId, InodeId]] = []
         view.keep_while(self._open.__contains__)
         view.came_back = self._came_back
@@ -149,12 +151,12 @@ class Contents:
     def forget(self, inode: InodeId, before: InodeState | None) -> None:
         """The databases have something newer: what is clean is read afresh from now on."""
         content = self._open.get(inode) or self._frozen.get(inode)
+        if before is not None:
+            (self._ended.setdefault(inode, set()) if content is None else content.ends_before).add(before.size)
+            shrink(self._ended, MAX_ENDED)
         if content is None:
             self._idle.pop(inode, None)
-            return
-        if before is not None:
-            content.ends_before.add(before.size)
-        if not content.layers:
+        elif not content.layers:
             self._refresh(content)
 
     def _refresh(self, content: Content) -> None:
@@ -197,6 +199,7 @@ class Contents:
         content = self.load(inode)
         self._idle.pop(inode, None)
         self._open[inode] = content
+        content.ends_before |= self._ended.pop(inode, set())
         content.handles += 1
         content.writers += writing
         return content

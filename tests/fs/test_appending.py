@@ -54,6 +54,21 @@ def test_an_append_at_an_end_that_moved_before_the_file_was_opened_goes_to_the_n
     assert bench.read(inode) == b"one\ntwo\nthree\n"
 
 
+def test_so_does_one_at_an_end_of_which_the_kernel_is_not_told_yet(
+    bench: FsBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where pages begin, it looks like a mapped page, and what the other device added would be written over."""
+    monkeypatch.setattr(files, "PAGE_BYTES", 4)
+    inode = bench.file(b"log", b"one\n")
+    bench.publish(inode)
+    assert bench.fs.inode(inode).size == 4
+    arrives_from_elsewhere(bench, inode, b"one\ntwo\n")
+    number = bench.open_file(inode, os.O_WRONLY | os.O_APPEND)
+    bench.fs.write(number, 4, b"three\n")
+    bench.fs.release(number)
+    assert bench.read(inode) == b"one\ntwo\nthree\n"
+
+
 def test_a_mapped_page_written_back_through_an_appending_descriptor_stays_in_its_place(bench: FsBench) -> None:
     inode = bench.file(b"file", b"a" * 5000)
     number = bench.open_file(inode, os.O_RDWR | os.O_APPEND)
