@@ -179,4 +179,25 @@ STATE = (
         "            pass\n",
         "tests/sync/test_downloader.py",
     ),
+    Weakening(
+        "what is frozen stays while somebody has a snapshot of it",
+        "drivefs/fs/compaction.py",
+        "    if content.is_frozen and not content.is_held:\n",
+        "    if content.is_frozen:\n",
+        "tests/fs/test_compaction.py",
+    ),
+    Weakening(
+        "what is frozen stays while its store is on its way",
+        "drivefs/fs/compaction.py",
+        "draft is not None and not draft.frozen_op:\n            before",
+        "draft is not None:\n            before",
+        "tests/fs/test_compaction.py",
+    ),
+    Weakening(
+        "a rollback takes back only what was begun in staging since its transaction began",
+        "cache/drafts.py",
+        "        self._staging.keep_begun()\n        self._bytes_before",
+        "        self._bytes_before",
+        "tests/cache/test_drafts.py",
+    ),
 )

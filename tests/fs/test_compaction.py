@@ -57,6 +57,22 @@ def test_nor_does_it_after_a_publication_that_came_to_nothing(
     assert bench.read(inode) == expected
 
 
+def test_what_a_store_on_its_way_has_stays(bench: FsBench) -> None:
+    """Its blocks may be asked for again, and nobody has a snapshot any more."""
+    inode = bench.file(b"file", b"x" * 100_000)
+    number, snapshot = bench.open_file(inode), bench.freeze(inode)
+    assert snapshot is not None
+    bench.store(snapshot, block_bytes=50_000)
+    del snapshot
+    bench.fs.set_attributes(inode, Wanted(size=0))
+    bench.fs.write(number, 0, b"y")
+    bench.run(bench.fs.sync, number)
+    found = bench.fs.contents.frozen(inode)
+    assert found is not None
+    assert bench.content_of(found[0]) == b"x" * 100_000
+    assert bench.read(inode) == b"y"
+
+
 def crowd(bench: FsBench, inode: InodeId, left: int) -> None:
     """Let a draft have so many ids left for its records, as if it had been written to for days."""
     place = bench.local.journal.drafts._cached[inode]
