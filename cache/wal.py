@@ -19,6 +19,7 @@ _FRAME = struct.Struct(">6I")
 _MAGIC = 0x377F0682
 _BIG_ENDIAN_WORDS = 1
 _FORMAT = 3007000
+_ZEROS = bytes(2**18)
 
 Sums = tuple[int, int]
 
@@ -63,8 +64,7 @@ class Log:
         self._file = file
         self._frame_bytes = FRAME_HEADER_BYTES + page_bytes
         self._page_bytes = page_bytes
-        file.seek(0, 2)
-        self.frame_count = max(0, (file.tell() - HEADER_BYTES) // self._frame_bytes)
+        self.frame_count = self._count_frames()
         file.seek(0)
         header = file.read(HEADER_BYTES).ljust(HEADER_BYTES, b"\0")
         magic, _format, page, _sequence, *salts, first, second = _HEADER.unpack(header)
@@ -78,6 +78,20 @@ class Log:
         if not self.header_is_good:
             self.big_endian = False
         self.salts = (salts[0], salts[1]) if self.header_is_good else self._salts_of_frames()
+
+    def _count_frames(self) -> int:
+        """How many frames there are, without most of the zeros that a log has behind them from the start: no frames.
+
+        One by one these took 30 ms at each start after a kill.
+        """
+        end = self._file.seek(0, 2)
+        while end > HEADER_BYTES:
+            start = max(HEADER_BYTES, end - len(_ZEROS))
+            self._file.seek(start)
+            if not _ZEROS.startswith(self._file.read(end - start)):
+                break
+            end = start
+        return max(0, (end - HEADER_BYTES) // self._frame_bytes)
 
     def _salts_of_frames(self) -> tuple[int, int]:
         """What the header said, if it is damaged: the salts of the first frame."""
