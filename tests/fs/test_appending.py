@@ -61,6 +61,7 @@ def test_so_does_one_at_an_end_of_which_the_kernel_is_not_told_yet(
     monkeypatch.setattr(files, "PAGE_BYTES", 4)
     inode = bench.file(b"log", b"one\n")
     bench.publish(inode)
+    bench.reopen()
     assert bench.fs.inode(inode).size == 4
     arrives_from_elsewhere(bench, inode, b"one\ntwo\n")
     number = bench.open_file(inode, os.O_WRONLY | os.O_APPEND)

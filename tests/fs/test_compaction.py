@@ -1,5 +1,6 @@
 """Drafts that are written to without end: what was overwritten goes, and what is left has room and ids."""
 
+import gc
 import os
 from unittest.mock import Mock
 
@@ -64,6 +65,7 @@ def test_what_a_store_on_its_way_has_stays(bench: FsBench) -> None:
     assert snapshot is not None
     bench.store(snapshot, block_bytes=50_000)
     del snapshot
+    gc.collect()
     bench.fs.set_attributes(inode, Wanted(size=0))
     bench.fs.write(number, 0, b"y")
     bench.run(bench.fs.sync, number)
