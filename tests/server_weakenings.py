@@ -235,6 +235,27 @@ SERVER = (
         "tests/backend/api/test_garbage.py",
     ),
     Weakening(
+        "what shares an object with a block that is collected has waited as long",
+        "backend/service/garbage.py",
+        "            if _is_due(BlockState(state), since_ns, now_ns):\n                found",
+        "            if state:\n                found",
+        "tests/backend/api/test_garbage.py",
+    ),
+    Weakening(
+        "only what was condemned is deleted",
+        "backend/service/garbage.py",
+        " for block, due in unwanted.items() if due.state is not BlockState.STORED}",
+        " for block, due in unwanted.items()}",
+        "tests/backend/api/test_garbage.py",
+    ),
+    Weakening(
+        "copies are forgotten with their object",
+        "backend/service/garbage.py",
+        "    connection.execute(delete(block_copies).where(c.account == account, c.object.in_(list(gone))))\n",
+        "",
+        "tests/backend/api/test_garbage.py",
+    ),
+    Weakening(
         "nothing is deleted during a backup",
         "backend/service/garbage.py",
         "        async with self.deleting:\n",
@@ -323,6 +344,13 @@ SERVER = (
         "backend/service/blocks.py",
         "                unneeded = set()\n                try:\n",
         "                try:\n",
+        "tests/backend/api/test_block_transfer.py",
+    ),
+    Weakening(
+        "what is found of a copy says nothing of the one in its place",
+        "backend/service/block_rows.py",
+        "        & (block_copies.c.object == place.object)\n        & (block_copies.c.offset == place.offset)\n",
+        "",
         "tests/backend/api/test_block_transfer.py",
     ),
     Weakening(

@@ -1,7 +1,11 @@
 """The replica: older never overwrites newer, absence is known only where all names are, and a page is one step."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import trio
+import trio.testing
 
 from cache.errors import ReplicaCorrupt
 from cache.overlay import MISSING
@@ -70,6 +74,12 @@ def test_an_older_state_never_overwrites_a_newer_one(replica: Replica) -> None:
     assert replica.inode(InodeId(10)) is not None
     replica.put_inodes([file(10, nlink=0)], Seq(7))
     assert replica.inode(InodeId(10)) is None
+
+
+def test_an_older_name_never_takes_the_place_of_a_newer_one(replica: Replica) -> None:
+    listing(replica, 7, {b"a": 10, b"b": 11})
+    replica.apply_page(page(6, [file(12)], {b"a": 12, b"b": 0}))
+    assert (replica.dentry(ROOT, b"a"), replica.dentry(ROOT, b"b")) == (10, 11)
 
 
 def test_a_name_removed_by_the_feed_does_not_come_back_with_an_older_listing(bench: Bench, local: LocalState) -> None:
@@ -151,6 +161,33 @@ def test_what_is_synced_follows_the_cursor_only_by_a_sync(bench: Bench, replica:
     assert replica.synced_seq(WORKSPACE) == 6
     bench.crash()
     assert bench.open("crashed").replica.synced_seq(WORKSPACE) == 0
+
+
+@pytest.mark.parametrize("is_set_aside", [True, False])
+def test_only_what_there_was_when_a_sync_began_is_synced_by_it(bench: Bench, is_set_aside: bool) -> None:
+    gate = trio.Event()
+
+    async def slow(work: Callable[..., Any], /, *args: Any) -> Any:
+        await gate.wait()
+        return work(*args)
+
+    async def main() -> None:
+        replica = bench.open(offload=slow).replica
+        replica.apply_page(page(6))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(replica.sync)
+            await trio.testing.wait_all_tasks_blocked()
+            if is_set_aside:
+                replica.set_aside()
+            replica.apply_page(page(7))
+            gate.set()
+        assert replica.synced_seq(WORKSPACE) == (0 if is_set_aside else 6)
+        await replica.sync()
+        assert replica.synced_seq(WORKSPACE) == 7
+        replica.set_aside()
+        assert replica.synced_seq(WORKSPACE) == 0
+
+    trio.run(main)
 
 
 @pytest.mark.fault(17)

@@ -2,12 +2,15 @@
 
 import random
 import struct
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
+from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
+from backend.metadata.schema import accounts
 from backend.service import block_rows
 from backend.service.sealing import SMALL_PAYLOAD_BYTES
 from drivefs.protocol import blocks as codec
@@ -353,3 +356,16 @@ def state_of(connection: block_rows.Connection, block: bytes) -> int:
     rows = block_rows.blocks
     state: int = connection.execute(rows.select().where(rows.c.block == block)).one().state
     return state
+
+
+async def test_what_is_found_of_a_copy_says_nothing_of_the_one_in_its_place(served: Served) -> None:
+    """Somebody reads a copy that is damaged, while the block is sent again."""
+    await served.put(b"here")
+    block, database = codec.block_id(b"here"), served.ground.database
+    (account,) = await database.read(lambda connection: list(connection.execute(select(accounts.c.account)).scalars()))
+    place = (await database.read(block_rows.places, account, [block]))[block]
+    for other in (replace(place, object="other"), replace(place, generation=2), replace(place, offset=1)):
+        await database.write(block_rows.mark_lost, account, other)
+    assert await served.missing(block) == []
+    await database.write(block_rows.mark_lost, account, place)
+    assert await served.missing(block) == [block]

@@ -80,6 +80,8 @@ async def test_what_nobody_names_is_deleted_after_days_and_in_two_steps(served: 
     assert await served.missing(*gone) == gone
     assert (await served.usage()).pinned_bytes == 0
     assert await content_of(served, b"kept") == b"kept"
+    await served.put(LARGE)
+    assert await content_of(served, LARGE) == LARGE
 
 
 async def test_pins_of_what_is_deleted_take_no_room_however_many_they_are(
@@ -212,6 +214,21 @@ async def test_an_object_stays_while_anything_in_it_is_wanted(served: Served) ->
     assert (await later(served, CONDEMN_SECONDS)).condemned_count == 1
     assert await later(served, DELETE_SECONDS) == NOTHING
     assert await content_of(served, b"wanted") == b"wanted"
+
+
+@pytest.mark.parametrize("is_condemned", [True, False])
+async def test_an_object_stays_until_all_in_it_has_waited(served: Served, is_condemned: bool) -> None:
+    await served.put(b"first", b"other")
+    first, other = codec.block_id(b"first"), codec.block_id(b"other")
+    database, clock = served.ground.database, served.clock
+    (account,) = await database.read(garbage._accounts)
+    clock.ns += CONDEMN_SECONDS * 10**9
+    assert await database.write(garbage._condemn, account, [first], clock.ns) == 1
+    clock.ns += DELETE_SECONDS * 10**9
+    if is_condemned:
+        assert await database.write(garbage._condemn, account, [other], clock.ns) == 1
+    objects = await database.read(garbage._inside, account, [each.name for each in served.ground.store.objects()])
+    assert await database.write(garbage._begin_to_delete, account, objects, clock.ns) == {}
 
 
 @pytest.mark.fault(40)
