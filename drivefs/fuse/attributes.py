@@ -5,7 +5,10 @@ other inode has its own id, unless its descriptors followed a content to another
 that the kernel had not heard of: then the two have swapped their numbers until the end of the
 mount. Invariant: what is cached for an inode was made of the state that is cached with it.
 
-Owns too what makes the kernel drop the pages of a content that is another one now. It drops them by itself when an
+Owns too that a directory which the kernel has removed, and which is back, is another one to it: it lets nobody into
+what it has by that number for as long as somebody is in there, and knows by the generation that it has to begin anew.
+
+And it owns what makes the kernel drop the pages of a content that is another one now. It drops them by itself when an
 answer shows another size or mtime than it has; but that may be the same again by the time it asks, and it throws an
 answer away that was on its way when something else about the inode changed. So who opens the file next is answered
 that the pages are not to be kept, which is certain: once the kernel knows that the size is to be asked for too, since
@@ -32,6 +35,7 @@ BLOCK_BYTES = 4096
 SECTOR_BYTES = 512
 MAX_CACHED = 8192
 MAX_CHANGED = 16_384
+MAX_REMOVED = 16_384
 ODD_ANSWERS = 3
 """Who asks alone has one answer on its way at most when something changes."""
 SET_ID = stat.S_ISUID | stat.S_ISGID
@@ -66,6 +70,12 @@ class Translation:
         """Numbers that are not the id of their inode, since the kernel knew another one by it."""
         self._others: dict[InodeId, list[int]] = {}
         """Further numbers of inodes that others were found to be."""
+        self._lent: dict[InodeId, int] = {}
+        """Which of these each of the others had."""
+        self._removed: dict[int, None] = {}
+        """Numbers of directories that the kernel has removed, and still knows."""
+        self._generations: dict[int, int] = {}
+        """How often those that are back were removed, if ever."""
         self._changed: dict[InodeId, _Change] = {}
         """Files whose content has changed, and that nobody has opened since the kernel was told."""
         self._change_count = 0
@@ -107,18 +117,33 @@ class Translation:
 
     def merge(self, inode: InodeId, into: InodeId) -> None:
         """What the kernel knows as one inode is another one from now on, which keeps its own number too."""
-        numbers = [self._numbers.pop(inode, inode), *self._others.pop(inode, ())]
+        self._lent[inode] = own = self._numbers.pop(inode, inode)
+        numbers = [own, *self._others.pop(inode, ())]
         for number in numbers:
             self._inodes[number] = into
         self._others.setdefault(into, []).extend(numbers)
         self._cached.pop(inode, None)
 
     def part(self, inode: InodeId) -> None:
-        """An inode that was merged is itself again, by the number that is its id if the other one has that."""
-        numbers = self._others.get(self._inodes.get(inode, inode), [])
-        if inode in numbers:
-            numbers.remove(inode)
-            del self._inodes[inode]
+        """An inode that was merged is itself again, by the number that it had."""
+        number = self._lent.pop(inode, None)
+        if number is None:
+            return
+        self._others[self._inodes.pop(number)].remove(number)
+        self._cached.pop(inode, None)
+        if number != inode:
+            self._numbers[inode], self._inodes[number] = number, inode
+
+    def removed(self, inode: InodeId) -> None:
+        """The kernel is told that the directory which it wanted to remove, or to replace, is gone."""
+        self._cached.pop(inode, None)
+        self._removed[self.number(inode)] = None
+        if len(self._removed) > MAX_REMOVED:
+            del self._removed[next(iter(self._removed))]
+
+    def forgotten(self, number: int) -> None:
+        """The kernel has dropped an inode."""
+        self._removed.pop(number, None)
 
     def numbers(self, inode: InodeId) -> list[int]:
         """All numbers by which the kernel may know an inode."""
@@ -197,8 +222,11 @@ class Translation:
 
     def _made(self, state: InodeState) -> pyfuse3.EntryAttributes:
         made = pyfuse3.EntryAttributes()
-        made.st_ino = self._numbers.get(state.inode, state.inode)
-        made.generation = 0
+        number = made.st_ino = self._numbers.get(state.inode, state.inode)
+        if number in self._removed and state.nlink:
+            del self._removed[number]
+            self._generations[number] = self._generations.get(number, 0) + 1
+        made.generation = self._generations.get(number, 0)
         # What is virtual changes without the kernel being told.
         made.entry_timeout = made.attr_timeout = CACHED_SECONDS if state.inode < virtual.FIRST else 0.0
         if state.mode & SET_ID and state.kind is InodeKind.FILE:

@@ -32,7 +32,7 @@ from drivefs.fs.filesystem import FileSystem
 from drivefs.fs.namespace import NewInode
 from drivefs.fuse.attributes import BLOCK_BYTES, Translation
 from drivefs.fuse.errors import looked_up, translated
-from drivefs.protocol.model import InodeKind
+from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.protocol.names import MAX_NAME_BYTES
 
 KNOWN_RENAME_FLAGS = pyfuse3.RENAME_NOREPLACE | pyfuse3.RENAME_EXCHANGE
@@ -118,7 +118,10 @@ class Operations(pyfuse3.Operations):
     async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
         """Remove a directory."""
         self._acting(ctx.pid)
-        await self._fs.rmdir(self._inode(parent_inode), name)
+        parent = self._inode(parent_inode)
+        there = self._fs.shown(parent, name)
+        await self._fs.rmdir(parent, name)
+        self._told_gone(there)
 
     @translated
     async def rename(
@@ -138,7 +141,13 @@ class Operations(pyfuse3.Operations):
         if flags & pyfuse3.RENAME_EXCHANGE:
             await self._fs.exchange(source, target)
         else:
+            there = self._fs.shown(*target)
             await self._fs.rename(source, target, replace=not flags & pyfuse3.RENAME_NOREPLACE)
+            self._told_gone(there)
+
+    def _told_gone(self, state: InodeState | None) -> None:
+        if state is not None and state.kind is InodeKind.DIRECTORY:
+            self._translation.removed(state.inode)
 
     @looked_up
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
@@ -148,6 +157,7 @@ class Operations(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """The kernel has dropped inodes: nobody opens them again by a name that they had."""
         for number, _count in inode_list:
+            self._translation.forgotten(number)
             self._fs.contents.forgotten(self._inode(number))
 
     # -- attributes --------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import pyfuse3
 from drivefs.fs.filesystem import FileSystem
 from drivefs.fuse.attributes import Translation
 from drivefs.protocol.ids import InodeId
-from drivefs.protocol.model import InodeState
+from drivefs.protocol.model import InodeKind, InodeState
 
 Name = tuple[InodeId, bytes]
 
@@ -95,7 +95,9 @@ class Stage:
 
     def remove(self, deed: str, *names: Name) -> None:
         """Grant the removal of a name, or the renaming of one to another."""
-        self._grant(deed, *names)
+        state = self._grant(deed, *names).names.get(names[-1])
+        if state is not None and state.kind is InodeKind.DIRECTORY:
+            self._translation.removed(state.inode)
 
     def _grant(self, deed: str, *names: Name) -> Scene:
         """The scene, in which the deed is done now.

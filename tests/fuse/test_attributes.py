@@ -1,8 +1,11 @@
 """What the kernel is told of an inode."""
 
+import random
 import stat
 
 import pyfuse3
+from hypothesis import given
+from hypothesis import strategies as st
 
 from drivefs.fs.ownership import Owner
 from drivefs.fuse import attributes
@@ -75,6 +78,49 @@ def test_an_inode_that_was_merged_can_be_itself_again() -> None:
     both.take_over(one, other)
     both.part(one)
     assert (both.inode(7), both.inode(8)) == (other, one)
+
+
+@given(st.randoms(use_true_random=False))
+def test_each_inode_has_a_number_of_its_own_whatever_was_merged_and_parted(chance: random.Random) -> None:
+    both, merged = translation(), dict[InodeId, InodeId]()
+    inodes = [InodeId(number) for number in range(10, 15)]
+    seen = set(chance.sample(inodes, 2))
+    for _ in range(8):
+        alive = [inode for inode in inodes if inode not in merged]
+        if merged and (chance.random() < 0.4 or len(alive) < 2):
+            both.part(merged.popitem()[0])
+            continue
+        inode, into = chance.sample(alive, 2)
+        (both.merge if into in seen else both.take_over)(inode, into)
+        seen |= {inode, into}
+        merged[inode] = into
+    alive = [inode for inode in inodes if inode not in merged]
+    numbers = [number for inode in alive for number in both.numbers(inode)]
+    assert [both.inode(both.number(inode)) for inode in alive] == alive
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_a_directory_that_the_kernel_removed_is_another_one_to_it_when_it_is_back() -> None:
+    """It would let nobody into what it has under that number, for as long as somebody is in there."""
+    kept, inode = translation(), InodeId(7)
+    there = state(inode=inode, kind=InodeKind.DIRECTORY, nlink=2)
+    gone = state(inode=inode, kind=InodeKind.DIRECTORY, nlink=0)
+    assert kept.attributes(there).generation == 0
+    for generation in (1, 2):
+        kept.removed(inode)
+        assert kept.attributes(gone).generation == generation - 1
+        assert kept.attributes(there).generation == generation
+        assert kept.attributes(state(inode=inode, kind=InodeKind.DIRECTORY, nlink=3)).generation == generation
+    kept.removed(inode)
+    kept.forgotten(7)
+    assert kept.attributes(state(inode=inode, kind=InodeKind.DIRECTORY, nlink=2)).generation == 2
+
+
+def test_what_is_known_of_removed_directories_is_bounded() -> None:
+    kept = translation()
+    for number in range(attributes.MAX_REMOVED + 10):
+        kept.removed(InodeId(number + 2))
+    assert len(kept._removed) == attributes.MAX_REMOVED
 
 
 def shown_open() -> Translation:

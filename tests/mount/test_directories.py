@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.oracle import LIBC, Pair, Refused, write_file
+from tests.support.mounts import Device
 
 NAMES_OF_ONE_FILE = 50_000
 """Some file systems allow 65,000 names of one file."""
@@ -171,6 +172,26 @@ def test_nothing_can_be_made_in_a_removed_directory(both: Pair) -> None:
         return found
 
     assert both(work) == [[], 0] + ["No such file or directory"] * 4
+
+
+def test_removed_directory_that_is_back_can_be_entered_while_somebody_is_in_what_it_was(
+    both: Pair, shared_device: Device
+) -> None:
+    """[removed-directory]"""
+    directory = both.drive / "directory"
+    directory.mkdir()
+    write_file(directory / "note", b"text")
+    shared_device.sync()
+    place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        shutil.rmtree(directory)
+        shared_device.run("trash", "restore", str(directory))
+        assert os.listdir(directory) == ["note"]
+        write_file(directory / "new", b"new")
+        assert (directory / "note").read_bytes() == b"text"
+    finally:
+        os.close(place)
+    assert sorted(os.listdir(directory)) == ["new", "note"]
 
 
 def test_each_directory_has_dots(both: Pair) -> None:
