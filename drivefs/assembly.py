@@ -35,6 +35,7 @@ from drivefs.sync.healing import Healing
 from drivefs.sync.incoming import IncomingUploads
 from drivefs.sync.left_behind import LeftBehind
 from drivefs.sync.lister import Lister
+from drivefs.sync.neighbours import Neighbours
 from drivefs.sync.notices import Notices
 from drivefs.sync.past import Past
 from drivefs.sync.pins import PinnedTrees
@@ -160,6 +161,9 @@ class Assembly:
         )
         self.filesystem = FileSystem(local, services, drive, ground.now_ns)
         self.lister.listed = self.filesystem.ignoring.listed
+        most, is_online = options.ahead_limit_bytes, lambda: self.connection.reach.online
+        neighbours = Neighbours(self.ends, self.downloader, limit_bytes=most, is_online=is_online)
+        self.filesystem.reader.waiting = neighbours.waiting
         self.filesystem.refuse_changes(is_revoked(local.journal))
 
     def _join_synchronisation(self, remote: Remote) -> None:

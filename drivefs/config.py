@@ -11,7 +11,7 @@ config.toml:
     device = "laptop"
     cache_size = "10G"            # optional
     pin_size = "5G"               # optional: how much of the cache pins may take; default: three quarters
-    ahead_size = "32M"            # optional: changed files in use here are fetched ahead up to this size; "0": never
+    ahead_size = "32M"            # optional: what may be wanted is fetched ahead up to this size; "0": never
     answer_seconds = 12           # optional: how long a read waits while nothing comes from the server
     allow_insecure_http = false   # optional
     mass_deletion_guard = "50%"   # optional; what share of all files may be deleted at once unasked; false: any

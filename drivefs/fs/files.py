@@ -67,7 +67,7 @@ class Files:
         handle = self.handles.get(number)
         if not handle.reads:
             raise errors.BadHandle
-        handle.ahead = await self._contents.reader.read_ahead(handle.content, handle.ahead, offset, length)
+        handle.ahead = self._contents.reader.read_ahead(handle.content, handle.ahead, offset, length)
         data = await self._contents.read(handle.content, offset, length)
         if not handle.content.layers:
             handle.older = None

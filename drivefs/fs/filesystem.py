@@ -75,14 +75,14 @@ class FileSystem:
         view.see_to_root(drive.root)
         self.borders = Borders(local.shares, drive.root)
         self._mutations = mutations = Mutations(local.journal, view)
-        self._reader = Reader(
+        self.reader = Reader(
             local,
             services.fetcher,
             services.lister,
             workspace=drive.workspace,
             deadline_seconds=drive.deadline_seconds,
         )
-        self._contents = Contents(local, view, self._reader, self.quota, now_ns)
+        self._contents = Contents(local, view, self.reader, self.quota, now_ns)
         self._contents.offer = services.publisher.closed
         self.contents = Publishing(local, view, self._contents, self.quota, mutations=mutations)
         self.ignoring = Ignoring(view, self._contents, root=drive.root, temporary=drive.temporary)
@@ -98,7 +98,7 @@ class FileSystem:
         self.offering = Offering(local, view, self._contents, services.publisher)
         self.told = Told(drive.root)
         past = Past(services.past, drive.deadline_seconds)
-        revisions = Revisions(view, self._reader, services.past, drive.deadline_seconds)
+        revisions = Revisions(view, self.reader, services.past, drive.deadline_seconds)
         self.conflicts = Conflicts(view, drive.root)
         self.conflict_entries = Entries(self.conflicts, view, revisions)
         bringing_back = BringingBack(local, view, self._contents, self.quota, now_ns)

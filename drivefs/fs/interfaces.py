@@ -20,17 +20,18 @@ from drivefs.protocol.history import (
 )
 from drivefs.protocol.ids import BlockId, InodeId, RevisionNumber, Seq, WorkspaceId
 from drivefs.protocol.messages import ListReply
-from drivefs.protocol.model import InodeState
+from drivefs.protocol.model import BlockRef, InodeState
 
 
 class BlockFetcher(Protocol):
     """Brings blocks of the backend here."""
 
-    async def fetch(self, workspace: WorkspaceId, inode: InodeId, blocks: Sequence[BlockId], *, urgent: bool) -> None:
-        """Put the verified plaintexts of these blocks into the block cache, as far as it takes them.
+    async def fetch(self, workspace: WorkspaceId, blocks: Sequence[BlockId]) -> None:
+        """Put the verified plaintexts of these blocks into the block cache, as far as it takes them."""
+        ...
 
-        Not urgent: returns at once; they come later, and a failure is not told.
-        """
+    def expect(self, workspace: WorkspaceId, refs: Sequence[BlockRef]) -> None:
+        """The same for blocks that may be read soon; they come later, and a failure is not told."""
         ...
 
     async def read(self, workspace: WorkspaceId, inode: InodeId, block: BlockId) -> bytes:

@@ -5,7 +5,7 @@ Invariant: one read shows one content: when it changed while bytes were fetched,
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -39,6 +39,8 @@ class Reader:
         self._blocks = local.blocks
         self.can_hand_over = local.blocks.can_adopt_from(local.staging.directory)
         """Whether published content goes from staging into the block cache as it is, without being copied."""
+        self.waiting: Callable[[InodeId], None] = lambda inode: None
+        """Hears of each read by a program that waits for the backend."""
         self._fetcher = fetcher
         self._lister = lister
         self._workspace = workspace
@@ -69,6 +71,7 @@ class Reader:
         Raises:
             Unavailable: some bytes could not be had within the deadline.
         """
+        self.waiting(content.inode)
         try:
             with trio.fail_after(self._deadline_seconds):
                 return await self.fetch(content, layers, start, end)
@@ -91,7 +94,7 @@ class Reader:
         missing = {part.block: None for part in wanted if isinstance(part, Piece)}
         absent = [block for block in missing if not self._blocks.contains(block)]
         if absent:
-            await self._fetcher.fetch(self._workspace, content.inode, absent, urgent=True)
+            await self._fetcher.fetch(self._workspace, absent)
         return b"".join(
             [await self._block(content.inode, part) if isinstance(part, Piece) else part for part in wanted]
         )
@@ -104,19 +107,15 @@ class Reader:
             part = whole[offset : offset + length]
         return part
 
-    async def read_ahead(self, content: Content, state: ReadState, offset: int, length: int) -> ReadState:
-        """Before a read: have blocks of the base fetched that will be read next; gives the descriptor's new state.
-
-        Waits for nothing.
-        """
+    def read_ahead(self, content: Content, state: ReadState, offset: int, length: int) -> ReadState:
+        """Before a read: have blocks of the base fetched that will be read next; gives the descriptor's new state."""
         refs = content.refs
         if refs is None or len(refs) < 2:
             return state
         last_block = content.block_at(offset + length - 1)
         ahead = readahead.after_read(state, offset, length, last_block=last_block, block_count=len(refs))
         if ahead.first < ahead.end:
-            blocks = [ref.block for ref in refs[ahead.first : ahead.end]]
-            await self._fetcher.fetch(self._workspace, content.inode, blocks, urgent=False)
+            self._fetcher.expect(self._workspace, refs[ahead.first : ahead.end])
         return ahead.state
 
     async def learn_base(self, content: Content, found: Iterable[Extent]) -> None:

@@ -111,6 +111,6 @@ class Revisions:
         end = min(offset + length, content.base_size)
         if offset >= end:
             return b""
-        handle.ahead = await self._reader.read_ahead(content, handle.ahead, offset, length)
+        handle.ahead = self._reader.read_ahead(content, handle.ahead, offset, length)
         now = self._reader.read_now(content, offset, end)
         return now if now is not None else await self._reader.read(content, [Layer(content.base_size)], offset, end)

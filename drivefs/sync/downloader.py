@@ -22,6 +22,7 @@ from drivefs.protocol import blocks as codec
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ground import Offload
 from drivefs.protocol.ids import BlockId, InodeId, WorkspaceId
+from drivefs.protocol.model import BlockRef
 from drivefs.remote import errors
 from drivefs.sync.connection import Reach
 
@@ -30,6 +31,9 @@ BATCH_BLOCKS = 8
 """How many blocks a request asks for at most: about 8 MiB."""
 MOST_PREFETCHED = 256
 """How many blocks nobody waits for may be queued; the oldest are forgotten first."""
+SMALL_BLOCKS = 64
+SMALL_BYTES = 2**19
+"""A request for blocks that may be wanted soon may have so many, if they have no more bytes than this together."""
 BEHIND_BLOCKS = 64
 BEHIND_BYTES = 8 * 2**20
 """What a request for blocks that nobody waits for asks for at most."""
@@ -57,7 +61,7 @@ class BlockSource(Protocol):
 class _Want:
     """A block that is queued or on its way; of `waiter_count` callers, `reader_count` wait for its bytes.
 
-    `size_bytes` is that of one that is only to be here in case, else 0.
+    `size_bytes` is that of one that no program waits for, else 0.
     """
 
     workspace: WorkspaceId
@@ -98,22 +102,22 @@ class Downloader:
 
     # For those who want blocks
 
-    async def fetch(self, workspace: WorkspaceId, inode: InodeId, blocks: Sequence[BlockId], *, urgent: bool) -> None:
-        """Bring blocks into the cache, as far as it takes them.
+    async def fetch(self, workspace: WorkspaceId, blocks: Sequence[BlockId]) -> None:
+        """Bring blocks into the cache, as far as it takes them; returns when all have arrived.
 
-        Urgent: returns when all have arrived. Otherwise: returns at once, they come when nothing urgent is left, and
-        those that are here already are made ready for reading. Cancellation leaves what is on its way, no more.
+        Cancellation leaves what is on its way, no more.
 
         Raises:
             errors.RemoteError: some of them cannot be had now; `BlockGone` if the backend does not have one.
         """
-        if not urgent:
-            self._expect(workspace, blocks)
-            return
         lacking = [block for block in dict.fromkeys(blocks) if not self._cache.contains(block)]
         if lacking:
             await self._reach.reachable()
             await self._wait_for([self._want(workspace, block) for block in lacking])
+
+    def is_coming(self, workspace: WorkspaceId, block: BlockId) -> bool:
+        """Whether a block is queued or on its way."""
+        return (workspace, block) in self._wants
 
     async def fetch_behind(self, workspace: WorkspaceId, blocks: Mapping[BlockId, int]) -> None:
         """Bring blocks, given with their sizes, into the cache while nothing is fetched that a reader waits for.
@@ -167,13 +171,17 @@ class Downloader:
         want.size_bytes = 0
         return want
 
-    def _expect(self, workspace: WorkspaceId, blocks: Iterable[BlockId]) -> None:
-        for block in blocks:
+    def expect(self, workspace: WorkspaceId, refs: Sequence[BlockRef]) -> None:
+        """Bring blocks into the cache when nothing is left to be asked for that somebody waits for.
+
+        Those that are here already are made ready for reading.
+        """
+        for block, size_bytes in refs:
             key = workspace, block
             if self._cache.contains(block):
                 self._here.append(block)
             elif key not in self._wants:
-                self._wants[key] = self._prefetch[key] = _Want(workspace, block)
+                self._wants[key] = self._prefetch[key] = _Want(workspace, block, size_bytes)
         while len(self._prefetch) > MOST_PREFETCHED:
             key, want = self._prefetch.popitem(last=False)
             if want.waiter_count:
@@ -256,12 +264,19 @@ class Downloader:
         return batch
 
     def _take(self, queue: Queue) -> list[_Want]:
-        """The next batch of one workspace: a fair part of the queue, so that all requests have something to do."""
+        """The next batch of one workspace: a fair part of the queue, so that all requests have something to do.
+
+        Small blocks that nobody waits for come with it: parts of them would cost more than they bring.
+        """
         most = min(BATCH_BLOCKS, -(-len(queue) // PARALLEL_REQUESTS))
         batch: list[_Want] = []
-        while queue and len(batch) < most:
+        size_bytes = 0
+        while queue and len(batch) < SMALL_BLOCKS:
             key, want = next(iter(queue.items()))
+            size_bytes += want.size_bytes or SMALL_BYTES
             if batch and want.workspace != batch[0].workspace:
+                break
+            if len(batch) >= most and size_bytes > SMALL_BYTES:
                 break
             del queue[key]
             batch.append(want)

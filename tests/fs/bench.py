@@ -100,10 +100,10 @@ class Backend:
         if not self.is_online:
             raise Offline("the server is away")
 
-    async def fetch(self, workspace: WorkspaceId, inode: InodeId, blocks: Sequence[BlockId], *, urgent: bool) -> None:
-        if not urgent:
-            self.ahead += blocks
-            return
+    def expect(self, workspace: WorkspaceId, refs: Sequence[BlockRef]) -> None:
+        self.ahead += [ref.block for ref in refs]
+
+    async def fetch(self, workspace: WorkspaceId, blocks: Sequence[BlockId]) -> None:
         await self.wait()
         self.fetched += blocks
         await self.local.blocks.keep([(block, self.blocks[block]) for block in blocks])

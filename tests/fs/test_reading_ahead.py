@@ -24,9 +24,9 @@ class Fetcher:
     def __init__(self) -> None:
         self.asked: list[BlockId] = []
 
-    async def fetch(self, workspace: WorkspaceId, inode: InodeId, blocks: Sequence[BlockId], *, urgent: bool) -> None:
-        assert (workspace, inode, urgent) == (WORKSPACE, INODE, False)
-        self.asked += blocks
+    def expect(self, workspace: WorkspaceId, refs: Sequence[BlockRef]) -> None:
+        assert workspace == WORKSPACE
+        self.asked += [ref.block for ref in refs]
 
 
 def read(refs: list[BlockRef] | None, offsets: list[int], length: int) -> list[BlockId]:
@@ -41,7 +41,7 @@ def read(refs: list[BlockRef] | None, offsets: list[int], length: int) -> list[B
     async def scenario() -> None:
         state = ReadState()
         for offset in offsets:
-            state = await reader.read_ahead(content, state, offset, length)
+            state = reader.read_ahead(content, state, offset, length)
 
     content = Content(INODE, Basis(Base(), sum(ref.size_bytes for ref in refs or []), refs))
     trio.run(scenario)

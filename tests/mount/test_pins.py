@@ -255,3 +255,22 @@ def test_files_in_use_here_that_others_change_are_fetched_ahead(device: Device, 
     link.cut()
     assert (root / "used").read_bytes() == (writer.mountpoint / "used").read_bytes()
     assert cached_bytes("unused") == 0
+
+
+def test_small_files_behind_those_that_were_read_are_fetched_ahead(device: Device, writer: Device, link: Link) -> None:
+    """[neighbours-ahead]"""
+    contents = {f"{number:02}": RANDOM.randbytes(2000) for number in range(40)}
+    for name, content in contents.items():
+        write_file(writer.mountpoint / name, content)
+    writer.sync()
+    root = device.mount(*mount_options())
+    assert [(root / name).read_bytes() for name in ("00", "01")] == [contents["00"], contents["01"]]
+
+    def is_here(name: str) -> bool:
+        return bool(json.loads(device.run("file-status", str(root / name), "--json"))["cached_bytes"])
+
+    wait_until("what lies behind is here", lambda: is_here("08"))
+    assert not is_here("39")
+    link.cut()
+    for number in range(2, 9):
+        assert (root / f"{number:02}").read_bytes() == contents[f"{number:02}"]

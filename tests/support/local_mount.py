@@ -23,7 +23,7 @@ from drivefs.fs.ownership import Owner
 from drivefs.fuse.session import Session
 from drivefs.protocol.ids import BlockId, CommitId, Incarnation, InodeId, RevisionNumber, Seq, WorkspaceId
 from drivefs.protocol.messages import Cursor, Entry, Limits, Usage
-from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.protocol.model import BlockRef, InodeKind, InodeState
 from drivefs.remote.errors import Offline
 
 ROOT = InodeId(2**20)
@@ -44,7 +44,10 @@ class Nobody:
     def __init__(self) -> None:
         self.heard: list[tuple[str, InodeId]] = []
 
-    async def fetch(self, workspace: WorkspaceId, inode: InodeId, blocks: Sequence[BlockId], *, urgent: bool) -> None:
+    def expect(self, workspace: WorkspaceId, refs: Sequence[BlockRef]) -> None:
+        pass
+
+    async def fetch(self, workspace: WorkspaceId, blocks: Sequence[BlockId]) -> None:
         raise Offline("there is no backend here")
 
     async def read(self, workspace: WorkspaceId, inode: InodeId, block: BlockId) -> bytes:

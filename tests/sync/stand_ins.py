@@ -79,9 +79,9 @@ class Fetcher:
     def __init__(self, ends: Ends) -> None:
         self._ends = ends
 
-    async def fetch(self, workspace: WorkspaceId, inode: InodeId, blocks: Any, *, urgent: bool) -> None:
+    async def fetch(self, workspace: WorkspaceId, blocks: Any) -> None:
         for block in blocks:
-            await self._ends.local.blocks.keep([(block, await self.read(workspace, inode, block))])
+            await self._ends.local.blocks.keep([(block, await self.read(workspace, InodeId(0), block))])
 
     async def read(self, workspace: WorkspaceId, inode: InodeId, block: Any) -> bytes:
         found: list[bytes] = []

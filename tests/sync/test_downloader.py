@@ -13,6 +13,7 @@ from cache.blocks import BlockCache
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import BlockId, InodeId, WorkspaceId
+from drivefs.protocol.model import BlockRef
 from drivefs.remote import errors
 from drivefs.sync import downloader as downloading
 from drivefs.sync.downloader import Downloader
@@ -95,8 +96,11 @@ class Bench:
         self.reach = Reach()
         self.downloader = Downloader(source, cache, at_once, self.reach)
 
-    async def fetch(self, *blocks: BlockId, urgent: bool = True) -> None:
-        await self.downloader.fetch(WORKSPACE, INODE, blocks, urgent=urgent)
+    async def fetch(self, *blocks: BlockId) -> None:
+        await self.downloader.fetch(WORKSPACE, blocks)
+
+    def expect(self, *blocks: BlockId, size_bytes: int = 2**20) -> None:
+        self.downloader.expect(WORKSPACE, [BlockRef(block, size_bytes) for block in blocks])
 
     async def read(self, block: BlockId) -> bytes:
         return await self.downloader.read(WORKSPACE, INODE, block)
@@ -209,7 +213,7 @@ def test_urgent_blocks_overtake_those_that_nobody_waits_for(bench: Bench) -> Non
     urgent, _ = bench.source.add(99)
 
     async def scenario() -> None:
-        await bench.fetch(*later, urgent=False)
+        bench.expect(*later)
         await trio.sleep(0.1)
         began = trio.current_time()
         await bench.fetch(urgent)
@@ -225,7 +229,7 @@ def test_a_prefetched_block_that_becomes_urgent_is_not_asked_for_twice(bench: Be
     later = [bench.source.add(seed)[0] for seed in range(60)]
 
     async def scenario() -> None:
-        await bench.fetch(*later, urgent=False)
+        bench.expect(*later)
         await bench.fetch(later[-1])
         assert any(bench.source.is_asked(block) == 0 for block in later)
         await trio.sleep(30)
@@ -239,7 +243,7 @@ def test_the_queue_of_prefetches_is_bounded(bench: Bench) -> None:
 
     async def scenario() -> None:
         bench.source.gate = trio.Event()
-        await bench.fetch(*later, urgent=False)
+        bench.expect(*later)
         assert len(bench.downloader._wants) == downloading.MOST_PREFETCHED
         bench.source.gate.set()
         await trio.sleep(60)
@@ -256,14 +260,14 @@ def test_what_somebody_waits_for_is_not_forgotten_with_the_oldest_prefetches(ben
 
     async def scenario() -> None:
         bench.source.gate = trio.Event()
-        await bench.fetch(*later[:12], urgent=False)
+        bench.expect(*later[:12])
         await trio.sleep(0.1)
-        await bench.fetch(pinned, urgent=False)
+        bench.expect(pinned)
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(bench.downloader.fetch_behind, WORKSPACE, {pinned: 100})
                 await trio.sleep(0.1)
-                await bench.fetch(*later[12:-1], urgent=False)
+                bench.expect(*later[12:-1])
                 bench.source.gate.set()
         assert bench.cache.contains(pinned)
 
@@ -468,7 +472,7 @@ def test_blocks_that_are_here_are_made_ready_ahead_of_reading(bench: Bench) -> N
     async def scenario() -> None:
         await bench.cache.put(block, plaintext)
         assert bench.cache.read_now(block, 0, 100) is None
-        await bench.fetch(block, urgent=False)
+        bench.expect(block)
         await trio.sleep(1)
         assert bench.cache.read_now(block, 0, 100) == plaintext[:100]
         assert not bench.source.requests
