@@ -16,8 +16,10 @@ import pathspec
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 NAME = b".drivefsignore"
-MAX_BYTES = 2**20
+MAX_BYTES = 2**18
 """More than this is not read as rules."""
+MAX_LINE = 4096
+"""A line that is longer than any path is none: a second's work, where it is made of wildcards."""
 MOST_LINES = 2000
 """Lines after these are not read either: each takes a tenth of a millisecond."""
 TEMPORARY = (
@@ -74,12 +76,14 @@ def _readable(lines: Sequence[str]) -> list[GitIgnoreSpecPattern]:
     """The lines that are patterns; one that is none is as if it were not there, as git has it."""
     found = []
     for line in lines:
+        if len(line) > MAX_LINE:
+            continue
         try:
             pattern = GitIgnoreSpecPattern(line)
-        except ValueError:
+            if pattern.include is not None and pattern.regex is not None:
+                found.append(GitIgnoreSpecPattern(re.compile(_steady(pattern.regex.pattern)), pattern.include))
+        except (ValueError, re.error, RecursionError, OverflowError):
             continue
-        if pattern.include is not None and pattern.regex is not None:
-            found.append(GitIgnoreSpecPattern(re.compile(_steady(pattern.regex.pattern)), pattern.include))
     return found
 
 

@@ -5,7 +5,7 @@ import random
 import pathspec
 import pytest
 
-from drivefs.fs.ignore_rules import MOST_LINES, TEMPORARY, Rules, Temporary
+from drivefs.fs.ignore_rules import MAX_LINE, MOST_LINES, TEMPORARY, Rules, Temporary
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_rules_of_the_drive_are_those_of_gitignore() -> None:
 
 
 def test_lines_that_are_no_patterns_are_as_if_they_were_not_there() -> None:
-    rules = Rules(b"!\n/\n\\\n*.o\n\xff\n")
+    rules = Rules(b"!\n/\n\\\n[q-a]\n[!z-a]*\n[\n" + b"*a" * MAX_LINE + b"\n*.o\n\xff\n")
     assert rules.say(b"a.o", is_directory=False)
     assert not rules.say(b"a", is_directory=False)
 
