@@ -113,7 +113,7 @@ class Thinning:
             standing = [Standing(row.number, row.time_ns, (lineage, row.number) in held) for row in found]
             ended_ns = None
             if lineage in holders:
-                left = {"file": holders[lineage], "lineage": lineage, "since": found[-1].seq}
+                left = {"file": holders[lineage], "lineage": lineage, "last": found[-1].number}
                 ended_ns = connection.execute(_LEFT_AT, {**bound, **left}).scalar_one() or found[-1].time_ns
             gone = let_go(standing, spans, now_ns, self._ground.limits.retention, ended_ns=ended_ns)
             going += [_old(row) for row in found if row.number in gone]
@@ -253,7 +253,7 @@ _LEFT_AT = (
     select(func.min(_c.c.time_ns))
     .select_from(_later.join(_c, _its))
     .where(_own(_later), _later.c.inode == bindparam("file"), _later.c.lineage != bindparam("lineage"))
-    .where(_later.c.seq > bindparam("since"))
+    .where(_later.c.number > bindparam("last"))  # numbers of a file grow, also where one commit gave it two
 )
 _NEXT_LEFT = (
     _LEFT_ALL.where(_r.c.lineage > bindparam("after"))

@@ -44,7 +44,7 @@ def fields(told: dict[str, Any]) -> dict[str, Any]:
         "file_limit_bytes": told["file_bytes"],
         "saved": {
             "deduplication_bytes": max(0, told["logical_bytes"] - told["stored_bytes"]),
-            "compression_bytes": told["stored_bytes"] - told["payload_bytes"],
+            "compression_bytes": max(0, told["stored_bytes"] - told["payload_bytes"]),
         },
         "logical_bytes": told["logical_bytes"],
         "payload_bytes": told["payload_bytes"],

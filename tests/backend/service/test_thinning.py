@@ -66,6 +66,26 @@ async def test_old_revisions_go_and_the_newest_stays(drive: Drive, laptop: Devic
     assert (await laptop.content(file, 10)).size == 9
 
 
+async def test_what_a_new_file_was_before_it_took_a_name_in_the_same_commit_was_never_current(
+    drive: Drive, laptop: Device
+) -> None:
+    old = await laptop.save(b"doc", b"one")
+    for number in (2, 4):
+        later(drive, 2 * DAY)
+        new = laptop.create(b"tmp")
+        store = laptop.store(new.inode, await drive.upload(laptop, b"by renaming %d" % number), after=[new])
+        await laptop.send(new, store, laptop.rename(new.inode, b"tmp", b"doc", replaced=old, base=number - 1))
+        later(drive, 2 * DAY)
+        assert await laptop.write(new.inode, b"in place %d" % number, base=number) == number + 1
+        old = new.inode
+        later(drive, 5)
+    later(drive, 4 * HOUR)
+    done = await thin(drive)
+    # Of its own history the new file had one content, each time, which is that of the name as well.
+    assert await drive.fetch(select(schema.revisions.c.lineage).distinct()) == [((await laptop.known(old)).lineage,)]
+    assert (done.file_count, done.freed.revision_count, done.freed.size_bytes) == (2, 2, 0)
+
+
 async def test_what_is_held_stays(drive: Drive, laptop: Device, phone: Device) -> None:
     """Marks, snapshots, what a device that is away saw last, and what is in the trash."""
     file = await laptop.make(b"doc")
