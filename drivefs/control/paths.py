@@ -27,7 +27,9 @@ async def inode_at(filesystem: FileSystem, path: bytes) -> InodeId:
                 raise errors.NotFound
             inode = state.inode
     except (errors.NotFound, errors.NotDirectory) as error:
-        raise Refused("not_found", f"there is no {shown(path)} in the drive") from error
+        raise Refused(
+            "not_found", f"there is no {shown(path)} in the drive. drivefs trash list shows what was removed"
+        ) from error
     except errors.Unavailable as error:
         raise Refused("unavailable", str(error)) from error
     if inode >= virtual.FIRST:
