@@ -376,3 +376,11 @@ def test_staging_that_nothing_needs_any_more_is_not_synced_before_it_goes(local:
     trio.run(local.barrier)
     assert f"{file:016x}" not in syncs.names
     assert not local.staging.path(file).exists()
+
+
+def test_closing_syncs_what_was_staged_before_the_log_that_says_that_all_is_in_order(
+    bench: Bench, local: LocalState, syncs: Syncs
+) -> None:
+    file = write(local, 7)
+    bench.close(local)
+    assert syncs.names[:3] == [f"{file:016x}", "staging", "journal.db-wal"]

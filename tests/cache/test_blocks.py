@@ -14,6 +14,7 @@ from cache import block_files
 from cache.blocks import FLOOR_BYTES, SMALL_BYTES
 from cache.database import Database
 from cache.errors import DiskFull
+from drivefs.protocol.ids import BlockId
 from tests.cache.block_bench import MIB, Bench, content, disk_bytes
 
 
@@ -142,6 +143,16 @@ def rot(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+
+
+def test_a_file_that_has_become_shorter_gives_nothing_of_a_block_that_was_whole(tmp_path: Path) -> None:
+    path = tmp_path / "block"
+    path.write_bytes(b"short")
+    wanted = block_files.Wanted(BlockId(bytes(32)), 0, 10, 1, 0, 10, is_verified=True)
+    fd, data = block_files.open_and_read(str(path), wanted)
+    assert fd is not None
+    os.close(fd)
+    assert data is None
 
 
 @pytest.mark.fault(15)

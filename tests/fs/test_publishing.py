@@ -128,6 +128,72 @@ def test_a_store_is_not_appended_for_a_file_that_was_removed_meanwhile(bench: Fs
     assert stores == []
 
 
+def test_a_store_is_not_appended_for_a_file_that_is_open_and_has_no_name(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"content")
+    number = bench.open_file(inode)
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    bench.unlink(b"file")
+    assert bench.store(snapshot) is None
+    assert bench.run(bench.fs.read, number, 0, 99) == b"content"
+    bench.fs.release(number)
+
+
+def test_of_two_snapshots_of_one_draft_one_is_stored(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"content")
+    first, second = bench.freeze(inode), bench.freeze(inode)
+    assert first is not None
+    assert second is not None
+    assert bench.store(first) is not None
+    assert bench.store(second) is None
+
+
+def test_what_was_written_since_the_older_of_two_snapshots_stays_when_that_is_stored(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"first")
+    older = bench.freeze(inode)
+    number = bench.open_file(inode)
+    bench.fs.write(number, 5, b" and second")
+    bench.fs.release(number)
+    newer = bench.freeze(inode)
+    assert older is not None
+    assert newer is not None
+    op = bench.store(older)
+    assert op is not None
+    bench.commit(op)
+    assert bench.read(inode) == b"first and second"
+    bench.publish(inode)
+    bench.reopen()
+    assert bench.read(inode) == b"first and second"
+
+
+def test_what_lies_over_a_new_revision_does_so_on_the_next_mount_too(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"a" * 40)
+    bench.publish(inode)
+    number = bench.open_file(inode)
+    bench.fs.write(number, 0, b"b" * 16)
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    op = bench.store(snapshot)
+    assert op is not None
+    bench.fs.write(number, 39, b"c")
+    bench.fs.release(number)
+    bench.commit(op)
+    bench.reopen()
+    assert bench.read(inode) == b"b" * 16 + b"a" * 23 + b"c"
+
+
+def test_a_snapshot_of_a_draft_that_was_given_up_is_not_the_store_of_the_next(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"first")
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    with bench.local.journal.transaction():
+        bench.fs.contents.given_up(inode)
+    number = bench.open_file(inode)
+    bench.fs.write(number, 0, b"other")
+    bench.fs.release(number)
+    assert bench.store(snapshot) is None
+
+
 def test_the_base_of_a_removal_is_the_revision_seen(bench: FsBench) -> None:
     inode = bench.file(b"file", b"content")
     revision = bench.publish(inode)

@@ -1,8 +1,11 @@
 """Reads that wait for the server, and what programs do to the file meanwhile."""
 
+import os
+
 from drivefs.fs.attributes import Wanted
+from drivefs.protocol.ids import RevisionNumber
 from tests.fs.bench import FsBench
-from tests.fs.test_files import read
+from tests.fs.test_files import read, written_elsewhere
 
 
 def test_a_read_that_waits_while_the_file_is_emptied_shows_what_there_was(bench: FsBench) -> None:
@@ -21,3 +24,15 @@ def test_a_read_that_waits_while_the_file_is_emptied_shows_what_there_was(bench:
     assert read(bench, number, 0, 200_000) == b"here" + bytes(199_996)
     assert read(bench, number) == b"anew"
     assert not (bench.place / "state" / "suspect").exists()
+
+
+def test_a_block_list_that_comes_late_is_not_taken_for_that_of_a_newer_content(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"a" * 20_000)
+    bench.publish(inode, block_bytes=100)
+    bench.reopen()
+    number = bench.open_file(inode, os.O_RDONLY)
+    bench.backend.during = written_elsewhere(bench, inode, b"b" * 20_000)
+    (_, revision), packed = list(bench.backend.contents.items())[-1]
+    bench.backend.contents[inode, RevisionNumber(revision + 100)] = packed
+    assert read(bench, number, 0, 20_000) == b"b" * 20_000
+    bench.fs.release(number)

@@ -1,14 +1,16 @@
 """What takes the place of durable content is durable before the log that lets go of it: after a power cut one is there.
 
-Files of the drive that are replaced, or cut and written anew, are in `tests/simulation`.
+What a power cut then leaves of files that are replaced, or cut and written anew, is in `tests/simulation`.
 """
+
+import os
 
 import pytest
 
 from drivefs.fs import compaction
 from drivefs.protocol.changes import Base
 from tests.cache.test_barrier import Syncs
-from tests.fs.bench import FsBench
+from tests.fs.bench import ME, FsBench
 
 
 def synced_with_the_log(bench: FsBench, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -51,4 +53,25 @@ def test_what_a_server_that_was_put_back_has_lost(bench: FsBench, monkeypatch: p
     bench.run(bench.local.barrier)
     assert bench.run(bench.fs.offering.offer_again, bench.fs.inode(inode), Base())
     (anew,) = bench.local.staging.paths()
+    assert synced_with_the_log(bench, monkeypatch) == [anew.name, "staging"]
+
+
+@pytest.mark.fault(2)
+@pytest.mark.parametrize("way", ["renamed over it", "it is cut", "it is moved aside"])
+def test_what_takes_the_place_of_a_file(bench: FsBench, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    inode = bench.file(b"file", b"x" * 100_000)
+    bench.run(bench.local.barrier)
+    before = set(bench.local.staging.paths())
+    if way == "it is cut":
+        number = bench.fs.open(inode, os.O_WRONLY | os.O_TRUNC, ME)
+        bench.fs.write(number, 0, b"y" * 100_000)
+        bench.fs.release(number)
+    elif way == "renamed over it":
+        bench.file(b"new", b"y" * 100_000)
+        bench.rename(b"new", b"file")
+    else:
+        bench.rename(b"file", b"aside")
+        bench.file(b"file", b"y" * 100_000)
+        bench.unlink(b"aside")
+    (anew,) = set(bench.local.staging.paths()) - before
     assert synced_with_the_log(bench, monkeypatch) == [anew.name, "staging"]
