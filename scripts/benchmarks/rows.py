@@ -41,6 +41,7 @@ ROWS = {
         rate("stat", "small files: stat", "files/s", 0.9),
         rate("scandir", "small files: scandir and stat", "files/s", 0.9),
         rate("small_read", "small files: open, read, close (warm)", "files/s", 0.9),
+        rate("small_server", "small files: open, read, close, cold, from the server", "files/s"),
         rate("rename", "small files: rename", "files/s", 0.6),
         rate("unlink", "small files: unlink", "files/s", 0.6),
         rate("write", "large file: sequential write", "MB/s", 0.7),

@@ -28,7 +28,14 @@ def small_files(work: Work) -> Figures:
     figures["rename"] = count / timed(lambda: rename(old, new))
     work.target.wait_synced()
     figures["unlink"] = count / timed(lambda: unlink(new))
-    return figures
+    return figures | from_server(work, old, contents)
+
+
+def from_server(work: Work, paths: list[str], contents: list[bytes]) -> Figures:
+    """Reads small files that are not on this machine, one after the other."""
+    create(paths, contents)
+    work.target.wait_synced()
+    return {"small_server": len(paths) / timed(lambda: read(paths))} if work.target.forget_local() else {}
 
 
 def create(paths: list[str], contents: list[bytes]) -> None:
