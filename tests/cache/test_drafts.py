@@ -233,7 +233,21 @@ class TestStagingFiles:
                 stage(local, inode, len(BIG), BIG)
             raise ZeroDivisionError
 
-    def test_but_not_those_that_were_begun_before_the_transaction(self, local: LocalState) -> None:
+    def test_but_not_when_the_disk_failed(self, local: LocalState) -> None:
+        """It may have taken the transaction all the same: the next start would find records without their bytes."""
+        inode = new_draft(local, 7)
+        with pytest.raises(ZeroDivisionError):
+            self.write_while_the_disk_fails(local, inode)
+        assert self.files(local) == 1
+        assert not local.staging.has_retired
+
+    def write_while_the_disk_fails(self, local: LocalState, inode: InodeId) -> None:
+        with local.journal.transaction():
+            stage(local, inode, 0, BIG)
+            local.journal._database.poison(OSError("no such disk"))
+            raise ZeroDivisionError
+
+    def test_nor_those_that_were_begun_before_the_transaction(self, local: LocalState) -> None:
         inode = new_draft(local, 7)
         staged = local.staging.append(inode, BIG)
         with pytest.raises(ZeroDivisionError):
