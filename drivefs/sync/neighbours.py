@@ -26,8 +26,8 @@ SMALL_BYTES = 2**20
 """A larger file takes longer to come than to be asked for."""
 FIRST_FILES = 8
 MOST_FILES = 128
-MOST_BYTES = 4 * 2**20
-"""Of the files that are fetched ahead at once."""
+BYTES_EACH = 2**15
+"""So large are the files that are fetched ahead at once on the average, at most; one alone may be larger."""
 MOST_LOOKED_AT = 1024
 """So many entries are looked at for one fetch."""
 MOST_WALKS = 8
@@ -158,10 +158,11 @@ class Neighbours:
             lacking = [ref for ref in self._blocks_of(state) if not self._blocks.contains(ref.block)]
             if all(self._is_coming(ref.block) for ref in lacking):
                 continue
-            if file_count == walk.window_files or size_bytes + state.size > MOST_BYTES:
+            size_bytes += state.size
+            if file_count == walk.window_files or (file_count and size_bytes > walk.window_files * BYTES_EACH):
                 walk.expected = state.inode
                 break
-            file_count, size_bytes = file_count + 1, size_bytes + state.size
+            file_count += 1
             walk.asked[state.inode] = lacking[-1].block
             refs += lacking
         return refs

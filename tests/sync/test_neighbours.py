@@ -13,7 +13,7 @@ from cache.replica import Replica
 from drivefs.protocol.ids import BlockId, InodeId, Seq, WorkspaceId
 from drivefs.protocol.messages import Entry
 from drivefs.protocol.model import BlockRef, InodeKind, InodeState, pack_blocks
-from drivefs.sync.neighbours import FIRST_FILES, FORGET_SECONDS, MOST_BYTES, SMALL_BYTES, Neighbours
+from drivefs.sync.neighbours import BYTES_EACH, FIRST_FILES, FORGET_SECONDS, SMALL_BYTES, Neighbours
 
 WORKSPACE, ROOT = WorkspaceId(3), InodeId(1)
 
@@ -138,11 +138,14 @@ def test_a_program_that_jumps_about_fetches_little(world: World) -> None:
     assert len(world.here) <= len(jumps) * (1 + FIRST_FILES)
 
 
-@pytest.mark.parametrize("size", [SMALL_BYTES, SMALL_BYTES + 1])
-def test_large_files_are_not_fetched_and_small_ones_only_so_many(world: World, size: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [(BYTES_EACH, FIRST_FILES), (2 * BYTES_EACH, FIRST_FILES // 2), (SMALL_BYTES, 1), (SMALL_BYTES + 1, 0)],
+)
+def test_the_larger_files_are_the_fewer_are_fetched(world: World, size: int, count: int) -> None:
     found = world.directory(ROOT, [b"%d" % number for number in range(100)], size)
     run(world, [found[name] for name in sorted(found)][:2])
-    assert len(world.here) == 2 + (MOST_BYTES // SMALL_BYTES if size == SMALL_BYTES else 0)
+    assert len(world.here) == 2 + count
 
 
 def test_nothing_is_asked_for_while_most_of_it_is_still_to_come(world: World) -> None:
