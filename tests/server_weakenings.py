@@ -354,6 +354,13 @@ SERVER = (
         "tests/backend/api/test_block_transfer.py",
     ),
     Weakening(
+        "a block that a revision needs is never forgotten",
+        "backend/service/block_rows.py",
+        "known is None or known.refs or known.has_copy",
+        "known is None or known.has_copy",
+        "tests/backend/api/test_check.py",
+    ),
+    Weakening(
         "a pin revives what was condemned",
         "backend/service/block_rows.py",
         "    _revive(connection, pin.account, [known for known in here if known.state is BlockState.CONDEMNED])\n",

@@ -298,4 +298,20 @@ STATE = (
         "",
         "tests/fs/test_publishing.py",
     ),
+    Weakening(
+        "what vanishes here shows nothing that another device has put there",
+        "drivefs/fs/mutations.py",
+        "        if self._view.replica.dentry(parent, name) not in (None, MISSING):\n"
+        "            # Meanwhile another device",
+        "        if False:\n            # Meanwhile another device",
+        "tests/fs/test_open_elsewhere.py",
+    ),
+    Weakening(
+        "what was given up while its block list was fetched is not published",
+        "drivefs/fs/publishing.py",
+        "        if (content := self._publishable(inode)) is None:\n            return None\n"
+        "        state = self._view",
+        "        content = self._contents.load(inode)\n        state = self._view",
+        "tests/fs/test_reading.py",
+    ),
 )

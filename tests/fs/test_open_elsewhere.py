@@ -8,7 +8,7 @@ from drivefs.fs import errors
 from drivefs.fs.attributes import Wanted
 from drivefs.protocol.changes import Base, Store
 from drivefs.protocol.ids import InodeId, RevisionNumber, Seq
-from drivefs.protocol.model import InodeState
+from drivefs.protocol.model import InodeKind, InodeState
 from tests.fs.bench import ROOT, FsBench
 from tests.fs.test_files import arrives_from_elsewhere, read
 from tests.fs.test_publishing import conflict_copy
@@ -323,3 +323,16 @@ def test_a_revision_number_is_that_of_the_newest(bench: FsBench, inode: InodeId)
     newer = bench.fs.inode(inode).revision
     bench.fs.write(number, 0, b"HERE")
     assert bench.fs.inode(inode).revision == newer != RevisionNumber(0)
+
+
+def test_what_vanishes_here_does_not_show_what_another_device_has_put_there(bench: FsBench) -> None:
+    """It was made and removed before it was sent; theirs has not been shown yet."""
+    bench.file(b"file", b"mine")
+    theirs = InodeState(InodeId(77), InodeKind.FILE, 0o644, nlink=1, seq=Seq(9))
+    with bench.local.replica.transaction():
+        bench.local.replica.put_inodes([theirs], Seq(9))
+        bench.local.replica.database.write("INSERT INTO dentries VALUES (?, ?, ?, 9)", (ROOT, b"file", theirs.inode))
+    bench.unlink(b"file")
+    assert bench.lookup(b"file") is None
+    bench.reopen()
+    assert bench.lookup(b"file") is None

@@ -36,3 +36,20 @@ def test_a_block_list_that_comes_late_is_not_taken_for_that_of_a_newer_content(b
     bench.backend.contents[inode, RevisionNumber(revision + 100)] = packed
     assert read(bench, number, 0, 20_000) == b"b" * 20_000
     bench.fs.release(number)
+
+
+def test_what_is_given_up_while_its_block_list_is_fetched_is_not_published(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"a" * 20_000)
+    bench.publish(inode, block_bytes=100)
+    bench.reopen()
+    number = bench.open_file(inode)
+    bench.fs.write(number, 0, b"here")
+    bench.fs.release(number)
+
+    def give_up() -> None:
+        with bench.local.journal.transaction():
+            bench.fs.contents.given_up(inode)
+
+    bench.backend.during = give_up
+    assert bench.freeze(inode) is None
+    assert bench.local.journal.drafts.draft(inode) is None

@@ -6,10 +6,10 @@ import random
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import Connection, delete, insert, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from backend.metadata.schema import blocks, runs
-from backend.service import mending
+from backend.service import block_rows, mending
 from backend.service.checks import Report
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import messages, model, routes
@@ -158,6 +158,22 @@ async def test_the_files_that_a_damaged_block_belongs_to_are_named(served: Serve
     files = {finding.block: finding.files for finding in report.findings}
     assert set(files[codec.block_id(noise(1))]) == {"/thesis.txt", "/copy\\xff\\n.txt"}
     assert files[codec.block_id(noise(2))] == ("/other.txt",)
+
+
+async def test_a_block_that_is_needed_or_here_is_not_forgotten(served: Served, drive: Drive) -> None:
+    """It was neither when it was looked at."""
+    await drive.store_file(1, b"thesis.txt", noise(1))
+    await served.put(noise(2))
+    needed, here = codec.block_id(noise(1)), codec.block_id(noise(2))
+    database, of_blocks = served.ground.database, select(blocks.c.account).distinct()
+    account = await database.read(lambda connection: connection.execute(of_blocks).scalar_one())
+    place = (await database.read(block_rows.places, account, [needed]))[needed]
+    await database.write(block_rows.mark_lost, account, place)
+    for block in (needed, here):
+        assert not await database.write(block_rows.forget_unreadable, account, block)
+    assert (await lost(served)).blocks == [needed]
+    await check(served)
+    assert (await lost(served)).blocks == []
 
 
 async def test_needed_blocks_that_cannot_be_read_are_asked_for_until_a_device_sends_them(
