@@ -412,6 +412,10 @@ def _patterns(value: object) -> tuple[str, ...] | None:
         return None
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise ConfigError(f'ignore = {value!r} is no list of patterns, such as ["*~", ".*.sw?"]')
+    from drivefs.fs.ignore_rules import is_pattern
+
+    if wrong := [each for each in value if not is_pattern(each)]:
+        raise ConfigError(f"ignore has {wrong[0]!r}, which cannot be read as a pattern")
     return tuple(value)
 
 

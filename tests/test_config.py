@@ -212,6 +212,15 @@ def test_what_pins_and_waiting_may_take_is_set_by_people_and_kept(tmp_path: Path
     assert config.read_profiles(where)["home"] == profile
 
 
+@pytest.mark.parametrize("value", ['"*~"', "[1]", '["*~", "[q-a]"]'])
+def test_ignored_names_that_make_no_sense_are_refused(tmp_path: Path, value: str) -> None:
+    where = places_in(tmp_path)
+    where.config.mkdir(parents=True)
+    where.config_file.write_text(f'[profiles.home]\nurl = "https://x"\nuser = "u"\ndevice = "d"\nignore = {value}\n')
+    with pytest.raises(config.ConfigError, match="ignore"):
+        config.read_profiles(where)
+
+
 @pytest.mark.parametrize("value", ["1", "true", '"soon"', "1000"])
 def test_a_wait_that_makes_no_sense_is_refused(tmp_path: Path, value: str) -> None:
     where = places_in(tmp_path)

@@ -39,6 +39,9 @@ TEMPORARY = (
 )
 """What an editor, an office program or a file manager leaves beside the files that people mean."""
 
+_UNREADABLE = (ValueError, re.error, RecursionError, OverflowError)
+"""What pathspec, and `re` below it, raise for a line that is no pattern."""
+
 # How pathspec writes wildcards as regular expressions.
 _STAR, _DEEP_START, _DEEP = "[^/]*", "^(?:.+/)?", "(?:/.+)?"
 _ONE = r"(?:\\.|\[\^?\]?(?:\\.|[^\]\\])*\](?![*+])|[^\\\[\](){}.*+?|^$/])"
@@ -72,6 +75,15 @@ class Rules:
         return self._spec.check_file(text + "/" if is_directory else text).include
 
 
+def is_pattern(line: str) -> bool:
+    """Whether a line can be read as a pattern, be it one that says nothing, such as a comment."""
+    try:
+        _read(line)
+    except _UNREADABLE:
+        return False
+    return True
+
+
 def _readable(lines: Sequence[str]) -> list[GitIgnoreSpecPattern]:
     """The lines that are patterns; one that is none is as if it were not there, as git has it."""
     found = []
@@ -79,12 +91,20 @@ def _readable(lines: Sequence[str]) -> list[GitIgnoreSpecPattern]:
         if len(line) > MAX_LINE:
             continue
         try:
-            pattern = GitIgnoreSpecPattern(line)
-            if pattern.include is not None and pattern.regex is not None:
-                found.append(GitIgnoreSpecPattern(re.compile(_steady(pattern.regex.pattern)), pattern.include))
-        except (ValueError, re.error, RecursionError, OverflowError):
+            pattern = _read(line)
+        except _UNREADABLE:
             continue
+        if pattern is not None:
+            found.append(pattern)
     return found
+
+
+def _read(line: str) -> GitIgnoreSpecPattern | None:
+    """The pattern that a line is; None if it says nothing. Raises one of `_UNREADABLE`."""
+    pattern = GitIgnoreSpecPattern(line)
+    if pattern.include is None or pattern.regex is None:
+        return None
+    return GitIgnoreSpecPattern(re.compile(_steady(pattern.regex.pattern)), pattern.include)
 
 
 def _steady(expression: str) -> str:
