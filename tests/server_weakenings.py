@@ -53,6 +53,13 @@ SERVER = (
         "tests/simulation/test_safety_steps.py",
     ),
     Weakening(
+        "objects of a backup are durable in it",
+        "backend/service/backups.py",
+        "            names.append(name)\n    target.settle(names)\n",
+        "            names.append(name)\n",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
         "a device's own token is good for passes only",
         "backend/service/accounts.py",
         "        if self._ground.limits.pass_seconds:\n",

@@ -314,4 +314,25 @@ STATE = (
         "        content = self._contents.load(inode)\n        state = self._view",
         "tests/fs/test_reading.py",
     ),
+    Weakening(
+        "a journal that is lost is not begun anew",
+        "cache/workspace.py",
+        "        refuse_lost(path)\n",
+        "",
+        "tests/cache/test_damaged_structure.py",
+    ),
+    Weakening(
+        "what is open when the kernel forgets it stays",
+        "drivefs/fs/contents.py",
+        "            if inode not in self._open and not self._has_name(inode):\n",
+        "            if True:\n",
+        "tests/fs/test_open_elsewhere.py",
+    ),
+    Weakening(
+        "what is held for people is so after a restart",
+        "drivefs/sync/guard.py",
+        "        self._recent.forgive(self._waiting_files)\n        self._save()\n",
+        "        self._recent.forgive(self._waiting_files)\n",
+        "tests/sync/test_guard.py",
+    ),
 )

@@ -94,6 +94,19 @@ def test_a_journal_that_cannot_be_opened_is_left_as_it_is(bench: Bench, local: L
     assert not has_log or not log.stat().st_size
 
 
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_a_journal_that_is_lost_is_not_begun_anew_over_what_it_named(
+    bench: Bench, local: LocalState, is_gone: bool
+) -> None:
+    create(local.journal, b"one")
+    bench.close(local)
+    path = bench.places()[0] / "journal.db"
+    path.unlink() if is_gone else path.write_bytes(b"")
+    with pytest.raises(Unusable, match="gone" if is_gone else "empty"):
+        bench.open()
+    assert path.exists() != is_gone
+
+
 @pytest.mark.parametrize("why", ["damage", "disk", "killed"])
 def test_a_log_that_was_mended_is_as_it_was_if_the_start_is_refused(
     bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch, why: str

@@ -287,6 +287,21 @@ def test_what_was_written_before_a_removal_does_not_come_back_with_the_file(benc
     assert bench.read(inode) == OLD
 
 
+def test_what_is_open_when_the_kernel_forgets_it_goes_with_its_last_descriptor(bench: FsBench, inode: InodeId) -> None:
+    """Or when so much is removed at once that nobody waits any longer for who is on the way."""
+    bench.fs.contents.await_forgetting()
+    writer = bench.open_file(inode)
+    bench.fs.write(writer, 0, b"HERE")
+    bench.fs.release(writer)
+    bench.unlink(b"file")
+    reader = bench.open_file(inode)
+    bench.fs.contents.forgotten(inode)
+    assert read(bench, reader) == b"HERE was there"
+    bench.fs.release(reader)
+    bench.fs.contents.forgotten(inode)
+    assert bench.local.journal.drafts.draft(inode) is None
+
+
 def test_changes_to_a_file_that_is_removed_elsewhere_stay(bench: FsBench, inode: InodeId) -> None:
     number = bench.open_file(inode)
     bench.fs.write(number, 0, b"HERE")

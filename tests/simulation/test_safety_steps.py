@@ -234,6 +234,15 @@ def test_an_object_is_there_when_it_was_settled(disk: SimDisk) -> None:
     assert {name: again.get(name, 0, len(content)) for name, content in contents.items()} == contents
 
 
+def test_an_object_that_a_backup_has_copied_is_there(disk: SimDisk) -> None:
+    stores = [LocalStore(disk.root / name) for name in ("store", "backup")]
+    for store in stores:
+        store.prepare()
+    stores[0].put("a/object", [A])
+    backups._copy_objects([("a/object", len(A))], *stores)
+    assert LocalStore(disk.crash(nothing_survives) / "backup").whole("a/object") == A
+
+
 def written(path: Path) -> None:
     """A file of which nothing is durable yet."""
     path.parent.mkdir(parents=True, exist_ok=True)
