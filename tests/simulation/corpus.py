@@ -75,4 +75,6 @@ CORPUS = (
     Case(name="blocks-of-what-was-removed-before-it-was-shared", seed=155, profile="shares"),
     # The disk was full while a file was saved over a shared one that nobody had open: it showed zeros from then on.
     Case(name="a-shared-file-that-could-not-be-saved", seed=200010, profile="shares"),
+    # A file was moved away and shared by itself; what was saved under its name went on with its history, as it did.
+    Case(name="a-history-that-two-files-went-on-with", seed=300026, profile="shares"),
 )

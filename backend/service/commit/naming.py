@@ -67,10 +67,13 @@ def _new_inode(state: State, mutation: changes.Create) -> InodeRow:
 def _continue_past(state: State, row: InodeRow, place: Place) -> None:
     """Save by rename-aside: if what bore the name lives on under another one, it becomes a fork.
 
-    A file with a history of its own keeps it: the new one of a program that saves has one content.
+    A file with a history of its own keeps it: the new one of a program that saves has one content. So does what bore
+    the name, where it is in a share since.
     """
     past = state.freed.get(place) or state.pasts.get(place)
     if past is None or row.kind != FILE or row.nlink > 1 or row.last_number > FIRST_REVISION:
+        return
+    if past.inode not in state.tree.inodes:
         return
     state.lineages.take_over(row, past)
     before = state.tree.living(past.inode)

@@ -69,6 +69,18 @@ async def test_inodes_names_and_the_past_stay_for_the_owner(pair: Neighbours) ->
     assert (await pair.bert.content(file, 2, history=True)).size == len(b"second")
 
 
+@pytest.mark.parametrize("is_moved", [False, True])
+async def test_what_went_into_a_share_takes_its_history_along(pair: Neighbours, is_moved: bool) -> None:
+    old = await pair.anna.save(b"doc", b"first")
+    assert await pair.anna.say(pair.anna.rename(old, b"doc", b"doc~")) == "ok"
+    await pair.share(old)
+    new = await pair.anna.save(b"new" if is_moved else b"doc", b"second")
+    if is_moved:
+        assert await pair.anna.say(pair.anna.rename(new, b"new", b"doc")) == "ok"
+    assert (await pair.anna.known(new)).lineage == new
+    assert (await pair.anna.known(old)).lineage == old
+
+
 async def test_both_sides_hear_of_each_others_changes_in_the_order_of_their_own_drive(pair: Neighbours) -> None:
     folder, file = await pair.tree()
     await pair.share(folder)
