@@ -60,6 +60,7 @@ class Tree:
 
     async def list_directory(self, workspace: int, request: ListRequest) -> ListReply:
         await trio.lowlevel.checkpoint()
+        self.during()
         self.listed_alone.append(request.directory)
         return self.listing(request.directory, self.room, request.after)
 
@@ -182,6 +183,26 @@ def test_what_the_backend_does_not_have_is_not_asked_for_for_ever(bench: FsBench
     world.run()
     assert world.replica.incomplete_count() == 0
     assert not world.replica.is_complete(InodeId(20))
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_listing_of_a_history_that_was_set_aside_meanwhile_is_void(bench: FsBench, is_alone: bool) -> None:
+    world = World(bench, small_tree())
+    world.begin()
+
+    def set_aside() -> None:
+        world.tree.during = lambda: None
+        world.replica.set_aside()
+
+    world.tree.during = set_aside
+    if is_alone:
+        with pytest.raises(Offline):
+            trio.run(world.lister.list_directory, ROOT)
+    else:
+        trio.run(world.lister.list_many, [ROOT])
+    assert not world.replica.is_complete(ROOT)
+    assert world.replica.names_after(ROOT, b"", 10) == []
+    world.replica.drop_earlier()
 
 
 def test_the_walk_waits_while_calls_come_in_but_not_for_ever(bench: FsBench) -> None:
