@@ -6,11 +6,12 @@ import stat
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import outcome
 import pytest
 import trio
+import trio.testing
 
 from drivefs.control import addresses, client, errors, frames, server
 
@@ -177,3 +178,18 @@ def test_descriptors_do_not_leak(tmp_path: Path) -> None:
         with pytest.raises(errors.NotRunning):
             client.call(tmp_path, "echo")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_client_that_says_nothing_does_not_keep_its_place() -> None:
+    async def main() -> None:
+        ours, _theirs = trio.testing.memory_stream_pair()
+        with trio.fail_after(60):
+            await server._answer(cast(trio.SocketStream, ours), {})
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_what_is_longer_than_any_frame_of_ours_is_not_waited_for() -> None:
+    assert frames.body_length(frames.HEADER.pack(frames.MAX_FRAME_BYTES)) == frames.MAX_FRAME_BYTES
+    with pytest.raises(ValueError, match="not a drivefs command"):
+        frames.body_length(frames.HEADER.pack(frames.MAX_FRAME_BYTES + 1))

@@ -169,6 +169,21 @@ def test_the_caller_may_bound_the_plaintext_further() -> None:
     assert "at most 1000" in refused(blocks.decode_payload, payload, blocks.block_id(plaintext), 1000)
 
 
+def test_no_room_is_made_for_what_the_compressed_data_declares() -> None:
+    """zstd asks for all of it at once, whatever the caller allows (RFC 8878, 3.1.1: a frame of one empty block)."""
+    body = b"\x28\xb5\x2f\xfd\xe0" + (2**62).to_bytes(8, "little") + b"\x01\x00\x00"
+    payload = blocks.PAYLOAD_HEADER.pack(blocks.PAYLOAD_VERSION, blocks.Codec.ZSTD, 10) + body
+    assert "does not declare the length" in refused(blocks.decode_payload, payload, BlockId(bytes(32)))
+
+
+@pytest.mark.parametrize("length", [0, blocks.MAX_BLOCK_BYTES + 1])
+def test_no_block_has_less_or_more_plaintext_than_blocks_have(length: int) -> None:
+    body = zstandard.ZstdCompressor().compress(bytes(length))
+    payload = blocks.PAYLOAD_HEADER.pack(blocks.PAYLOAD_VERSION, blocks.Codec.ZSTD, length) + body
+    assert "a block has 1 to" in refused(blocks.plaintext_bytes, payload)
+    assert "a block has 1 to" in refused(blocks.decode_payload, payload, blocks.block_id(bytes(length)))
+
+
 PAYLOADS = st.one_of(st.none(), st.binary(min_size=PAYLOAD_HEADER_BYTES + 1, max_size=300))
 
 
