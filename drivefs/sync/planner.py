@@ -18,6 +18,7 @@ Rules:
 """
 
 import enum
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -162,10 +163,24 @@ def _choose(groups: Iterable[_Group], deferred: Set[OpNumber], most: int) -> Pla
 
 
 def _without_end(groups: Iterable[_Group], batch: Sequence[Mutation]) -> set[OpNumber]:
-    """The creations in a batch that go only with a removal which is not in it."""
+    """The creations in a batch that go only with a removal which is not in it, and all that does not go then.
+
+    That is what depends on them, and the creations that go only with a removal among that: of a file that is saved
+    again and again by renaming, one after the other.
+    """
     chosen = {mutation.n for mutation in batch}
-    made = (group for group in groups if group.ends is not None and group.ends not in chosen)
-    return {m.n for group in made for m in group.mutations} & chosen
+    taken = [group for group in groups if not chosen.isdisjoint(m.n for m in group.mutations)]
+    needing = defaultdict[OpNumber, list[_Group]](list)
+    for group in taken:
+        for n in {group.ends or NO_OP, *(n for m in group.mutations for n in m.after)}:
+            needing[n].append(group)
+    early = set[OpNumber]()
+    going = [group for group in taken if group.ends is not None and group.ends not in chosen]
+    while going:
+        gone = {m.n for m in going.pop().mutations} - early
+        early |= gone
+        going += (group for n in gone for group in needing[n])
+    return early
 
 
 def _groups(mutations: Sequence[Mutation], waiting: WaitingContent, frozen: Set[OpNumber]) -> Iterator[_Group]:

@@ -1,6 +1,9 @@
 """The order rules of commits, on journals made by hand and at random."""
 
+from typing import Any
+
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +12,7 @@ from drivefs.protocol.changes import Base, Create, Link, Mutation, Rename, SetAt
 from drivefs.protocol.ids import InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.messages import MAX_BATCH_BYTES, MAX_BATCH_MUTATIONS
 from drivefs.protocol.model import InodeKind
+from drivefs.sync import planner
 from drivefs.sync.planner import OVERTAKEN_ABOVE_BYTES, REMOVED, Nothing, Plan, Terms, Waiting, plan, rebase
 
 ROOT = InodeId(1)
@@ -176,6 +180,22 @@ def test_many_saves_of_one_file_go_together_so_that_none_is_seen_empty() -> None
     contents: dict[int, Waiting | Nothing] = {100 + n: REMOVED for n in range(38)}
     terms = Terms(frozen=set(), deferred=set(), most=100)
     assert numbers(plan(saves[2:], lambda inode: contents.get(inode), terms)) == [mutation.n for mutation in saves[2:]]
+
+
+def test_saves_that_do_not_go_together_are_found_in_a_few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look for each of them held up all calls for seconds where a thousand wait."""
+    saves = [each for n in range(100) for each in save_by_link(4 * n + 1, 100 + n, 99 + n, 98 + n)]
+    contents: dict[int, Waiting | Nothing] = {100 + n: REMOVED for n in range(98)}
+    looks, choose = list[object](), planner._choose
+
+    def look(*asked: Any) -> Plan:
+        looks.append(asked)
+        return choose(*asked)
+
+    monkeypatch.setattr(planner, "_choose", look)
+    terms = Terms(frozen=set(), deferred={OpNumber(397)}, most=MAX_BATCH_MUTATIONS)
+    assert numbers(plan(saves[2:], lambda inode: contents.get(inode), terms)) == []
+    assert len(looks) < 5
 
 
 def test_file_whose_last_name_nothing_is_known_to_take_away_is_not_seen_empty() -> None:
