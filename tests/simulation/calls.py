@@ -149,4 +149,6 @@ class Calls:
                 found[path] = state
                 if state.kind is InodeKind.DIRECTORY:
                     waiting.append((path + "/", state.inode))
+        # What was known of it before it was first listed is a stand-in.
+        found[""] = self.fs.inode(self.fs.root)
         return found

@@ -2,7 +2,8 @@
 
 Owns the judgement. A copy carries a mark that says against which revision of which inode it lost. Both contents are in
 the ledger, with those that their writers were shown and wrote over: neither may be one of those that led to the other,
-and they may not be the same. A drive that one device alone changes has no conflict copies at all.
+and they may not be the same. What a device shows as the base of a copy is the revision in the mark. A drive that one
+device alone changes has no conflict copies at all.
 
 Who had been shown what a name leads to elsewhere, but not that it does, has given that name to something side by side
 with the other device: that is seen by what its refused mutation expected under the name.
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from drivefs.protocol.changes import Create, Link, Mutation, Rename, Restore
 from drivefs.protocol.conflicts import ConflictMark, decode_mark
 from drivefs.protocol.ids import NO_INODE
+from tests.simulation.device import Device
 from tests.simulation.ledger import Ledger
 from tests.simulation.sequence import Marked, Sequence
 
@@ -65,6 +67,21 @@ def look_for_needless(
                     f" {other[:60]!r}, but who wrote {later[:60]!r} had been shown {earlier[:60]!r}"
                 )
     return None
+
+
+async def wrong_base(device: Device, sequence: Sequence, contents: dict[bytes, bytes]) -> str:
+    """A conflict of which a device shows another base than the commits say; empty: there is none."""
+    calls = device.calls
+    for conflict in calls.fs.conflicts.all():
+        mark, name = conflict.mark, calls.fs.conflict_entries.name_of(conflict).decode()
+        blocks = sequence.stored.get((mark.base_of, mark.base_revision))
+        if blocks is None or blocks not in contents:
+            continue  # there is none, or it is not kept any more
+        made = contents[blocks]
+        shown = await calls.read((await calls.known(f".drivefs/conflicts/{name}/base")).inode)
+        if shown != made:
+            return f"{device.name} shows {shown[:60]!r} as the base of {name!r}, which was made of {made[:60]!r}"
+    return ""
 
 
 def _content_of_copy(sequence: Sequence, contents: dict[bytes, bytes], marked: Marked) -> bytes:

@@ -44,7 +44,7 @@ from drivefs.protocol.model import InodeKind, unpack_blocks
 from tests.backend.service import invariants
 from tests.simulation.agreement import states, tables_differ, views_differ
 from tests.simulation.calls import Tree as View
-from tests.simulation.conflict_copies import RefusedNames, look_for_needless
+from tests.simulation.conflict_copies import RefusedNames, look_for_needless, wrong_base
 from tests.simulation.device import Device
 from tests.simulation.kept_here import kept, of_drive, was_sent
 from tests.simulation.ledger import Ledger
@@ -214,16 +214,21 @@ class Oracle:
             shown_now |= {await device.calls.read(each.inode) for each in here if each.kind is InodeKind.FILE}
         self._look_for_lost(shown_now, devices, is_forgetful=server.forgets_seconds > 0)
         await self._look_at_past(server, devices, contents)
-        self._look_at_conflicts(contents, is_alone=len(devices) == 1)
+        await self._look_at_conflicts(contents, devices)
         for login in {device.login.user: device.login for device in devices}.values():
             if told := await given(server, login, self.orders):
                 raise Violated(f"I13: {told}")
 
-    def _look_at_conflicts(self, contents: dict[bytes, bytes], *, is_alone: bool) -> None:
+    async def _look_at_conflicts(self, contents: dict[bytes, bytes], devices: list[Device]) -> None:
         # A device that was put back to an older state meets what it has sent itself as if it were another's.
-        needless = look_for_needless(self.sequence, contents, self.ledger, None if is_alone else self.refused)
-        if needless and not (self._has_gone_back or self.promises.has_taken_back):
-            raise Violated(f"I9: {needless}")
+        if self._has_gone_back or self.promises.has_taken_back:
+            return
+        refused = self.refused if len(devices) > 1 else None
+        wrong = look_for_needless(self.sequence, contents, self.ledger, refused)
+        for device in devices:
+            wrong = wrong or await wrong_base(device, self.sequence, contents)
+        if wrong:
+            raise Violated(f"I9: {wrong}")
 
     async def _look_at_past(self, server: ServerProcess, devices: list[Device], contents: dict[bytes, bytes]) -> None:
         now_ns, keep_seconds = server.now_ns(), server.ground.limits.trash_seconds

@@ -19,10 +19,11 @@ from backend.service.workspaces import Access
 from cache import barrier, staging
 from cache.block_index import BlockIndex
 from cache.journal import Journal
-from drivefs.fs import contents
+from drivefs.fs import conflicts, contents
 from drivefs.fs.content import Basis
 from drivefs.fs.ignoring import Ignoring
 from drivefs.fs.reconsidering import Reconsidering
+from drivefs.fs.revisions import Which
 from drivefs.protocol.changes import Base, SetAttributes, Store, Unlink
 from drivefs.protocol.ids import MAX_ID, RevisionNumber, Seq
 from drivefs.protocol.model import InodeState
@@ -146,6 +147,7 @@ SABOTAGES = [
     Sabotage("what is pinned is evicted", BlockIndex, "choose_victims", _oldest, PROFILES["cache"], 7),
     Sabotage("changes stand on old bases", contents, "_basis_of", _older(contents._basis_of), PROFILES["quiet"]),
     Sabotage("an edit is put over another", resolver, "_store", _overwriting(resolver._store), PROFILES["network"], 4),
+    Sabotage("bases are looked for by name", conflicts, "Which", lambda *of, **_: Which(*of), PROFILES["network"], 12),
     Sabotage("what snapshots show is let go", snapshots, "shown", lambda *_: [], PAST, 4),
     Sabotage("marks on revisions are lost", revisions.Revisions, "_keep", _nothing, PAST, 4),
     Sabotage("the trash ends at once", trash.Trash, "_expired_until", lambda *_: MAX_ID, PAST, 19),
