@@ -198,15 +198,19 @@ class GivingUp:
 
     async def _give_up(self, inode: InodeId, undisturbed: trio.Lock) -> bool:
         """Give one inode up; False: not yet."""
+        try:
+            return await self._give_up_whole(inode, undisturbed)
+        except Corrupt as error:
+            self._waiting[inode] = (
+                f"{_text(self._places.called(inode))} is not taken by the server, and is damaged here: {error}"
+            )
+            return False
+
+    async def _give_up_whole(self, inode: InodeId, undisturbed: trio.Lock) -> bool:
+        """The same, if all of it verifies."""
         while not self._has_to_wait(inode):
             content = self._content(inode)
-            try:
-                written = None if content is None else await self._write_out(content.draft)
-            except Corrupt as error:
-                self._waiting[inode] = (
-                    f"{_text(self._places.called(inode))} is not taken by the server, and is damaged here: {error}"
-                )
-                return False
+            written = None if content is None else await self._write_out(content.draft)
             is_known = await self._is_known(inode)
             async with undisturbed:
                 if self._has_to_wait(inode) or content != self._content(inode):

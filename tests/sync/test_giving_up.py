@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from cache.check import check
+from cache.errors import Corrupt
 from drivefs.fs.attributes import Wanted
 from drivefs.protocol.changes import Create, Mutation, Rename, SetAttributes, SetXattr, Status, Store, Unlink
 from drivefs.protocol.ids import InodeId
@@ -192,6 +193,23 @@ def test_a_full_disk_keeps_it_all_in_the_journal(world: World, monkeypatch: pyte
             world.give_up()
     assert world.bench.read(inode) == b"mine"
     assert world.journal.pending_count == 2
+
+
+def test_what_is_damaged_here_waits_and_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    _inode, create, store = world.stored(b"a", b"mine")
+    world.reject(create, store)
+
+    def rotten(*_: object) -> None:
+        raise Corrupt("a record does not match its checksum")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(world.journal.drafts, "records", rotten)
+        world.give_up()
+    (note,) = world.giving_up.notes
+    assert "is damaged here" in note
+    assert world.lost == {}
+    world.give_up()
+    assert only(world.lost)[1] == b"mine"
 
 
 def test_nothing_is_given_up_while_a_commit_is_under_way(world: World) -> None:
