@@ -75,7 +75,7 @@ class Releasing:
         found |= self._revisions_of(self._nameless(earlier))
         needed = self._needed(found)
         going = [each for each in found if each.number > needed[each.lineage]]
-        return self.drop(self._without_kept(going))
+        return self.drop(self.without_kept(going))
 
     def drop(self, going: Collection[OldRevision]) -> Freed:
         """Let go of these revisions, which nothing needs."""
@@ -127,7 +127,8 @@ class Releasing:
                 line, number = origins.get(line, (line, 0))
         return needed
 
-    def _without_kept(self, found: Iterable[OldRevision]) -> list[OldRevision]:
+    def without_kept(self, found: Iterable[OldRevision]) -> list[OldRevision]:
+        """Those of some revisions that nobody has marked to be kept, and no snapshot shows."""
         found = list(found)
         bound = {"account": self.account}
         marked = {tuple(row) for row in select_in(self.connection, _KEPT, {each.lineage for each in found}, **bound)}

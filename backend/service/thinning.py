@@ -106,7 +106,6 @@ class Thinning:
         spans = self._spans(connection, account, now_ns)
         rows = sorted(select_in(connection, _REVISIONS, lines, **bound), key=lambda row: (row.lineage, row.number))
         going: list[OldRevision] = []
-        file_count = left_count = 0
         holders = dict(tuple(row) for row in select_in(connection, _LEFT, lines, **bound))
         for lineage, each in groupby(rows, key=lambda row: row.lineage):
             found = list(each)
@@ -117,9 +116,10 @@ class Thinning:
                 ended_ns = connection.execute(_LEFT_AT, {**bound, **left}).scalar_one() or found[-1].time_ns
             gone = let_go(standing, spans, now_ns, self._ground.limits.retention, ended_ns=ended_ns)
             going += [_old(row) for row in found if row.number in gone]
-            file_count += bool(gone)
-            left_count += len(found) - len(gone) if gone else 0
-        return _Decided(going, file_count, left_count)
+        # Where what a file had next is gone, it is not known when it left this: what snapshots show is asked for.
+        going = Releasing(connection, account, now_ns).without_kept(going)
+        of = {each.lineage for each in going}
+        return _Decided(going, len(of), sum(row.lineage in of for row in rows) - len(going))
 
     def _spans(self, connection: Connection, account: AccountId, now_ns: int) -> set[Span]:
         """The times of which all is to be kept: those of snapshots, and when each device was here last."""

@@ -77,4 +77,6 @@ CORPUS = (
     Case(name="a-shared-file-that-could-not-be-saved", seed=200010, profile="shares"),
     # A file was moved away and shared by itself; what was saved under its name went on with its history, as it did.
     Case(name="a-history-that-two-files-went-on-with", seed=300026, profile="shares"),
+    # What a file had next was gone, and so it counted as having left at once a history of which a snapshot showed it.
+    Case(name="what-a-snapshot-shows-of-a-history-that-was-left", seed=300021, profile="history"),
 )

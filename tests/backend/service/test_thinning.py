@@ -184,6 +184,23 @@ async def test_what_only_a_deleted_snapshot_held_goes_though_the_file_is_gone(dr
     await drive.database.read(invariants.check)
 
 
+async def test_what_a_snapshot_shows_stays_when_what_the_file_was_next_is_gone(drive: Drive, laptop: Device) -> None:
+    """What it was next is in the history of the name that it took, and went with that."""
+    file = await laptop.save(b"doc", b"one")
+    other = await laptop.save(b"tmp", b"two!")
+    later(drive, HOUR)
+    made = await drive.snapshots.create(laptop.caller, drive.workspace, CreateSnapshotRequest(name="named"))
+    later(drive, HOUR)
+    await laptop.send(laptop.rename(other, b"tmp", b"doc", replaced=file, base=1))
+    await laptop.send(laptop.unlink(other, b"doc", base=2))
+    later(drive, 2 * YEAR)
+    await drive.trash.expire()
+    await thin(drive)
+    for name, inode, size in ((b"doc", file, 3), (b"tmp", other, 4)):
+        assert (await laptop.names(as_of=made.seq))[name] == inode
+        assert (await laptop.content(inode, 1)).size == size
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_of_any_history_what_the_rules_keep_can_be_had(
     drive: Drive, laptop: Device, tmp_path: Path, seed: int
