@@ -209,11 +209,13 @@ class GivingUp:
     async def _give_up_whole(self, inode: InodeId, undisturbed: trio.Lock) -> bool:
         """The same, if all of it verifies."""
         while not self._has_to_wait(inode):
-            content = self._content(inode)
-            written = None if content is None else await self._write_out(content.draft)
             is_known = await self._is_known(inode)
+            if self._has_to_wait(inode, is_known=is_known):
+                break
+            content = self._content(inode, is_known=is_known)
+            written = None if content is None else await self._write_out(content.draft)
             async with undisturbed:
-                if self._has_to_wait(inode) or content != self._content(inode):
+                if self._has_to_wait(inode, is_known=is_known) or content != self._content(inode, is_known=is_known):
                     continue
                 with self._journal.transaction():
                     self._drop(inode, written, is_known=is_known)
@@ -223,11 +225,12 @@ class GivingUp:
 
     # -- what there is -----------------------------------------------------------------------------------------------
 
-    def _has_to_wait(self, inode: InodeId) -> bool:
+    def _has_to_wait(self, inode: InodeId, *, is_known: bool = True) -> bool:
+        """Whether one inode has to wait, as far as can be said without asking the backend whether it knows it."""
         rows = self._journal.touching(inode)
         if any(row.state is RowState.SENT for row in rows):
             return True
-        if self._contents.is_written(inode) and self._is_content_refused(inode, rows):
+        if self._contents.is_written(inode) and (not is_known or self._is_content_refused(inode, rows)):
             self._waiting[inode] = (
                 f"the server does not take {_text(self._places.called(inode))}: {self._why(inode, rows)}. A program has"
                 " it open: when it is closed, what was written goes to lost+found on this device"
@@ -239,12 +242,15 @@ class GivingUp:
         carrying = (row for row in rows if isinstance(row.mutation, Create | Store | Restore))
         return inode in self._refused or any(map(_is_rejected, carrying))
 
-    def _content(self, inode: InodeId) -> _Content | None:
-        """The content that would be lost; None: there is none, or it was removed here."""
+    def _content(self, inode: InodeId, *, is_known: bool) -> _Content | None:
+        """The content that would be lost; None: there is none, or it was removed here.
+
+        Whatever was refused, content goes with a file that the backend does not know.
+        """
         draft, state = self._journal.drafts.draft(inode), self._places.state(inode)
         if draft is None or state is None or not state.nlink:
             return None
-        if not self._is_content_refused(inode, self._journal.touching(inode)):
+        if is_known and not self._is_content_refused(inode, self._journal.touching(inode)):
             return None
         records = self._journal.drafts.records(inode)
         return _Content(draft, records[-1].id if records else 0)

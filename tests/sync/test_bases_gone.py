@@ -1,5 +1,6 @@
 """What was written on a content that is not the file's any more: it is known to be gone, and kept in `lost+found`."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ import pytest
 import trio
 
 from cache.check import check
+from drivefs.protocol.changes import SetAttributes
 from drivefs.protocol.ids import NO_INODE, InodeId, Seq
 from drivefs.protocol.messages import Entry
 from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.remote.errors import BlockGone
 from drivefs.sync.publisher import BASE_GONE
-from tests.fs.bench import FsBench
+from tests.fs.bench import ME, FsBench
 from tests.sync.test_giving_up import World, only
 
 
@@ -94,4 +96,24 @@ def test_so_is_what_it_was_in_a_share_that_was_left_though_it_is_known_still(wor
     world.giving_up.refused(inode, BASE_GONE)
     world.give_up()
     assert only(world.lost)[1] == b"x" * 10 + b"mine" + b"x" * 86
+    assert world.journal.pending_count == world.journal.drafts.count() == 0
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_what_was_written_there_and_not_sent_yet_goes_with_a_mode_that_is_refused(world: World, is_open: bool) -> None:
+    """The mode is refused first, and the file is not in the drive any more: its content goes with it, whole."""
+    inode = world.published(b"a", b"x" * 100)
+    world.learned(b"a", inode)
+    number = world.bench.fs.open(inode, os.O_WRONLY, ME)
+    world.bench.fs.write(number, 10, b"mine")
+    world.chmod(inode, 0o600)
+    world.reject(*world.pending(SetAttributes, inode), reason="role")
+    world.apply([], {b"a": NO_INODE})
+    if is_open:
+        world.give_up()
+        assert world.lost == {}
+        world.bench.fs.write(number, 14, b" too")
+    world.bench.fs.release(number)
+    world.give_up()
+    assert only(world.lost)[1] == b"x" * 10 + (b"mine too" + b"x" * 82 if is_open else b"mine" + b"x" * 86)
     assert world.journal.pending_count == world.journal.drafts.count() == 0
