@@ -160,15 +160,15 @@ STATE = (
     Weakening(
         "what was sent while it was copied is not given up",
         "drivefs/sync/giving_up.py",
-        "                if self._has_to_wait(inode) or content != self._content(inode):\n",
-        "                if content != self._content(inode):\n",
+        "self._has_to_wait(inode, is_known=is_known) or content != self._content(inode, is_known=is_known)",
+        "content != self._content(inode, is_known=is_known)",
         "tests/sync/test_giving_up.py",
     ),
     Weakening(
         "what was written while it was copied is copied too",
         "drivefs/sync/giving_up.py",
-        "                if self._has_to_wait(inode) or content != self._content(inode):\n",
-        "                if self._has_to_wait(inode):\n",
+        "self._has_to_wait(inode, is_known=is_known) or content != self._content(inode, is_known=is_known)",
+        "self._has_to_wait(inode, is_known=is_known)",
         "tests/sync/test_giving_up.py",
     ),
     Weakening(
