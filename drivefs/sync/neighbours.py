@@ -98,6 +98,8 @@ class Neighbours:
             return
         now = trio.current_time()
         self._walks = [walk for walk in self._walks if now - walk.seen_at < FORGET_SECONDS][-MOST_WALKS:]
+        if any(walk.inode == inode for walk in self._walks):
+            return  # another part of the same file
         places = self._replica.names_of(inode)
         if (walk := self._walk_to(inode, places)) is not None:
             walk.seen_at = now

@@ -125,6 +125,18 @@ def test_one_file_fetches_no_other(world: World) -> None:
     assert len(world.here) == 1
 
 
+def test_one_file_that_is_read_in_parts_fetches_no_other(world: World) -> None:
+    """The kernel asks for several parts at once, and each waits."""
+    found = world.directory(ROOT, [b"%d" % number for number in range(100)])
+
+    async def waits() -> None:
+        for _ in range(4):
+            world.neighbours.waiting(found[b"5"])
+        assert not world.coming
+
+    trio.run(waits)
+
+
 def test_files_that_are_looked_at_now_and_then_fetch_no_others(world: World) -> None:
     found = world.directory(ROOT, [b"%d" % number for number in range(100)])
     run(world, list(found.values())[:10], pause_seconds=FORGET_SECONDS + 1)
