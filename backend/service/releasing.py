@@ -129,7 +129,8 @@ class Releasing:
 
     def without_kept(self, found: Iterable[OldRevision]) -> list[OldRevision]:
         """Those of some revisions that nobody has marked to be kept, and no snapshot shows."""
-        found = list(found)
+        if not (found := list(found)):
+            return found
         bound = {"account": self.account}
         marked = {tuple(row) for row in select_in(self.connection, _KEPT, {each.lineage for each in found}, **bound)}
         shown = snapshots.needed(self.connection, self.account, {each.inode for each in found})
