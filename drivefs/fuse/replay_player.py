@@ -19,7 +19,7 @@ import stat
 import struct
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -128,12 +128,11 @@ def watched(proc: Path, device: int) -> set[int]:
         if not process.isdigit():
             continue
         descriptors = f"{proc}/{process}/fd"
-        try:
+        with suppress(OSError):  # it has ended, or is somebody else's
             for number in os.listdir(descriptors):
-                if os.readlink(f"{descriptors}/{number}") == INOTIFY:
-                    found |= _marks(Path(f"{proc}/{process}/fdinfo/{number}"), device)
-        except OSError:  # it has ended, closed it, or is somebody else's
-            continue
+                with suppress(OSError):  # it has been closed: a program that watches opens what it finds, and closes it
+                    if os.readlink(f"{descriptors}/{number}") == INOTIFY:
+                        found |= _marks(Path(f"{proc}/{process}/fdinfo/{number}"), device)
     return found
 
 

@@ -6,7 +6,7 @@ Owns those processes. Every wait has a deadline.
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.support.mounts import READY_SECONDS, bare_environment, end, wait_until
@@ -40,8 +40,19 @@ class Watcher:
 
     def wait_for(self, *wanted: str) -> list[str]:
         """Return all lines once these are among them, in this order; others may be between them."""
-        wait_until(f"{wanted} among {self.lines}", lambda: is_subsequence(wanted, self.lines))
+        self._wait(wanted, lambda: list(self.lines), is_subsequence)
         return list(self.lines)
+
+    def _wait(
+        self,
+        wanted: Sequence[str],
+        seen: Callable[[], list[str]],
+        is_there: Callable[[Sequence[str], Sequence[str]], bool],
+    ) -> None:
+        try:
+            wait_until(f"{wanted}", lambda: is_there(wanted, seen()))
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}, but {seen()}") from None
 
     def clear(self) -> None:
         self.lines.clear()
@@ -86,14 +97,14 @@ class Inotify(Watcher):
 
     def expect_all(self, *wanted: str) -> list[str]:
         """Return the events once these are among them, in whatever order, and forget them."""
-        wait_until(f"{wanted} among {self.seen}", lambda: set(wanted) <= set(self.seen))
+        self._wait(wanted, lambda: self.seen, lambda wanted, seen: set(wanted) <= set(seen))
         seen = self.seen
         self.clear()
         return seen
 
     def expect(self, *wanted: str) -> list[str]:
         """Return the events once these are among them, in this order, and forget them."""
-        wait_until(f"{wanted} among {self.seen}", lambda: is_subsequence(wanted, self.seen))
+        self._wait(wanted, lambda: self.seen, is_subsequence)
         seen = self.seen
         self.clear()
         return seen
