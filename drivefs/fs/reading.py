@@ -21,6 +21,10 @@ from drivefs.protocol.model import unpack_blocks
 from drivefs.remote.errors import RemoteError
 
 
+def nobody(inode: InodeId) -> None:
+    """Hears of a read, and does nothing."""
+
+
 class Reader:
     """Gives bytes of contents."""
 
@@ -39,8 +43,8 @@ class Reader:
         self._blocks = local.blocks
         self.can_hand_over = local.blocks.can_adopt_from(local.staging.directory)
         """Whether published content goes from staging into the block cache as it is, without being copied."""
-        self.waiting: Callable[[InodeId], None] = lambda inode: None
-        """Hears of each read by a program that waits for the backend."""
+        self.waiting: Callable[[InodeId], None] = nobody
+        """Hears of each read by a program that waits for the backend, just before it does."""
         self._fetcher = fetcher
         self._lister = lister
         self._workspace = workspace
@@ -71,15 +75,21 @@ class Reader:
         Raises:
             Unavailable: some bytes could not be had within the deadline.
         """
-        self.waiting(content.inode)
         try:
             with trio.fail_after(self._deadline_seconds):
-                return await self.fetch(content, layers, start, end)
+                return await self.fetch(content, layers, start, end, self.waiting)
         except (RemoteError, trio.TooSlowError) as error:
             raise errors.Unavailable(f"bytes of inode {content.inode} are not on this device: {error}") from error
 
-    async def fetch(self, content: Content, layers: list[Layer], start: int, end: int) -> bytes:
-        """The same without a deadline.
+    async def fetch(
+        self,
+        content: Content,
+        layers: list[Layer],
+        start: int,
+        end: int,
+        waiting: Callable[[InodeId], None] = nobody,
+    ) -> bytes:
+        """The same without a deadline; `waiting` hears of the inode if its bytes have to come from the backend.
 
         Raises:
             drivefs.remote.errors.RemoteError: some bytes cannot be had now.
@@ -94,6 +104,7 @@ class Reader:
         missing = {part.block: None for part in wanted if isinstance(part, Piece)}
         absent = [block for block in missing if not self._blocks.contains(block)]
         if absent:
+            waiting(content.inode)
             await self._fetcher.fetch(self._workspace, absent)
         return b"".join(
             [await self._block(content.inode, part) if isinstance(part, Piece) else part for part in wanted]

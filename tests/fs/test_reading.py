@@ -3,7 +3,7 @@
 import os
 
 from drivefs.fs.attributes import Wanted
-from drivefs.protocol.ids import RevisionNumber
+from drivefs.protocol.ids import InodeId, RevisionNumber
 from tests.fs.bench import FsBench
 from tests.fs.test_files import read, written_elsewhere
 
@@ -53,3 +53,16 @@ def test_what_is_given_up_while_its_block_list_is_fetched_is_not_published(bench
     bench.backend.during = give_up
     assert bench.freeze(inode) is None
     assert bench.local.journal.drafts.draft(inode) is None
+
+
+def test_only_a_read_that_waits_for_the_server_is_told_of(bench: FsBench) -> None:
+    """What is in the cache on the disk may take a moment too: nothing is fetched ahead because of that."""
+    inode = bench.file(b"file", b"a" * 20_000)
+    bench.publish(inode, block_bytes=20_000)
+    told: list[InodeId] = []
+    for _ in range(2):
+        bench.reopen()
+        bench.fs.reader.waiting = told.append
+        number = bench.open_file(inode, os.O_RDONLY)
+        assert read(bench, number, 0, 20_000) == b"a" * 20_000
+        assert told == [inode]
