@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.weakening import Weakening
-from tests.weakenings import WEAKENINGS
+from tests.weakenings.table import WEAKENINGS
+from tests.weakenings.weakening import Weakening
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("drivefs", "cache", "backend", "tests", "scripts", "pyproject.toml", "README.md")

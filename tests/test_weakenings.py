@@ -3,8 +3,8 @@
 import pytest
 
 from tests.gate import ROOT
-from tests.weakening import Weakening
-from tests.weakenings import WEAKENINGS
+from tests.weakenings.table import WEAKENINGS
+from tests.weakenings.weakening import Weakening
 
 
 @pytest.mark.parametrize("row", WEAKENINGS, ids=lambda row: row.name)

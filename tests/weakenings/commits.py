@@ -1,0 +1,118 @@
+"""The steps of the server that judge a commit, and tell of it."""
+
+from tests.weakenings.weakening import Weakening
+
+COMMITS = (
+    Weakening(
+        "a commit names only blocks that are here and pinned",
+        "backend/service/commit/contents.py",
+        "not (known.is_pinned or block in in_base)",
+        "False",
+        "tests/backend/service/test_commit_contents.py tests/backend/service/test_ops.py",
+    ),
+    Weakening(
+        "a store is compared with its base",
+        "backend/service/commit/inodes.py",
+        "    if not state.is_at(row, mutation.base):\n",
+        "    if False:\n",
+        "tests/backend/service/test_commit_contents.py",
+    ),
+    Weakening(
+        "a removal is compared with its base",
+        "backend/service/commit/naming.py",
+        "    return row.kind != FILE or row.nlink > 1 or state.is_at(row, base)\n",
+        "    return True\n",
+        "tests/backend/service/test_commit_names.py",
+    ),
+    Weakening(
+        "what a rename replaces is what is there",
+        "backend/service/commit/naming.py",
+        "    if replaced is None or found != replaced.inode:\n",
+        "    if replaced is None:\n",
+        "tests/backend/service/test_commit_names.py",
+    ),
+    Weakening(
+        "neither side of an exchange comes below itself",
+        "backend/service/commit/naming.py",
+        "    _check_way(state, other, here.parent)\n",
+        "",
+        "tests/backend/service/test_commit_names.py",
+    ),
+    Weakening(
+        "no directory is moved below itself",
+        "backend/service/commit/naming.py",
+        "    if row.kind == DIRECTORY and state.tree.is_within(new_parent, row.inode):\n",
+        "    if False:\n",
+        "tests/backend/service/test_commit_names.py",
+    ),
+    Weakening(
+        "an op that was answered is not applied again",
+        "backend/service/batches.py",
+        "loader.results(wanted.ops)",
+        "{}",
+        "tests/backend/service/test_ops.py",
+    ),
+    Weakening(
+        "an op waits for its predecessors",
+        "backend/service/commit/batch.py",
+        "            state.require_settled(op)\n",
+        "            pass\n",
+        "tests/backend/service/test_ops.py",
+    ),
+    Weakening(
+        "a device commits under its epoch",
+        "backend/service/commits.py",
+        "        sessions.require_epoch(connection, caller, request.epoch, request.nonce)\n",
+        "",
+        "tests/backend/service/test_sessions.py tests/backend/service/test_ops.py",
+    ),
+    Weakening(
+        "nothing is committed past the drive that a share hangs in",
+        "backend/service/commits.py",
+        "        if access.kind == workspaces.SHARE:\n",
+        "        if False:\n",
+        "tests/backend/service/test_shares.py",
+    ),
+    Weakening(
+        "an id that is taken in a share is taken in the drive",
+        "backend/service/commit/state.py",
+        " and inode not in self.foreign_ids",
+        "",
+        "tests/backend/service/test_shares.py",
+    ),
+    Weakening(
+        "who may only read changes nothing",
+        "backend/service/commit/batch.py",
+        "        if not state.author.may_write:\n",
+        "        if False:\n",
+        "tests/backend/service/test_ops.py",
+    ),
+    Weakening(
+        "a page of the feed leaves out no commit",
+        "backend/service/changes.py",
+        "        is_whole = _are_contiguous(rows, max(cursor.seq + 1, access.first_seq))\n",
+        "        is_whole = bool(rows)\n",
+        "tests/backend/service/test_changes.py",
+    ),
+    Weakening(
+        "a commit names only blocks that nobody is about to delete",
+        "backend/service/commit/contents.py",
+        "not known.is_stored or ",
+        "",
+        "tests/backend/service/test_commit_contents.py",
+    ),
+    Weakening(
+        "a run that a store does not bring is one of its base",
+        "backend/service/commit/contents.py",
+        "            elif run in base_runs:\n",
+        "            elif run in self.runs or run in self.new_runs:\n",
+        "tests/backend/service/test_commit_contents.py",
+    ),
+    Weakening(
+        "members fetch what a content has, and not what was sent along with it",
+        "backend/service/commit/contents.py",
+        "self.new_runs.update((run, each) for run, each in packed.items() if run not in base_runs)",
+        "self.new_runs.update((run_id(each), each) for each in mutation.new_runs)",
+        "tests/backend/api/test_shared_blocks.py",
+    ),
+)

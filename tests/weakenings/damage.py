@@ -1,0 +1,148 @@
+"""The steps of a device that opens its state: after crashes, with rot, with a part lost."""
+
+from tests.weakenings.weakening import Weakening
+
+DAMAGE = (
+    Weakening(
+        "the file is another one where its numbers begin anew",
+        "cache/workspace.py",
+        "            redo_path(path).unlink(missing_ok=True)\n",
+        "            pass\n",
+        "tests/cache/test_redo_synced.py",
+    ),
+    Weakening(
+        "what a process staged that died is synced",
+        "cache/workspace.py",
+        "        if last_boot == boot_id():\n            self._sync_staging(suspect)\n",
+        "",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "the log of a damaged journal is gone before another journal has its name",
+        "cache/salvage.py",
+        "    sync_path(state_dir)\n    os.replace(salvaged, path)\n",
+        "    os.replace(salvaged, path)\n",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "rot in the log is looked for",
+        "cache/workspace.py",
+        "        rescued = rescue_log(path, lost.directory, boot_id())\n",
+        "        rescued: list[Finding] = []\n",
+        "tests/cache/test_recovery.py",
+    ),
+    Weakening(
+        "a gap that a power cut left in the log is not closed",
+        "cache/rescue.py",
+        "not log.header_is_good or not (synced.is_unsynced(path) or _was_cut_short(path, boot))",
+        "True",
+        "tests/cache/test_lost_log.py",
+    ),
+    Weakening(
+        "a power cut is told from a kill",
+        "cache/workspace.py",
+        "        is_thorough = is_suspect or last_boot not in (None, boot_id())\n",
+        "        is_thorough = is_suspect\n",
+        "tests/cache/test_recovery.py tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "what is on its way is not cut for records that lack bytes",
+        "cache/recovery.py",
+        "        if first_bad.id <= draft.frozen and self._stand_on_store(draft, place):\n",
+        "        if False:\n",
+        "tests/simulation/test_small_worlds.py::test_what_one_device_did_arrives_whatever_crashes[stage]",
+    ),
+    Weakening(
+        "one process has the state",
+        "cache/workspace.py",
+        "            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "            pass\n",
+        "tests/cache/test_workspace.py",
+    ),
+    Weakening(
+        "nothing of a newer state is touched",
+        "cache/workspace.py",
+        "        refuse_newer(path, JOURNAL_VERSION)\n",
+        "",
+        "tests/cache/test_recovery.py",
+    ),
+    Weakening(
+        "a log that was found keeps its other name",
+        "cache/rescue.py",
+        '        os.link(f"{path}-wal", found)\n        sync_path(path.parent)\n',
+        '        os.link(f"{path}-wal", found)\n',
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "a log that is copied into its database never comes back",
+        "cache/rescue.py",
+        "        found.unlink()\n        sync_path(path.parent)\n",
+        "        found.unlink()\n",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "a log is forgotten before it is copied",
+        "cache/workspace.py",
+        "        copied()\n        database.empty_log()\n",
+        "        database.empty_log()\n        copied()\n",
+        "tests/cache/test_damaged_structure.py",
+    ),
+    Weakening(
+        "what stands behind a gap in the log is synced",
+        "cache/rescue.py",
+        "        file.write(log.raw(damage.first_bad, damage.end))\n"
+        "        file.flush()\n"
+        "        os.fsync(file.fileno())\n",
+        "        file.write(log.raw(damage.first_bad, damage.end))\n        file.flush()\n",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "an index with a page of something else is refused before anything is changed",
+        "cache/recovery.py",
+        "            self._require_indexes()\n",
+        "",
+        "tests/cache/test_damaged_structure.py",
+    ),
+    Weakening(
+        "a salvaged journal has its name before the log of the damaged one goes",
+        "cache/salvage.py",
+        '        os.replace(making / "journal.db", self._state / SALVAGED)\n        sync_path(self._state)\n',
+        '        os.replace(making / "journal.db", self._state / SALVAGED)\n',
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "what is copied aside is synced",
+        "cache/rescue.py",
+        "        shutil.copyfileobj(reader, file, 2**20)\n        file.flush()\n        os.fsync(file.fileno())\n",
+        "        shutil.copyfileobj(reader, file, 2**20)\n",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "the names of what is copied aside are synced",
+        "cache/rescue.py",
+        "    sync_path(aside)\n    sync_path(aside.parent)\n",
+        "",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "a mended log is synced before it takes the place of the damaged one",
+        "cache/rescue.py",
+        "_size)\n        file.flush()\n        os.fsync(file.fileno())\n",
+        "_size)\n",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "closing syncs what was staged",
+        "cache/workspace.py",
+        "            pending.sync()\n            note_opened",
+        "            note_opened",
+        "tests/cache/test_barrier.py",
+    ),
+    Weakening(
+        "a journal that is lost is not begun anew",
+        "cache/workspace.py",
+        "        refuse_lost(path)\n",
+        "",
+        "tests/cache/test_damaged_structure.py",
+    ),
+)
