@@ -117,7 +117,7 @@ def _prepare(path: Path) -> None:
         )
     engine = open_engine(path, begin="BEGIN IMMEDIATE", connection_count=1)
     try:
-        upgrade.upgrade(engine, path)
+        upgrade.bring_up(engine, path)
     except (DatabaseError, sqlite_library.DatabaseError) as error:
         reason = error.orig if isinstance(error, DatabaseError) else error
         raise errors.Unreadable(

@@ -9,15 +9,25 @@ import os
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, inspect, text
 
 from backend.metadata import errors
 
 MIGRATIONS = "backend.metadata:migrations"
+NEWEST = "0016"
+"""The last step of these."""
+
+
+def bring_up(engine: Engine, path: Path) -> None:
+    """Bring the database at `path`, opened by `engine`, to this schema, if it is not there; durable on return.
+
+    Raises:
+        NewerSchema: nothing was changed.
+    """
+    with engine.begin() as connection:
+        present = present_schema(connection)
+    if present != NEWEST:
+        upgrade(engine, path)
 
 
 def upgrade(engine: Engine, path: Path, migrations: str = MIGRATIONS) -> None:
@@ -26,6 +36,11 @@ def upgrade(engine: Engine, path: Path, migrations: str = MIGRATIONS) -> None:
     Raises:
         NewerSchema: nothing was changed.
     """
+    # Here, since a server that starts, and each command of it, need them only after a new version was installed.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
     config = Config(attributes={})
     config.set_main_option("script_location", migrations)
     config.set_main_option("path_separator", "os")
@@ -49,7 +64,9 @@ def upgrade(engine: Engine, path: Path, migrations: str = MIGRATIONS) -> None:
 
 def present_schema(connection: Connection) -> str | None:
     """The name of the last step that the database has been through."""
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def _back_up(engine: Engine, path: Path, copy: Path) -> None:

@@ -1,5 +1,7 @@
 """Opening the metadata: made new, current, older, newer; and what lies beside it before it is changed."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, select, text
 
-from backend.metadata import errors, schema, sqlite, upgrade
+from backend.metadata import errors, notices, schema, sqlite, upgrade
 from backend.metadata.sqlite import Database
 from backend.service import workspaces
 from drivefs.protocol.ids import UserId, WorkspaceId
@@ -84,7 +87,7 @@ async def test_the_steps_make_the_schema_that_the_queries_use(tmp_path: Path) ->
     database = await opened(tmp_path / "m.db")
 
     def differences(connection: Connection) -> list[Any]:
-        return compare_metadata(MigrationContext.configure(connection), schema.metadata)
+        return compare_metadata(MigrationContext.configure(connection), notices.metadata)
 
     assert await database.read(differences) == []
     wanted = {
@@ -93,6 +96,19 @@ async def test_the_steps_make_the_schema_that_the_queries_use(tmp_path: Path) ->
     sql = "SELECT name FROM sqlite_master WHERE sql LIKE '%WITHOUT ROWID%'"
     assert await database.read(lambda connection: set(connection.execute(text(sql)).scalars())) == wanted
     database.close()
+
+
+def test_the_newest_step_is_known_without_reading_all() -> None:
+    config = Config(attributes={})
+    config.set_main_option("script_location", upgrade.MIGRATIONS)
+    config.set_main_option("path_separator", "os")
+    assert ScriptDirectory.from_config(config).get_current_head() == upgrade.NEWEST
+
+
+def test_a_server_starts_without_what_only_an_upgrade_needs() -> None:
+    """It takes a fifth of the time that a start takes."""
+    code = "import sys, backend.app; print('alembic' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
 async def test_opening_again_changes_nothing(tmp_path: Path) -> None:
@@ -165,7 +181,7 @@ async def test_data_of_the_first_schema_is_kept_and_can_be_used_with_this_one(tm
     database = await opened(path)
 
     def differences(connection: Connection) -> list[Any]:
-        return compare_metadata(MigrationContext.configure(connection), schema.metadata)
+        return compare_metadata(MigrationContext.configure(connection), notices.metadata)
 
     assert await database.read(differences) == []
     device = await database.read(lambda connection: connection.execute(select(schema.devices)).one())
