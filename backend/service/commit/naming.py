@@ -68,12 +68,13 @@ def _continue_past(state: State, row: InodeRow, place: Place) -> None:
     """Save by rename-aside: if what bore the name lives on under another one, it becomes a fork.
 
     A file with a history of its own keeps it: the new one of a program that saves has one content. So does what bore
-    the name, where it is in a share since.
+    the name, where it is in a share since, though the batch may name it where that hangs.
     """
     past = state.freed.get(place) or state.pasts.get(place)
     if past is None or row.kind != FILE or row.nlink > 1 or row.last_number > FIRST_REVISION:
         return
-    if past.inode not in state.tree.inodes:
+    known = state.tree.inodes.get(past.inode)
+    if known is None or known.workspace != state.author.workspace:
         return
     state.lineages.take_over(row, past)
     before = state.tree.living(past.inode)

@@ -81,6 +81,18 @@ async def test_what_went_into_a_share_takes_its_history_along(pair: Neighbours, 
     assert (await pair.anna.known(old)).lineage == old
 
 
+async def test_what_is_saved_where_a_file_was_that_is_shared_since_is_new_though_the_share_moves_then(
+    pair: Neighbours,
+) -> None:
+    old = await pair.anna.save(b"doc", b"first")
+    assert await pair.anna.say(pair.anna.rename(old, b"doc", b"doc~")) == "ok"
+    await pair.share(old)
+    new = pair.anna.create(b"doc")
+    results = await pair.anna.send(new, pair.anna.rename(old, b"doc~", b"doc.bak"))
+    assert [each.status for each in results] == ["ok", "ok"]
+    assert [(await pair.anna.known(each)).lineage for each in (old, new.inode)] == [old, new.inode]
+
+
 async def test_both_sides_hear_of_each_others_changes_in_the_order_of_their_own_drive(pair: Neighbours) -> None:
     folder, file = await pair.tree()
     await pair.share(folder)
