@@ -19,7 +19,7 @@ from backend.service.ground import Ground
 from backend.service.rows import INODE_COLUMNS, InodeRow, Place
 from backend.service.workspaces import Access
 from drivefs.protocol.ids import AccountId, InodeId, WorkspaceId
-from drivefs.protocol.names import MAX_NAME_BYTES, cut_between_letters
+from drivefs.protocol.names import MAX_NAME_BYTES, MEANT_OTHERWISE, cut_between_letters
 
 MOST_NAMES = 1000
 """So many names are tried for a share whose name is taken."""
@@ -55,9 +55,12 @@ def place_of(connection: Connection, account: AccountId, target: Target) -> Plac
 
 
 def hang(connection: Connection, ground: Ground, home: Access, share: Access, name: bytes) -> None:
-    """Give a share a name at the root of a drive, which follows it from now on; another name if that is taken."""
+    """Give a share a name at the root of a drive, which follows it from now on; another one if that is taken.
+
+    And if it means something there: the share could not be reached, or would say what else of the drive is sent.
+    """
     target = Target(share.account, share.workspace, share.root)
-    places = [Place(home.root, each) for each in _names(name)]
+    places = [Place(home.root, each) for each in _names(name.lstrip(b".") if name in MEANT_OTHERWISE else name)]
     when = own_commits.stamp(connection, ground, home)
     state = own_commits.load(connection, ground, home, _wants(places), when.time_ns)
     root = _link(connection, state, target)

@@ -15,6 +15,9 @@ MAX_XATTR_VALUE_BYTES = 65536
 MAX_XATTRS_TOTAL_BYTES = 65536
 """All names and values of one inode together, so that they always travel with its state."""
 
+MEANT_OTHERWISE = frozenset({b".drivefs", b".drivefsignore"})
+"""Names that mean something to a mount at the top of a drive: what others share is not to come there under one."""
+
 _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Control characters, and those that end a line or turn its direction."""
 

@@ -48,6 +48,17 @@ async def test_a_folder_whose_name_is_no_text_is_shared_as_any_other(pair: Neigh
     assert [each.text for each in told.notifications if each.kind == Kind.SHARED] == ["caf\N{REPLACEMENT CHARACTER}"]
 
 
+@pytest.mark.parametrize("kind", [InodeKind.DIRECTORY, InodeKind.FILE])
+async def test_no_share_comes_under_a_name_that_means_something_at_the_top_of_a_drive(
+    pair: Neighbours, kind: InodeKind
+) -> None:
+    """Nobody could reach it there, or its owner would say what else of that drive is sent."""
+    folder = await pair.anna.make(b"folder", kind=InodeKind.DIRECTORY)
+    for name in (b".drivefs", b".drivefsignore"):
+        await pair.share(await pair.anna.make(name, folder, kind))
+    assert sorted(await pair.bert.names()) == [b"drivefs", b"drivefsignore"]
+
+
 def test_ids_without_a_gap_are_moved_together_and_no_others() -> None:
     inodes = [InodeId(number) for number in (9, 1, 2, 3, 7, 5, 10)]
     assert conversion.stretches(inodes) == [(1, 3), (5, 5), (7, 7), (9, 10)]
