@@ -253,15 +253,18 @@ def _look(connection: Connection, home: Access, seq: Seq) -> Sight:
 
 
 def _current(connection: Connection, row: Any) -> tuple[Slice, InodeState]:
-    """The file that a link leads to now: what goes on with the history of the one that it was made for."""
+    """The file that a link leads to now: what goes on with the history of the one that it was made for.
+
+    Once another file does, the one that it was made for is an older copy of it, which nobody has published.
+    """
     home = workspaces.own_drive(connection, row.user)
     for part in _look(connection, home, home.head_seq).slices:
         own = (_g.account == part.access.account, _g.lineage == row.lineage)
         heir = connection.execute(select(_g.inode).where(*own)).scalar_one_or_none()
-        for inode in dict.fromkeys((heir or row.inode, row.inode)):
-            state = history.inodes_at(connection, part.access, [inode], part.access.head_seq).get(inode)
-            if state is not None and state.nlink:
-                return part, state
+        inode = row.inode if heir is None else heir
+        state = history.inodes_at(connection, part.access, [inode], part.access.head_seq).get(inode)
+        if state is not None and state.nlink:
+            return part, state
     raise _nothing()
 
 

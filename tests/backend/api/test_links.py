@@ -245,6 +245,25 @@ async def test_a_link_gives_only_what_its_maker_sees(tmp_path: Path) -> None:
         assert gone.path is None
 
 
+async def test_a_link_does_not_lead_to_an_older_copy_once_its_file_is_gone(tmp_path: Path) -> None:
+    """A log that is rotated, and removed: what is in it before is nothing that anybody has published."""
+    async with serving(tmp_path, Limits(quota_bytes=2**24)) as served:
+        drive = await a_drive(served)
+        log, fresh = InodeId(drive.start + 10), InodeId(drive.start + 20)
+        await drive.store_file(10, b"log", b"of yesterday")
+        made = await make(served, log)
+        place = {"parent": drive.root, "name": b"log", "time_ns": 1}
+        aside = changes.Rename(n=OpNumber(15), inode=log, new_parent=drive.root, new_name=b"log.1", **place)
+        await drive._commit(15, [aside])
+        assert (await get(served, made.token)).reply == b"of yesterday"
+        await drive.store_file(20, b"log", b"of today")
+        assert (await get(served, made.token)).reply == b"of today"
+        base = changes.Base(revision=RevisionNumber(2))
+        gone = await drive._commit(30, [changes.Unlink(n=OpNumber(30), inode=fresh, base=base, **place)])
+        assert [each.status for each in gone.results] == [changes.Status.OK]
+        assert (await get(served, made.token)).status == 404
+
+
 async def test_a_folder_is_given_as_an_archive(tmp_path: Path) -> None:
     async with serving(tmp_path, Limits(quota_bytes=2**24)) as served:
         drive = await a_drive(served)
