@@ -77,7 +77,7 @@ settings:
                   that only old revisions have, or that nobody has read for cold_days; what is read often comes back
     cold_days     how long a block of a present file has to be unread 30
     mirror        a directory on another disk or machine that has     none
-                  each block too: it is read where the data directory's copy is missing, and the other way round
+                  each block too: it is read, and copied back, where the data directory's is missing or damaged
     mirror_required  whether uploads wait while one of the two is     yes
                   not there; with no, the other takes them alone, and the rest is copied when it is back
     max_requests  requests open at once, idle polls among them        16384

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from backend.blockstore import errors
 from backend.blockstore.local import LocalStore
-from backend.blockstore.replicated import ReplicatedStore
+from backend.blockstore.replicated import Place, ReplicatedStore
 from backend.blockstore.store import ObjectStore
 from backend.blockstore.tiered import TieredStore
 
@@ -104,7 +104,7 @@ def tier_of(store: ObjectStore) -> TieredStore | None:
     return store if isinstance(store, TieredStore) else None
 
 
-def _with_cold(own: LocalStore, places: Places, random_bytes: Callable[[int], bytes]) -> ObjectStore:
+def _with_cold(own: LocalStore, places: Places, random_bytes: Callable[[int], bytes]) -> Place:
     remembered = places.data / MARK_NAME
     if places.cold is None:
         if remembered.exists():

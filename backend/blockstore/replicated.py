@@ -1,15 +1,17 @@
 """Every object in two stores, so that the loss of one, or of the place where it stands, loses nothing.
 
-Owns which of the two has been written and which is owed. Reads go to the first that gives the object. What a store
-that is down means for writes is the operator's choice: they wait (`needs_both`), or go to the other alone, and what is
-owed is copied when it is back (`copy_owed`). Invariants: what `settle` has returned for is durable in both stores, or
-in one where that is enough; an object that is refused is in neither as far as they can be reached.
+Owns which of the two has been written and which is owed. Reads go to the first that gives the object; what is damaged
+there is read from the other, and mended from it. What a store that is down means for writes is the operator's choice:
+they wait (`needs_both`), or go to the other alone, and what is owed is copied when it is back (`copy_owed`).
+Invariants: what `settle` has returned for is durable in both stores, or in one where that is enough; an object that is
+refused is in neither as far as they can be reached.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from typing import Protocol
 
 from backend.blockstore import errors
 from backend.blockstore.store import ObjectStore, StoredObject
@@ -17,13 +19,25 @@ from backend.blockstore.store import ObjectStore, StoredObject
 log = logging.getLogger(__name__)
 
 
+class Place(ObjectStore, Protocol):
+    """A store that can be one of the two."""
+
+    def whole(self, name: str) -> bytes:
+        """Read an object to its end.
+
+        Raises:
+            ObjectMissing: there is none.
+        """
+        ...
+
+
 class ReplicatedStore:
     """An `ObjectStore` over two others."""
 
     def __init__(
         self,
-        first: ObjectStore,
-        second: ObjectStore,
+        first: Place,
+        second: Place,
         *,
         needs_both: bool,
         require_second: Callable[[], None] = lambda: None,
@@ -33,7 +47,7 @@ class ReplicatedStore:
         self._require_second = require_second
         self._needs_both = needs_both
         self._lock = threading.Lock()
-        self._holders: dict[str, list[ObjectStore]] = {}
+        self._holders: dict[str, list[Place]] = {}
         """Which stores have what is not settled yet."""
         self.is_owed = True
         """Whether one of them may lack what the other has: nobody knows before the first look."""
@@ -45,7 +59,7 @@ class ReplicatedStore:
 
     def put(self, name: str, parts: Iterable[bytes | bytearray]) -> None:
         """Write to both; see `ObjectStore.put`."""
-        whole, failure, holders = list(parts), None, list[ObjectStore]()
+        whole, failure, holders = list(parts), None, list[Place]()
         for store in self._stores:
             try:
                 self._require(store)
@@ -65,7 +79,7 @@ class ReplicatedStore:
 
     def settle(self, names: Iterable[str]) -> None:
         """Settle each object where it was written; see `ObjectStore.settle`."""
-        wanted, failure, settled = list(names), None, list[ObjectStore]()
+        wanted, failure, settled = list(names), None, list[Place]()
         with self._lock:
             holders = [self._holders.pop(name, list(self._stores)) for name in wanted]
         for store in self._stores:
@@ -78,7 +92,7 @@ class ReplicatedStore:
         for those in holders:
             self._refuse_or_owe([store for store in those if store in settled], wanted, failure)
 
-    def _refuse_or_owe(self, holders: list[ObjectStore], names: list[str], failure: OSError | None) -> None:
+    def _refuse_or_owe(self, holders: list[Place], names: list[str], failure: OSError | None) -> None:
         """Accept that only some stores have something, or take it back and refuse it."""
         if len(holders) == len(self._stores):
             return
@@ -112,6 +126,27 @@ class ReplicatedStore:
         if isinstance(failure, errors.ObjectMissing):
             self._require_second()
         raise failure
+
+    def mended(self, name: str, offset: int, length: int, is_sound: Callable[[bytes], bool]) -> bytes | None:
+        """From the other place; see `ObjectStore.mended`."""
+        found, damaged = None, list[Place]()
+        for store in self._stores:
+            with suppress(OSError, errors.ObjectMissing):
+                self._require(store)
+                data = store.get(name, offset, length)
+                if is_sound(data):
+                    found = data
+                else:
+                    damaged.append(store)
+        if found is not None:
+            for store in damaged:
+                with suppress(OSError, errors.ObjectMissing):
+                    whole = bytearray(store.whole(name))
+                    whole[offset : offset + length] = found
+                    store.put(name, [whole])
+                    store.settle([name])
+                    log.warning("object %s was damaged in one of its two places, and is mended from the other", name)
+        return found
 
     def delete(self, name: str) -> None:
         """Remove from both; see `ObjectStore.delete`.
@@ -166,7 +201,7 @@ class ReplicatedStore:
             raise
         return count
 
-    def _require(self, store: ObjectStore) -> None:
+    def _require(self, store: Place) -> None:
         if store is self._stores[1]:
             self._require_second()
 

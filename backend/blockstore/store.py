@@ -47,6 +47,13 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def mended(self, name: str, offset: int, length: int, is_sound: Callable[[bytes], bool]) -> bytes | None:
+        """The same part from a place where it is sound, which those where it is not get too; None: there is none.
+
+        For who has got something else by `get`. Objects that a place lacks are not its matter.
+        """
+        ...
+
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is no error."""
         ...

@@ -72,6 +72,21 @@ class TieredStore:
         if not self._is_cold_there():
             raise OSError(errno.ENODEV, "The cold store is not at its place")
 
+    def whole(self, name: str) -> bytes:
+        """Read an object to its end, from where it is.
+
+        Raises:
+            ObjectMissing: there is none.
+        """
+        try:
+            return self.hot.whole(name)
+        except errors.ObjectMissing:
+            return self.cold.whole(name)
+
+    def mended(self, name: str, offset: int, length: int, is_sound: Callable[[bytes], bool]) -> bytes | None:
+        """An object is in one of the two; see `ObjectStore.mended`."""
+        return None
+
     def delete(self, name: str) -> None:
         """Remove from both; see `ObjectStore.delete`.
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from backend.blockstore import sealed
+from backend.blockstore import errors, sealed
 from backend.blockstore.store import ObjectStore
 from backend.metadata.schema import BlockState
 from backend.service.block_rows import FIRST_GENERATION, CopyPlace, KnownBlock, StoredBlock
@@ -91,10 +91,24 @@ def open_copy(store: ObjectStore, account: AccountId, place: CopyPlace, key: sea
     """Read a copy from the store and open it; gives the payload.
 
     Raises:
-        StoreError: it is not there or does not open.
+        StoreError: it is not there or does not open, wherever it lies.
     """
+    name = sealed.BlockName(account, place.block, place.generation)
+
+    def opens(data: bytes) -> bool:
+        with suppress(errors.SealBroken):
+            sealed.unseal(data, name, key)
+            return True
+        return False
+
     data = store.get(place.object, place.offset, place.length)
-    return sealed.unseal(data, sealed.BlockName(account, place.block, place.generation), key)
+    try:
+        return sealed.unseal(data, name, key)
+    except errors.SealBroken:
+        mended = store.mended(place.object, place.offset, place.length, opens)
+        if mended is None:
+            raise
+        return sealed.unseal(mended, name, key)
 
 
 def _next_generation(known: KnownBlock | None) -> int:

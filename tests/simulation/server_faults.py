@@ -117,6 +117,9 @@ class FaultyStore:
         data = self._real.get(name, offset, length)
         return self._faults.damaged(data) if kind == "damaged" else data
 
+    def mended(self, name: str, offset: int, length: int, is_sound: Callable[[bytes], bool]) -> bytes | None:
+        return self._real.mended(name, offset, length, is_sound)
+
     def delete(self, name: str) -> None:
         self._real.delete(name)
 

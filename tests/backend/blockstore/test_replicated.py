@@ -175,6 +175,28 @@ async def test_while_a_region_is_down_its_blocks_are_read_and_nothing_is_half_ac
         assert (await served.services.checks.check(quiet)).is_sound
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("damaged", [0, 1])
+async def test_what_one_place_has_damaged_is_read_from_the_other_and_mended(tmp_path: Path, damaged: int) -> None:
+    """A disk that gives other bytes than were written says nothing of it."""
+    world = World(tmp_path, needs_both=True)
+    async with served_from(world, tmp_path) as (served, drive):
+        await drive.store_file(10, b"file", FILE)
+        (name,) = world.regions[0].names()
+        path = tmp_path / ("first", "second")[damaged] / "blocks/objects" / name
+        rotten = bytearray(path.read_bytes())
+        whole = bytes(rotten)
+        rotten[1000] ^= 1
+        path.write_bytes(rotten)
+        block = codec.block_id(FILE)
+        assert codec.decode_payload((await served.get(block))[0].payload or b"", block) == FILE
+        assert (await served.services.checks.check(quiet, is_repair=True)).is_sound
+        assert (path.read_bytes() == whole) is (damaged == 0)
+        for region in world.regions:
+            (tmp_path / ("first", "second")[world.regions.index(region)] / "blocks/objects" / name).write_bytes(rotten)
+        assert (await served.get(block))[0].payload is None
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "trio"
