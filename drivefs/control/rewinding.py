@@ -56,6 +56,8 @@ class TakingBack:
             seq = await self._fs.past_tree.seq_of(arguments["to"])
             before = await self._fs.history.past.at(MAX_ID)
             place, now = await self._place(path)
+            if now is not None and self._fs.kept.has(now.inode):
+                raise Refused("kind", f"{shown(path)} is ignored: it is on this device only, and has no history")
             self._fs.borders.check_writable(place[0] if now is None else now.inode)
             then = await self._then(path, seq, now)
             if now is not None and now.kind is not then.kind:

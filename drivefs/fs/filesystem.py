@@ -134,6 +134,7 @@ class FileSystem:
             owner=self.owner,
             borders=self.borders,
             names_of=self.names_of,
+            is_ignored=self.kept.has,
         )
         return Rewinding(parts)
 

@@ -7,7 +7,7 @@ trash. No byte of content travels. Each change is in the journal when it is made
 that were made, and to rewind once more does the rest.
 
 Invariants: nothing is removed before all that comes has come. A share is neither removed nor emptied because it was not
-there then, and what is shared to be read only stays as it is.
+there then, and what is shared to be read only stays as it is. What is ignored, so on this device only, is not touched.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -82,6 +82,7 @@ class Parts:
     owner: Owner
     borders: Borders
     names_of: Callable[[InodeId], Iterable[Name]]
+    is_ignored: Callable[[InodeId], bool]
 
 
 Progress = Callable[[Rewound], Awaitable[None]]
@@ -122,8 +123,10 @@ class _Run:
         self._came: set[InodeId] = set()
         self._given: set[InodeId] = set()
         """Files that got their content again, under one name of several perhaps: that they differ now is our doing."""
+        self._holding: set[InodeId] = set()
+        """Directories in which something is ignored: it is on this device only, in no trash and in no history."""
         self._stay: set[InodeId] = set()
-        """Shares that were not there then, and the directories that they are in."""
+        """Shares that were not there then, directories that hold what is ignored, and those that these are in."""
         self._stamps: list[Pair] = []
         """Directories whose attributes are set last: what happens in them moves their times."""
 
@@ -140,7 +143,7 @@ class _Run:
         else:
             self._found.changed.append(Pair(now, then))
         self._where = {state.inode: place for place, state in self._found.leaving.items()}
-        self._keep_shares()
+        self._keep()
         for coming in self._found.coming:
             await self._come(coming)
         for pair in self._found.changed:
@@ -151,22 +154,29 @@ class _Run:
             self._set_attributes(pair)
         return self._done
 
-    def _keep_shares(self) -> None:
+    def _keep(self) -> None:
         coming = {each.then.inode for each in self._found.coming}
         for (parent, name), state in reversed(self._found.leaving.items()):
             is_share = self._parts.borders.is_share(state.inode)
-            if (is_share or state.inode in self._stay) and state.inode not in coming:
+            stays = is_share or state.inode in self._holding | self._stay
+            if stays and state.inode not in coming:
                 self._stay |= {state.inode, parent}
                 self._done.shares += [name] * is_share
         self._done.shares += [self._name_of(inode) for inode in self._found.read_only]
 
     async def _list_now(self, directory: InodeId) -> dict[bytes, InodeState]:
+        """What is in a directory of the drive, without what is ignored."""
         number = self._parts.directories.open(directory)
         try:
-            found = await self._parts.directories.read(number, 0)
-            return {name: state for name, state, _ in found if name not in (b".", b"..")}
+            listed = await self._parts.directories.read(number, 0)
         finally:
             self._parts.directories.release(number)
+        found = {name: state for name, state, _ in listed if name not in (b".", b"..")}
+        ignored = [name for name, state in found.items() if self._parts.is_ignored(state.inode)]
+        for name in ignored:
+            del found[name]
+            self._holding.add(directory)
+        return found
 
     async def _list_then(self, directory: InodeId) -> dict[bytes, InodeState]:
         return await self._parts.past.listing(directory, self._seq)

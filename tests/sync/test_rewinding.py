@@ -257,6 +257,31 @@ async def test_a_crash_in_the_middle_leaves_what_another_rewinding_ends(fleet: F
     assert await fleet.settle() == {**before, "beside/x": b"not concerned"}
 
 
+async def test_what_is_ignored_stays_with_the_folders_that_it_is_in(fleet: Fleet) -> None:
+    """[rewind] It is in no trash, whatever it is: a link and a file without content are on this device only, too."""
+    first, second = fleet.devices
+    await first.mkdir("top")
+    await first.write("top/x.tmp", b"of the drive")
+    seq = await now(first)
+    await first.write(".drivefsignore", b"build/\n*.tmp\n")
+    await first.unlink("top/x.tmp")
+    await fleet.settle()
+    await first.write("top/x.tmp", b"of this device")
+    for path in ("top/build", "top/build/bare", "top/new", "top/new/deep", "top/other"):
+        await first.mkdir(path)
+    await first.symlink(b"bare", "top/build/link")
+    await first.write("top/new/deep/a.tmp", b"")
+    await first.write("top/new/b", b"b")
+    here = {path: what for path, what in (await first.tree()).items() if path not in ("top/new/b", "top/other")}
+    await first.sync()
+    assert (await rewind(first, "top", seq)).removed == 1
+    assert await first.tree() == {**here, "top/x (restored).tmp": b"of the drive"}
+    await first.sync()
+    await second.sync()
+    ours = [".drivefsignore", "top", "top/new", "top/new/deep", "top/x (restored).tmp"]
+    assert sorted(await second.tree()) == ours
+
+
 @pytest.mark.parametrize("seed", [8, 20, 23, 40])
 async def test_any_history_can_be_taken_back(fleet: Fleet, seed: int) -> None:
     """Random changes; then each of the states that there were, in any order."""
