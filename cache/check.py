@@ -82,9 +82,9 @@ class Findings:
 
 
 def check_modes(state_dir: Path, found: Findings) -> None:
-    """Everything is for its owner only."""
+    """Everything is for its owner only; links have no mode of their own."""
     for path in [state_dir, *state_dir.rglob("*")]:
-        if stat.S_IMODE(path.lstat().st_mode) & 0o077:
+        if not path.is_symlink() and stat.S_IMODE(path.lstat().st_mode) & 0o077:
             found.warning(f"{path} can be read by others", "Other users of this computer may see your files")
 
 

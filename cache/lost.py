@@ -48,6 +48,15 @@ class LostAndFound:
         sync_path(self.directory)
         return path
 
+    def keep_link(self, name: str, target: bytes) -> Path:
+        """Make a symbolic link; durable on return."""
+        part, path = self._place(name + PART), self._place(name)
+        part.unlink(missing_ok=True)
+        os.symlink(target, os.fsencode(part))
+        os.replace(part, path)
+        sync_path(self.directory)
+        return path
+
     def take_file(self, name: str, source: Path) -> Path:
         """Move a file of the same disk here; durable on return."""
         path = self._place(name)

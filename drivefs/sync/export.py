@@ -75,7 +75,7 @@ class Exporter:
             await progress(self.done.file_count, self.done.size_bytes)
         if self._lost_and_found.is_dir():
             rescued = self._target / LOST_AND_FOUND
-            await self._local.offload(shutil.copytree, self._lost_and_found, rescued)
+            await self._local.offload(lambda: shutil.copytree(self._lost_and_found, rescued, symlinks=True))
         self.done.change_count = len(changes)
         await self._local.offload(self._write_list, changes)
         return self.done

@@ -112,7 +112,7 @@ class GivingUp:
     @property
     def notes(self) -> list[str]:
         """What people should know, for as long as the contents are in `lost+found`."""
-        kept = [each for each in self._kept() if os.path.exists(each.place)]
+        kept = [each for each in self._kept() if os.path.lexists(each.place)]
         return [*map(_sentence, kept), *filter(None, self._waiting.values()), *self._dropped]
 
     def refused(self, inode: InodeId, reason: str) -> None:
@@ -213,7 +213,11 @@ class GivingUp:
             if self._has_to_wait(inode, is_known=is_known):
                 break
             content = self._content(inode, is_known=is_known)
-            written = None if content is None else await self._write_out(content.draft)
+            written: Kept | None = None
+            if content is not None:
+                written = await self._write_out(content.draft)
+            elif not is_known:
+                written = await self._write_link(inode)
             async with undisturbed:
                 if self._has_to_wait(inode, is_known=is_known) or content != self._content(inode, is_known=is_known):
                     continue
@@ -302,6 +306,19 @@ class GivingUp:
             raise DiskFull(f"{_text(path)} could not be written to {lost.directory}: {error.strerror}") from error
         is_part = bool(written.missing.ranges)
         return Kept(path, os.fsencode(place), self._why(inode, rows), is_part=is_part, is_gone=False)
+
+    async def _write_link(self, inode: InodeId) -> Kept | None:
+        """The same of a symbolic link, of which the target is the content; None of anything else."""
+        state, path = self._places.state(inode), self._places.called(inode)
+        if state is None or not state.nlink or state.kind is not InodeKind.SYMLINK:
+            return None
+        lost, why = self._local.lost, self._why(inode, self._journal.touching(inode))
+        try:
+            # Of links to one place there are many: each has the number of its inode.
+            place = await self._local.offload(lost.keep_link, _name(path, inode), state.target)
+        except OSError as error:
+            raise DiskFull(f"{_text(path)} could not be written to {lost.directory}: {error.strerror}") from error
+        return Kept(path, os.fsencode(place), why, is_part=False, is_gone=False)
 
     async def _fetch(self, inode: InodeId, written: Written, descriptor: int) -> None:
         """Get what is lacking of the base; what the backend does not give stays missing."""

@@ -1,0 +1,34 @@
+"""Symbolic links that the backend refuses for good: where they lead is kept in `lost+found`, as content is."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cache.check import check
+from drivefs.protocol.changes import Create
+from drivefs.protocol.model import InodeKind
+from tests.fs.bench import FsBench
+from tests.sync.test_giving_up import World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    bench = FsBench(tmp_path)
+    yield World(bench)
+    bench.local.close()
+    assert check(tmp_path / "state", tmp_path / "cache") == []
+
+
+def test_links_go_to_lost_and_found_each_under_a_name_of_its_own(world: World) -> None:
+    """Two of one name, as in two directories of programs; both lead to nothing."""
+    targets = {b"../one", b"../two \xff"}
+    for target in targets:
+        world.bench.make(b"link", InodeKind.SYMLINK, world.bench.mkdir(target[3:]), target=target)
+    world.reject(*world.pending(Create), reason="role")
+    world.give_up()
+    directory = os.fsencode(world.bench.place / "state/lost+found")
+    assert {os.readlink(os.path.join(directory, name)) for name in os.listdir(directory)} == targets
+    assert world.journal.pending_count == 0
+    assert sum("is now in" in note for note in world.giving_up.notes) == 2
