@@ -108,7 +108,7 @@ def fixed(key: Hashable, items: Mapping[bytes, Item], *, mode: int = 0o555) -> D
 
 
 class Text:
-    """A file whose text is made when it is opened."""
+    """A file whose text is made when it is opened. It names files in any directory, so it is for the owner alone."""
 
     def __init__(self, key: Hashable, make: Callable[[], bytes]) -> None:
         self.key = key
@@ -116,7 +116,7 @@ class Text:
 
     def state(self) -> InodeState:
         """A file of no known size."""
-        return InodeState(inode=NO_NUMBER, kind=InodeKind.FILE, mode=0o444)
+        return InodeState(inode=NO_NUMBER, kind=InodeKind.FILE, mode=0o400)
 
     async def prepare(self) -> None:
         """There is nothing to find out."""

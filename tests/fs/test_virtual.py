@@ -36,6 +36,14 @@ def test_it_is_not_listed_at_the_root(bench: FsBench) -> None:
     bench.fs.release_directory(number)
 
 
+def test_all_in_it_is_for_the_owner_alone(bench: FsBench) -> None:
+    """It names files in directories that others, whom `allow_other` lets in, may not look into."""
+    number = bench.fs.open_directory(virtual.DIRECTORY)
+    shown = {name: state.mode & 0o077 for name, state, _ in bench.run(bench.fs.read_directory, number, 0)}
+    assert shown == dict.fromkeys((b"status", b"conflicts", b"revisions", b"at", b"trash"), 0)
+    bench.fs.release_directory(number)
+
+
 def test_it_is_only_at_the_root(bench: FsBench) -> None:
     assert bench.lookup(virtual.NAME, bench.mkdir(b"directory")) is None
 
