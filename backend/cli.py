@@ -8,6 +8,7 @@ standard output carries one JSON value and nothing else.
 import argparse
 import datetime
 import getpass
+import io
 import json
 import logging
 import os
@@ -32,7 +33,7 @@ from backend.service.keys import WrongMasterKey
 from drivefs import __version__
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.messages import DeviceInfo
-from drivefs.protocol.names import printable
+from drivefs.protocol.names import is_text, printable
 
 DONE, FAILED, USAGE = 0, 1, 2
 START_SECONDS = 10.0
@@ -103,6 +104,10 @@ class Failure(Exception):
 def main() -> NoReturn:
     """Run the command line and end the process."""
     os.umask(0o077)
+    for stream in (sys.stdout, sys.stderr):
+        # Paths that are not UTF-8 are printed as the bytes they are.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     arguments = _parser().parse_args()
     try:
         code = arguments.run(arguments)
@@ -181,7 +186,7 @@ def _add_run(commands: Any) -> None:
 
 def _add_user_add(commands: Any) -> None:
     parser = _command(commands, "add", _user_add, "make a user with an empty drive; also while the server runs")
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", type=_name)
     parser.add_argument(
         "--password-stdin", action="store_true", help="read the password from standard input, up to the end of the line"
     )
@@ -197,13 +202,19 @@ def _add_user_list(commands: Any) -> None:
 def _add_user_set(commands: Any) -> None:
     text = "set what one user may store, instead of what the settings give all; also while the server runs"
     parser = _command(commands, "set", _user_set, text)
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", type=_name)
     for flag, into, what in (
         ("--quota", "user_quota", "bytes in all, such as 50G"),
         ("--file-limit", "user_file_limit", "bytes that one file may have"),
     ):
         parser.add_argument(flag, dest=into, type=_size_or_default, metavar="SIZE|default", help=what)
     parser.add_argument("--json", action="store_true", help="print {name, quota, file_limit, stored}")
+
+
+def _name(text: str) -> str:
+    if not is_text(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name: it is not UTF-8")
+    return text
 
 
 def _size_or_default(text: str) -> int:
@@ -217,7 +228,7 @@ def _size_or_default(text: str) -> int:
 def _add_device_list(commands: Any) -> None:
     text = "list devices: who is here, when each was last seen, and what it has still to send; also while serving"
     parser = _command(commands, "list", _device_list, text)
-    parser.add_argument("--user", default="", metavar="NAME", help="only those of this user")
+    parser.add_argument("--user", default="", type=_name, metavar="NAME", help="only those of this user")
     parser.add_argument(
         "--json",
         action="store_true",
@@ -228,8 +239,8 @@ def _add_device_list(commands: Any) -> None:
 def _add_device_revoke(commands: Any) -> None:
     text = "end a device for good: the server answers nothing more to it, and what it has not sent stays on it"
     parser = _command(commands, "revoke", _device_revoke, text)
-    parser.add_argument("user", metavar="USER")
-    parser.add_argument("device", metavar="DEVICE", help="its name, or its number from `device list --json`")
+    parser.add_argument("user", metavar="USER", type=_name)
+    parser.add_argument("device", metavar="DEVICE", type=_name, help="its name, or its number of `device list --json`")
 
 
 def _add_check(commands: Any) -> None:
@@ -301,7 +312,11 @@ def _user_add(arguments: argparse.Namespace) -> int:
 
 def _read_password(from_stdin: bool) -> str:
     if from_stdin:
-        return sys.stdin.readline().rstrip("\r\n")
+        given = sys.stdin.buffer.readline().rstrip(b"\r\n")
+        try:
+            return given.decode()
+        except UnicodeDecodeError:
+            raise Failure("The password is not UTF-8. Nothing was changed.") from None
     password = getpass.getpass("Password: ")
     if getpass.getpass("Again: ") != password:
         raise Failure("The two passwords differ. Nothing was changed.")

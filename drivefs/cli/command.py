@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from drivefs import __version__
 from drivefs.cli.exit_codes import TABLE
+from drivefs.protocol.names import is_text
 
 DESCRIPTION = """\
 A cloud drive that is a real directory. Log a device in once, mount, and work in the directory with any tool, with or
@@ -138,13 +139,15 @@ def word(text: str) -> str:
     Raises:
         argparse.ArgumentTypeError: nothing there can be called so.
     """
-    try:
-        size_bytes = len(text.encode())
-    except UnicodeEncodeError:
-        size_bytes = 0
-    if not 0 < size_bytes <= MOST_WORD_BYTES:
+    if not is_text(text) or not 0 < len(text.encode()) <= MOST_WORD_BYTES:
         raise argparse.ArgumentTypeError(f"{text!r} is no name: it has to have 1 to {MOST_WORD_BYTES} bytes of UTF-8")
     return text
+
+
+def id_of(text: str) -> int:
+    """The id that a text is; 0: it is none."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+    return number if number < 2**63 else 0
 
 
 def _epilog(examples: str) -> str:

@@ -101,13 +101,8 @@ def compare(arguments: argparse.Namespace) -> int:
         )
     pairs = [("base", "theirs"), ("base", "mine")] if arguments.base else [("theirs", "mine")]
     called = names(conflict)
-    try:
+    with differences.reading():
         texts = [differences.sentence_or_lines(entry / a, entry / b, called[a], called[b]) for a, b in pairs]
-    except OSError as error:
-        raise CommandError(
-            f"{error.filename} cannot be read now ({error.strerror}): what is not on this device comes from the "
-            "server. Try again when it can be reached (drivefs status)"
-        ) from error
     if arguments.json:
         output.print_json({**conflict, "diff": "".join(texts)})
     else:

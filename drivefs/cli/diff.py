@@ -45,7 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     new = _Side(Path(shown), shown, None)
     if arguments.new is not None:
         new = _side(drive, path, known, arguments.new)
-    text = differences.lines(old.place, new.place, old.name, new.name)
+    with differences.reading():
+        text = differences.lines(old.place, new.place, old.name, new.name)
     asked = {"path": path, "old": old.number, "new": new.number}
     blocks = drive.call("revision_compare", asked, silence_seconds=revisions.ANSWER_SECONDS)
     if arguments.json:

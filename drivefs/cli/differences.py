@@ -3,13 +3,32 @@
 Owns the comparison; what is compared, the commands know.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from drivefs.cli import output
+from drivefs.cli.errors import CommandError
 from drivefs.protocol.names import printable
 
 COMPARED_BYTES = 4 * 2**20
 """Longer files are only said to differ: comparing their lines would take minutes."""
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Around what compares files of a drive.
+
+    Raises:
+        CommandError: one of them cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(
+            f"{error.filename} cannot be read now ({error.strerror}): what is not on this device comes from the "
+            "server. Try again when it can be reached (drivefs status)"
+        ) from error
 
 
 def sentence_or_lines(old: Path, new: Path, old_name: str, new_name: str) -> str:

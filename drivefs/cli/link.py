@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from drivefs.cli import asking, drives, output
-from drivefs.cli.command import Command, add_json, add_profile, run_action
+from drivefs.cli.command import Command, add_json, add_profile, id_of, run_action
 from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
-from drivefs.protocol.times import iso_seconds, parse_time
+from drivefs.protocol.names import is_text
+from drivefs.protocol.times import LAST_NS, iso_seconds, parse_time
 
 if TYPE_CHECKING:
     from drivefs.protocol.links import LinkInfo
@@ -23,6 +24,7 @@ ANSWER_SECONDS = 330.0
 """What was changed before is sent first."""
 UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 ASK = ""
+MOST_PASSWORD_LETTERS = 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +58,7 @@ def create(arguments: argparse.Namespace) -> int:
     """Make one."""
     drive, path = drives.containing(drives.places(), arguments.path)
     expires_ns = 0 if arguments.expires is None else _moment(arguments.expires)
-    password = "" if arguments.password is None else arguments.password or _ask_password()
+    password = "" if arguments.password is None else _checked(arguments.password or _ask_password())
     question = {"path": path, "expires_ns": expires_ns, "password": password}
     told = drive.call("link_create", question, silence_seconds=ANSWER_SECONDS)
     if arguments.json:
@@ -87,9 +89,9 @@ def revoke(arguments: argparse.Namespace) -> int:
     """End one."""
     from drivefs.protocol.links import RevokeLinkRequest
 
-    if not (arguments.id.isascii() and arguments.id.isdigit()) or int(arguments.id) >= 2**63:
+    if not (link := id_of(arguments.id)):
         raise CommandError(f"{arguments.id!r} is no id: drivefs link list has them", ExitCode.USAGE)
-    request = RevokeLinkRequest(op=asking.operation(), link=int(arguments.id))
+    request = RevokeLinkRequest(op=asking.operation(), link=link)
 
     async def end(remote: "Remote") -> None:
         await remote.revoke_link(request)
@@ -124,18 +126,26 @@ def _moment(text: str) -> int:
     """The time that a person means, from now on or on the calendar."""
     span = re.fullmatch(r"(\d{1,6})([mhdw])", text)
     moment = time.time_ns() + int(span[1]) * UNIT_SECONDS[span[2]] * 10**9 if span else parse_time(text)
-    if moment is None:
+    if moment is None or moment > LAST_NS:
         raise CommandError(f"{text!r} is no time: 12h, 7d, or 2027-01-31T18:00", ExitCode.USAGE)
     if moment <= time.time_ns():
         raise CommandError(f"{text!r} is past already: the link would never work", ExitCode.USAGE)
     return moment
 
 
+def _checked(password: str) -> str:
+    if not 0 < len(password) <= MOST_PASSWORD_LETTERS or not is_text(password):
+        raise CommandError(
+            f"the password has to have 1 to {MOST_PASSWORD_LETTERS} letters of UTF-8: no link was made", ExitCode.USAGE
+        )
+    return password
+
+
 def _ask_password() -> str:
-    given = getpass.getpass("Password of the link: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
-    if not given:
-        raise CommandError("the password is empty: no link was made", ExitCode.USAGE)
-    return given
+    try:
+        return getpass.getpass("Password of the link: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    except UnicodeDecodeError:
+        return ""
 
 
 COMMAND = Command(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from drivefs import config
 from drivefs.cli import drives, output
-from drivefs.cli.command import Command, add_profile
+from drivefs.cli.command import Command, add_profile, word
 from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
 
@@ -29,8 +29,8 @@ GIVE_BACK_SECONDS = 10.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("url", metavar="URL", help="the server, such as https://drive.example.org")
-    parser.add_argument("--user", required=True, metavar="U", help="the user's name there")
-    parser.add_argument("--device", metavar="D", help="what to call this device (default: the host's name)")
+    parser.add_argument("--user", required=True, type=word, metavar="U", help="the user's name there")
+    parser.add_argument("--device", type=word, metavar="D", help="what to call this device (default: the host's name)")
     parser.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     parser.add_argument(
         "--allow-insecure-http",
@@ -93,9 +93,12 @@ def _over_existing(places: config.Places, profile: config.Profile) -> config.Pro
 
 def _password(from_stdin: bool, profile: config.Profile) -> str:
     if from_stdin:
-        password = sys.stdin.readline().rstrip("\r\n")
+        try:
+            password = sys.stdin.readline().rstrip("\r\n")
+        except UnicodeDecodeError:
+            password = ""
         if not password:
-            raise CommandError("there is no password on standard input. Nothing was sent", ExitCode.USAGE)
+            raise CommandError("there is no password in UTF-8 on standard input. Nothing was sent", ExitCode.USAGE)
         return password
     if not sys.stdin.isatty():
         raise CommandError("standard input is no terminal to ask at: use --password-stdin", ExitCode.USAGE)

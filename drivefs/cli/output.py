@@ -8,12 +8,16 @@ import json
 import sys
 from typing import Any
 
-from drivefs.protocol.names import printable
+from drivefs.protocol.names import is_text, printable
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON value on standard output, and nothing else."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print one JSON value on standard output, and nothing else.
+
+    It is UTF-8 whatever names there are: bytes of names that are not are escapes of lone surrogates.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    print(text if is_text(text) else json.dumps(value, indent=2))
 
 
 def tell(*lines: str) -> None:

@@ -27,6 +27,15 @@ def is_valid_name(name: bytes) -> bool:
     return 0 < len(name) <= MAX_NAME_BYTES and b"/" not in name and b"\0" not in name and name not in (b".", b"..")
 
 
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can say it: what the bytes of other names became cannot be."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def printable(text: str) -> str:
     """A text with names that somebody else may have chosen, as one line without what a terminal obeys.
 

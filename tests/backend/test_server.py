@@ -182,6 +182,14 @@ def test_names_that_cannot_be_are_refused(server: ServerProcess, name: str) -> N
     assert "user name" in refused.stderr
 
 
+def test_what_is_no_text_is_refused_in_a_sentence(server: ServerProcess) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    for words in (("user", "add", name), ("user", "set", name, "--quota", "1G"), ("device", "revoke", name, name)):
+        refused = server.on_data(*words)
+        assert (refused.returncode, "not UTF-8" in refused.stderr) == (2, True), refused.stderr
+    assert not server.data.exists()
+
+
 def test_an_empty_password_is_refused(server: ServerProcess) -> None:
     refused = server.on_data("user", "add", "ann", "--password-stdin")
     assert refused.returncode == 1

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import errno
 import json
 import os
 import socket
@@ -79,6 +80,7 @@ def test_all_commands_of_the_product_are_there() -> None:
         ["snapshot", "delete", "x" * 256],
         ["share", "plans", "", "--role", "editor"],
         ["unshare", "plans", "\udcff"],
+        ["login", "https://drive", "--user", "\udcff"],
         ["sync", "--timeout", "soon"],
         ["cache"],
         ["mount", "/mnt", "--cache-size", "10X"],
@@ -90,6 +92,27 @@ def test_senseless_command_lines_exit_with_2(words: list[str], capsys: pytest.Ca
         main(words)
     assert end.value.code == ExitCode.USAGE
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["trash", "restore", "--id", "9" * 20],
+        ["trash", "restore", "--id", "9" * 5000],
+        ["link", "revoke", "9" * 5000],
+        ["link", "create", "x", "--expires", "999999w"],
+        ["link", "create", "x", "--password", "\udcff"],
+        ["link", "create", "x", "--password", "x" * 1025],
+    ],
+)
+def test_what_nothing_can_hold_is_refused_in_a_sentence(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(drives, "containing", lambda where, path: (Mock(), b"x"))
+    assert main(words) == ExitCode.USAGE
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "did not expect" not in shown.err
 
 
 @pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["sync", "--wait"], ["umount"]])
@@ -264,6 +287,32 @@ def test_names_that_others_chose_say_nothing_to_a_terminal(capsys: pytest.Captur
     plain = "a\\x1b]0;b\\x07\\n\\x9b2J\\u202ec \u3000\u200d\n"
     assert (told.out, told.err) == (plain, f"drivefs: {plain}")
     assert found.startswith(f"--- {plain}")
+
+
+def test_json_is_utf8_whatever_names_are(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    value = {"path": "é \udce9"}
+    output.print_json(value)
+    assert json.loads(capsysbinary.readouterr().out.decode()) == value
+
+
+@pytest.mark.parametrize("words", [["diff", "x"], ["conflicts", "diff", "x"]])
+def test_a_side_that_cannot_be_read_is_named(
+    words: list[str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    for name in ("x", ".drivefs/revisions/x/1", "entry/mine", "entry/theirs"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).touch()
+    revision = {"time_ns": 0, "device": "laptop"}
+    told = {"revisions": [{"number": 1, **revision}, {"number": 2, **revision}], "is_changed": False, **revision}
+    told |= {"path": b"x", "original": b"x", "name": b"x", "original_name": b"x", "entry": b"entry"}
+    drive = Mock(mountpoint=str(home), call=Mock(return_value=told))
+    monkeypatch.setattr(drives, "containing", lambda where, path: (drive, b"x"))
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    assert main(words) == ExitCode.FAILED
+    assert "cannot be read now (Input/output error)" in capsys.readouterr().err
 
 
 def test_only_texts_that_are_no_lines_for_people_are_printed_as_they_are() -> None:

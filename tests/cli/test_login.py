@@ -107,9 +107,10 @@ def test_a_server_without_tls_asked_for_tls_is_named(portal: str, capsys: pytest
     assert "may speak plain HTTP" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("given", [b"", b"\xff\n"])
 def test_no_password_is_sent_to_nobody(
-    portal: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    given: bytes, portal: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given), encoding="utf-8"))
     assert log_in(portal) == ExitCode.USAGE
     assert "no password" in capsys.readouterr().err
