@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from drivefs.cli import drives, output
-from drivefs.cli.command import Command, add_json, add_profile, run_action
+from drivefs.cli.command import Command, add_json, add_profile, id_of, run_action
 from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
 from drivefs.protocol.times import iso_time
@@ -50,7 +50,7 @@ def _action(actions: Any, name: str, summary: str) -> argparse.ArgumentParser:
 def show(arguments: argparse.Namespace) -> int:
     """List it."""
     drive = drives.choose(drives.places(), arguments.mountpoint, arguments.profile)
-    found = [fields(drive, each) for each in drive.call("trash", silence_seconds=ANSWER_SECONDS)]
+    found = [fields(drive, each) for each in _all(drive)]
     if arguments.json:
         output.print_json(found)
         return ExitCode.OK
@@ -61,6 +61,13 @@ def show(arguments: argparse.Namespace) -> int:
         size = "directory" if is_directory else output.in_units(each["size"])
         output.tell(f"{output.time_in_words(each['time_ns'])}  {size:>9}  {each['device'] or '':<12}  {each['path']}")
     return ExitCode.OK
+
+
+def _all(drive: drives.Drive) -> list[dict[str, Any]]:
+    """What is in it: the mount reports it in parts, and one of an older version answers with it."""
+    found: list[dict[str, Any]] = []
+    found += drive.call("trash", None, found.extend, silence_seconds=ANSWER_SECONDS)
+    return found
 
 
 def fields(drive: drives.Drive, entry: dict[str, Any]) -> dict[str, Any]:
@@ -83,10 +90,10 @@ def restore(arguments: argparse.Namespace) -> int:
     if bool(arguments.path) == bool(arguments.id):
         raise CommandError("name what to bring back: its PATH, or --id ID of drivefs trash list", ExitCode.USAGE)
     if arguments.id:
-        if not arguments.id.isascii() or not arguments.id.isdigit():
+        if not (inode := id_of(arguments.id)):
             raise CommandError(f"{arguments.id!r} is no id: drivefs trash list --json has them", ExitCode.USAGE)
         drive = drives.choose(where, arguments.mountpoint, arguments.profile)
-        asked = [(drive, {"path": b"", "id": int(arguments.id)})]
+        asked = [(drive, {"path": b"", "id": inode})]
     else:
         named = [drives.containing(where, path) for path in arguments.path]
         asked = [(drive, {"path": path, "id": 0}) for drive, path in named]
@@ -105,14 +112,14 @@ def restore(arguments: argparse.Namespace) -> int:
 def empty(arguments: argparse.Namespace) -> int:
     """Let all of it go."""
     drive = drives.choose(drives.places(), arguments.mountpoint, arguments.profile)
-    found = drive.call("trash", silence_seconds=ANSWER_SECONDS)
+    found = _all(drive)
     count, left = 0, 0
     if found:
         _confirm(len(found), arguments.yes)
         # What is removed from now on stays: nobody has seen it listed.
         until = max(each["seq"] for each in found)
         count = drive.call("trash_empty", {"until": until}, silence_seconds=ANSWER_SECONDS)["count"]
-        left = sum(each["seq"] <= until for each in drive.call("trash", silence_seconds=ANSWER_SECONDS))
+        left = sum(each["seq"] <= until for each in _all(drive))
     if arguments.json:
         output.print_json({"count": count, "left": left})
         return ExitCode.OK

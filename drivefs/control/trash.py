@@ -27,6 +27,8 @@ ARRIVED_SECONDS = 25.0
 """So much longer is waited for something that is asked for by name, and is not in the trash."""
 AGAIN_SECONDS = 0.5
 LOOK_SECONDS = 0.02
+PART_SECONDS = 60.0
+"""So long a command may take to hear of one part of what is in the trash."""
 
 
 class TrashCan:
@@ -45,11 +47,15 @@ class TrashCan:
         return {"trash": self.show, "trash_restore": self.restore, "trash_empty": self.empty}
 
     async def show(self, arguments: dict[str, Any], report: Report) -> list[dict[str, Any]]:
-        """What was removed from directories that are there, the latest first."""
+        """Report what was removed from directories that are there, the latest first, in parts: of all there may be more
+        than one answer holds.
+        """
         await self._sent()
         with _refusing(b"the trash"):
-            async with aclosing(self._all(NO_INODE)) as found:
-                return [_fields(each) async for each in found]
+            async with aclosing(self._fs.history.past.removed(NO_INODE)) as pages:
+                async for page in pages:
+                    await report([_fields(each) for each in page], PART_SECONDS)
+        return []
 
     async def empty(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         """Let all that was removed up to the commit `until` go for good; `count` is how much that was."""
