@@ -15,7 +15,7 @@ import trio
 from cache.journal import RowState
 from cache.workspace import LocalState
 from drivefs.control.errors import Refused
-from drivefs.control.paths import inode_at, past_refusals, shown
+from drivefs.control.paths import past_refusals, sent_inode_at, shown
 from drivefs.control.server import Handler, Report
 from drivefs.fs import errors
 from drivefs.fs.filesystem import FileSystem
@@ -62,7 +62,7 @@ class Looking:
     async def revisions(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         """All revisions of the file at `path`, by number; `is_changed`: it has changes that are none yet."""
         path: bytes = arguments["path"]
-        inode = await inode_at(self._fs, path)
+        inode = await sent_inode_at(self._fs, path)
         await self._sent(inode, SENT_SECONDS)
         with _refusing(path):
             try:
@@ -74,7 +74,7 @@ class Looking:
     async def keep(self, arguments: dict[str, Any], report: Report) -> None:
         """Keep revision `number` of the file at `path` for good, or (`is_kept` false) no longer."""
         path: bytes = arguments["path"]
-        inode = await inode_at(self._fs, path)
+        inode = await sent_inode_at(self._fs, path)
         await self._sent(inode, SENT_SECONDS)
         with _refusing(path, arguments["number"]):
             await self._fs.history.keep(inode, RevisionNumber(arguments["number"]), is_kept=arguments["is_kept"])
@@ -85,7 +85,7 @@ class Looking:
         `revision` is the number that it has then, None if that is not known yet; `is_same`: it had that content.
         """
         path, number = arguments["path"], RevisionNumber(arguments["number"])
-        inode = await inode_at(self._fs, path)
+        inode = await sent_inode_at(self._fs, path)
         with _refusing(path, number):
             self._fs.borders.check_writable(inode)
             await self._published(inode, path)
@@ -105,7 +105,7 @@ class Looking:
     async def compare(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         """How the blocks of revision `old` and of `new` (None: the newest) of the file at `path` differ."""
         path, old, new = arguments["path"], arguments["old"], arguments["new"]
-        inode = await inode_at(self._fs, path)
+        inode = await sent_inode_at(self._fs, path)
         await self._sent(inode, SENT_SECONDS)
         with _refusing(path, old):
             before = await self._fs.history.blocks(inode, old)

@@ -37,6 +37,27 @@ async def inode_at(filesystem: FileSystem, path: bytes) -> InodeId:
     return inode
 
 
+async def sent_inode_at(filesystem: FileSystem, path: bytes) -> InodeId:
+    """The same of what the server has, or will have.
+
+    Raises:
+        Refused: as `inode_at`; or it is ignored (`kind`).
+    """
+    inode = await inode_at(filesystem, path)
+    check_not_ignored(filesystem, path, inode)
+    return inode
+
+
+def check_not_ignored(filesystem: FileSystem, path: bytes, inode: InodeId) -> None:
+    """Refuse what the server never hears of.
+
+    Raises:
+        Refused: it is ignored (`kind`).
+    """
+    if filesystem.kept.has(inode):
+        raise Refused("kind", f"{shown(path)} is ignored: it is on this device only, and the server has nothing of it")
+
+
 def shown(path: bytes) -> str:
     """A path for people."""
     return path.decode(errors="replace") or "the drive itself"

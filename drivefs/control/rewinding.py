@@ -11,7 +11,7 @@ from typing import Any
 from cache.workspace import LocalState
 from drivefs.control import waiting
 from drivefs.control.errors import Refused
-from drivefs.control.paths import inode_at, past_refusals, shown
+from drivefs.control.paths import check_not_ignored, inode_at, past_refusals, shown
 from drivefs.control.server import Handler, Report
 from drivefs.fs import errors, virtual
 from drivefs.fs.filesystem import FileSystem
@@ -56,8 +56,8 @@ class TakingBack:
             seq = await self._fs.past_tree.seq_of(arguments["to"])
             before = await self._fs.history.past.at(MAX_ID)
             place, now = await self._place(path)
-            if now is not None and self._fs.kept.has(now.inode):
-                raise Refused("kind", f"{shown(path)} is ignored: it is on this device only, and has no history")
+            if now is not None:
+                check_not_ignored(self._fs, path, now.inode)
             self._fs.borders.check_writable(place[0] if now is None else now.inode)
             then = await self._then(path, seq, now)
             if now is not None and now.kind is not then.kind:

@@ -9,7 +9,7 @@ from typing import Any
 
 from drivefs.control import waiting
 from drivefs.control.errors import Refused
-from drivefs.control.paths import inode_at, shown
+from drivefs.control.paths import inode_at, sent_inode_at, shown
 from drivefs.control.server import Handler, Report
 from drivefs.fs.filesystem import FileSystem
 from drivefs.protocol.ids import WorkspaceId
@@ -39,7 +39,7 @@ class Sharing:
     async def share(self, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         """Invite `user` to the folder at `path` as `role`; or give another role to who is there."""
         path: bytes = arguments["path"]
-        inode = await inode_at(self._fs, path)
+        inode = await sent_inode_at(self._fs, path)
         above, _, name = path.rstrip(b"/").rpartition(b"/")
         parent = await inode_at(self._fs, above)
         await self._send()
@@ -70,7 +70,7 @@ class Sharing:
         `url` is told once: the server keeps a hash of it only.
         """
         path: bytes = arguments["path"]
-        inode = await inode_at(self._fs, path)
+        inode = await sent_inode_at(self._fs, path)
         await self._send()
         with _refusing():
             until_ns, password = arguments["expires_ns"], arguments["password"]

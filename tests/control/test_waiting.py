@@ -28,6 +28,7 @@ class Backend:
         self.asked: list[object] = []
         self.connection = Connection(self._open_session, lambda: 0, lambda: 0.5)
         self.journal = SimpleNamespace(drafts=SimpleNamespace(draft_inodes=lambda: iter(())))
+        self.kept = SimpleNamespace(has=lambda inode: False)
         self.is_sent = False
 
     async def _open_session(self) -> None:
