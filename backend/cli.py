@@ -47,7 +47,8 @@ exit codes:
   2  the command line or a setting is wrong; nothing was done
   3  check, backup, restore: something that is stored is damaged or missing; check has changed nothing
   4  check --repair: something was wrong, and all of it is mended
-  5  check --repair: files need blocks that cannot be read; devices that have them are asked to send them again
+  5  check --repair: files need blocks that cannot be read; devices that have them are asked to send them again; or
+     the database is damaged beyond its indexes, and a backup has to be put back
 """
 SETTINGS = """\
 settings:
@@ -246,13 +247,13 @@ def _add_device_revoke(commands: Any) -> None:
 def _add_check(commands: Any) -> None:
     text = "read everything that is stored: each block is there, opens, and is what its name says; also while serving"
     parser = _command(commands, "check", _check, text)
-    parser.add_argument("--json", action="store_true", help="print {sound, blocks, bytes, findings, objects}")
+    parser.add_argument("--json", action="store_true", help="print {sound, database, blocks, bytes, findings, objects}")
     parser.add_argument(
         "--repair",
         action="store_true",
-        help="put unreadable objects aside (blocks/quarantine), forget unreadable "
-        "blocks that nothing needs, and remove objects older than a day that nothing names; none of these as long as "
-        "a database that a restore has replaced lies beside the present one, since it may name them",
+        help="make the database's indexes again if it is damaged, put unreadable objects aside (blocks/quarantine), "
+        "forget unreadable blocks that nothing needs, and remove objects older than a day that nothing names; none of "
+        "these as long as a database that a restore has replaced lies beside the present one, since it may name them",
     )
 
 

@@ -23,6 +23,15 @@ def tell_check(
     if as_json:
         print(json.dumps({**about, **_summary_of(found)}, indent=2))
         return code
+    for problem in found.database:
+        print(f"database: {problem}")
+    if found.database:
+        print(
+            "The database is damaged. check --repair makes its indexes again; what else is wrong with it takes a"
+            " backup, put back with restore: blocks are kept, and devices send what they have that is newer."
+        )
+    if found.index_problem_count:
+        print(f"{found.index_problem_count} things were wrong with indexes of the database: they were made again.")
     for each in found.findings:
         needed = f"needed by {', '.join(each.files) or 'a file'}" if each.is_referenced else "no file needs it"
         print(f"block {each.block} of account {each.account}: {each.problem}; {needed}")
@@ -44,21 +53,23 @@ def tell_check(
 
 
 def _code_of(found: control.CheckResult, *, is_repair: bool) -> int:
-    if found.findings:
+    if found.findings or found.database:
         return UNMENDED if is_repair else DAMAGED
-    changes = (found.forgotten_count, found.quarantined_count, found.removed_count)
+    changes = (found.index_problem_count, found.forgotten_count, found.quarantined_count, found.removed_count)
     return MENDED if any(changes) else DONE
 
 
 def _summary_of(found: control.CheckResult) -> dict[str, object]:
     names = ("orphan_count", "orphan_bytes", "removed_count", "removed_bytes", "quarantined_count")
     return {
-        "sound": not found.findings,
+        "sound": not found.findings and not found.database,
+        "database": found.database,
         "blocks": found.block_count,
         "bytes": found.byte_count,
         "findings": msgspec.to_builtins(found.findings),
         "objects": {name: getattr(found, name) for name in names},
         "forgotten_blocks": found.forgotten_count,
+        "mended_indexes": found.index_problem_count,
     }
 
 

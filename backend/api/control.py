@@ -19,6 +19,7 @@ import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from backend.api.services import Services
+from backend.metadata.errors import MetadataError
 from backend.service import checks
 from backend.service.accounts import User
 from backend.service.maintenance import Maintained
@@ -127,6 +128,9 @@ class CheckResult(msgspec.Struct):
     removed_bytes: int = 0
     forgotten_count: int = 0
     quarantined_count: int = 0
+    index_problem_count: int = 0
+    database: list[str] = []
+    """What is wrong with the database: then nothing else was looked at."""
 
 
 class MaintainResult(msgspec.Struct):
@@ -210,7 +214,7 @@ def result_of(found: checks.Report) -> CheckResult:
         FindingInfo(each.account, each.block.hex(), each.problem, each.is_referenced, list(each.files))
         for each in found.findings
     ]
-    return CheckResult(found.block_count, found.byte_count, findings, **asdict(found.mended))
+    return CheckResult(found.block_count, found.byte_count, findings, database=found.database, **asdict(found.mended))
 
 
 def _maintained(done: Maintained) -> MaintainResult:
@@ -271,6 +275,8 @@ async def _answer(stream: anyio.abc.SocketStream, services: Services) -> None:
         reply = await perform(services, _commands.decode(line), report)
     except ProtocolError as error:
         reply = Reply(is_last=True, code=error.code, message=error.message)
+    except MetadataError as error:
+        reply = Reply(is_last=True, code=Code.CONFLICT, message=str(error))
     except msgspec.DecodeError as error:
         reply = Reply(is_last=True, code=Code.MALFORMED, message=f"The server does not know this command ({error}).")
     except anyio.BrokenResourceError:

@@ -8,7 +8,7 @@ MetadataError
 
 
 class MetadataError(Exception):
-    """The metadata database cannot be opened; nothing in it was changed."""
+    """The metadata database cannot be used; nothing in it was changed."""
 
 
 class LibraryTooOld(MetadataError):
@@ -20,4 +20,4 @@ class NewerSchema(MetadataError):
 
 
 class Unreadable(MetadataError):
-    """SQLite cannot open the database."""
+    """SQLite cannot open the database, or has met a damaged page."""

@@ -25,6 +25,12 @@ R = TypeVar("R")
 OLDEST_LIBRARY = (3, 51, 3)
 """Earlier libraries can lose commits when a WAL is reset (fixed in this one)."""
 MAX_READERS = 4
+MOST_PROBLEMS = 10
+"""So many of a damaged file are told."""
+UNREADABLE = (
+    "The database {path} cannot be used ({reason}). Nothing was changed. If it is damaged, put a backup back with "
+    "drivefs-server restore: the blocks are kept, and devices send what they have that is newer."
+)
 BUSY_MILLISECONDS = 10_000
 """How long a write waits for another process, such as an administrator's command."""
 
@@ -59,7 +65,11 @@ class Database:
         return cls(path, offload)
 
     async def read(self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run `work(connection, …)` in a thread, on a snapshot of the database; it must not write."""
+        """Run `work(connection, …)` in a thread, on a snapshot of the database; it must not write.
+
+        Raises:
+            Unreadable: SQLite has found that the file is damaged.
+        """
         async with self._reading:
             result: R = await self._offload(_run, self._readers, work, args, kwargs)
         return result
@@ -68,11 +78,29 @@ class Database:
         """Run `work(connection, …)` in a thread and commit; an exception rolls everything back.
 
         Durable on return. Cancellation while waiting for the turn leaves nothing; once begun it runs to its end.
+
+        Raises:
+            Unreadable: SQLite has found that the file is damaged; nothing of this was committed.
         """
         async with self._writing:
             with anyio.CancelScope(shield=True):
                 result: R = await self._offload(_run, self._writer, work, args, kwargs)
         return result
+
+    async def problems(self) -> list[str]:
+        """What is wrong with the file, or the first of it; empty: nothing. Reads all of it, on a snapshot."""
+        try:
+            return await self.read(_problems)
+        except errors.Unreadable as error:
+            return [str(error.__cause__)]
+
+    async def renew_indexes(self) -> None:
+        """Make all indexes again from the tables.
+
+        Raises:
+            Unreadable: a table is damaged, too; nothing was changed.
+        """
+        await self.write(_renew_indexes)
 
     async def copy_to(self, path: Path) -> None:
         """Write all of the database, as of one moment, to a new file; others go on meanwhile. Not synced.
@@ -89,8 +117,23 @@ class Database:
 
 
 def _run(engine: Engine, work: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-    with engine.begin() as connection:
-        return work(connection, *args, **kwargs)
+    try:
+        with engine.begin() as connection:
+            return work(connection, *args, **kwargs)
+    except DatabaseError as error:
+        # Those who met a constraint, or a file that is locked or full, have classes of their own.
+        if type(error.orig) is not sqlite_library.DatabaseError:
+            raise
+        raise errors.Unreadable(UNREADABLE.format(path=engine.url.database, reason=error.orig)) from error.orig
+
+
+def _problems(connection: Connection) -> list[str]:
+    found = list(connection.exec_driver_sql(f"PRAGMA integrity_check({MOST_PROBLEMS})").scalars())
+    return [] if found == ["ok"] else found
+
+
+def _renew_indexes(connection: Connection) -> None:
+    connection.exec_driver_sql("REINDEX")
 
 
 def copy_database(path: Path, copy: Path) -> None:
@@ -120,10 +163,7 @@ def _prepare(path: Path) -> None:
         upgrade.bring_up(engine, path)
     except (DatabaseError, sqlite_library.DatabaseError) as error:
         reason = error.orig if isinstance(error, DatabaseError) else error
-        raise errors.Unreadable(
-            f"The database {path} cannot be opened ({reason}). Nothing was changed. If it is damaged, put a backup "
-            "back with drivefs-server restore: the blocks are kept, and devices send what they have that is newer."
-        ) from error
+        raise errors.Unreadable(UNREADABLE.format(path=path, reason=reason)) from error
     finally:
         engine.dispose()
 

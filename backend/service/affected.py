@@ -27,7 +27,7 @@ def files_with(connection: Connection, account: AccountId, damaged: Collection[B
         blocks = set().union(*(blocks_of_run[run] for run in named & blocks_of_run.keys()))
         wanting = [block for block in blocks if len(found[block]) < MAX_FILES]
         if wanting:
-            path = _path(connection, account, inode)
+            path = path_of(connection, account, inode)
             for block in wanting:
                 found[block][path if is_current else f"{path} (revision {number})"] = None
     return {block: list(paths) for block, paths in found.items()}
@@ -54,7 +54,7 @@ def _revisions(connection: Connection, account: AccountId) -> Iterator[tuple[Ino
         yield inode, number, bool(current), packed
 
 
-def _path(connection: Connection, account: AccountId, inode: InodeId) -> str:
+def path_of(connection: Connection, account: AccountId, inode: InodeId) -> str:
     """One path of an inode from the root of its drive, fit for a terminal."""
     names: list[bytes] = []
     seen: set[int] = set()

@@ -1,19 +1,25 @@
 """The check of everything that is stored: each block that a revision needs is here, opens, and is what its id names.
 
+Before that, the database: where its structure is damaged nothing else is judged, or mended, by what it says. A row that
+an index does not lead to any more makes its object one that nothing names.
+
 Owns the walk and its findings; a copy found unreadable is noted, so that a device which has the block is asked for it.
 What more a repair does is `mending`'s. Works page by page in short reads, so that it can run beside the service.
 """
 
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from sqlalchemy import Connection, func, select, tuple_
+from sqlalchemy import Connection, bindparam, func, select, tuple_
 
 from backend.blockstore import errors, places
 from backend.blockstore.sealed import AccountKey
 from backend.blockstore.store import ObjectStore
-from backend.metadata.schema import blocks, runs
+from backend.metadata.queries import is_asked, select_in
+from backend.metadata.schema import blocks, revisions, runs
 from backend.service import affected, block_rows
+from backend.service.commit.contents import split_runs
 from backend.service.ground import Ground
 from backend.service.keys import AccountKeys, WrongMasterKey
 from backend.service.mending import Mended, Mending
@@ -21,10 +27,11 @@ from backend.service.sealing import open_copy
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import model
 from drivefs.protocol.errors import Code, ProtocolError
-from drivefs.protocol.ids import AccountId, BlockId
+from drivefs.protocol.ids import AccountId, BlockId, InodeId, RunId
 
 PAGE_BLOCKS = 64
 PAGE_RUNS = 64
+PAGE_REVISIONS = 500
 
 Progress = Callable[[int, int], Awaitable[None]]
 """Told how many blocks are done and how many there are about."""
@@ -48,13 +55,15 @@ class Report:
     block_count: int = 0
     byte_count: int = 0
     run_count: int = 0
+    database: list[str] = field(default_factory=list)
+    """What is wrong with the database: with its structure, then nothing else was looked at; or with revisions."""
     findings: list[Finding] = field(default_factory=list)
     mended: Mended = field(default_factory=Mended)
 
     @property
     def is_sound(self) -> bool:
         """Whether nothing is wrong."""
-        return not self.findings
+        return not self.findings and not self.database
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +85,20 @@ class Checks:
     async def check(self, progress: Progress, *, is_repair: bool = False) -> Report:
         """Look at every run, block and object; the report names each block that is not as it must be.
 
-        With repair, unreadable objects are put aside, unreadable blocks that nothing needs are forgotten, and objects
-        that no row names are removed if they are old enough.
+        With repair, indexes of the database are made again if it is damaged, unreadable objects are put aside,
+        unreadable blocks that nothing needs are forgotten, and objects that no row names are removed if they are old
+        enough.
 
         Raises:
             ProtocolError: `conflict`: where blocks rest is out of reach, or the system cannot read now, so nobody can
                 tell what is missing.
         """
         report = Report()
+        report.database = await self._ground.database.problems()
+        if report.database and is_repair:
+            report.database = await self._mending.mend_database(report.database, report.mended)
+        if report.database:
+            return report
         total = await self._ground.database.read(_count_blocks)
         await progress(0, total)
         after = (0, b"")
@@ -95,6 +110,7 @@ class Checks:
             after = (rows[-1].account, rows[-1].block)
             await progress(report.block_count, max(total, report.block_count))
         await self._check_runs(report)
+        await self._check_revisions(report)
         await self._mending.look_at_objects(report.mended, is_repair=is_repair)
         if is_repair:
             report.findings = [each for each in report.findings if not await self._is_forgotten(each, report)]
@@ -166,6 +182,13 @@ class Checks:
                 after = (account, run)
 
 
+    async def _check_revisions(self, report: Report) -> None:
+        after = (0, 0, 0)
+        while page := await self._ground.database.read(_page_of_revisions, after):
+            report.database += await self._ground.database.read(_problems_of_revisions, page)
+            after = page[-1][:3]
+
+
 def _require_all_places(store: ObjectStore) -> None:
     """What cannot be read for lack of the disk that it rests on is not lost: devices are not to be asked for it."""
     tier = places.tier_of(store)
@@ -230,3 +253,34 @@ def _problems_of_run(connection: Connection, account: AccountId, packed: bytes) 
             problem = f"a revision needs {ref.size_bytes} bytes of it, and it has {found.size_bytes}"
             problems.append((ref.block, problem))
     return problems
+
+
+def _page_of_revisions(
+    connection: Connection, after: tuple[int, int, int]
+) -> list[tuple[AccountId, int, int, InodeId, bytes]]:
+    r = revisions.c
+    key = tuple_(r.account, r.lineage, r.number)
+    statement = select(r.account, r.lineage, r.number, r.inode, r.runs).where(key > after)
+    rows = connection.execute(statement.order_by(r.account, r.lineage, r.number).limit(PAGE_REVISIONS))
+    return [tuple(row) for row in rows]
+
+
+def _problems_of_revisions(
+    connection: Connection, page: Sequence[tuple[AccountId, int, int, InodeId, bytes]]
+) -> list[str]:
+    """Revisions with a list of blocks that is not there; what those that are there name is looked at by itself."""
+    problems = []
+    for account, those in itertools.groupby(page, key=lambda each: each[0]):
+        named = [(number, inode, set(split_runs(packed))) for _, _, number, inode, packed in those]
+        wanted = set[RunId]().union(*(of for _, _, of in named))
+        known = {run for (run,) in select_in(connection, _KNOWN_RUNS, wanted, account=account)}
+        for number, inode, of in named:
+            if not of <= known:
+                path = affected.path_of(connection, account, inode)
+                problems.append(f"revision {number} of {path} has a list of blocks that is not there")
+    return problems
+
+
+_KNOWN_RUNS = select(runs.c.run).where(
+    runs.c.account == bindparam("account"), runs.c.refs > 0, is_asked(runs.c.run)
+)

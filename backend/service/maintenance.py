@@ -15,6 +15,7 @@ from backend.service.pruning import Pruning
 from backend.service.thinning import Thinned, Thinning
 from backend.service.tiering import Cooled, Tiering
 from backend.service.trash import Expired, Trash
+from drivefs.protocol.errors import Code, ProtocolError
 
 
 @dataclass(slots=True)
@@ -42,6 +43,7 @@ class Maintenance:
     """The steps; one run at a time."""
 
     def __init__(self, ground: Ground, trash: Trash, garbage: Garbage, pruning: Pruning, tiering: Tiering) -> None:
+        self._ground = ground
         self._thinning = Thinning(ground)
         self._trash = trash
         self._garbage = garbage
@@ -54,9 +56,11 @@ class Maintenance:
         """Do all that is due. Cancellation leaves the rest for the next time.
 
         Raises:
+            ProtocolError: `conflict`: the database is damaged; nothing was done.
             OSError: the store does not delete now; all other steps are done.
         """
         async with self._running:
+            await self._require_sound()
             done = Maintained(is_dry_run)
             done.expired = await self._trash.expire(is_dry_run=is_dry_run)
             done.thinned = await self._thinning.thin(is_dry_run=is_dry_run)
@@ -66,3 +70,13 @@ class Maintenance:
             done.cooled = await self._tiering.cool(is_dry_run=is_dry_run)
             done.collected = await (self._garbage.due() if is_dry_run else self._garbage.collect())
             return done
+
+    async def _require_sound(self) -> None:
+        """What a damaged database does not lead to any more looks as if nothing needed it."""
+        if problems := await self._ground.database.problems():
+            raise ProtocolError(
+                Code.CONFLICT,
+                f"The database is damaged ({problems[0]}). Nothing was let go or collected, since what it does not say "
+                "may be needed. drivefs-server check --repair mends it where its tables are whole; else put a backup "
+                "back with drivefs-server restore.",
+            )

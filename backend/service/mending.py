@@ -12,8 +12,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy.exc import IntegrityError
 
 from backend.blockstore.store import StoredObject
+from backend.metadata.errors import Unreadable
 from backend.metadata.queries import is_asked, select_in
 from backend.metadata.schema import CopyState, block_copies
 from backend.service import block_rows
@@ -43,11 +45,13 @@ class Mended:
     removed_bytes: int = 0
     forgotten_count: int = 0
     quarantined_count: int = 0
+    index_problem_count: int = 0
+    """What was wrong with indexes of the database, which were made again."""
 
     @property
     def is_change(self) -> bool:
         """Whether anything was done."""
-        return bool(self.removed_count or self.forgotten_count or self.quarantined_count)
+        return bool(self.index_problem_count or self.removed_count or self.forgotten_count or self.quarantined_count)
 
 
 class Mending:
@@ -55,6 +59,16 @@ class Mending:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
+
+    async def mend_database(self, problems: list[str], mended: Mended) -> list[str]:
+        """Make the indexes again, which mends a database whose tables are whole; gives what is wrong after that."""
+        try:
+            await self._ground.database.renew_indexes()
+        except (Unreadable, IntegrityError):
+            return problems
+        left = await self._ground.database.problems()
+        mended.index_problem_count = 0 if left else len(problems)
+        return left
 
     async def forget(self, account: AccountId, block: BlockId, mended: Mended) -> bool:
         """Forget a block that cannot be read and that no revision needs; False: one does, or it is here again."""

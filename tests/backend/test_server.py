@@ -3,9 +3,11 @@
 import json
 import os
 import random
+import sqlite3
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -137,6 +139,22 @@ def test_check_finds_damage_while_it_runs_and_when_it_does_not(running: ServerPr
     assert "1 blocks could not be read and were needed by nothing" in mended.stdout
     assert len(list((running.data / "blocks" / "quarantine").rglob("*/*/*"))) == 1
     assert running.on_data("check").returncode == 0
+
+
+def test_a_table_that_is_damaged_is_told_in_words_and_not_mended_by_a_guess(server: ServerProcess) -> None:
+    assert server.add_user().returncode == 0
+    path = server.data / "metadata.db"
+    with closing(sqlite3.connect(path)) as database:
+        ((page,),) = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'users'")
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(bytes(4096))
+    told = [server.on_data("check"), server.on_data("check", "--repair")]
+    assert [each.returncode for each in told] == [3, 5]
+    assert all("takes a backup" in each.stdout for each in told)
+    for words in (["user", "list"], ["maintain"], ["backup", str(server.data.parent / "copy")]):
+        refused = server.on_data(*words)
+        assert (refused.returncode, "database" in refused.stderr, "Traceback" in refused.stderr) == (1, True, False)
 
 
 def test_the_data_without_its_master_key_is_refused(running: ServerProcess) -> None:

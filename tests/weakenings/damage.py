@@ -145,4 +145,18 @@ DAMAGE = (
         "",
         "tests/cache/test_damaged_structure.py",
     ),
+    Weakening(
+        "nothing is removed by what a damaged database says",
+        "backend/service/checks.py",
+        "        report.database = await self._ground.database.problems()\n",
+        "",
+        "tests/backend/api/test_check.py",
+    ),
+    Weakening(
+        "nothing is collected by what a damaged database says",
+        "backend/service/maintenance.py",
+        "            await self._require_sound()\n",
+        "",
+        "tests/backend/api/test_check.py",
+    ),
 )

@@ -3,8 +3,10 @@
 import errno
 import os
 import random
+from contextlib import closing
 from dataclasses import replace
 
+import pysqlite3.dbapi2 as sqlite_library
 import pytest
 from sqlalchemy import Connection, delete, insert, select, update
 
@@ -255,3 +257,39 @@ async def test_objects_that_nothing_names_are_counted_and_removed_when_they_are_
     mended = (await repair(served)).mended
     assert (mended.removed_count, mended.removed_bytes, mended.orphan_count) == (1, 5, 1)
     assert [each.exists() for each in (old, young, foreign, path)] == [False, True, True, True]
+
+
+def empty_index(served: Served, name: str) -> None:
+    """Let an index of the database lead nowhere, as where a page was never written."""
+    path = served.ground.database.path
+    served.ground.database.close()
+    with closing(sqlite_library.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        ((page,),) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (name,)).fetchall()
+        ((size,),) = connection.execute("PRAGMA page_size").fetchall()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\x0a\0\0\0\0" + size.to_bytes(2, "big") + b"\0")
+
+
+async def test_what_a_damaged_index_does_not_lead_to_is_neither_removed_nor_collected(served: Served) -> None:
+    await served.put(noise(1))
+    served.clock.ns += 2 * mending.SAFE_SECONDS * 10**9
+    os.utime(served.objects()[0], (0, 0))
+    empty_index(served, "block_copies_by_object")
+    report, _ = await check(served)
+    assert "block_copies_by_object" in report.database[0]
+    with pytest.raises(ProtocolError, match="database is damaged"):
+        await served.services.maintenance.run()
+    mended = await repair(served)
+    assert mended.is_sound
+    assert mended.mended.index_problem_count
+    assert len(served.objects()) == 1
+    assert not (await repair(served)).mended.is_change
+
+
+async def test_a_revision_whose_list_of_blocks_is_gone_is_found(served: Served, drive: Drive) -> None:
+    await drive.store_file(1, b"doc", noise(1))
+    assert (await check(served))[0].is_sound
+    await served.ground.database.write(lambda connection: connection.execute(update(runs).values(run=bytes(32))))
+    assert "/doc has a list of blocks" in (await check(served))[0].database[0]
