@@ -58,6 +58,8 @@ class Profile:
     """Users share what they have, answer invitations, leave, and end it."""
     has_rules: bool = False
     """Programs say what stays on each device, and make files that do."""
+    has_sizes: bool = False
+    """Programs give files other sizes."""
     pass_seconds: int = 0
     """For how long the server takes a pass; 0: devices show their tokens."""
     cache_bytes: int = 2**28
@@ -113,6 +115,7 @@ PROFILES = {
     ),
     "shares": replace(MIXED, clients=4, users=2, shares_seconds=0.7),
     "rules": replace(MIXED, has_rules=True, operations=30),
+    "sizes": replace(MIXED, has_sizes=True, operations=30),
     "turns": replace(MIXED, power_seconds=0.0, disk_faults_seconds=0.0, turns=4, operations=20),
     "alone": replace(MIXED, clients=1, operations=30),
     "day": Profile(operations=300, pause_seconds=576.0, flaps_seconds=20.0, look_seconds=60.0),

@@ -59,6 +59,8 @@ class Program:
         """Whether it does most of what it does in shares, where there are any."""
         self.has_rules = False
         """Whether it also changes rules, and makes files that they keep on the device."""
+        self.has_sizes = False
+        """Whether it also gives files other sizes."""
         self.has_more = False
         """Whether it also does what has to do with attributes only, and with what is no content."""
 
@@ -105,6 +107,7 @@ class Program:
         names = [self.mkdir, self.unlink, self.rmdir, self.remove_tree, self.link, self.symlink, self.exchange]
         more = [self.touch, self.own, self.bare, self.fifo, self.touch, self.bare] if self.has_more else []
         more += [self.rule] * 3 if self.has_rules else []
+        more += [self.cut] * 8 if self.has_sizes else []
         return [
             *more,
             *names,
@@ -157,15 +160,20 @@ class Program:
 
     # -- contents ----------------------------------------------------------------------------------------------------
 
-    async def _put(self, held: Held, offset: int, data: bytes, seen: bytes = b"") -> None:
+    async def _put(self, held: Held, offset: int, data: bytes, seen: bytes = b"", size: int | None = None) -> None:
         """Write through a descriptor; what the file has then is what was read before, with the data over it.
 
-        `seen` is what the program knows to have been there before that.
+        `seen` is what the program knows to have been there before that. With `size` the file is given that one first.
         """
         fs = self._device.calls.fs
         number, inode = held.number, held.inode
         before = bytes(await fs.read(number, 0, 2**30))
         self._ledger.read(before)
+        if size is not None:
+            fs.set_attributes(self._device.calls.meant(inode), Wanted(size=size), number)
+            self._ledger.gave_up(before)
+            seen, before = before, before[:size].ljust(size, b"\0")
+            self._ledger.wrote(self._device.name, before, seen)
         fs.write(number, offset, data)
         expected = before.ljust(offset, b"\0")[:offset] + data + before[offset + len(data) :]
         self._ledger.gave_up(before)
@@ -217,6 +225,20 @@ class Program:
             offset = self._chance.randrange(len(content) + 10)
             self._say(f"edit {path} at {offset} {data[:40]!r} of {len(data)}")
             await self._put_and_close(held, offset, data)
+
+    async def cut(self) -> None:
+        """Give a file another size, and write at its end or beyond: what was behind that is zeros from now on."""
+        files = await self._paths(InodeKind.FILE)
+        if files:
+            path, data = self._chance.choice(files), self._data()
+            held = await self._open(path, 0)
+            content = await self._device.calls.fs.read(held.number, 0, 2**30)
+            size = self._chance.choice([len(content) // 2, self._chance.randrange(2 * len(content) + 100)])
+            offset = size + self._chance.choice([0, 20, 3000])
+            self._say(f"cut {path} to {size} and write at {offset} {data[:40]!r} of {len(data)}")
+            await self._put(held, offset, data, size=size)
+            self._opened.remove(held)
+            self._close(held)
 
     async def truncate(self) -> None:
         files = await self._paths(InodeKind.FILE)

@@ -21,6 +21,7 @@ from cache.block_index import BlockIndex
 from cache.journal import Journal
 from drivefs.fs import conflicts, contents
 from drivefs.fs.content import Basis
+from drivefs.fs.extents import Layer
 from drivefs.fs.ignoring import Ignoring
 from drivefs.fs.reconsidering import Reconsidering
 from drivefs.fs.revisions import Which
@@ -127,6 +128,17 @@ def _whole(empty: Any) -> Any:
     return lambda can, connection, caller, workspace, until: empty(can, connection, caller, workspace, Seq(MAX_ID))
 
 
+def _uncut(truncate: Any) -> Any:
+    """A file of which what was cut off shows again when it grows."""
+
+    def cut(layer: Layer, size: int) -> None:
+        floor = layer.floor
+        truncate(layer, size)
+        layer.floor = floor if size else layer.floor
+
+    return cut
+
+
 def _without_names(apply: Any) -> Any:
     """A follower that loses a name now and then."""
 
@@ -161,6 +173,7 @@ SABOTAGES = [
     Sabotage("what is refused is kept nowhere", GivingUp, "_content", _nothing, SHARES, 4),
     Sabotage("nothing is kept on a device", Ignoring, "keeps", lambda *_, **__: False, RULES),
     Sabotage("what no rule keeps any more stays", Reconsidering, "_release", _never, RULES),
+    Sabotage("what was cut off shows again", Layer, "truncate", _uncut(Layer.truncate), PROFILES["sizes"]),
     Sabotage("names of a page are lost", Follower, "apply", _without_names(Follower.apply), PROFILES["quiet"]),
 ]
 

@@ -23,6 +23,7 @@ PARTS = {
     "passes": 1,
     "rules": 1,
     "shares": 1,
+    "sizes": 1,
     "turns": 1,
     "alone": 4,
 }
