@@ -6,6 +6,7 @@ lies on one disk only. Where there is a mirror, it has all objects, whether or n
 """
 
 import errno
+import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ def open_places(places: Places, random_bytes: Callable[[int], bytes]) -> ObjectS
     Raises:
         PlaceUnusable: one of them is not there, or cannot be written; nothing was changed.
     """
+    _require_apart(places)
     own = LocalStore(places.data / BLOCKS_NAME, leaves_room=True)
     own.prepare()
     first = _with_cold(own, places, random_bytes)
@@ -95,6 +97,28 @@ class Mirror:
         if not self._is_prepared:
             self.store.prepare()
             self._is_prepared = True
+
+
+def _require_apart(places: Places) -> None:
+    """Where two of them were one directory, what is moved from the one to the other would be deleted there.
+
+    Raises:
+        PlaceUnusable: two are.
+    """
+    named = {"the data directory": places.data, "cold": places.cold, "mirror": places.mirror}
+    for (name, place), (other, another) in itertools.combinations(named.items(), 2):
+        if place is not None and another is not None and _is_same(place, another):
+            raise errors.PlaceUnusable(
+                f"{name[0].upper()}{name[1:]} and {other} are one directory, {another}: set {other} to another one. "
+                "Nothing was changed."
+            )
+
+
+def _is_same(place: Path, another: Path) -> bool:
+    try:
+        return place.samefile(another)
+    except OSError:
+        return place.absolute() == another.absolute()
 
 
 def tier_of(store: ObjectStore) -> TieredStore | None:

@@ -283,4 +283,25 @@ STORE = (
         "            target.get(each.name, 0, min(1, each.size_bytes))\n",
         "tests/backend/blockstore/test_replicated.py",
     ),
+    Weakening(
+        "what one place of blocks has damaged is read from the other",
+        "backend/service/sealing.py",
+        "        if mended is None:\n",
+        "        if True:\n",
+        "tests/backend/blockstore/test_replicated.py",
+    ),
+    Weakening(
+        "what one place of blocks has damaged is mended from the other",
+        "backend/blockstore/replicated.py",
+        "                    damaged.append(store)\n",
+        "                    pass\n",
+        "tests/backend/blockstore/test_replicated.py",
+    ),
+    Weakening(
+        "no two places of blocks are one directory",
+        "backend/blockstore/places.py",
+        "    _require_apart(places)\n",
+        "    pass\n",
+        "tests/backend/blockstore/test_tiered.py",
+    ),
 )

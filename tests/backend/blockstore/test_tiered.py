@@ -126,6 +126,18 @@ def test_a_cold_place_of_another_data_directory_is_not_taken(tmp_path: Path) -> 
         opened(tmp_path)
 
 
+@pytest.mark.parametrize(("cold", "mirror"), [("data", None), ("link", None), (None, "data"), ("other", "other")])
+def test_no_two_places_are_one_directory(tmp_path: Path, cold: str | None, mirror: str | None) -> None:
+    """What is moved from the one to the other would be written over itself, and then deleted."""
+    for name in ("data", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("data")
+    chosen = (None if name is None else tmp_path / name for name in (cold, mirror))
+    with pytest.raises(errors.PlaceUnusable, match="are one directory"):
+        open_places(Places(tmp_path / "data", *chosen), os.urandom)
+    assert not list((tmp_path / "data").iterdir())
+
+
 @pytest.mark.parametrize("step", ["write_text", "rename"])
 def test_a_cold_place_that_was_taken_in_part_is_taken_by_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
