@@ -96,9 +96,15 @@ class Places:
         Without a runtime directory of the session's, one for the user alone below the state directory serves.
 
         Raises:
-            ConfigError: neither a home directory nor the XDG variables are set.
+            ConfigError: neither a home directory nor the XDG variables are set; or two of these name one directory.
         """
         state = _place(environ, "XDG_STATE_HOME", ".local/state")
+        cache = _place(environ, "XDG_CACHE_HOME", ".cache")
+        if os.path.realpath(state) == os.path.realpath(cache):
+            raise ConfigError(
+                "XDG_STATE_HOME and XDG_CACHE_HOME name one directory: what exists only on this device would lie in "
+                f"{cache}, which may be deleted at any time. Set one of them to another directory"
+            )
         session = environ.get("XDG_RUNTIME_DIR", "")
         if not os.path.isabs(session):
             session = f"/run/user/{uid}"
@@ -106,7 +112,7 @@ class Places:
         return Places(
             config=_place(environ, "XDG_CONFIG_HOME", ".config"),
             state=state,
-            cache=_place(environ, "XDG_CACHE_HOME", ".cache"),
+            cache=cache,
             runtime=Path(session) / "drivefs" if has_session else state / ".run",
         )
 

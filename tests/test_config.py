@@ -63,6 +63,13 @@ def test_home_serves_where_variables_are_missing_or_relative(tmp_path: Path) -> 
     assert places.config == tmp_path / ".config/drivefs"
 
 
+def test_what_exists_here_only_does_not_lie_in_what_may_be_deleted(tmp_path: Path) -> None:
+    """To log out deletes the cache, and keeps what was rescued."""
+    environ = {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "x"), "XDG_CACHE_HOME": f"{tmp_path}/y/../x/"}
+    with pytest.raises(config.ConfigError, match="one directory"):
+        config.Places.from_environment(environ, 0)
+
+
 def test_runtime_lies_below_state_where_the_session_has_none(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "missing")}
     assert config.Places.from_environment(environ, 0).runtime == tmp_path / ".local/state/drivefs/.run"
