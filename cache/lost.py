@@ -49,11 +49,12 @@ class LostAndFound:
         return path
 
     def keep_link(self, name: str, target: bytes) -> Path:
-        """Make a symbolic link; durable on return."""
+        """Make a symbolic link, unless it is there; durable on return."""
         part, path = self._place(name + PART), self._place(name)
-        part.unlink(missing_ok=True)
-        os.symlink(target, os.fsencode(part))
-        os.replace(part, path)
+        if not path.is_symlink() or os.readlink(os.fsencode(path)) != target:
+            part.unlink(missing_ok=True)
+            os.symlink(target, os.fsencode(part))
+            os.replace(part, path)
         sync_path(self.directory)
         return path
 

@@ -182,7 +182,8 @@ def digest_below(place: Path) -> bytes:
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(entry.path)
             else:
-                summed.update(blake3.blake3(content(entry.path)).digest())
+                data = os.readlink(os.fsencode(entry.path)) if entry.is_symlink() else content(entry.path)
+                summed.update(blake3.blake3(data).digest())
     return summed.digest()
 
 

@@ -32,3 +32,10 @@ def test_links_go_to_lost_and_found_each_under_a_name_of_its_own(world: World) -
     assert {os.readlink(os.path.join(directory, name)) for name in os.listdir(directory)} == targets
     assert world.journal.pending_count == 0
     assert sum("is now in" in note for note in world.giving_up.notes) == 2
+
+
+def test_the_same_link_is_kept_once_however_often_it_was_begun(world: World) -> None:
+    lost = world.bench.local.lost
+    places = [lost.keep_link("link", target) for target in (b"one", b"two", b"two")]
+    assert [os.readlink(place) for place in places] == ["two"] * 3
+    assert os.listdir(lost.directory) == ["link"]
