@@ -152,4 +152,18 @@ FILES = (
         "            if stream:\n                request",
         "tests/control/test_control.py",
     ),
+    Weakening(
+        "what is ignored is not taken back",
+        "drivefs/fs/rewinding.py",
+        "        for name in ignored:\n            del found[name]\n",
+        "        for name in ignored:\n",
+        "tests/sync/test_rewinding.py",
+    ),
+    Weakening(
+        "a folder with something ignored in it stays",
+        "drivefs/fs/rewinding.py",
+        "            stays = is_share or state.inode in self._holding | self._stay\n",
+        "            stays = is_share or state.inode in self._stay\n",
+        "tests/sync/test_rewinding.py",
+    ),
 )
