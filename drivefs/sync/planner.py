@@ -12,6 +12,8 @@ Rules:
   `Store` stands directly behind it in the same batch, wherever it stands in the journal.
 - A file that was removed here before its content was sent has none any more: its `Create` goes in one batch with what
   removes it, so that nobody sees a file that is empty.
+- What was exchanged before it was sent is created in one batch with the exchange, so that nobody sees it under the name
+  that it had before, which may be one that stays on this device. Directories are not: much may be in them.
 - What waits, waits together with all that depends on it. If it waits for little content that is on its way, everything
   later in the journal waits too, so that small files never arrive after what was written because of them. Content that
   is large, still being written, or damaged, is overtaken.
@@ -95,7 +97,8 @@ class _Touched:
 class _Group:
     """Mutations that go together, ready to send, and the content that they wait for.
 
-    `ends` is the op that removes what they create without content: they go only with it; `NO_OP`: it is not known yet.
+    `ends` is the op that removes what they create without content, or exchanges it: they go only with it; `NO_OP`: it
+    is not known yet.
     """
 
     mutations: list[Mutation]
@@ -186,6 +189,7 @@ def _without_end(groups: Iterable[_Group], batch: Sequence[Mutation]) -> set[OpN
 def _groups(mutations: Sequence[Mutation], waiting: WaitingContent, frozen: Set[OpNumber]) -> Iterator[_Group]:
     """The mutations in order, each with its predecessors; a file's creation with its first content."""
     stores = _first_stores(mutations)
+    swaps = _first_swaps(mutations)
     attached = {store.n for store in stores.values()}
     touched = _Touched()
     ends: dict[InodeId, OpNumber] | None = None
@@ -194,6 +198,8 @@ def _groups(mutations: Sequence[Mutation], waiting: WaitingContent, frozen: Set[
             continue
         group: list[Mutation] = [mutation]
         waits, end = None, None
+        if isinstance(mutation, Create) and mutation.kind != InodeKind.DIRECTORY and mutation.n not in frozen:
+            end = swaps.get(mutation.inode)
         if isinstance(mutation, Create) and mutation.kind == InodeKind.FILE:
             store = stores.get(mutation.inode)
             group += [store] if store else []
@@ -224,6 +230,16 @@ def _first_stores(mutations: Sequence[Mutation]) -> dict[InodeId, Store]:
         if isinstance(mutation, Store) and mutation.inode in created:
             stores.setdefault(mutation.inode, mutation)
     return stores
+
+
+def _first_swaps(mutations: Iterable[Mutation]) -> dict[InodeId, OpNumber]:
+    """The first op that exchanges each inode with another one."""
+    swaps: dict[InodeId, OpNumber] = {}
+    for mutation in mutations:
+        if isinstance(mutation, Exchange):
+            swaps.setdefault(mutation.inode, mutation.n)
+            swaps.setdefault(mutation.other, mutation.n)
+    return swaps
 
 
 def _last_removals(mutations: Iterable[Mutation]) -> dict[InodeId, OpNumber]:

@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivefs.protocol import wire
-from drivefs.protocol.changes import Base, Create, Link, Mutation, Rename, SetAttributes, SetXattr, Store, Unlink
+from drivefs.protocol.changes import (
+    Base,
+    Create,
+    Exchange,
+    Link,
+    Mutation,
+    Rename,
+    SetAttributes,
+    SetXattr,
+    Store,
+    Unlink,
+)
 from drivefs.protocol.ids import InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.messages import MAX_BATCH_BYTES, MAX_BATCH_MUTATIONS
 from drivefs.protocol.model import InodeKind
@@ -40,6 +51,12 @@ def attributes(n: int, inode: int) -> SetAttributes:
 
 def unlink(n: int, inode: int, *, parent: int = 1) -> Unlink:
     return Unlink(n=OpNumber(n), time_ns=n, parent=InodeId(parent), name=b"f%d" % inode, inode=InodeId(inode))
+
+
+def exchange(n: int, inode: int, other: int) -> Exchange:
+    names = {"name": b"f%d" % inode, "other_name": b"f%d" % other}
+    places = {"parent": ROOT, "other_parent": ROOT}
+    return Exchange(n=OpNumber(n), time_ns=n, inode=InodeId(inode), other=InodeId(other), **places, **names)
 
 
 def save_by_link(n: int, inode: int, before: int, last: int) -> list[Mutation]:
@@ -204,6 +221,15 @@ def test_file_whose_last_name_nothing_is_known_to_take_away_is_not_seen_empty() 
     # It is a backup until the next save, which is not among the first of these.
     assert numbers(planned(saves[:8], contents)) == [1, 2]
     assert numbers(planned(saves[:9], contents)) == list(range(1, 10))
+
+
+def test_what_was_exchanged_before_it_was_sent_is_not_made_without_the_exchange() -> None:
+    journal = [create(1, 10), create(2, 11), store(3, 11), exchange(4, 10, 11), create(5, 12)]
+    assert numbers(planned(journal)) == [1, 2, 3, 4, 5]
+    is_open: dict[int, Waiting | Nothing] = {10: Waiting(10, on_its_way=False)}
+    assert numbers(planned(journal, is_open)) == [5]
+    # What was sent goes again as it was.
+    assert numbers(planned(journal, is_open, frozen={2, 3})) == [2, 3, 5]
 
 
 @st.composite
