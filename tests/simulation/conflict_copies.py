@@ -15,7 +15,7 @@ gave it: both devices gave one name to something, whatever the contents are.
 
 from dataclasses import dataclass, field
 
-from drivefs.protocol.changes import Create, Link, Mutation, Rename, Restore
+from drivefs.protocol.changes import Create, Exchange, Link, Mutation, Rename, Restore
 from drivefs.protocol.conflicts import ConflictMark, decode_mark
 from drivefs.protocol.ids import NO_INODE
 from tests.simulation.device import Device
@@ -36,6 +36,9 @@ class RefusedNames:
                 self._believed.add((device, mutation.parent, mutation.name, NO_INODE))
             case Rename():
                 self._believed.add((device, mutation.new_parent, mutation.new_name, mutation.replaced))
+            case Exchange():
+                self._believed.add((device, mutation.parent, mutation.name, mutation.inode))
+                self._believed.add((device, mutation.other_parent, mutation.other_name, mutation.other))
             case _:
                 pass
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from drivefs.fs.errors import NotFound
-from drivefs.protocol.changes import Rename
+from drivefs.protocol.changes import Exchange, Rename
 from drivefs.protocol.conflicts import ConflictMark
 from drivefs.protocol.ids import NO_INODE, InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.model import InodeKind, InodeState
@@ -152,6 +152,15 @@ def test_a_name_took_who_did_not_know_of_it_by_surprise() -> None:
     assert not refused.took_by_surprise(mark)
     refused.hear(bert, msgspec.structs.replace(rename, replaced=NO_INODE))
     assert refused.took_by_surprise(mark)
+
+
+def test_so_did_who_exchanged_what_had_the_name_until_then() -> None:
+    mark = ConflictMark(FILE, b"x", ROOT, RevisionNumber(0), RevisionNumber(1), "bert", 0)
+    names = {"parent": ROOT, "name": b"c", "other_parent": ROOT, "other_name": b"x"}
+    for before, is_surprised in ((FILE, False), (ROOT, True)):
+        refused = RefusedNames()
+        refused.hear("bert", Exchange(n=OpNumber(1), time_ns=0, inode=TWIN, other=before, **names))
+        assert refused.took_by_surprise(mark) is is_surprised
 
 
 def test_each_of_what_was_shown_has_to_be_there_and_nothing_else() -> None:
