@@ -142,7 +142,10 @@ class Salvage:
         return await self._offered.make_again(was, places) if places else None
 
     async def _standing(self, parent: InodeId, name: bytes, shared: Seq) -> Standing:
-        """What the backend had under a name: what was saved by rename goes over it again."""
+        """What the backend had under a name: what was saved by rename goes over it again.
+
+        What lives on under another name here was moved away, and not saved over; there it has no other name.
+        """
         before = name[:-1] + (bytes([name[-1] - 1]) + b"\xff" * (LONGEST_NAME - len(name)) if name[-1] else b"")
         request = ListRequest(directory=parent, as_of=shared, after=before, limit=1)
         try:
@@ -154,4 +157,11 @@ class Salvage:
         found = reply.entries[0] if reply is not None and reply.entries else None
         if found is None or found.name != name or found.inode.kind is not InodeKind.FILE:
             return Standing(parent, name)
+        if found.inode.nlink == 1 and self._lives(found.inode.inode):
+            return Standing(parent, name)
         return Standing(parent, name, found.inode.inode, Base(revision=found.inode.revision))
+
+    def _lives(self, inode: InodeId) -> bool:
+        """Whether an inode has a name, as far as this device knows."""
+        state = self._local.journal.overlay.inode(inode) or self._local.replica.inode(inode)
+        return state is not None and state.nlink > 0

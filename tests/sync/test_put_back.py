@@ -102,6 +102,22 @@ def test_what_was_saved_by_rename_comes_back_under_its_name(tmp_path: Path) -> N
     trio.run(main)
 
 
+def test_what_was_moved_away_before_its_name_was_given_anew_is_not_saved_over(tmp_path: Path) -> None:
+    """The server has it under that name again, and nowhere else."""
+
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, _bert)):
+            saved = await furnished(fleet, anna)
+            await anna.rename("changed", "elsewhere")
+            await anna.save("changed", b"saved")
+            await fleet.settle()
+            await fleet.put_back(saved, is_noticed=True)
+            tree = await fleet.settle()
+            assert {content for path, content in tree.items() if path.startswith("changed")} == {b"before", b"saved"}
+
+    trio.run(main)
+
+
 @pytest.mark.parametrize("is_known", [True, False])
 def test_what_others_have_made_since_is_met_like_any_change_of_theirs(tmp_path: Path, is_known: bool) -> None:
     """One device is away while the server is put back, and another goes on there."""
