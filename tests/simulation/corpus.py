@@ -77,6 +77,12 @@ CORPUS = (
     Case(name="a-shared-file-that-could-not-be-saved", seed=200010, profile="shares"),
     # A file was moved away and shared by itself; what was saved under its name went on with its history, as it did.
     Case(name="a-history-that-two-files-went-on-with", seed=300026, profile="shares"),
+    # A temporary file was exchanged with one that was open: others were shown it under its temporary name meanwhile.
+    Case(name="exchanged-with-what-is-open", seed=300041, profile="rules"),
+    # Two names were exchanged on both devices, by one of them after a save: the oracle heard of no name that was given.
+    Case(name="names-that-both-exchanged", seed=400007, profile="tidy"),
+    # The server was put back to when a file that was moved away since had its name: what has it now went over it.
+    Case(name="moved-away-in-a-history-that-was-lost", seed=400208, profile="restores"),
     # What a file had next was gone, and so it counted as having left at once a history of which a snapshot showed it.
     Case(name="what-a-snapshot-shows-of-a-history-that-was-left", seed=300021, profile="history"),
 )

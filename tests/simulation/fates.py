@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 
 import trio
+from sqlalchemy.exc import OperationalError
 
 from cache.errors import Poisoned
 from drivefs.control.errors import Refused
@@ -20,12 +21,15 @@ from tests.simulation.network import QUIET
 from tests.simulation.oracle import Oracle
 from tests.simulation.profiles import Profile, drawn_mood
 from tests.simulation.programs import Program
-from tests.simulation.server import ServerProcess
+from tests.simulation.server import USERS, ServerProcess
 from tests.simulation.sharers import Sharer
 from tests.simulation.streams import Streams
 from tests.simulation.turns import REFUSALS
 
 FLAP_SECONDS = 2.0
+QUOTAS = (1, 500, 2_000, 80_000, None)
+FILE_LIMITS = (250, 10_000, None, None, None)
+"""Bytes; None: as much as ever."""
 Fault = Callable[[random.Random], Awaitable[None]]
 
 
@@ -42,10 +46,15 @@ class Fates:
         """Let faults befall the server for as long as `working` is open; processes are started in the other nursery."""
         self._processes = processes
         profile = self._profile
-        for seconds, power in ((profile.server_kills_seconds, False), (profile.server_power_seconds, True)):
-            chance = self._streams.of("server", "fate", power)
+        faults: list[tuple[float, object, Fault]] = [
+            (profile.server_kills_seconds, False, partial(self._crash_server, server, False)),
+            (profile.server_power_seconds, True, partial(self._crash_server, server, True)),
+            (profile.restores_seconds, "restore", partial(self._put_back, server)),
+            (profile.quotas_seconds, "quota", partial(self._limit, server)),
+        ]
+        for seconds, name, fault in faults:
             if seconds:
-                working.start_soon(self._befall, seconds, chance, partial(self._crash_server, server, power))
+                working.start_soon(self._befall, seconds, self._streams.of("server", "fate", name), fault)
 
     def start_device(self, working: trio.Nursery, device: Device, program: Program) -> None:
         """Let faults befall a device for as long as `working` is open."""
@@ -212,3 +221,29 @@ class Fates:
         await trio.sleep(chance.expovariate(1 / 3.0))
         self._note("the server is started")
         await server.start(self._processes)
+
+    async def _put_back(self, server: ServerProcess, chance: random.Random) -> None:
+        """The server's data is copied, and some time later it has that again, as from a backup."""
+        if not server.is_up:
+            return
+        copied = server.disk.snapshot()
+        self._note("the server is copied")
+        await trio.sleep(chance.expovariate(1 / 5.0))
+        if not server.is_up:
+            return
+        self._note("the server is put back")
+        with trio.CancelScope(shield=True):
+            await server.die(power=False, back_to=copied)
+        self._oracle.server_went_back()
+        await trio.sleep(chance.expovariate(1 / 3.0))
+        self._note("the server is started")
+        await server.start(self._processes)
+
+    async def _limit(self, server: ServerProcess, chance: random.Random) -> None:
+        """A user may have less than there is, or as much as ever again."""
+        user = chance.choice(USERS[: self._profile.users])
+        quota_bytes, file_bytes = chance.choice(QUOTAS), chance.choice(FILE_LIMITS)
+        if server.is_up:
+            with suppress(OperationalError, Dead):
+                await server.limit(user, quota_bytes, file_bytes)
+                self._note(user, "may have", quota_bytes, "bytes, and files of", file_bytes)

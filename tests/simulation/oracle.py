@@ -49,7 +49,7 @@ from tests.simulation.device import Device
 from tests.simulation.kept_here import kept, of_drive, was_sent
 from tests.simulation.ledger import Ledger
 from tests.simulation.lives import Dead
-from tests.simulation.orders import Attempt, Orders, OutOfOrder
+from tests.simulation.orders import At, Attempt, Orders, OutOfOrder
 from tests.simulation.pinned_files import PinnedFiles
 from tests.simulation.promises import Promises
 from tests.simulation.sequence import Refused, Tree, shown
@@ -71,7 +71,10 @@ class Oracle:
         self.orders = Orders(homes)
         self.sequence = self.orders.sequence
         self.refused = RefusedNames()
+        self._heard: list[Attempt] = []
+        """All that was judged."""
         self._attempts: list[Attempt] = []
+        """What of that has not been looked for in the tables yet."""
         self._acknowledged = dict.fromkeys(homes, 0)
         self._barred: list[str] = []
         """What was changed by those who may not."""
@@ -79,6 +82,7 @@ class Oracle:
         self._pinned = PinnedFiles()
         self.promises = Promises()
         self._has_gone_back = False
+        self._was_put_back = False
 
     def dress(self, server: ServerProcess) -> None:
         """Hear of all batches that a process of the server has answered."""
@@ -123,7 +127,9 @@ class Oracle:
         c = schema.commits.c
         newest = select(c.commit_id).where(c.workspace == ground.workspace).order_by(c.seq.desc()).limit(1)
         commit_id = batch._connection.execute(newest).scalar_one()
-        self._attempts.append(Attempt(commit_id, by, [step for step in steps if step[1].n in new]))
+        attempt = Attempt(commit_id, by, [step for step in steps if step[1].n in new])
+        self._heard.append(attempt)
+        self._attempts.append(attempt)
 
     # -- while it goes on --------------------------------------------------------------------------------------------
 
@@ -151,11 +157,22 @@ class Oracle:
             with suppress(Dead):
                 await server.ground.database.read(self.catch_up)
                 for device, seq in reached:
-                    if seq > (head := self.orders.heads[device.login.workspace]):
+                    if seq > (head := self.orders.heads[device.login.workspace]) and not self._was_put_back:
                         raise Violated(f"I6: {device.name} was shown commit {seq}, and the head is {head}")
         for device in devices:
             if device.is_mounted and device.seq <= self.orders.heads[device.login.workspace]:
-                self._look_at(device)
+                if self.fits(device):
+                    self._look_at(device)
+                elif not self._was_put_back:
+                    raise Violated(f"I6: {device.name} was shown a commit {device.seq} that is none of this history")
+
+    def fits(self, device: Device) -> bool:
+        """Whether what a device was shown last is a commit; one of a history that a server has lost is none."""
+        cursor = device.local.replica.cursor(device.login.workspace)
+        if cursor is None:
+            return True
+        known = self.orders.commits.get(At(device.login.workspace, cursor.seq), cursor.commit)
+        return cursor.seq <= self.orders.heads[device.login.workspace] and known == cursor.commit
 
     def _look_at(self, device: Device) -> None:
         seq = device.seq
@@ -180,6 +197,15 @@ class Oracle:
         self._has_gone_back = True
         self.ledger.went_back(device.name, kept)
         self._cursors.pop(device.name, None)
+
+    def server_went_back(self) -> None:
+        """The server has an older state: what it was told since then devices alone know, and are to tell it again."""
+        self._has_gone_back = self._was_put_back = True
+        self.orders = Orders(self.orders.homes)
+        self.sequence = self.orders.sequence
+        self._acknowledged = dict.fromkeys(self.orders.homes, 0)
+        self._attempts = list(self._heard)
+        self._cursors.clear()
 
     # -- at rest -----------------------------------------------------------------------------------------------------
 

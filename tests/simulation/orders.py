@@ -53,6 +53,8 @@ class Orders:
     heads: dict[WorkspaceId, Seq] = field(init=False)
     times: dict[int, int] = field(default_factory=dict)
     """When each step was made, in nanoseconds."""
+    commits: dict[At, bytes] = field(default_factory=dict)
+    """The ids of all commits but the first ones."""
     _steps: dict[At, int] = field(init=False)
     _shares: dict[InodeId, WorkspaceId] = field(default_factory=dict)
     """By their roots."""
@@ -103,6 +105,7 @@ class Orders:
                 self._tell(connection, At(workspace, row.seq))
             self.heads[workspace] = row.seq
             self.times[self.sequence.seq] = row.time_ns
+            self.commits[At(workspace, row.seq)] = row.commit_id
             self._steps[At(workspace, row.seq)] = self.sequence.seq
 
     def _tell(self, connection: Connection, made: At) -> None:

@@ -56,6 +56,10 @@ class Profile:
     """People name moments of the drive, keep revisions, and bring back what was."""
     shares_seconds: float = 0.0
     """Users share what they have, answer invitations, leave, and end it."""
+    quotas_seconds: float = 0.0
+    """A user may have less than there is, or as much as ever again."""
+    restores_seconds: float = 0.0
+    """The server is put back to an older state of its data."""
     has_rules: bool = False
     """Programs say what stays on each device, and make files that do."""
     has_sizes: bool = False
@@ -116,6 +120,16 @@ PROFILES = {
     "shares": replace(MIXED, clients=4, users=2, shares_seconds=0.7),
     "rules": replace(MIXED, has_rules=True, operations=30),
     "sizes": replace(MIXED, has_sizes=True, operations=30),
+    "quotas": replace(MIXED, quotas_seconds=3.0, operations=30),
+    "restores": Profile(
+        clients=3,
+        restores_seconds=6.0,
+        moods_seconds=8.0,
+        cuts_seconds=12.0,
+        kills_seconds=15.0,
+        unmounts_seconds=25.0,
+        server_kills_seconds=15.0,
+    ),
     "turns": replace(MIXED, power_seconds=0.0, disk_faults_seconds=0.0, turns=4, operations=20),
     "alone": replace(MIXED, clients=1, operations=30),
     "day": Profile(operations=300, pause_seconds=576.0, flaps_seconds=20.0, look_seconds=60.0),
@@ -127,6 +141,8 @@ ALWAYS = (
     "forgets_seconds",
     "backs_seconds",
     "shares_seconds",
+    "quotas_seconds",
+    "restores_seconds",
     "pass_seconds",
     "flaps_seconds",
     "look_seconds",

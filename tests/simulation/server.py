@@ -15,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 import trio
+from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from backend import app
@@ -23,7 +24,7 @@ from backend.blockstore import sealed
 from backend.blockstore.local import LocalStore
 from backend.metadata.sqlite import Database
 from backend.notify.hub import InProcessHub
-from backend.service import block_rows, passwords
+from backend.service import block_rows, garbage, ids, passwords
 from backend.service.caller import Caller
 from backend.service.devices import FLUSH_SECONDS
 from backend.service.ground import Ground, Limits
@@ -148,6 +149,8 @@ class ServerProcess:
         self.deleted_count = 0
         self.pass_seconds = 0
         """For how long it takes the passes that it gave to devices; 0: it gives none."""
+        self._is_put_back = False
+        """Whether its data is older than what devices have heard of; its next process begins a new incarnation."""
         self.dressed: Callable[[ServerProcess], None] = lambda server: None
         """Told of each process before it serves: what wraps its parts."""
         disk.go_back(data)
@@ -178,6 +181,9 @@ class ServerProcess:
         self.ground.store.prepare()  # type: ignore[attr-defined]
         keys = AccountKeys(self.ground.database, MASTER, self.now_ns, self._random_bytes)
         await keys.verify_master()
+        if self._is_put_back:
+            await ground.database.write(self._begin_anew)
+            self._is_put_back = False
         fail_transactions(self.ground.database, self.faults)
         self.services = app.make_services(self.ground, keys, sealed.Algorithm.AEGIS_256X4)
         self.dressed(self)
@@ -185,6 +191,11 @@ class ServerProcess:
         if self.tidies_seconds:
             life.nursery.start_soon(self._keep_tidy, self.services)
         self._address.begin(life, app.make_app(self.services))
+
+    def _begin_anew(self, connection: Connection) -> None:
+        """What a server does that finds its data put back (`marking`)."""
+        ids.renew_incarnation(connection, random_bytes=self._random_bytes)
+        garbage.begin_anew(connection, self.now_ns())
 
     async def _keep_presence(self, services: Services) -> None:
         while True:
@@ -201,12 +212,19 @@ class ServerProcess:
                 self.let_go_count += done.thinned.freed.revision_count
                 self.deleted_count += done.collected.deleted_count
 
-    async def die(self, *, power: bool) -> None:
-        """The process ends, or its machine loses power; returns when nothing of it runs."""
+    async def limit(self, user: str, quota_bytes: int | None = None, file_bytes: int | None = None) -> None:
+        """Say how much a user may have; None: as much as ever."""
+        await self.services.accounts.set_limits(user, {"quota_bytes": quota_bytes, "file_bytes": file_bytes})
+
+    async def die(self, *, power: bool, back_to: Image | None = None) -> None:
+        """The process ends, or its machine loses power or is put back; returns when nothing of it runs."""
         database = self.ground.database
         self.life.die()
         self._address.end()
-        if power:
+        if back_to is not None:
+            self.disk.go_back(back_to)
+            self._is_put_back = True
+        elif power:
             self.disk.crash()
         else:
             self.disk.kill()

@@ -31,6 +31,7 @@ from drivefs.protocol.model import InodeState
 from drivefs.sync import resolver
 from drivefs.sync.follower import Follower
 from drivefs.sync.giving_up import GivingUp
+from drivefs.sync.salvage import Salvage
 from tests.simulation.profiles import PROFILES, Profile
 from tests.simulation.voyage import sail
 
@@ -40,6 +41,8 @@ PAST = Profile(tidies_seconds=2.0, forgets_seconds=4, backs_seconds=4.0, pause_s
 TRASH = replace(PAST, forgets_seconds=40)
 SHARES = Profile(clients=4, users=2, shares_seconds=0.7, cuts_seconds=4.0)
 RULES = Profile(has_rules=True)
+QUOTAS = Profile(quotas_seconds=1.0, operations=30)
+RESTORES = Profile(restores_seconds=4.0)
 SERVER_POWER = Profile(server_power_seconds=4.0, moods_seconds=5.0)
 
 
@@ -62,6 +65,11 @@ def _nothing(*_args: Any, **_options: Any) -> None:
 
 async def _never(*_args: Any) -> None:
     """Does nothing."""
+
+
+async def _found_nothing(*_args: Any) -> list[Any]:
+    """Looks for nothing."""
+    return []
 
 
 def _forgetful(judge: Any) -> Any:
@@ -171,6 +179,8 @@ SABOTAGES = [
     Sabotage("members may not ask for blocks", batches, "admit_blocks", _nothing, SHARES),
     Sabotage("commits of a share are left out", following, "_take_in", _hasty(following._take_in), SHARES),
     Sabotage("what is refused is kept nowhere", GivingUp, "_content", _nothing, SHARES, 4),
+    Sabotage("what is too large is kept nowhere", GivingUp, "_content", _nothing, QUOTAS),
+    Sabotage("what a server has lost is not looked for", Salvage, "run", _found_nothing, RESTORES),
     Sabotage("nothing is kept on a device", Ignoring, "keeps", lambda *_, **__: False, RULES),
     Sabotage("what no rule keeps any more stays", Reconsidering, "_release", _never, RULES),
     Sabotage("what was cut off shows again", Layer, "truncate", _uncut(Layer.truncate), PROFILES["sizes"]),

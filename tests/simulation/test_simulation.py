@@ -17,7 +17,7 @@ PARTS = {
     "server": 8,
     "disk": 5,
     "mixed": 12,
-    "rollbacks": 4,
+    "rollbacks": 3,
     "cache": 3,
     "history": 1,
     "passes": 1,
@@ -25,7 +25,9 @@ PARTS = {
     "shares": 1,
     "sizes": 1,
     "turns": 1,
-    "alone": 4,
+    "alone": 3,
+    "quotas": 1,
+    "restores": 1,
 }
 """How many times so many seeds are run of each profile."""
 

@@ -25,7 +25,7 @@ from tests.simulation.oracle import Oracle, Violated
 from tests.simulation.profiles import Profile, drawn
 from tests.simulation.programs import Program
 from tests.simulation.scheduler import Trace
-from tests.simulation.server import NAMES, ServerProcess, account
+from tests.simulation.server import NAMES, USERS, ServerProcess, account
 from tests.simulation.server_faults import Faults
 from tests.simulation.streams import Streams
 from tests.simulation.turns import Turn, shown
@@ -201,6 +201,8 @@ class Voyage:
         self._server.faults.end()
         if not self._server.is_up:
             await self._server.start(nursery)
+        for user in USERS[: self._profile.users] if self._profile.quotas_seconds else ():
+            await self._server.limit(user)
         for device, program in zip(self._devices, programs, strict=True):
             device.mood, device.cut = QUIET, ""
             device.disk.room_bytes, device.disk.failing_syncs = None, 0
@@ -232,6 +234,8 @@ class Voyage:
         if not all(
             d.is_online and d.seq == head and not d.has_unsent for d, head in zip(self._devices, heads, strict=True)
         ):
+            return False
+        if not all(self._oracle.fits(device) for device in self._devices):
             return False
         return not (self._profile.has_rules and any([await unruled(device) for device in self._devices]))
 
