@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 
 from drivefs.fs import errors
-from drivefs.fs.attributes import Attributes
+from drivefs.fs.attributes import Attributes, Wanted
 from drivefs.fs.content import Content
 from drivefs.fs.contents import PAGE_BYTES, Contents
 from drivefs.fs.handles import FileHandle
@@ -16,7 +16,7 @@ from drivefs.fs.interfaces import Publisher
 from drivefs.fs.ownership import Caller
 from drivefs.fs.view import View
 from drivefs.protocol.ids import InodeId
-from drivefs.protocol.model import InodeKind
+from drivefs.protocol.model import InodeKind, InodeState
 
 
 class Files:
@@ -108,6 +108,28 @@ class Files:
         self._attributes.resize(handle.content.inode, 0, self._publisher, handle)
         for part in parts:
             offset += self.write(number, offset, part)
+
+    def copy(self, number: int, parts: Iterable[bytes], original: InodeState) -> None:
+        """Give a new file the content of another one, which is these bytes, and its times.
+
+        Raises:
+            BadHandle, TooLarge, OverQuota, cache.errors.DiskFull.
+        """
+        inode, offset = self.handles.get(number).content.inode, 0
+        for part in parts:
+            offset += self.write(number, offset, part)
+        self._attributes.set(
+            inode, Wanted(atime_ns=original.atime_ns, mtime_ns=original.mtime_ns), self._publisher
+        )
+
+    def move(self, inode: InodeId, other: InodeId) -> None:
+        """Let whoever has a file open have another one open from now on."""
+        content = self._contents.peek(inode)
+        for handle in self.handles if content is not None else ():
+            if handle.content is content:
+                handle.content = self._contents.acquire(other, writing=handle.writes)
+                handle.older, handle.draft = None, 0
+                self._contents.release(content, writing=handle.writes, publisher=self._publisher)
 
     def _end_for(self, content: Content, offset: int) -> int:
         """Where a write through a descriptor that appends goes.

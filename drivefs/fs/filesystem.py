@@ -168,17 +168,10 @@ class FileSystem:
 
         Raises:
             Exists, IsDirectory, NotFound, NotDirectory, NameTooLong, Unavailable.
+            AccessDenied: a shared file that may only be read was moved aside from that name.
         """
         self._check_real(new.parent, new.name)
-        try:
-            state = await self._names.create(new, caller)
-        except errors.Exists:
-            existing = await self._names.lookup(new.parent, new.name)
-            if flags & os.O_EXCL or existing is None:
-                raise
-            number = self._files.open(existing.inode, flags, caller)
-            return self._view.inode(existing.inode), number
-        return state, self._files.open(state.inode, flags & ~os.O_TRUNC, caller, is_new=True)
+        return await self._saving.create_file(new, flags, caller)
 
     async def link(self, inode: InodeId, parent: InodeId, name: bytes) -> InodeState:
         """Give an inode one more name.

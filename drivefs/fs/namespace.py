@@ -17,7 +17,7 @@ from drivefs.fs.interfaces import Lister, Publisher
 from drivefs.fs.kept_here import KeptHere
 from drivefs.fs.moves import base_of
 from drivefs.fs.mutations import Mutations
-from drivefs.fs.ownership import Caller, Owner
+from drivefs.fs.ownership import Caller, Owned, Owner
 from drivefs.fs.view import Name, View
 from drivefs.protocol.changes import Create, Exchange, Link, Mutation, Rename, Unlink
 from drivefs.protocol.errors import Code
@@ -162,7 +162,16 @@ class Namespace:
         if self._view.named(new.parent, new.name):
             raise errors.Exists
         self._mutations.admit()
-        mode, gid = self._owner.of_new(directory, new.kind, new.mode, caller)
+        return self._make(new, self._owner.of_new(directory, new.kind, new.mode, caller), is_ignored=is_ignored)
+
+    def make_like(self, state: InodeState, parent: InodeId, name: bytes) -> InodeState:
+        """Make an empty file with the mode and owners of another one, under a name of which all is known."""
+        new = NewInode(parent=parent, name=name, kind=state.kind, mode=state.mode)
+        is_ignored = self._kept.ignoring.keeps(parent, name, is_directory=False)
+        return self._make(new, Owned(state.mode, state.uid, state.gid), is_ignored=is_ignored)
+
+    def _make(self, new: NewInode, owned: Owned, *, is_ignored: bool) -> InodeState:
+        is_directory = new.kind is InodeKind.DIRECTORY
         is_transient = not is_ignored and self._view.is_untouched(new.parent, new.name)
         with self._view.change():
             if not is_ignored:
@@ -174,9 +183,9 @@ class Namespace:
                 parent=new.parent,
                 name=new.name,
                 kind=new.kind,
-                mode=mode,
-                uid=self._owner.stored_uid(caller.uid),
-                gid=gid,
+                mode=owned.mode,
+                uid=owned.uid,
+                gid=owned.gid,
                 rdev=new.rdev,
                 target=new.target,
             )

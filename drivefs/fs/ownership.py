@@ -5,7 +5,7 @@ Owns the translation, both ways, and what a new inode inherits from a set-group-
 
 import stat
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from drivefs.protocol.model import InodeKind, InodeState
 
@@ -27,6 +27,14 @@ class Caller(Protocol):
     def pid(self) -> int:
         """The process, or the thread of one."""
         ...
+
+
+class Owned(NamedTuple):
+    """The permission bits of an inode, and its owner and group as they are stored."""
+
+    mode: int
+    uid: int | None
+    gid: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +60,9 @@ class Owner:
         """The group that the kernel sees."""
         return self.gid if state.gid is None else state.gid
 
-    def of_new(self, directory: InodeState, kind: InodeKind, mode: int, caller: Caller) -> tuple[int, int | None]:
-        """The permission bits and the stored group of a new inode: a set-group-ID directory passes on its group."""
-        mode &= 0o7777
+    def of_new(self, directory: InodeState, kind: InodeKind, mode: int, caller: Caller) -> Owned:
+        """Whose a new inode is: a set-group-ID directory passes on its group."""
+        mode, uid = mode & 0o7777, self.stored_uid(caller.uid)
         if not directory.mode & stat.S_ISGID:
-            return mode, self.stored_gid(caller.gid)
-        return mode | (stat.S_ISGID if kind is InodeKind.DIRECTORY else 0), directory.gid
+            return Owned(mode, uid, self.stored_gid(caller.gid))
+        return Owned(mode | (stat.S_ISGID if kind is InodeKind.DIRECTORY else 0), uid, directory.gid)

@@ -129,7 +129,7 @@ def test_a_viewer_reads_and_a_role_holds_at_once(two: Two) -> None:
 
 
 def test_a_save_by_rename_onto_a_shared_file_changes_it_for_all(two: Two) -> None:
-    """[share-file]"""
+    """[share-file] [share-aside]"""
     ada, bert, _ = two
     mine = ada.mountpoint / "file"
     write_file(mine, b"first")
@@ -145,7 +145,7 @@ def test_a_save_by_rename_onto_a_shared_file_changes_it_for_all(two: Two) -> Non
         device.sync()
         wait_until("the other sees it", lambda other=other, content=content: other.read_bytes() == content)  # type: ignore[misc]
     assert [each["user"] for each in listed(bert, "revisions", str(theirs))] == ["ada", "bert", "ada"]
-    aside = theirs.rename(bert.mountpoint / "file~")
+    aside = theirs.rename(bert.mountpoint / "before")
     write_file(theirs, b"aside")
     with theirs.open("rb") as opened:
         aside.unlink()
@@ -163,6 +163,39 @@ def test_a_save_by_rename_onto_a_shared_file_changes_it_for_all(two: Two) -> Non
     assert json.loads(bert.run("leave", str(theirs), "--json")) == {"path": str(theirs)}
     wait_until("it is gone", lambda: not theirs.exists())
     assert mine.read_bytes() == b"aside"
+
+
+def test_a_save_that_keeps_a_backup_is_seen_by_all_and_the_backup_by_nobody_else(two: Two) -> None:
+    """[share-aside]"""
+    ada, bert, _ = two
+    mine = ada.mountpoint / "file"
+    write_file(mine, b"first")
+    theirs = two.share("file", "editor")
+    for device, path, other, content in ((bert, theirs, mine, b"by bert"), (ada, mine, theirs, b"by ada")):
+        before = path.read_bytes()
+        with path.open("rb", buffering=0) as held:
+            aside = path.rename(device.mountpoint / "file~")
+            with path.open("xb", buffering=0) as made:
+                made.write(content[:3])
+                assert (aside.read_bytes(), held.read()) == (before, before)
+                assert os.fstat(held.fileno()).st_ino == aside.stat().st_ino != path.stat().st_ino
+                made.write(content[3:])
+                path.chmod(0o644)
+            assert (path.read_bytes(), path.stat().st_size) == (content, len(content))
+        assert sorted(os.listdir(device.mountpoint)) == ["file", "file~"]
+        device.sync()
+        wait_until("the other sees it", lambda other=other, content=content: other.read_bytes() == content)  # type: ignore[misc]
+    assert [each["user"] for each in listed(ada, "revisions", str(mine))] == ["ada", "bert", "ada"]
+    for device, path, before in ((ada, mine, b"by bert"), (bert, theirs, b"first")):
+        device.umount()
+        device.mount(*mount_options())
+        assert (path.read_bytes(), path.with_name("file~").read_bytes()) == (b"by ada", before)
+    ada.run("share", str(mine), "bert", "--role", "viewer")
+    wait_until("it may only be read", lambda: theirs.stat().st_mode & 0o222 == 0)
+    aside = theirs.rename(bert.mountpoint / "file.old")
+    assert fails(lambda: theirs.write_bytes(b"x")) == errno.EACCES
+    aside.rename(theirs)
+    assert theirs.read_bytes() == b"by ada"
 
 
 def test_what_was_carried_across_while_it_was_shared_is_where_it_was(workbench: Workbench, two: Two) -> None:

@@ -239,9 +239,11 @@ class Voyage:
         elif way < 0.6:
             await device.save(FILE, self._content())
         else:
-            await device.rename(FILE, f"{FILE}~")
+            aside = FILE + self._random.choice(["~", ".old", " as it was"])
+            await device.rename(FILE, aside)
             await device.write(FILE, self._content())
-            await device.unlink(f"{FILE}~")
+            if " " in aside or way < 0.8:
+                await device.unlink(aside)
 
     async def _carry_out(self, device: Device) -> None:
         inside, _, _ = await self._look(device)

@@ -142,13 +142,13 @@ async def test_a_write_where_the_owner_is_full_is_refused_and_says_whose_room_it
 
 
 async def save_aside(device: Device, content: bytes, *, is_sent: bool = False) -> None:
-    await device.rename("f", "f~")
+    await device.rename("f", "before")
     if is_sent:
         await device.sync()
     await device.write("f", content)
     if is_sent:
         await device.sync()
-    await device.unlink("f~")
+    await device.unlink("before")
     assert await device.tree() == {"f": content}
 
 
@@ -167,6 +167,52 @@ async def test_saving_a_shared_file_by_moving_it_aside_changes_it_for_all(sharer
             await each.sync()
         assert await other.tree() == {"f": content}
         assert (await device.known("f")).inode == (await other.known("f")).inode == inode
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+async def test_a_shared_file_that_is_saved_with_a_backup_is_seen_by_all(sharers: Sharers, is_sent: bool) -> None:
+    owner, member = sharers.owner, sharers.member
+    await owner.write("f", b"first")
+    await owner.sync()
+    inode = (await owner.known("f")).inode
+    await sharers.begin(inode)
+    await member.sync()
+    expected: dict[Device, dict[str, object]] = {owner: {"f": b"first"}, member: {"f": b"first"}}
+    for number, (device, other) in enumerate(((member, owner), (owner, member), (member, owner))):
+        expected[device]["f~"], content = await device.read("f"), b"content %d" % number
+        await device.rename("f", "f~")
+        if is_sent:
+            await device.sync()
+        await device.write("f", content)
+        for each in (device, other, device):
+            await each.sync()
+        expected[owner]["f"] = expected[member]["f"] = content
+        assert (await owner.tree(), await member.tree()) == (expected[owner], expected[member])
+        assert (await owner.known("f")).inode == (await member.known("f")).inode == inode
+        assert (await device.known("f~")).revision == 1
+    for device in (owner, member):
+        await device.restart(keeps_cache=False)
+        assert await device.tree() == expected[device]
+
+
+async def test_of_two_who_save_a_shared_file_with_backups_at_once_both_contents_survive(sharers: Sharers) -> None:
+    owner, member = sharers.owner, sharers.member
+    await owner.write("f", b"first")
+    await owner.sync()
+    await sharers.begin((await owner.known("f")).inode)
+    for device in (owner, member):
+        await device.sync()
+        assert await device.tree() == {"f": b"first"}
+        device.line.is_cut = True
+        await device.rename("f", "f~")
+        await device.write("f", b"by " + device.name.encode())
+    for device in (owner, member):
+        device.line.is_cut = False
+    for device in (owner, member, owner, member):
+        await device.sync()
+    assert await owner.tree() == {"f": b"by owner", "f~": b"first"}
+    theirs = await member.tree()
+    assert (theirs.pop("f"), theirs.pop("f~"), list(theirs.values())) == (b"by owner", b"first", [b"by member"])
 
 
 async def test_a_shared_file_that_could_not_be_saved_is_as_it_was(
