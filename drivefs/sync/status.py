@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import trio
 
+from cache.errors import Corrupt
 from cache.journal import Journal
 from cache.workspace import LocalState
 from drivefs.protocol.messages import Limits, Room, Usage
@@ -118,5 +119,12 @@ class Reporter:
             used_bytes=used,
             ignored_files=self._local.journal.ignored.count(),
             ignored_bytes=self._local.journal.ignored.drafts()[1],
-            unlisted_directories=self._local.replica.incomplete_count(),
+            unlisted_directories=self._unlisted_count(),
         )
+
+    def _unlisted_count(self) -> int:
+        try:
+            return self._local.replica.incomplete_count()
+        except Corrupt:
+            # It is fetched anew by the next mount; who asks may want to know what is pending, or to unmount.
+            return 0
