@@ -62,7 +62,7 @@ def listed(device: Device, *command: str) -> list[dict[str, Any]]:
 
 
 def test_a_folder_is_shared_when_it_is_accepted_and_both_sides_work_in_it(two: Two) -> None:
-    """[share-invite] [share-live] [share-border]"""
+    """[share-invite] [share-live] [share-border] [share-name]"""
     ada, bert, _ = two
     plans = ada.mountpoint / "plans"
     (plans / "sub").mkdir(parents=True)
