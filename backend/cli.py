@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
+from sqlalchemy.exc import DatabaseError
 
 from backend import app, config, reports
 from backend.api import control
@@ -91,6 +92,10 @@ FLAGS = ("listen", "tls_cert", "tls_key", "master_key", "quota", "file_limit", "
 MASTER_KEY = """\
 A backup is of no use without the master key, which is not in it: keep a copy of that in another place.
 """
+DAMAGED_DATABASE = (
+    "The database could not be read, or not be written. If its disk is full, make room; if it is damaged, put a backup "
+    "back with drivefs-server restore: the blocks are kept, and devices send what they have that is newer."
+)
 RESTORED = """\
 A restore begins a new incarnation, so that no id is handed out twice. Devices go on by themselves: what they have that
 is newer than the backup they send again, contents as far as their blocks are on the device; nothing of theirs is
@@ -118,6 +123,8 @@ def main() -> NoReturn:
         code = _complain(error, FAILED)
     except ProtocolError as error:
         code = _complain(error, FAILED)
+    except DatabaseError as error:
+        code = _complain(f"{DAMAGED_DATABASE} It says: {error.orig}.", FAILED)
     except KeyboardInterrupt:
         code = _complain("interrupted", FAILED)
     sys.stdout.flush()

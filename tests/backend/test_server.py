@@ -208,6 +208,16 @@ def test_what_is_no_text_is_refused_in_a_sentence(server: ServerProcess) -> None
     assert not server.data.exists()
 
 
+def test_a_damaged_database_is_told_of_in_a_sentence(server: ServerProcess) -> None:
+    assert server.add_user().returncode == 0
+    with closing(sqlite3.connect(server.data / "metadata.db")) as database:
+        database.execute("DROP TABLE blocks")
+        database.commit()
+    refused = server.on_data("check")
+    assert (refused.returncode, "Traceback" in refused.stderr) == (1, False), refused.stderr
+    assert "drivefs-server restore" in refused.stderr
+
+
 def test_an_empty_password_is_refused(server: ServerProcess) -> None:
     refused = server.on_data("user", "add", "ann", "--password-stdin")
     assert refused.returncode == 1
