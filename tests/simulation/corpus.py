@@ -83,6 +83,8 @@ CORPUS = (
     Case(name="names-that-both-exchanged", seed=400007, profile="tidy"),
     # The server was put back to when a file that was moved away since had its name: what has it now went over it.
     Case(name="moved-away-in-a-history-that-was-lost", seed=400208, profile="restores"),
+    # A device showed what it knew of a lost history until it was listed anew: the oracle took it for what is now.
+    Case(name="shown-until-it-is-listed-anew", seed=400024, profile="restores"),
     # What a file had next was gone, and so it counted as having left at once a history of which a snapshot showed it.
     Case(name="what-a-snapshot-shows-of-a-history-that-was-left", seed=300021, profile="history"),
 )

@@ -167,7 +167,12 @@ class Oracle:
                     raise Violated(f"I6: {device.name} was shown a commit {device.seq} that is none of this history")
 
     def fits(self, device: Device) -> bool:
-        """Whether what a device was shown last is a commit; one of a history that a server has lost is none."""
+        """Whether what a device was shown last is a commit; one of a history that a server has lost is none.
+
+        Until it has listed anew what it knew of that, it shows it.
+        """
+        if self._was_put_back and device.local.replica.earlier is not None:
+            return False
         cursor = device.local.replica.cursor(device.login.workspace)
         if cursor is None:
             return True
