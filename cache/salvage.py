@@ -205,7 +205,7 @@ class Salvage:
             reserved = max(known[0] if known else 0, used + 1 + (0 if is_sure else FAR))
             database.write("INSERT OR REPLACE INTO counters VALUES (?, ?)", (name, reserved))
             if not is_sure:
-                database.write("DELETE FROM meta WHERE key = 'nonce'")
+                database.write("DELETE FROM meta WHERE key IN ('nonce', 'next_nonce')")
 
     # -- what the rows mean ------------------------------------------------------------------------------------------
 
