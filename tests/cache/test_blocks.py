@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from cache import block_files
+from cache.block_index import BlockIndex
 from cache.blocks import FLOOR_BYTES, SMALL_BYTES
 from cache.database import Database
 from cache.errors import DiskFull
@@ -423,6 +424,17 @@ def test_what_is_here_stays_while_the_disk_is_full(bench: Bench, monkeypatch: py
         assert cache.used_bytes == MIB + 2000
 
     trio.run(scenario)
+
+
+@pytest.mark.parametrize("had_room", [True, False])
+def test_an_index_that_had_no_room_is_not_taken_for_whole_the_next_time(tmp_path: Path, had_room: bool) -> None:
+    """Files may lie about that it does not know."""
+    index = BlockIndex(tmp_path / "index.db")
+    assert had_room or index.goes_on(DiskFull("no room"))
+    index.close()
+    again = BlockIndex(tmp_path / "index.db")
+    assert again.was_closed_in_order is had_room
+    again.close()
 
 
 def test_clear_removes_everything(bench: Bench) -> None:

@@ -136,6 +136,24 @@ def test_what_is_frozen_stays_apart(local: LocalState) -> None:
     assert lengths(local) == [4 * MANY, 4 * MANY]
 
 
+def test_a_row_that_is_not_what_was_written_is_left_to_who_reads_it(local: LocalState) -> None:
+    append(local, b"", MANY)
+    rotten = local.journal.drafts.records(FILE)[10].id
+    local.journal._database.write("UPDATE records SET digest = digest + 1 WHERE id = ?", (rotten,))
+    log_barrier(local)
+    lengths = local.journal._database.rows("SELECT length FROM records ORDER BY id")
+    assert lengths == [(40,), (4,), (4 * (MANY - 11),)]
+
+
+def test_bytes_that_a_write_left_behind_that_came_to_nothing_are_no_part_of_what_is_merged(local: LocalState) -> None:
+    content = append(local, b"", 10)
+    local.staging.append(FILE, b"gone")
+    content = append(local, content, MANY)
+    log_barrier(local)
+    assert lengths(local) == [40, 4 * MANY]
+    assert content_of(local, FILE) == content
+
+
 def test_rotten_bytes_are_given_no_good_checksum(local: LocalState) -> None:
     append(local, b"", MANY)
     (staged,) = local.staging.paths()

@@ -209,6 +209,23 @@ def test_a_draft_can_be_written_on_under_its_fresh_id(bench: Bench, local: Local
     assert bench.close(local) == []
 
 
+def test_ids_that_a_server_hands_out_twice_are_not_taken_twice(bench: Bench, local: LocalState) -> None:
+    """It was put back to an older state, and the range is the one that this device had."""
+    made = furnish(local)
+    before = list(tree(local))
+    fresh = begin_epoch(local, FIRST_ID)
+    assert len(set(fresh.values()) - fresh.keys()) == len(made)
+    assert list(tree(local)) == before
+    assert bench.close(local) == []
+
+
+def test_what_a_server_has_lost_is_not_known_under_its_old_id(local: LocalState) -> None:
+    inode, _ = create(local.journal, b"file")
+    local.replica.put_inodes([InodeState(inode, InodeKind.FILE, 0o644)], Seq(6))
+    begin_epoch(local)
+    assert local.replica.inode(inode) is None
+
+
 def test_what_is_committed_keeps_its_id(bench: Bench, local: LocalState) -> None:
     acked, n = create(local.journal, b"acked", content=b"later")
     heard, m = create(local.journal, b"heard")

@@ -1,9 +1,11 @@
 """What was frozen of a content that is another one by now: it is as if it had never been."""
 
+import msgspec
 import pytest
 
 from drivefs.fs.attributes import Wanted
 from drivefs.fs.snapshots import Snapshot
+from drivefs.protocol.changes import Base
 from drivefs.protocol.ids import InodeId, RevisionNumber
 from tests.fs.bench import FsBench
 from tests.fs.test_files import written_elsewhere
@@ -49,6 +51,15 @@ def test_a_store_is_not_appended_for_what_stood_on_another_revision(bench: FsBen
     written_anew(bench, inode, b"anew")
     assert bench.store(snapshot) is None
     assert bench.read(inode) == b"anewwhere"
+
+
+def test_a_store_is_not_appended_for_a_draft_that_was_put_on_another_revision(bench: FsBench) -> None:
+    inode, snapshot = frozen(bench, b"mine")
+    drafts = bench.local.journal.drafts
+    draft = drafts.draft(inode)
+    assert draft is not None
+    drafts.put_draft(msgspec.structs.replace(draft, base=Base(revision=RevisionNumber(9))))
+    assert bench.store(snapshot) is None
 
 
 @pytest.mark.parametrize("length", [5, 100_000])

@@ -7,7 +7,7 @@ import pytest
 from cache.errors import DiskFull
 from drivefs.fs import errors
 from drivefs.fs.attributes import Wanted
-from drivefs.protocol.changes import Base, Create, Exchange, Rename, SetAttributes, SetXattr, Unlink
+from drivefs.protocol.changes import Base, Create, Exchange, Rename, SetXattr, Unlink
 from drivefs.protocol.ids import NO_INODE, InodeId, RevisionNumber, Seq
 from drivefs.protocol.model import InodeKind, InodeState
 from tests.fs.bench import ROOT, FsBench, User
@@ -426,44 +426,6 @@ def test_what_was_sent_does_not_vanish(bench: FsBench) -> None:
     mark_sent(bench.local.journal, [created.n])
     bench.unlink(b"file")
     assert [type(each) for each in bench.mutations()] == [Create, Unlink]
-
-
-def test_attribute_changes_merge_into_an_unsent_creation(bench: FsBench) -> None:
-    inode = bench.file(b"file")
-    bench.fs.set_attributes(inode, Wanted(mode=0o600))
-    bench.fs.set_attributes(inode, Wanted(uid=5, gid=6))
-    (created,) = bench.mutations()
-    assert isinstance(created, Create)
-    assert (created.mode, created.uid, created.gid) == (0o600, 5, 6)
-    bench.fs.set_attributes(inode, Wanted(uid=1000, gid=1000))
-    (created,) = bench.mutations()
-    assert isinstance(created, Create)
-    assert (created.uid, created.gid) == (None, None)
-
-
-def test_attribute_changes_merge_into_the_unsent_one_before(bench: FsBench) -> None:
-    inode = bench.file(b"file")
-    bench.fs.set_attributes(inode, Wanted(mtime_ns=1, uid=7))
-    bench.fs.set_attributes(inode, Wanted(mode=0o600, mtime_ns=2, uid=1000))
-    _created, change = bench.mutations()
-    assert isinstance(change, SetAttributes)
-    assert (change.mode, change.mtime_ns, change.atime_ns, change.uid, change.own_uid) == (0o600, 2, None, None, True)
-    assert change.time_ns == bench.fs.inode(inode).ctime_ns
-
-
-def test_attribute_changes_do_not_merge_across_another_mutation(bench: FsBench) -> None:
-    inode = bench.file(b"file")
-    bench.fs.set_attributes(inode, Wanted(mtime_ns=1))
-    bench.rename(b"file", b"other")
-    bench.fs.set_attributes(inode, Wanted(mtime_ns=2))
-    assert [type(each) for each in bench.mutations()] == [Create, SetAttributes, Rename, SetAttributes]
-
-
-def test_attribute_changes_do_not_merge_into_what_was_sent(bench: FsBench) -> None:
-    inode = bench.file(b"file")
-    mark_sent(bench.local.journal, [each.n for each in bench.mutations()])
-    bench.fs.set_attributes(inode, Wanted(mode=0o600))
-    assert [type(each) for each in bench.mutations()] == [Create, SetAttributes]
 
 
 def test_every_change_names_itself_in_the_journal_once(bench: FsBench) -> None:

@@ -468,20 +468,3 @@ def test_an_upload_that_is_refused_before_its_end_says_why() -> None:
         assert caught.value.code is Code.OVER_QUOTA
 
     run(says(problem("over_quota")), scenario)
-
-
-def test_whoever_talked_nonsense_is_not_asked_again() -> None:
-    async def answer(stream: trio.abc.Stream, head: bytes, body: bytes) -> None:
-        is_portal = stream in portals or not portals
-        if is_portal:
-            portals.append(stream)
-        await stream.send_all(http(b"rubbish") if is_portal else message(USAGE))
-
-    portals: list[trio.abc.Stream] = []
-
-    async def scenario(world: World) -> None:
-        await fails(world, errors.NotDrivefs)
-        assert await world.remote.usage() == USAGE
-        assert world.server.connection_count == 2
-
-    run(answer, scenario)

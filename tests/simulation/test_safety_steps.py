@@ -19,7 +19,8 @@ from sqlalchemy import text
 from backend.blockstore.local import LocalStore
 from backend.metadata.sqlite import Database
 from backend.service import backups
-from cache import rescue, salvage, synced
+from cache import rescue, salvage, synced, workspace
+from cache.errors import SUSPECT
 from cache.lost import LostAndFound
 from cache.wal import Damage
 from cache.workspace import LocalState
@@ -147,8 +148,13 @@ def test_what_comes_to_lost_and_found_stays_there(disk: SimDisk) -> None:
     os.close(descriptor)
     lost.take_file("taken", source)
     lost.keep_pieces("pieces", [(0, A), (2 * PAGE_BYTES, A)])
+    descriptor = lost.begin_file("begun")
+    os.write(descriptor, A)
+    os.fsync(descriptor)
+    os.close(descriptor)
+    lost.complete_file("begun")
     root = disk.crash(nothing_survives)
-    assert (root / "lost+found" / "taken").read_bytes() == A
+    assert (root / "lost+found" / "taken").read_bytes() == (root / "lost+found" / "begun").read_bytes() == A
     assert (root / "lost+found" / "pieces").read_bytes() == A + bytes(PAGE_BYTES) + A
     assert list((root / "from").iterdir()) == []
 
@@ -318,6 +324,19 @@ def test_a_salvaged_journal_has_its_name_before_the_log_of_the_damaged_one_goes(
     disk.on_boundary = None
     named = next(number for number, each in enumerate(told) if each.startswith("after") and salvage.SALVAGED in each)
     assert "after sync state" in told[named : told.index("before remove state/journal.db-wal")], told
+
+
+def test_rows_that_are_put_aside_stay_aside(disk: SimDisk) -> None:
+    disk.settle()
+    with salvage._Aside(disk.root / salvage.ROWS) as aside:
+        aside.keep("records", (1, A))
+    assert A.hex() in (disk.crash(nothing_survives) / salvage.ROWS).read_text()
+
+
+def test_that_a_disk_is_not_to_be_trusted_is_known_after_a_cut(disk: SimDisk) -> None:
+    disk.settle()
+    workspace.mark_suspect(disk.root)
+    assert (disk.crash(nothing_survives) / SUSPECT).exists()
 
 
 def test_what_is_copied_aside_is_there_before_anything_is_mended(disk: SimDisk) -> None:

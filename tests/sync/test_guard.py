@@ -205,6 +205,21 @@ def test_a_burst_that_was_not_decided_is_decided_after_a_restart(world: World) -
     assert [each.files for each in world.asked] == [70]
 
 
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_what_was_sent_is_not_kept_back_any_more(world: World, is_restarted: bool) -> None:
+    """Its answer is asked for again, however many are removed beside it."""
+    settle(world)
+    world.furnish(100)
+    world.remove(15)
+    sent = [row.n for row in world.guard.rows(1000)]
+    mark_sent(world.bench.local.journal, sent)
+    world.remove(30, start=15)
+    if is_restarted:
+        trio.run(world.fresh().scan)
+    assert world.guard.is_waiting
+    assert [row.n for row in world.guard.rows(1000)] == sent
+
+
 def test_without_the_backend_nothing_is_decided(world: World) -> None:
     settle(world)
     world.furnish(100)

@@ -55,6 +55,7 @@ async def test_ignored_files_are_here_after_a_crash_and_nowhere_else(tmp_path: P
         await first.write("a.tmp", b"mine")
         await first.write("a", b"ours")
         assert first.local.journal.ignored.count() == 5
+        assert first.fs.contents.unpublished_bytes((await first.known("a.tmp")).inode) is None
         await meet(fleet)
         expected = await first.tree()
         assert await others(second) == {"a": b"ours"}

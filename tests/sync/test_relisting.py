@@ -146,6 +146,17 @@ def test_what_was_known_answers_until_it_was_listed_again(world: World) -> None:
     world.bench.fs.release(number)
 
 
+def test_what_was_looked_at_before_is_not_remembered(world: World) -> None:
+    """Of directories that are listed much later nobody tells what is different."""
+    inode = InodeId(UNKNOWN + 100)
+    assert world.bench.fs.inode(inode).revision == 1
+    world.server.tree[UNKNOWN] = {b"below": file(inode, 4)}
+    world.begin()
+    trio.run(world.relisting.run)
+    trio.run(world.server.list_directory, UNKNOWN)
+    assert world.bench.fs.inode(inode).revision == 4
+
+
 def test_an_open_file_that_moved_to_an_unknown_place_is_found(world: World) -> None:
     moved = InodeId(GONE + 100)
     number = world.bench.open_file(moved)

@@ -205,6 +205,29 @@ def test_a_listing_of_a_history_that_was_set_aside_meanwhile_is_void(bench: FsBe
     world.replica.drop_earlier()
 
 
+@pytest.mark.parametrize("what", ["all", "the directory"])
+def test_of_what_is_thrown_away_while_a_page_is_taken_over_no_more_comes(bench: FsBench, what: str) -> None:
+    world = World(bench, Tree({ROOT: [10], 10: list(range(2000, 2500))}))
+    world.begin()
+    directory = InodeId(10)
+    trio.run(world.lister.list_directory, ROOT)
+
+    def throw_away(_directory: InodeId, _entries: object) -> None:
+        world.lister.listed = lambda directory, entries: None
+        if what == "all":
+            world.replica.set_aside()
+        else:
+            world.replica.forget_inodes([directory])
+
+    world.tree.room = 1000
+    world.lister.listed = throw_away
+    trio.run(world.lister.list_directory, directory)
+    assert not world.replica.is_complete(directory)
+    assert len(world.replica.names_after(directory, b"", 1000)) <= lister.PART_ENTRIES
+    world.replica.put_inodes([world.tree.state(directory)], NOW.seq)
+    world.replica.drop_earlier()
+
+
 def test_the_walk_waits_while_calls_come_in_but_not_for_ever(bench: FsBench) -> None:
     world = World(bench, small_tree())
     world.begin()

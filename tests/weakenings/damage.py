@@ -159,4 +159,72 @@ DAMAGE = (
         "",
         "tests/backend/api/test_check.py",
     ),
+    Weakening(
+        "a structure that is not in order is not used after a power cut",
+        "cache/recovery.py",
+        "        if self._is_thorough and not is_sound:\n",
+        "        if False:\n",
+        "tests/cache/test_power_cuts.py",
+    ),
+    Weakening(
+        "a draft of which nothing is left is none",
+        "cache/recovery.py",
+        "        self._drop_bare(draft, place)\n",
+        "",
+        "tests/cache/test_power_cuts.py",
+    ),
+    Weakening(
+        "staging that was sent and has rotted is none that was found",
+        "cache/recovery.py",
+        "        self._database.write(\n"
+        '            "INSERT OR IGNORE INTO retired SELECT staging_file FROM records WHERE staging_file'
+        ' GROUP BY staging_file"\n'
+        '            " HAVING min(id) >= ? AND max(id) <= ?",\n'
+        "            stored,\n"
+        "        )\n",
+        "",
+        "tests/cache/test_power_cuts.py",
+    ),
+    Weakening(
+        "a draft stands on a store only if all its blocks are known",
+        "cache/recovery.py",
+        "        if not runs.keys() >= set(store.runs):\n            return False\n",
+        "",
+        "tests/cache/test_power_cuts.py",
+    ),
+    Weakening(
+        "what a disk that failed has is read from the disk",
+        "cache/workspace.py",
+        '            drop_cached([*state_dir.glob("journal.db*"), *state_dir.glob("staging/*")])\n',
+        "            pass\n",
+        "tests/cache/test_power_cuts.py",
+    ),
+    Weakening(
+        "the log of what was not closed stays",
+        "cache/workspace.py",
+        "        self._database.leave_log(True)  # what was not noted as closed has its log\n",
+        "",
+        "tests/cache/test_power_cuts.py",
+    ),
+    Weakening(
+        "numbers of a salvaged journal go on far behind those that were given out",
+        "cache/salvage.py",
+        "used + 1 + (0 if is_sure else FAR)",
+        "used + 1",
+        "tests/cache/test_salvage.py",
+    ),
+    Weakening(
+        "a salvaged journal whose numbers are not known begins another life",
+        "cache/salvage.py",
+        '                database.write("DELETE FROM meta WHERE key IN (\'nonce\', \'next_nonce\')")\n',
+        "                pass\n",
+        "tests/cache/test_salvage.py",
+    ),
+    Weakening(
+        "rows of pages that are free are not taken over",
+        "cache/salvage.py",
+        "is_live = free is not None and number not in free",
+        "is_live = True",
+        "tests/cache/test_salvage.py",
+    ),
 )

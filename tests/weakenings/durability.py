@@ -228,4 +228,25 @@ DURABILITY = (
         "",
         "tests/cache/test_barrier.py",
     ),
+    Weakening(
+        "rows that are put aside are synced",
+        "cache/salvage.py",
+        "            sync_path(self._path)\n            sync_path(self._path.parent)\n",
+        "            pass\n",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "the name of what was written to lost+found bit by bit is synced",
+        "cache/lost.py",
+        "        os.replace(self._place(name + PART), path)\n        sync_path(self.directory)\n",
+        "        os.replace(self._place(name + PART), path)\n",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "that a disk is not to be trusted is durable",
+        "cache/workspace.py",
+        "        create_private(state_dir / SUSPECT)\n        sync_path(state_dir)\n",
+        "        create_private(state_dir / SUSPECT)\n",
+        "tests/simulation/test_safety_steps.py",
+    ),
 )

@@ -304,4 +304,40 @@ STORE = (
         "    pass\n",
         "tests/backend/blockstore/test_tiered.py",
     ),
+    Weakening(
+        "a copy that is older than what is known is not recorded",
+        "backend/service/block_rows.py",
+        " and written.place.generation >= known.generation)",
+        ")",
+        "tests/backend/api/test_block_transfer.py",
+    ),
+    Weakening(
+        "a pin that has run out takes no other along",
+        "backend/service/block_rows.py",
+        " & (pins.c.expires_ns < now_ns)\n",
+        "\n",
+        "tests/backend/api/test_block_transfer.py",
+    ),
+    Weakening(
+        "a block of which there is a newer copy is not asked for",
+        "backend/service/block_rows.py",
+        ", ~readable.exists())",
+        ")",
+        "tests/backend/api/test_block_transfer.py",
+    ),
+    Weakening(
+        "what has arrived is recorded though nobody waits for it any more",
+        "backend/service/blocks.py",
+        "            with anyio.CancelScope(shield=True):\n                await self._keep",
+        "            if True:\n                await self._keep",
+        "tests/backend/api/test_block_transfer.py",
+    ),
+    Weakening(
+        "nothing is left out of a file that is given by a link",
+        "backend/service/blocks.py",
+        "                    if payload is None:\n"
+        '                        raise ProtocolError(Code.UNAVAILABLE, "A part of this file cannot be read now.")\n',
+        "                    if payload is None:\n                        continue\n",
+        "tests/backend/api/test_links.py",
+    ),
 )

@@ -2,22 +2,24 @@
 
 import random
 import struct
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from backend.metadata.schema import accounts
+from backend.metadata.schema import accounts, pins
 from backend.service import block_rows
 from backend.service.sealing import SMALL_PAYLOAD_BYTES
 from drivefs.protocol import blocks as codec
 from drivefs.protocol import messages, routes
 from drivefs.protocol.errors import Code
 from tests.backend.api.conftest import QUOTA_BYTES
-from tests.backend.api.served import Request, Served, framed
+from tests.backend.api.served import USER, Drive, Request, Served, framed
 
 pytestmark = pytest.mark.anyio
 
@@ -184,6 +186,35 @@ async def test_pins_that_have_run_out_give_their_bytes_back(served: Served) -> N
     assert (await served.usage()).pinned_bytes == 2 * 2**20
 
 
+async def test_a_pin_that_has_run_out_takes_no_other_of_the_same_block_along(served: Served) -> None:
+    await served.put(b"wanted by two")
+    served.clock.ns += served.ground.limits.pin_seconds * 10**9
+    phone = await served.log_in_as(USER)
+    assert await phone.missing(codec.block_id(b"wanted by two")) == []
+    served.clock.ns += 10**9
+    await served.put(b"more")
+    assert (await served.usage()).pinned_bytes == len(b"wanted by two" + b"more")
+
+
+async def column(served: Served, which: Any) -> list[Any]:
+    """All values of a column."""
+    return await served.ground.database.read(lambda connection: list(connection.execute(select(which)).scalars()))
+
+
+async def test_to_ask_for_a_block_is_not_to_have_sent_it(served: Served) -> None:
+    """However often: who has sent one may name it, whosever it is."""
+    await served.put(b"here")
+    phone, block = await served.log_in_as(USER), codec.block_id(b"here")
+    for _ in range(2):
+        assert await phone.missing(block) == []
+    (account,) = await column(served, accounts.c.account)
+    devices = await column(served, pins.c.device)
+    assert len(devices) == 2
+    database = served.ground.database
+    proven = [await database.read(block_rows.proven_blocks, account, device, [block]) for device in devices]
+    assert sorted(proven, key=len) == [set(), {block}]
+
+
 @pytest.mark.fault(57)
 async def test_blocks_of_another_account_are_as_if_they_did_not_exist(served: Served) -> None:
     await served.services.accounts.add_user("bob", "correct horse")
@@ -224,6 +255,36 @@ async def test_a_block_that_could_not_be_read_for_a_while_is_served_again(served
     (served.data / "away").rename(path)
     assert (await served.get(codec.block_id(block)))[0].payload
     assert await served.missing(codec.block_id(block)) == []
+
+
+async def test_a_block_of_which_there_is_a_newer_copy_is_not_lost(served: Served, drive: Drive) -> None:
+    await drive.store_file(10, b"file", b"content")
+    await served.ground.database.write(add_lost_copy)
+    assert (await served.post(routes.LOST, messages.LostRequest())).message(messages.LostReply).blocks == []
+
+
+def add_lost_copy(connection: block_rows.Connection) -> None:
+    """An earlier copy of the one block that there is, which cannot be read."""
+    copies = block_rows.block_copies
+    row = connection.execute(copies.select()).one()._asdict()
+    connection.execute(copies.insert(), {**row, "generation": 0, "state": block_rows.CopyState.OWED})
+
+
+async def test_what_has_arrived_is_recorded_though_nobody_waits_for_it_any_more(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, scope = served.ground.store, anyio.CancelScope()
+    settle = store.settle
+
+    def settle_and_leave(names: Iterable[str]) -> None:
+        settle(names)
+        anyio.from_thread.run_sync(scope.cancel)
+
+    monkeypatch.setattr(store, "settle", settle_and_leave)
+    with scope:
+        await served.put(b"here")
+    assert await served.missing(codec.block_id(b"here")) == []
+    assert len(served.objects()) == 1
 
 
 async def test_when_nobody_knows_whether_blocks_were_recorded_their_bytes_stay(
@@ -338,6 +399,17 @@ async def test_a_block_being_deleted_comes_back_as_a_new_generation(served: Serv
     assert codec.decode_payload((await served.get(block))[0].payload or b"", block) == b"comes back"
 
 
+def test_a_copy_that_is_older_than_what_is_known_is_not_wanted() -> None:
+    """It was on its way while the block was deleted, and came back as another."""
+    block = codec.block_id(b"here")
+    state = block_rows.BlockState.DELETING
+    known = block_rows.KnownBlock(block, state, generation=2, size_bytes=4, refs=0, has_copy=True)
+    for generation, is_wanted in ((1, False), (2, True), (3, True)):
+        place = block_rows.CopyPlace(block, generation, key=1, object="object", offset=0, length=4)
+        written = block_rows.StoredBlock(place, size_bytes=4, payload_bytes=4)
+        assert block_rows._is_wanted(known, written) is is_wanted
+
+
 @pytest.mark.fault(49)
 async def test_missing_revives_a_condemned_block(served: Served) -> None:
     await served.put(b"condemned")
@@ -362,7 +434,7 @@ async def test_what_is_found_of_a_copy_says_nothing_of_the_one_in_its_place(serv
     """Somebody reads a copy that is damaged, while the block is sent again."""
     await served.put(b"here")
     block, database = codec.block_id(b"here"), served.ground.database
-    (account,) = await database.read(lambda connection: list(connection.execute(select(accounts.c.account)).scalars()))
+    (account,) = await column(served, accounts.c.account)
     place = (await database.read(block_rows.places, account, [block]))[block]
     for other in (replace(place, object="other"), replace(place, generation=2), replace(place, offset=1)):
         await database.write(block_rows.mark_lost, account, other)

@@ -16,6 +16,7 @@ from drivefs.protocol import blocks as codec
 from drivefs.protocol import changes, links, messages, routes, sharing, wire
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ids import Epoch, InodeId, OpNumber, RevisionNumber
+from drivefs.protocol.model import InodeKind
 from tests.backend.api.served import SESSION, Drive, Request, Served, serving
 
 pytestmark = pytest.mark.anyio
@@ -39,8 +40,10 @@ async def make(served: Served, inode: int, expires_ns: int = 0, password: str = 
     return (await served.post(routes.CREATE_LINK, request)).message(links.LinkReply)
 
 
-async def get(served: Served, token: str, password: str | None = None, method: str = "GET") -> Request:
-    request = Request(links.ADDRESS.format(token=token), [], "", method=method)
+async def get(
+    served: Served, token: str, password: str | None = None, method: str = "GET", address: str = "192.0.2.7"
+) -> Request:
+    request = Request(links.ADDRESS.format(token=token), [], "", method=method, address=address)
     if password is not None:
         request.headers["Authorization"] = "Basic " + base64.b64encode(f":{password}".encode()).decode()
     return await served.run(request)
@@ -56,7 +59,9 @@ async def test_a_link_gives_the_file_as_it_is_now_as_an_attachment(tmp_path: Pat
         headers = reply.reply_headers
         assert headers["content-disposition"] == "attachment; filename=\"r____\"; filename*=UTF-8''r%22%C3%A9%0A"
         assert headers["x-content-type-options"] == "nosniff"
-        assert "sandbox" in headers["content-security-policy"]
+        for told in (headers, (await get(served, "nonsense")).reply_headers):
+            assert "sandbox" in told["content-security-policy"]
+            assert (told["cache-control"], told["referrer-policy"]) == ("private, no-store", "no-referrer")
         head = await get(served, made.token, method="HEAD")
         assert (head.status, head.reply, head.reply_headers["content-length"]) == (200, b"", str(len(LARGE)))
         await drive.write_anew(20, 10, b"newer", base=1)
@@ -105,6 +110,16 @@ async def test_a_download_that_broke_off_goes_on_where_it_was(tmp_path: Path) ->
         await drive.write_anew(20, 10, content[:2_000_000] + b"other", base=1)
         anew = await part("bytes=2000000-", tag)
         assert (anew.status, anew.reply) == (200, content[:2_000_000] + b"other")
+
+
+async def test_a_file_of_which_a_part_cannot_be_read_is_not_given_without_it(tmp_path: Path) -> None:
+    async with serving(tmp_path, Limits(quota_bytes=2**24)) as served:
+        drive = await a_drive(served)
+        await drive.store_file(10, b"file", b"content")
+        made = await make(served, drive.start + 10)
+        served.objects()[0].unlink()
+        with pytest.raises(ProtocolError, match="cannot be read"):
+            await get(served, made.token)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +225,31 @@ async def test_a_password_is_needed_counted_and_checked_and_a_time_ends_it(
         assert (await served.post(routes.LINKS)).message(links.LinksReply).links == []
 
 
+async def test_who_guesses_at_several_links_is_stopped_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.service.links.MOST_FROM_ADDRESS", 2)
+    async with serving(tmp_path, Limits(quota_bytes=2**24)) as served:
+        drive = await a_drive(served)
+        await drive.store_file(10, b"secret", b"what is in it")
+        first, second = [await make(served, drive.start + 10, password="open sesame") for _ in range(2)]
+        for link in (first, second):
+            assert (await get(served, link.token, "guess")).status == 401
+        assert (await get(served, second.token, "open sesame")).status == 429
+        other = "192.0.2.8"
+        assert (await get(served, second.token, "open sesame", address=other)).reply == b"what is in it"
+
+
+async def test_links_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.service.links.MAX_LINKS", 1)
+    async with serving(tmp_path, Limits(quota_bytes=2**24)) as served:
+        drive = await a_drive(served)
+        await drive.make_directory(10, b"folder")
+        await make(served, drive.start + 10)
+        another = links.CreateLinkRequest(inode=InodeId(drive.start + 10))
+        assert (await served.post(routes.CREATE_LINK, another)).problem() == "too_large"
+
+
 async def test_a_link_gives_only_what_its_maker_sees(tmp_path: Path) -> None:
     async with serving(tmp_path, Limits(quota_bytes=2**24)) as anna:
         await anna.services.accounts.add_user("bert", "correct horse")
@@ -241,6 +281,7 @@ async def test_a_link_gives_only_what_its_maker_sees(tmp_path: Path) -> None:
         place = changes.Unlink(n=30, time_ns=1, parent=folder, name=b"file", inode=file, base=changes.Base(revision=1))  # type: ignore[arg-type]
         await owner._commit(30, [place])
         assert (await get(anna, before.token)).status == 404
+        assert (await anna.post(routes.CREATE_LINK, wanted)).problem() == "not_found"
         (gone,) = (await anna.post(routes.LINKS)).message(links.LinksReply).links
         assert gone.path is None
 
@@ -273,6 +314,7 @@ async def test_a_folder_is_given_as_an_archive(tmp_path: Path) -> None:
         await drive.make_directory(30, b"inner " + b"x" * 200)
         drive.root = InodeId(drive.start + 30)
         await drive.store_file(40, b"not text \xff", b"small")
+        await drive._commit(50, [drive._create(50, b"pipe", InodeKind.FIFO)])
         made = await make(served, drive.start + 10)
         reply = await get(served, made.token)
         assert reply.reply_headers["content-disposition"].endswith("folder.tar")

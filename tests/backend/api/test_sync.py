@@ -1,11 +1,14 @@
 """The sync API: who comes in, what is refused before it costs anything, and the way of a change from commit to poll."""
 
+from typing import Any
+
 import anyio
 import msgpack
 import msgspec
 import pytest
 
 from backend.api import problems
+from backend.service import passwords
 from backend.service.caller import Caller
 from drivefs.protocol import changes, errors, messages, routes
 from drivefs.protocol.ids import InodeId, Seq
@@ -61,6 +64,24 @@ async def test_a_refused_login_hashes_nothing(served: Served, monkeypatch: pytes
     await served.login("x", "wrong")
     monkeypatch.setattr("backend.service.passwords.low_level", None)
     assert (await served.login("x", "wrong")).problem() == "too_many_attempts"
+
+
+async def test_a_login_of_nobody_is_hashed_as_any_other(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else how long the answer takes would tell who is a user here."""
+    hashed, hash_secret = list[bytes](), passwords.low_level.hash_secret
+
+    def counted(secret: bytes, *how: Any) -> bytes:
+        hashed.append(secret)
+        return hash_secret(secret, *how)
+
+    monkeypatch.setattr(passwords.low_level, "hash_secret", counted)
+    assert (await served.login("nobody", PASSWORD)).problem() == "wrong_password"
+    assert hashed == [PASSWORD.encode()]
+
+
+async def test_a_token_that_is_shown_as_something_else_is_none(served: Served) -> None:
+    shown = Request(routes.USAGE, [], headers={"Authorization": f"Basic {served.token}"})
+    assert (await served.run(shown)).problem() == "unauthenticated"
 
 
 @pytest.mark.parametrize("token", ["", "nonsense", "ä"])
