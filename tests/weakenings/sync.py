@@ -194,13 +194,6 @@ SYNC = (
         "tests/sync/test_relisting.py",
     ),
     Weakening(
-        "what is written to waits also where the server does not know the file any more",
-        "drivefs/sync/giving_up.py",
-        "            if self._has_to_wait(inode, is_known=is_known):\n                break\n",
-        "",
-        "tests/sync/test_bases_gone.py",
-    ),
-    Weakening(
         "content goes to lost+found with a file that the server does not know any more, whatever was refused",
         "drivefs/sync/giving_up.py",
         "        if is_known and not self._is_content_refused(",
