@@ -208,13 +208,6 @@ SYNC = (
         "tests/sync/test_bases_gone.py",
     ),
     Weakening(
-        "a server that talks nonsense is not asked again over the same connection",
-        "drivefs/remote/transport.py",
-        "        except errors.NotDrivefs:\n            self.distrust()\n            raise\n",
-        "        finally:\n            pass\n",
-        "tests/remote/test_connections.py",
-    ),
-    Weakening(
         "an answer that is not read gives its connection back",
         "drivefs/remote/transport.py",
         "        except BaseException:\n"
