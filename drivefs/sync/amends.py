@@ -270,7 +270,7 @@ class Amends:
             if child:
                 queued += [row.n for row in self._journal.touching(child) if row.state in UNSENT]
                 self._telling.inodes.add(child)
-        if self._replica.inode(inode) is not None:
+        if self._replica.inode_now(inode) is not None:
             # The backend knows something else by this id: only what is queued now is meant for the other one.
             self._journal.rename_queued(inode, into)
             return

@@ -131,7 +131,7 @@ class GivingUp:
         draft = self._journal.drafts.draft(inode)
         if draft is None or draft.base.revision_op:
             return False
-        if self._replica.inode(inode) is None and self._is_made_here(inode):
+        if self._replica.inode_now(inode) is None and self._is_made_here(inode):
             # A copy: its content is that of another file in part.
             return not draft.base.revision
         theirs = await self._theirs(inode)
@@ -261,7 +261,7 @@ class GivingUp:
 
     async def _is_known(self, inode: InodeId) -> bool:
         """Whether the backend has an inode, under a name."""
-        state = self._replica.inode(inode) if self._is_made_here(inode) else await self._theirs(inode)
+        state = self._replica.inode_now(inode) if self._is_made_here(inode) else await self._theirs(inode)
         return state is not None and state.nlink > 0
 
     def _is_made_here(self, inode: InodeId) -> bool:
@@ -274,7 +274,7 @@ class GivingUp:
         It is asked where no name leads there: it may not have been listed, or was in a share that was left since, of
         which what was known is known still.
         """
-        if (state := self._replica.inode(inode)) is not None and self._places.is_reached(inode):
+        if (state := self._replica.inode_now(inode)) is not None and self._places.is_reached(inode):
             return state
         reply = await self._ends.remote.inodes(self._ends.workspace, InodesRequest(inodes=[inode]))
         return next(iter(reply.inodes), None)

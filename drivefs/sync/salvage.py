@@ -14,9 +14,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
 import trio
 
-from drivefs.protocol.changes import Base, Create
+from drivefs.protocol.changes import Base, Create, Rename, Unlink
 from drivefs.protocol.errors import Code
 from drivefs.protocol.ids import NO_INODE, InodeId, Seq
 from drivefs.protocol.messages import InodesRequest, ListRequest
@@ -97,12 +98,18 @@ class Salvage:
 
     async def _compare(self, was: InodeState, then: InodeState | None, shared: Seq) -> bool | None:
         """Offer an inode if it was lost; whether that could be done, None if there is nothing to do."""
+        is_there = then is not None and (then.nlink or not shared)
+        base = await self._base_of(was, then, shared) if then is not None and is_there else None
+        if base is not None:
+            # Where nobody knows what is common, of the earlier ones the backend may have what was done on them.
+            first_lost = base.revision + 1 if shared or base.revision else was.revision
+            self._lower_removals(was.inode, base, first_lost)
         own = self._local.journal.overlay.inode(was.inode)
         if own is not None and not own.nlink:
             return None
-        if then is None or (shared and not then.nlink):
+        if not is_there:
             return await self._make_again(was, shared)
-        if was.kind is not InodeKind.FILE or (base := await self._base_of(was, then, shared)) is None:
+        if base is None:
             return None
         draft = self._local.journal.drafts.draft(was.inode)
         if draft is not None and draft.base == base:
@@ -114,6 +121,8 @@ class Salvage:
 
         Where nobody knows what is common, the same number may name another content; that goes beside it, as a copy.
         """
+        if was.kind is not InodeKind.FILE:
+            return None
         if shared or was.revision > then.revision:
             return Base(revision=then.revision) if was.revision != then.revision else None
         if (was.revision, was.blocks, was.size) == (then.revision, then.blocks, then.size):
@@ -126,6 +135,19 @@ class Salvage:
                 raise
             past = None
         return Base() if packed is not None and past != packed else None
+
+    def _lower_removals(self, inode: InodeId, base: Base, first_lost: int) -> None:
+        """Have removals of a file remove no other content than they meant: the numbers of lost ones are given anew."""
+        journal = self._local.journal
+        with journal.transaction():
+            for row in journal.touching(inode):
+                change = row.mutation
+                if not isinstance(change, Unlink | Rename) or change.base.revision < first_lost:
+                    continue
+                if inode == (change.inode if isinstance(change, Unlink) else change.replaced):
+                    # What was done on a revision that the backend has lost, it has lost too.
+                    journal.unsend(row.n)
+                    journal.replace_unsent(msgspec.structs.replace(change, base=base))
 
     async def _make_again(self, was: InodeState, shared: Seq) -> bool | None:
         rows = self._local.journal.touching(was.inode)

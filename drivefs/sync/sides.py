@@ -91,7 +91,10 @@ class LocalSide:
 
 
 class RemoteSide:
-    """What the backend has, and what of this device is queued to be made or brought back there."""
+    """What the backend has, and what of this device is queued to be made or brought back there.
+
+    What was known of a history that the backend has lost is no answer, though programs are shown it yet.
+    """
 
     def __init__(self, local: LocalState) -> None:
         self._local = local
@@ -123,7 +126,7 @@ class RemoteSide:
 
     def inode(self, inode: InodeId) -> InodeState | None:
         """An inode that has a name."""
-        state = self._replica.inode(inode)
+        state = self._replica.inode_now(inode)
         if state is not None:
             return state if state.nlink else None
         if self._is_coming(inode):
@@ -145,7 +148,7 @@ class RemoteSide:
         found = self._replica.dentry(*place)
         if found is not MISSING:
             return found or NO_INODE
-        if self._replica.inode(place.parent) is None and self.inode(place.parent) is None:
+        if self._replica.inode_now(place.parent) is None and self.inode(place.parent) is None:
             return NO_INODE
         if self._is_coming(place.parent):
             return NO_INODE
@@ -173,5 +176,5 @@ class RemoteSide:
 
     def revision(self, inode: InodeId) -> RevisionNumber:
         """The current revision of a file, 0 if there is none."""
-        state = self._replica.inode(inode)
+        state = self._replica.inode_now(inode)
         return RevisionNumber(0) if state is None else state.revision

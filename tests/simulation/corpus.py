@@ -87,4 +87,8 @@ CORPUS = (
     Case(name="shown-until-it-is-listed-anew", seed=400024, profile="restores"),
     # What a file had next was gone, and so it counted as having left at once a history of which a snapshot showed it.
     Case(name="what-a-snapshot-shows-of-a-history-that-was-left", seed=300021, profile="history"),
+    # A file was removed in a history that was lost; the number that its content had there is another one's now.
+    Case(name="removed-by-a-number-that-was-given-anew", seed=400314, profile="restores"),
+    # What was known of a lost history was taken for what the server has: a lost content was there already, it seemed.
+    Case(name="taken-for-what-the-server-has", seed=400318, profile="restores"),
 )

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from drivefs.remote.errors import Offline
+from drivefs.sync.sides import RemoteSide, Unknown
 from tests.sync.fleet import Device, Fleet, sailing
 
 pytestmark = pytest.mark.fault(40)
@@ -98,6 +99,45 @@ def test_what_was_saved_by_rename_comes_back_under_its_name(tmp_path: Path) -> N
             expected = await fleet.settle()
             await fleet.put_back(saved, is_noticed=True)
             assert await fleet.settle() == expected
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_removal_of_a_lost_content_removes_no_other_one(tmp_path: Path, is_known: bool) -> None:
+    """The number that the lost one had is that of what another device has written since."""
+
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, bert)):
+            saved = await furnished(fleet, anna)
+            await bert.write("changed", b"bert's, and lost")
+            await send(bert)
+            await bert.pull()
+            await bert.unlink("changed")
+            await fleet.put_back(saved, is_noticed=is_known)
+            await anna.write("changed", b"anna's")
+            await send(anna)
+            assert (await fleet.settle())["changed"] == b"anna's"
+
+    trio.run(main)
+
+
+def test_what_is_known_of_a_lost_history_is_no_answer_of_what_the_server_has(tmp_path: Path) -> None:
+    """Programs are shown it until all is listed again; a change that meets another one asks."""
+
+    async def main() -> None:
+        async with sailing(tmp_path, "anna") as (fleet, (anna,)):
+            await furnished(fleet, anna)
+            changed = (await anna.known("changed")).inode
+            anna.local.replica.set_aside()
+            assert anna.local.replica.inode(changed) is not None
+            theirs = RemoteSide(anna.local)
+            assert not theirs.revision(changed)
+            with pytest.raises(Unknown):
+                theirs.inode(changed)
+            theirs.told(changed, None)
+            assert theirs.inode(changed) is None
+            anna.local.replica.drop_earlier()
 
     trio.run(main)
 
