@@ -64,6 +64,8 @@ def test_when_the_right_to_write_is_taken_away_all_that_waited_is_kept(device: D
     assert ended.returncode == ExitCode.REFUSED, ended.stderr
     assert "lost+found" in ended.stderr
     assert lost(device) == {"new": b"new", "large": b"l" * 2_000_000, "known": b"BEFORE and after"}
+    links = [path for path in (device.home / "state/drivefs").rglob("lost+found/*") if path.is_symlink()]
+    assert [os.readlink(path) for path in links] == ["inner/new"]
     assert os.listdir(root) == ["known"]
     assert (root / "known").read_bytes() == b"before and after"
     notes = told(device)
@@ -73,7 +75,7 @@ def test_when_the_right_to_write_is_taken_away_all_that_waited_is_kept(device: D
     assert device.command("sync", str(root), "--wait").returncode == ExitCode.OK
     device.umount()
     device.mount(*mount_options())
-    assert len(told(device)) == 3, "of contents it is told for as long as they are there"
+    assert len(told(device)) == 4, "of what is kept it is told for as long as it is there"
     device.umount()
     device.assert_sound()
     server.assert_sound()
