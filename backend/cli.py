@@ -14,14 +14,12 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import anyio
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
 from sqlalchemy.exc import DatabaseError
@@ -150,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     user = commands.add_parser("user", help="make and list users", description="Make and list users.")
     user_commands = user.add_subparsers(metavar="COMMAND", required=True)
-    _add_user_add(user_commands)
+    _add_user_passwords(user_commands)
     _add_user_list(user_commands)
     _add_user_set(user_commands)
     device = commands.add_parser(
@@ -192,12 +190,16 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--stop-seconds", metavar="N", help="how long a stop waits for open requests (default: 5)")
 
 
-def _add_user_add(commands: Any) -> None:
-    parser = _command(commands, "add", _user_add, "make a user with an empty drive; also while the server runs")
-    parser.add_argument("name", metavar="NAME", type=_name)
-    parser.add_argument(
-        "--password-stdin", action="store_true", help="read the password from standard input, up to the end of the line"
-    )
+def _add_user_passwords(commands: Any) -> None:
+    for name, run, text in (
+        ("add", _user_add, "make a user with an empty drive; also while the server runs"),
+        ("password", _user_password, "give a user another password; devices that are logged in stay so"),
+    ):
+        parser = _command(commands, name, run, text)
+        parser.add_argument("name", metavar="NAME", type=_name)
+        parser.add_argument(
+            "--password-stdin", action="store_true", help="read the password from standard input, up to the line's end"
+        )
 
 
 def _add_user_list(commands: Any) -> None:
@@ -318,6 +320,13 @@ def _user_add(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _user_password(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    _perform(settings, control.SetPassword(arguments.name, _read_password(arguments.password_stdin)), _quiet)
+    _say(f"{arguments.name} logs in with the new password. Devices stay logged in; `device revoke` ends them.")
+    return DONE
+
+
 def _read_password(from_stdin: bool) -> str:
     if from_stdin:
         given = sys.stdin.buffer.readline().rstrip(b"\r\n")
@@ -414,7 +423,7 @@ def _time(time_ns: int) -> str:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    with _bar("checking blocks") as progress:
+    with reports.bar("checking blocks") as progress:
         found = _perform(_settings(arguments), control.Check(arguments.repair), progress).check
     return reports.tell_check(found, {}, arguments.json, is_repair=arguments.repair)
 
@@ -428,7 +437,7 @@ def _maintain(arguments: argparse.Namespace) -> int:
 
 def _backup(arguments: argparse.Namespace) -> int:
     destination = arguments.destination.expanduser().absolute()
-    with _bar("backing up") as progress:
+    with reports.bar("backing up") as progress:
         found = _perform(_settings(arguments), control.Backup(str(destination)), progress).check
     if not arguments.json:
         _say(f"All is in {destination}. The master key is not: keep a copy of it in another place.")
@@ -444,7 +453,7 @@ def _restore(arguments: argparse.Namespace) -> int:
 
         return await app.restore(settings, arguments.source.expanduser(), report, replaces=arguments.replace)
 
-    with _bar("restoring") as progress, app.locked(settings.data, create=True):
+    with reports.bar("restoring") as progress, app.locked(settings.data, create=True):
         found, kept = anyio.run(restored)
     if not arguments.json:
         _say(
@@ -454,15 +463,6 @@ def _restore(arguments: argparse.Namespace) -> int:
             _say(f"The database that was there is {kept}.")
     about = {"data": str(settings.data), "replaced": str(kept) if kept else None}
     return reports.tell_check(control.result_of(found), about, arguments.json)
-
-
-@contextmanager
-def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error."""
-    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bars:
-        bar = bars.add_task(text, total=None)
-        yield lambda done, total: bars.update(bar, completed=done, total=total)
 
 
 def _quiet(_done: int, _total: int) -> None:

@@ -1,12 +1,16 @@
-"""What the commands of `drivefs-server` print of a check and of maintenance, for people and as JSON.
+"""What the commands of `drivefs-server` print of checks, maintenance and progress, for people and as JSON.
 
 Owns the words and the exit codes of checks; knows only what comes from the control socket.
 """
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from backend.api import control
 
@@ -125,3 +129,12 @@ def in_units(size_bytes: float) -> str:
     while size >= 1000 and unit < len(UNITS) - 1:
         size, unit = size / 1024, unit + 1
     return f"{size:.0f} {UNITS[unit]}" if unit == 0 else f"{size:.1f} {UNITS[unit]}"
+
+
+@contextmanager
+def bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error."""
+    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bars:
+        bar = bars.add_task(text, total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)

@@ -42,6 +42,13 @@ class AddUser(msgspec.Struct, tag="user_add"):
     password: str
 
 
+class SetPassword(msgspec.Struct, tag="user_password"):
+    """Give a user another password."""
+
+    name: str
+    password: str
+
+
 class SetLimits(msgspec.Struct, tag="user_set"):
     """Set what a user may store; 0 gives back what the deployment gives all, None leaves it."""
 
@@ -85,7 +92,7 @@ class Maintain(msgspec.Struct, tag="maintain"):
     is_dry_run: bool = False
 
 
-Command = AddUser | ListUsers | SetLimits | Check | Backup | ListDevices | RevokeDevice | Maintain
+Command = AddUser | SetPassword | ListUsers | SetLimits | Check | Backup | ListDevices | RevokeDevice | Maintain
 
 
 class UserInfo(msgspec.Struct):
@@ -180,6 +187,9 @@ async def perform(services: Services, command: Command, report: Report) -> Reply
     """
     if isinstance(command, AddUser):
         await services.accounts.add_user(command.name, command.password)
+        return Reply(is_last=True)
+    if isinstance(command, SetPassword):
+        await services.accounts.set_password(command.name, command.password)
         return Reply(is_last=True)
     if isinstance(command, ListUsers):
         listed = await services.accounts.list_users()

@@ -64,11 +64,20 @@ class Accounts:
             ProtocolError: `malformed`: no name or password that can be used; `conflict`: the name is taken.
         """
         _check_name(name)
-        if not 0 < len(password) <= MAX_PASSWORD_LENGTH:
-            raise ProtocolError(Code.MALFORMED, f"A password has 1 to {MAX_PASSWORD_LENGTH} characters.")
+        _check_password(password)
         await self._ground.database.read(_refuse_taken, name)
         hashed = await self._passwords.hash(password)
         return await self._ground.database.write(self._insert_user, name, hashed)
+
+    async def set_password(self, name: str, password: str) -> None:
+        """Have a user log in with another password from now on; durable on return. Devices stay logged in.
+
+        Raises:
+            ProtocolError: `malformed`: no password that can be used; `not_found`: there is no such user.
+        """
+        _check_password(password)
+        hashed = await self._passwords.hash(password)
+        await self._ground.database.write(_set_password, name, hashed)
 
     async def list_users(self) -> list[User]:
         """All users, by name."""
@@ -186,12 +195,26 @@ def _list_users(connection: Connection, given: Limits) -> list[User]:
     return [User(*row) for row in connection.execute(statement)]
 
 
+def _check_password(password: str) -> None:
+    if not 0 < len(password) <= MAX_PASSWORD_LENGTH:
+        raise ProtocolError(Code.MALFORMED, f"A password has 1 to {MAX_PASSWORD_LENGTH} characters.")
+
+
+def _set_password(connection: Connection, name: str, hashed: str) -> None:
+    connection.execute(update(users).where(users.c.user == _user_called(connection, name)).values(password_hash=hashed))
+
+
 def _set_limits(connection: Connection, name: str, values: dict[str, int | None]) -> None:
-    owner = connection.execute(select(users.c.user).where(users.c.name == name)).scalar_one_or_none()
-    if owner is None:
-        raise ProtocolError(Code.NOT_FOUND, f"There is no user {name!r}. Nothing was changed.")
+    owner = _user_called(connection, name)
     if values:
         connection.execute(update(accounts).where(accounts.c.owner == owner).values(values))
+
+
+def _user_called(connection: Connection, name: str) -> UserId:
+    user = connection.execute(select(users.c.user).where(users.c.name == name)).scalar_one_or_none()
+    if user is None:
+        raise ProtocolError(Code.NOT_FOUND, f"There is no user {name!r}. Nothing was changed.")
+    return UserId(user)
 
 
 def _recognising(known_by: Any) -> Select[Any]:

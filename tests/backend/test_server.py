@@ -218,6 +218,27 @@ def test_a_damaged_database_is_told_of_in_a_sentence(server: ServerProcess) -> N
     assert "drivefs-server restore" in refused.stderr
 
 
+def test_a_user_is_given_another_password(running: ServerProcess) -> None:
+    """While the server runs, and while it does not; who is logged in stays so."""
+    before = running.log_in()
+
+    def status_with(password: str) -> int:
+        request = messages.LoginRequest(user="ann", password=password, device="other")
+        return running.exchange("POST", routes.LOGIN, wire.encode(request))[0]
+
+    changed = running.on_data("user", "password", "ann", "--password-stdin", stdin="another\n")
+    assert (changed.returncode, "new password" in changed.stdout) == (0, True), changed.stderr
+    assert (status_with(PASSWORD), status_with("another")) == (401, 200)
+    before.put(noise(1))
+    for name, password, word in (("bert", "any\n", "no user 'bert'"), ("ann", "\n", "1 to ")):
+        refused = running.on_data("user", "password", name, "--password-stdin", stdin=password)
+        assert (refused.returncode, word in refused.stderr) == (1, True), refused.stderr
+    running.stop()
+    assert running.on_data("user", "password", "ann", "--password-stdin", stdin="a third\n").returncode == 0
+    running.start()
+    assert (status_with("another"), status_with("a third")) == (401, 200)
+
+
 def test_an_empty_password_is_refused(server: ServerProcess) -> None:
     refused = server.on_data("user", "add", "ann", "--password-stdin")
     assert refused.returncode == 1
