@@ -74,8 +74,7 @@ class Exporter:
             await self._copy(inode)
             await progress(self.done.file_count, self.done.size_bytes)
         if self._lost_and_found.is_dir():
-            rescued = self._target / LOST_AND_FOUND
-            await self._local.offload(lambda: shutil.copytree(self._lost_and_found, rescued, symlinks=True))
+            await self._local.offload(self._copy_rescued, self._target / LOST_AND_FOUND)
         self.done.change_count = len(changes)
         await self._local.offload(self._write_list, changes)
         return self.done
@@ -191,6 +190,18 @@ class Exporter:
                 return None
             os.rename(path, path + INCOMPLETE)
         return written.missing.ranges
+
+    def _copy_rescued(self, rescued: Path) -> None:
+        """Copy what was rescued before, as far as it can be read."""
+        try:
+            shutil.copytree(self._lost_and_found, rescued, symlinks=True)
+        except shutil.Error as error:
+            for _source, copy, why in error.args[0]:
+                path = Path(copy)
+                if path.is_file():
+                    path.rename(path.with_name(path.name + os.fsdecode(INCOMPLETE)))
+                self._listed.append({"path": str(path.relative_to(self._target)), "problem": why})
+                self.done.missing_count += 1
 
     def _write_list(self, changes: list[dict[str, Any]]) -> None:
         text = json.dumps({"files": self._listed, "changes": changes}, indent=2)

@@ -1,6 +1,7 @@
 """What an export says of changes that wait: each by the path that it had."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +45,22 @@ async def _remove_and_export(place: Path, target: Path, has_heard: bool) -> None
         await Exporter(device.local, device.root, target, place / "nothing rescued").run(silent)
         assert unlinked(target) == [FILE, INSIDE, DIRECTORY]
         await device.sync()
+
+
+def test_what_cannot_be_read_in_lost_and_found_is_named_and_the_rest_copied(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with sailing(tmp_path, "one") as (_fleet, [device]):
+            rescued, target = tmp_path / "rescued", tmp_path / "target"
+            for made in (rescued, target):
+                made.mkdir()
+            (rescued / "file").write_bytes(b"kept")
+            os.mkfifo(rescued / "pipe")
+            await device.write("waits", b"content")
+            done = await Exporter(device.local, device.root, target, rescued).run(silent)
+            assert (done.file_count, done.missing_count) == (1, 1)
+            assert (target / "lost+found/file").read_bytes() == b"kept"
+            listed = json.loads((target / LIST_NAME).read_text())["files"]
+            assert [each["path"] for each in listed] == ["waits", "lost+found/pipe"]
+            assert "named pipe" in listed[1]["problem"]
+
+    trio.run(main)
