@@ -9,23 +9,19 @@ import msgspec
 import pytest
 import trio
 
-from cache.check import check
 from drivefs.protocol.changes import SetAttributes
 from drivefs.protocol.ids import NO_INODE, InodeId, Seq
 from drivefs.protocol.messages import Entry
 from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.remote.errors import BlockGone
 from drivefs.sync.publisher import BASE_GONE
-from tests.fs.bench import ME, FsBench
-from tests.sync.test_giving_up import World, only
+from tests.fs.bench import ME
+from tests.sync.giving_up_world import World, only, sound
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    bench = FsBench(tmp_path)
-    yield World(bench)
-    bench.local.close()
-    assert check(tmp_path / "state", tmp_path / "cache") == []
+    yield from sound(tmp_path)
 
 
 @pytest.mark.parametrize("is_all_gone", [True, False])

@@ -8,79 +8,19 @@ import pytest
 import trio
 import trio.testing
 
-from cache.check import check
 from cache.errors import Corrupt
-from drivefs.fs.attributes import Wanted
-from drivefs.protocol.changes import Create, Mutation, Rename, SetAttributes, SetXattr, Status, Store, Unlink
+from drivefs.protocol.changes import Create, Rename, SetAttributes, SetXattr, Unlink
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind
 from drivefs.remote.errors import Offline
-from drivefs.sync.giving_up import GivingUp
-from drivefs.sync.publications import Publications
-from tests.fs.bench import ME, ROOT, FsBench
+from tests.fs.bench import ME, ROOT
 from tests.support.journals import mark_sent
-from tests.sync.test_refusals import World as Refusing
-
-
-class World(Refusing):
-    """A device whose backend refuses for good."""
-
-    def __init__(self, bench: FsBench) -> None:
-        super().__init__(bench)
-        self.publications = Publications()
-        self.restart()
-
-    def restart(self) -> None:
-        self.giving_up = GivingUp(
-            self.ends, self.amends, self.shown, contents=self.bench.fs.contents, publications=self.publications
-        )
-
-    @property
-    def lost(self) -> dict[str, bytes]:
-        directory = self.bench.place / "state/lost+found"
-        return {path.name: path.read_bytes() for path in directory.iterdir()} if directory.exists() else {}
-
-    def reject(self, *mutations: Mutation, reason: str = "limit") -> None:
-        self.hear(*((mutation, reason) for mutation in mutations), status=Status.REJECTED)
-
-    def give_up(self) -> None:
-        trio.run(self.giving_up.work, trio.Lock())
-
-    def waiting(self, inode: InodeId) -> list[Mutation]:
-        return [row.mutation for row in self.journal.touching(inode)]
-
-    def write(self, inode: InodeId, offset: int, data: bytes) -> None:
-        number = self.bench.open_file(inode)
-        self.bench.fs.write(number, offset, data)
-        self.bench.fs.release(number)
-
-    def chmod(self, inode: InodeId, mode: int) -> None:
-        self.bench.fs.set_attributes(inode, Wanted(mode=mode))
-
-    def edited(self, name: bytes, before: bytes, offset: int, after: bytes) -> tuple[InodeId, Store]:
-        """A file that the backend has, and the store of what was written over it here."""
-        inode = self.published(name, before)
-        self.learned(name, inode)
-        self.write(inode, offset, after)
-        snapshot = self.bench.freeze(inode)
-        assert snapshot is not None
-        assert self.bench.store(snapshot)
-        (store,) = self.pending(Store, inode)
-        assert isinstance(store, Store)
-        return inode, store
+from tests.sync.giving_up_world import World, only, sound
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    bench = FsBench(tmp_path)
-    yield World(bench)
-    bench.local.close()
-    assert check(tmp_path / "state", tmp_path / "cache") == []
-
-
-def only(lost: dict[str, bytes]) -> tuple[str, bytes]:
-    ((name, content),) = lost.items()
-    return name, content
+    yield from sound(tmp_path)
 
 
 def test_a_new_file_goes_to_lost_and_found_and_from_the_drive(world: World) -> None:

@@ -6,19 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from cache.check import check
 from drivefs.protocol.changes import Create
 from drivefs.protocol.model import InodeKind
-from tests.fs.bench import FsBench
-from tests.sync.test_giving_up import World
+from tests.sync.giving_up_world import World, sound
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    bench = FsBench(tmp_path)
-    yield World(bench)
-    bench.local.close()
-    assert check(tmp_path / "state", tmp_path / "cache") == []
+    yield from sound(tmp_path)
 
 
 def test_links_go_to_lost_and_found_each_under_a_name_of_its_own(world: World) -> None:
