@@ -173,13 +173,17 @@ def quoted(command: str) -> str:
 
 
 def assert_same_in_the_end(devices: list[Device]) -> None:
-    def is_same() -> bool:
+    def different() -> list[object]:
         for device in devices:
             device.sync()
-        trees = [snapshot(device.mountpoint, times=True) for device in devices]
-        return trees[0] == trees[1]
+        one, other = (snapshot(device.mountpoint, times=True) for device in devices)
+        return [(path, one.get(path), other.get(path)) for path in one | other if one.get(path) != other.get(path)]
 
-    wait_until("both show the same tree", is_same, STORM_SECONDS)
+    try:
+        wait_until("both show the same tree", lambda: not different(), STORM_SECONDS)
+    except TimeoutError:
+        assert different() == []
+        raise
 
 
 def test_umount_while_changes_from_elsewhere_storm_in(workbench: Workbench, server: Server) -> None:
