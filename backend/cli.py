@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"drivefs-server {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_run(commands)
-    user = commands.add_parser("user", help="make and list users", description="Make and list users.")
+    user = commands.add_parser("user", help="make, list and change users", description="Make, list and change users.")
     user_commands = user.add_subparsers(metavar="COMMAND", required=True)
     _add_user_passwords(user_commands)
     _add_user_list(user_commands)

@@ -152,14 +152,20 @@ async def save_aside(device: Device, content: bytes, *, is_sent: bool = False) -
     assert await device.tree() == {"f": content}
 
 
+async def sharing_one(sharers: Sharers) -> InodeId:
+    """A file of the owner's, shared by itself, that the member knows."""
+    await sharers.owner.write("f", b"first")
+    await sharers.owner.sync()
+    inode = (await sharers.owner.known("f")).inode
+    await sharers.begin(inode)
+    await sharers.member.sync()
+    return inode
+
+
 @pytest.mark.parametrize("is_sent", [False, True])
 async def test_saving_a_shared_file_by_moving_it_aside_changes_it_for_all(sharers: Sharers, is_sent: bool) -> None:
     owner, member = sharers.owner, sharers.member
-    await owner.write("f", b"first")
-    await owner.sync()
-    inode = (await owner.known("f")).inode
-    await sharers.begin(inode)
-    await member.sync()
+    inode = await sharing_one(sharers)
     for number, (device, other) in enumerate(((member, owner), (owner, member), (member, owner))):
         content = b"content %d" % number
         await save_aside(device, content, is_sent=is_sent)
@@ -172,11 +178,7 @@ async def test_saving_a_shared_file_by_moving_it_aside_changes_it_for_all(sharer
 @pytest.mark.parametrize("is_sent", [False, True])
 async def test_a_shared_file_that_is_saved_with_a_backup_is_seen_by_all(sharers: Sharers, is_sent: bool) -> None:
     owner, member = sharers.owner, sharers.member
-    await owner.write("f", b"first")
-    await owner.sync()
-    inode = (await owner.known("f")).inode
-    await sharers.begin(inode)
-    await member.sync()
+    inode = await sharing_one(sharers)
     expected: dict[Device, dict[str, object]] = {owner: {"f": b"first"}, member: {"f": b"first"}}
     for number, (device, other) in enumerate(((member, owner), (owner, member), (member, owner))):
         expected[device]["f~"], content = await device.read("f"), b"content %d" % number
