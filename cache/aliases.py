@@ -2,7 +2,8 @@
 
 Owns the table `aliases`. The queued mutations that name such a directory as a parent are many and not indexed by it:
 their bodies stay as they are until they are sent, and whoever reads them reads the other directory. Invariants: an
-alias stands for as long as a queued mutation may name it; what was sent as it was is never read otherwise.
+alias stands for as long as any mutation may name it; what was sent as it was is never read otherwise, though what it
+did is shown in the other directory, until the replica has it.
 """
 
 from cache.database import Database
@@ -24,7 +25,7 @@ class Aliases:
     def __init__(self, database: Database) -> None:
         self._database = database
         database.write(TABLE)
-        if database.row("SELECT 1 FROM mutations WHERE state != 2 LIMIT 1") is None:
+        if database.row("SELECT 1 FROM mutations LIMIT 1") is None:
             database.write("DELETE FROM aliases")
         self._targets = read_aliases(database)
 

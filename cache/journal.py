@@ -445,12 +445,12 @@ class Journal:
             (cursor_seq, limit + 1),
         )
         mutations = [self._decoded(row).mutation for row in found[:limit]]
-        touched: set[InodeId] = set()
-        for mutation in mutations:
-            touched.update(subjects(mutation), parents(mutation))
+        # What was sent for a directory that was found to be another one since shows in that one.
+        shown = [*mutations, *(actual for m in mutations if (actual := self.aliases.actual(m)) is not m)]
+        touched = {inode for mutation in shown for inode in (*subjects(mutation), *parents(mutation))}
         with self._database.transaction():
             self._database.write_many("DELETE FROM mutations WHERE n = ?", [(mutation.n,) for mutation in mutations])
-            names = needless.drop_entries(self._database, mutations)
+            names = needless.drop_entries(self._database, shown)
             inodes = needless.drop_inodes(self._database, touched)
         return Forgotten(inodes, names, len(found) > limit)
 

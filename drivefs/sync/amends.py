@@ -250,35 +250,35 @@ class Amends:
     def _lead(self, name: Place, into: InodeId) -> None:
         """A name that queued mutations made leads elsewhere; one that was committed is as the backend has it."""
         op = self._overlay.op_of_dentry(*name)
-        row = self._journal.get(op)
-        if row is None or row.state is RowState.ACKED:
-            self._overlay.drop_dentry(*name)
-        else:
+        if self._is_queued(op):
             self._overlay.put_dentry(*name, into, op)
+        else:
+            self._overlay.drop_dentry(*name)
+
+    def _is_queued(self, op: OpNumber) -> bool:
+        row = self._journal.get(op)
+        return row is not None and row.state is not RowState.ACKED
 
     def _merge_directory(self, inode: InodeId, into: InodeId, *, is_new: bool) -> None:
         """What is queued for a directory, and in it, is meant for another one."""
-        theirs = {name for name, _child in self._replica.names_after(into, b"", MAX_TOLD_NAMES)}
-        own = {name for name, _child in self._overlay.children(inode)}
-        self._telling.note_merged_names(inode, into, theirs | own, is_new=is_new)
-        queued = [row.n for row in self._journal.touching(inode) if row.state in UNSENT]
-        for name, child in self._overlay.children(inode):
+        theirs, own = self._replica.names_after(into, b"", MAX_TOLD_NAMES), self._overlay.children(inode)
+        self._telling.note_merged_names(inode, into, {name for name, _child in [*theirs, *own]}, is_new=is_new)
+        for name, child in own:
             op = self._overlay.op_of_dentry(inode, name)
             self._overlay.drop_dentry(inode, name)
-            if self._overlay.op_of_dentry(into, name) < op:
+            # What was committed was done to the directory that this one is no more.
+            if self._overlay.op_of_dentry(into, name) < op and self._is_queued(op):
                 self._overlay.put_dentry(into, name, child, op)
-            if child:
-                queued += [row.n for row in self._journal.touching(child) if row.state in UNSENT]
-                self._telling.inodes.add(child)
+        self._telling.inodes |= {child for _name, child in own if child}
         if self._replica.inode_now(inode) is not None:
             # The backend knows something else by this id: only what is queued now is meant for the other one.
             self._journal.rename_queued(inode, into)
             return
         self._journal.aliases.add(inode, into)
-        for n in queued:
-            row = self._journal.get(n)
-            if row is not None:
-                self._journal.replace(row.mutation)
+        for each in (inode, *(child for _name, child in own if child)):
+            for row in self._journal.touching(each):
+                if row.state in UNSENT:
+                    self._journal.replace(row.mutation)
 
     def _merge_other(self, row: JournalRow, state: InodeState, theirs: InodeState) -> None:
         """What is queued for a file, a link or a special file is meant for one that is the same."""

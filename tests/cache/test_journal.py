@@ -260,6 +260,8 @@ def test_alias_stands_for_a_directory_in_what_is_queued_until_nothing_is(bench: 
     local = bench.open()
     assert [row.mutation.parent for row in local.journal.unsettled(9)] == [77]  # type: ignore[union-attr]
     acknowledge(local, first, 1)
+    local.journal.forget(Seq(1))
+    assert local.journal.overlay.names_of(made) == []
     assert bench.close(local) == []
     assert bench.open().journal.aliases.inode(ROOT) == ROOT
 

@@ -259,6 +259,28 @@ def test_file_in_a_directory_of_which_nobody_knows_goes_to_lost_and_found(world:
     assert [m.parent for m in world.pending(Create)] == [ROOT, lost.inode]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_what_was_removed_from_a_directory_that_became_another_hides_nothing_in_that(
+    world: World, is_answered: bool
+) -> None:
+    directory = world.bench.mkdir(b"gone")
+    world.bench.make(b"name", InodeKind.FIFO, directory)
+    world.accept(world.pending(Create))
+    world.bench.unlink(b"name", directory)
+    removals = world.pending(Unlink)
+    mark_sent(world.journal, [removal.n for removal in removals])
+    if is_answered:
+        world.accept(removals)
+    inode = world.bench.file(b"a.txt", b"mine", directory)
+    world.refuse((world.pending(Create, inode)[0], "no_parent"))
+    if not is_answered:
+        world.accept(removals)
+    lost = world.bench.lookup(LOST)
+    assert lost is not None
+    world.journal.forget(Seq(9))
+    assert world.journal.overlay.children(lost.inode) == [(b"a.txt", inode)]
+
+
 def test_file_stays_in_a_directory_that_is_still_to_be_made(world: World) -> None:
     directory = world.bench.mkdir(b"d")
     inode = world.bench.file(b"a.txt", b"mine", directory)
