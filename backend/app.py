@@ -91,8 +91,8 @@ idle poll takes 20 to 24 KiB of memory with either."""
 YOUNG_OBJECTS = 10_000
 """So many objects are made between two looks of the garbage collector at what is new."""
 COPIED = (
-    "This data directory was moved, or put back from a copy, since it was used last: a new incarnation begins, so that "
-    "no id is handed out twice. Devices that know more than this data send what they have of it."
+    "This data directory was moved, put back from a copy, or has lost what its log had, since it was used last: a new "
+    "incarnation begins, so that no id is handed out twice. Devices that know more than this data send what they have."
 )
 LOST = (
     "The database {path} is missing or empty, though this data directory has been used. Nothing was changed. Put back "
@@ -201,7 +201,7 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
     if is_new and (settings.data / marking.MARK_NAME).exists():
         raise CannotServe(LOST.format(path=path, mark=settings.data / marking.MARK_NAME))
     master = load_master_key(settings, is_new=not path.exists())
-    database = await Database.open(path, offload)
+    database = await Database.open(path, offload, lambda: marking.spoil(settings.data))
     try:
         keys = AccountKeys(database, master, time.time_ns, os.urandom)
         await keys.verify_master()

@@ -254,15 +254,17 @@ def _add_device_revoke(commands: Any) -> None:
 
 
 def _add_check(commands: Any) -> None:
-    text = "read everything that is stored: each block is there, opens, and is what its name says; also while serving"
+    text = "read all that is stored: each block is there, opens, and is what its name says; also while serving"
     parser = _command(commands, "check", _check, text)
-    parser.add_argument("--json", action="store_true", help="print {sound, database, blocks, bytes, findings, objects}")
+    parser.add_argument(
+        "--json", action="store_true", help="print {sound, database, lost_logs, blocks, bytes, findings, objects}"
+    )
     parser.add_argument(
         "--repair",
         action="store_true",
-        help="make the database's indexes again if it is damaged, put unreadable objects aside (blocks/quarantine), "
-        "forget unreadable blocks that nothing needs, and remove objects older than a day that nothing names; none of "
-        "these as long as a database that a restore has replaced lies beside the present one, since it may name them",
+        help="make damaged indexes of the database again, put unreadable objects aside (blocks/quarantine), forget "
+        "unreadable blocks that nothing needs, and remove objects that nothing has named for a day, as long as no "
+        "replaced database, or lost log of it, lies beside the present one: it may name them",
     )
 
 
@@ -456,9 +458,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     with reports.bar("restoring") as progress, app.locked(settings.data, create=True):
         found, kept = anyio.run(restored)
     if not arguments.json:
-        _say(
-            f"{settings.data} has the state of the backup. Start the server: devices send what they have that is newer."
-        )
+        _say(f"{settings.data} has the backup's state. Start the server: devices send what they have that is newer.")
         if kept is not None:
             _say(f"The database that was there is {kept}.")
     about = {"data": str(settings.data), "replaced": str(kept) if kept else None}

@@ -34,6 +34,11 @@ def tell_check(
             "The database is damaged. check --repair makes its indexes again; what else is wrong with it takes a"
             " backup, put back with restore: blocks are kept, and devices send what they have that is newer."
         )
+    for name in found.lost_logs:
+        print(
+            f"{name}: the log of the database was damaged, and what was committed last is lost. Devices send what they"
+            " have of it, a backup may have the rest. Remove the file when that is done: until then no object goes."
+        )
     if found.index_problem_count:
         print(f"{found.index_problem_count} things were wrong with indexes of the database: they were made again.")
     for each in found.findings:
@@ -57,7 +62,7 @@ def tell_check(
 
 
 def _code_of(found: control.CheckResult, *, is_repair: bool) -> int:
-    if found.findings or found.database:
+    if found.findings or found.database or found.lost_logs:
         return UNMENDED if is_repair else DAMAGED
     changes = (found.index_problem_count, found.forgotten_count, found.quarantined_count, found.removed_count)
     return MENDED if any(changes) else DONE
@@ -66,8 +71,9 @@ def _code_of(found: control.CheckResult, *, is_repair: bool) -> int:
 def _summary_of(found: control.CheckResult) -> dict[str, object]:
     names = ("orphan_count", "orphan_bytes", "removed_count", "removed_bytes", "quarantined_count")
     return {
-        "sound": not found.findings and not found.database,
+        "sound": not (found.findings or found.database or found.lost_logs),
         "database": found.database,
+        "lost_logs": found.lost_logs,
         "blocks": found.block_count,
         "bytes": found.byte_count,
         "findings": msgspec.to_builtins(found.findings),

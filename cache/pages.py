@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cache.wal import HEADER_BYTES, Log
+from drivefs.protocol.wal import HEADER_BYTES, Log
 
 Value = int | float | str | bytes | None
 Row = tuple[Value, ...]

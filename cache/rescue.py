@@ -28,7 +28,7 @@ from cache.durable import make_directory, sync_path
 from cache.errors import CacheError, Unusable
 from cache.findings import Finding, Severity
 from cache.schema import JOURNAL
-from cache.wal import HEADER_BYTES, Damage, Log
+from drivefs.protocol.wal import HEADER_BYTES, Damage, Log
 
 FOUND = "-wal.found"
 """The end of the name that a log has, beside the one that was mended in its place, until nothing can be refused."""
@@ -293,7 +293,7 @@ def _mend(path: Path, log: Log, damage: Damage, mended: Path) -> bool:
     remove_database(mended)
     copy_private(path, mended)
     with open(os.open(f"{mended}-wal", os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
-        for part in log.mended(damage):
+        for part in log.mended(0, damage.end):
             file.write(part)
         # A log that is shorter than it was would be missed; zeros are no frames.
         file.truncate(os.stat(f"{path}-wal").st_size)

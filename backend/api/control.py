@@ -138,6 +138,8 @@ class CheckResult(msgspec.Struct):
     index_problem_count: int = 0
     database: list[str] = []
     """What is wrong with the database: then nothing else was looked at."""
+    lost_logs: list[str] = []
+    """Damaged logs of it, of which commits are lost."""
 
 
 class MaintainResult(msgspec.Struct):
@@ -224,7 +226,14 @@ def result_of(found: checks.Report) -> CheckResult:
         FindingInfo(each.account, each.block.hex(), each.problem, each.is_referenced, list(each.files))
         for each in found.findings
     ]
-    return CheckResult(found.block_count, found.byte_count, findings, database=found.database, **asdict(found.mended))
+    return CheckResult(
+        found.block_count,
+        found.byte_count,
+        findings,
+        database=found.database,
+        lost_logs=found.lost_logs,
+        **asdict(found.mended),
+    )
 
 
 def _maintained(done: Maintained) -> MaintainResult:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import QueuePool
 
-from backend.metadata import errors, upgrade
+from backend.metadata import damaged_log, errors, upgrade
 from drivefs.protocol.ground import Offload
 
 P = ParamSpec("P")
@@ -55,13 +55,15 @@ class Database:
         self._writing = anyio.Lock()
 
     @classmethod
-    async def open(cls, path: Path, offload: Offload) -> "Database":
+    async def open(cls, path: Path, offload: Offload, on_loss: Callable[[], None] = lambda: None) -> "Database":
         """Open the database, made new where there is none and brought up to this program's schema.
+
+        `on_loss` is called, before anything changes, if its log lacks what was committed.
 
         Raises:
             MetadataError: it cannot be used; nothing in it was changed.
         """
-        await offload(_prepare, path)
+        await offload(_prepare, path, on_loss)
         return cls(path, offload)
 
     async def read(self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -93,6 +95,10 @@ class Database:
             return await self.read(_problems)
         except errors.Unreadable as error:
             return [str(error.__cause__)]
+
+    def lost_logs(self) -> list[str]:
+        """The names of damaged logs that were put aside, and of which commits are lost; until somebody removes them."""
+        return damaged_log.lost_logs(self.path)
 
     async def renew_indexes(self) -> None:
         """Make all indexes again from the tables.
@@ -151,13 +157,17 @@ def copy_database(path: Path, copy: Path) -> None:
         connection.close()
 
 
-def _prepare(path: Path) -> None:
+def _prepare(path: Path, on_loss: Callable[[], None]) -> None:
     if sqlite_library.sqlite_version_info < OLDEST_LIBRARY:
         wanted = ".".join(map(str, OLDEST_LIBRARY))
         raise errors.LibraryTooOld(
             f"SQLite {sqlite_library.sqlite_version} can lose commits; nothing was opened. "
             f"Install a pysqlite3 that brings SQLite {wanted} or newer."
         )
+    try:
+        damaged_log.mend(path, on_loss)
+    except OSError as error:
+        raise errors.Unreadable(UNREADABLE.format(path=path, reason=error)) from error
     engine = open_engine(path, begin="BEGIN IMMEDIATE", connection_count=1)
     try:
         upgrade.bring_up(engine, path)

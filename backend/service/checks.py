@@ -57,13 +57,15 @@ class Report:
     run_count: int = 0
     database: list[str] = field(default_factory=list)
     """What is wrong with the database: with its structure, then nothing else was looked at; or with revisions."""
+    lost_logs: list[str] = field(default_factory=list)
+    """Damaged logs of the database that lie beside it, and of which commits are lost."""
     findings: list[Finding] = field(default_factory=list)
     mended: Mended = field(default_factory=Mended)
 
     @property
     def is_sound(self) -> bool:
         """Whether nothing is wrong."""
-        return not self.findings and not self.database
+        return not (self.findings or self.database or self.lost_logs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class Checks:
             ProtocolError: `conflict`: where blocks rest is out of reach, or the system cannot read now, so nobody can
                 tell what is missing.
         """
-        report = Report()
+        report = Report(lost_logs=self._ground.database.lost_logs())
         report.database = await self._ground.database.problems()
         if report.database and is_repair:
             report.database = await self._mending.mend_database(report.database, report.mended)

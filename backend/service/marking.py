@@ -3,9 +3,9 @@
 Owns the file `mark` in the data directory and what the database remembers of it: a word that is drawn anew at each
 start and each stop, and which file has it (its inode number, the moment of its last change, and the database's own
 inode number). A copy of the directory has files of its own, whatever tool made it; an older database in the same
-directory remembers another word. What cannot be told apart: a whole file system that was set back, and a database that
-was copied into its file since a start that no stop followed. Devices notice that all the same, by the commits that they
-have seen.
+directory remembers another word, and so does one that lacks what its log had (`spoil`). What cannot be told apart: a
+whole file system that was set back, and a database that was copied into its file since a start that no stop followed.
+Devices notice that all the same, by the commits that they have seen.
 
 Invariant: whoever finds another mark begins a new incarnation before anything is served.
 """
@@ -43,14 +43,22 @@ def renew_if_copied(
 
 def mark(connection: Connection, data: Path, database: Path, random_bytes: RandomBytes) -> None:
     """Write a new word into the file, and remember it; a crash in between looks like a copy, which does no harm."""
-    path = data / MARK_NAME
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    _write(data, random_bytes(WORD_BYTES).hex())
+    connection.execute(update(deployment).values(mark=_present(data, database)))
+
+
+def _write(data: Path, word: str) -> None:
+    descriptor = os.open(data / MARK_NAME, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, random_bytes(WORD_BYTES).hex().encode() + b"\n")
+        os.write(descriptor, word.encode() + b"\n")
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    connection.execute(update(deployment).values(mark=_present(data, database)))
+
+
+def spoil(data: Path) -> None:
+    """See that the next start begins a new incarnation; durable on return."""
+    _write(data, "the log of the database was damaged")
 
 
 def _present(data: Path, database: Path) -> str | None:

@@ -1,7 +1,7 @@
 """Mending what is stored: what a check with repair does beyond looking.
 
 Owns what becomes of copies that cannot be read and of objects that nothing names. Invariants: an object is removed only
-if no row names it, no database that a restore put aside may name it, and it is older than any upload; one whose copies
+if no row names it, no database or log that was put aside may name it, and it is older than any upload; one whose copies
 cannot be read is moved to quarantine, never removed; a name that is not one of ours is left alone. A block that a
 revision needs is never forgotten: devices that have it are asked for it (`blocks/lost`).
 """
@@ -108,9 +108,12 @@ class Mending:
             mended.orphan_bytes += each.size_bytes
 
     def _is_another_beside(self) -> bool:
-        """Whether a database that a restore has replaced lies there still; it may name what this one does not."""
+        """Whether a database that a restore has replaced, or a log that was damaged, lies there still.
+
+        It may name what this one does not.
+        """
         path = self._ground.database.path
-        return any(path.parent.glob(f"{path.name}{REPLACED}*"))
+        return any(path.parent.glob(f"{path.name}{REPLACED}*")) or bool(self._ground.database.lost_logs())
 
 
 def _named(connection: Connection, account: AccountId, objects: Collection[str]) -> dict[str, bool]:

@@ -14,8 +14,8 @@ from cache.check import check
 from cache.database import FRAME_BYTES
 from cache.errors import Poisoned
 from cache.findings import Severity
-from cache.wal import HEADER_BYTES
 from cache.workspace import LocalState
+from drivefs.protocol.wal import HEADER_BYTES
 from tests.cache.states import ROOT, Bench, create, power_cut
 
 

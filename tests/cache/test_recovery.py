@@ -16,10 +16,10 @@ from cache.errors import Corrupt, NewerState
 from cache.findings import Severity
 from cache.journal import RowState
 from cache.overlay import MISSING
-from cache.wal import FRAME_HEADER_BYTES, HEADER_BYTES, checksum
 from cache.workspace import LocalState
 from drivefs.protocol.ids import NO_OP, InodeId, Seq
 from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.protocol.wal import FRAME_HEADER_BYTES, HEADER_BYTES, checksum
 from tests.cache.states import (
     ROOT,
     Bench,

@@ -22,13 +22,13 @@ from backend.service import backups
 from cache import rescue, salvage, synced, workspace
 from cache.errors import SUSPECT
 from cache.lost import LostAndFound
-from cache.wal import Damage
 from cache.workspace import LocalState
 from drivefs import config
 from drivefs.protocol import messages, routes, wire
 from drivefs.protocol.ids import CommitId, Incarnation, InodeId, Seq, WorkspaceId
 from drivefs.protocol.messages import Cursor
 from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.protocol.wal import Damage
 from drivefs.sync import draft_files
 from drivefs.sync.session import ASKED
 from tests.cache.states import FIRST_ID, content_of, create, inline

@@ -165,6 +165,20 @@ STORE = (
         "tests/backend/api/test_garbage.py",
     ),
     Weakening(
+        "a database that has lost what its log had begins a new incarnation",
+        "backend/app.py",
+        "offload, lambda: marking.spoil(settings.data))",
+        "offload)",
+        "tests/backend/api/test_putting_back.py",
+    ),
+    Weakening(
+        "a damaged log puts nothing back to what it was",
+        "backend/metadata/damaged_log.py",
+        "    start = copied if accepted < copied else 0\n",
+        "    start = 0\n",
+        "tests/backend/metadata/test_damaged_log.py",
+    ),
+    Weakening(
         "what the system cannot read now is not taken for lost",
         "backend/service/checks.py",
         "            if isinstance(error, OSError) and not errors.is_damage(error):\n",

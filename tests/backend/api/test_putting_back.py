@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from backend import app
+from backend import app, reports
+from backend.api import control
 from backend.config import Settings
-from backend.service import marking
+from backend.service import ids, marking
 from backend.service.ground import Limits
 from tests.backend.api.served import MASTER, Served, serving
 
@@ -100,3 +101,39 @@ async def test_data_that_has_lost_its_database_is_not_taken_for_new(
     (settings.data / marking.MARK_NAME).unlink()
     async with app.opened(settings):
         pass
+
+
+class Killed(Exception):
+    """Nothing of what a server does when it ends is done."""
+
+
+@pytest.mark.fault(40)
+@pytest.mark.parametrize("is_damaged", [False, True])
+async def test_a_killed_server_whose_log_lacks_commits_says_so_and_begins_a_new_incarnation(
+    served: Served, settings: Settings, capsys: pytest.CaptureFixture[str], *, is_damaged: bool
+) -> None:
+    path = served.ground.database.path
+    served.ground.database.close()
+    files = [path.with_name(f"{path.name}{suffix}") for suffix in ("", "-wal", "-shm")]
+    images = list[bytes]()
+
+    async def killed() -> None:
+        async with app.opened(settings) as services:
+            await services.accounts.add_user("bert", "correct horse")
+            images.extend(each.read_bytes() for each in files)
+            raise Killed(await services.database.read(ids.incarnation))
+
+    with pytest.raises(Killed) as death:
+        await killed()
+    (before,) = death.value.args
+    if is_damaged:
+        images[1] = images[1][:-2000] + bytes(2000)
+    for each, image in zip(files, images, strict=True):
+        each.write_bytes(image)
+    async with app.opened(settings) as services:
+        assert (await services.database.read(ids.incarnation) != before) is is_damaged
+        assert ("bert" not in {each.name for each in await services.accounts.list_users()}) is is_damaged
+        report = await services.checks.check(quiet, is_repair=True)
+    assert report.is_sound is not is_damaged
+    assert reports.tell_check(control.result_of(report), {}, False) == (3 if is_damaged else 0)
+    assert ("metadata.db-wal.lost-1: the log of the database was damaged" in capsys.readouterr().out) is is_damaged

@@ -1,9 +1,9 @@
 """Reads a write-ahead log as SQLite's file format describes it, to tell a torn tail from rot.
 
-Owns the format of the log: a header, then frames, each a page with a checksum that continues the one before. Decides
-nothing and changes no log in place. A torn tail is what a power cut leaves of frames that no sync covered. Without one,
-rot is a frame that does not verify although frames written after it do: SQLite stops at the first bad frame, and would
-silently drop all commits behind it.
+Owns the format of the log: a header, then frames, each a page with a checksum that continues the one before. Both
+sides keep what exists only once in such databases. Decides nothing and changes no log in place. A torn tail is what a
+power cut leaves of frames that no sync covered. Without one, rot is a frame that does not verify although frames
+written after it do: SQLite stops at the first bad frame, and would silently drop all commits behind it.
 
 Source: https://www.sqlite.org/fileformat2.html, section 4.
 """
@@ -145,14 +145,14 @@ class Log:
             return None
         return Damage(first_bad, end, lost_commits)
 
-    def mended(self, damage: Damage) -> Iterator[bytes]:
-        """The log up to the end of the damage, its checksums made right: damaged pages stand as they are."""
+    def mended(self, start: int, end: int) -> Iterator[bytes]:
+        """A log of the frames from `start` up to `end`, its checksums made right: damaged pages stand as they are."""
         header = _HEADER.pack(
             _MAGIC | self.big_endian * _BIG_ENDIAN_WORDS, _FORMAT, self._page_bytes, 0, *self.salts, 0, 0
         )
         sums = checksum(header[:24], (0, 0), big_endian=self.big_endian)
         yield header[:24] + struct.pack(">2I", *sums)
-        for index in range(damage.end):
+        for index in range(start, end):
             frame = self.frame(index)
             sums = checksum(frame.summed, sums, big_endian=self.big_endian)
             yield _FRAME.pack(frame.page, frame.commit_pages, *self.salts, *sums) + frame.body
