@@ -70,6 +70,7 @@ def test_a_draft_whose_content_is_on_its_way_stands_on_it_if_all_its_blocks_are_
     assert again.journal.drafts.records(KNOWN) == []
     assert again.journal.drafts.base_blocks(KNOWN) == (pack_blocks([BEFORE, AFTER]) if is_all_known else None)
     assert (image / "lost+found").exists() is not is_all_known, "what is on its way is nothing that was found"
+    assert bench.close(again, "crashed") == []
 
 
 def with_a_page_that_nothing_uses(image: Path) -> None:
