@@ -10,14 +10,12 @@ from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 import msgspec
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from backend.api import problems, requests
+from backend.api import problems, replies, requests
 from backend.api.services import Services
 from backend.service.caller import Caller
 from backend.service.intake import Disconnected
-from drivefs.protocol import routes, wire
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ids import WorkspaceId
 
@@ -55,7 +53,7 @@ class Endpoint:
         """Serve one request."""
         try:
             reply = await self._handle(scope, receive)
-            response = Response(wire.encode(Empty() if reply is None else reply), media_type=routes.MSGPACK)
+            response = replies.message(Empty() if reply is None else reply)
         except ProtocolError as error:
             response = problems.response(error)
         except Disconnected:

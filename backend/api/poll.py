@@ -7,16 +7,15 @@ the listener listens before the feed is read, so that no commit falls between th
 from collections.abc import Awaitable, Callable
 
 import anyio
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from backend.api import problems, requests
+from backend.api import problems, replies, requests
 from backend.api.endpoints import Shape
 from backend.api.services import Services
 from backend.notify import hub
 from backend.service.caller import Caller
 from backend.service.intake import Disconnected
-from drivefs.protocol import messages, routes, wire
+from drivefs.protocol import messages
 from drivefs.protocol.errors import ProtocolError
 
 RETRY_SECONDS = 2.0
@@ -37,7 +36,7 @@ class ChangesPoll:
             caller = await requests.caller(scope, self._services)
             request = await requests.message(scope, receive, messages.ChangesRequest)
             reply = await self._answer(caller, request, receive)
-            response = Response(wire.encode(reply), media_type=routes.MSGPACK)
+            response = replies.message(reply)
         except ProtocolError as error:
             response = problems.response(error)
         except Disconnected:

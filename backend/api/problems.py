@@ -9,7 +9,7 @@ import logging
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from drivefs.protocol import routes, wire
+from backend.api import replies
 from drivefs.protocol.errors import STATUS, Code, ProtocolError
 from drivefs.protocol.messages import Problem
 
@@ -25,8 +25,7 @@ def response(error: ProtocolError) -> Response:
         headers["retry-after"] = RETRY_AFTER_SECONDS[error.code]
     if STATUS[error.code] == 401:
         headers["www-authenticate"] = "Bearer"
-    body = wire.encode(Problem(code=error.code, message=error.message))
-    return Response(body, STATUS[error.code], headers, routes.MSGPACK)
+    return replies.message(Problem(code=error.code, message=error.message), STATUS[error.code], headers)
 
 
 def unexpected(error: Exception) -> Response:

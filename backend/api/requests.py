@@ -15,7 +15,7 @@ from backend.api.services import Services
 from backend.notify import hub
 from backend.service.caller import Caller
 from backend.service.intake import Disconnected
-from drivefs.protocol import wire
+from drivefs.protocol import routes, wire
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import MAX_ID, WorkspaceId
 
@@ -64,11 +64,14 @@ async def message(scope: Scope, receive: Receive, kind: type[M], limit_bytes: in
     """The body as one message.
 
     Raises:
-        ProtocolError: `too_large`, `malformed`.
+        ProtocolError: `too_large`, `malformed`; `unavailable`: it is not what was sent.
         Disconnected: it broke off.
     """
-    parts = [part async for part in body(scope, receive, limit_bytes)]
-    return wire.decode(b"".join(parts), kind)
+    data = b"".join([part async for part in body(scope, receive, limit_bytes)])
+    said = Request(scope).headers.get(routes.CHECKSUM)
+    if said is not None and said != wire.checksum(data):
+        raise ProtocolError(Code.UNAVAILABLE, "This request was damaged on its way here. Send it again.")
+    return wire.decode(data, kind)
 
 
 async def send_in_time(send: Send, message: Message) -> None:

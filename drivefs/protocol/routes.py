@@ -47,5 +47,7 @@ PUT_BLOCKS = "/sync/v1/workspaces/{workspace}/blocks/put"
 GET_BLOCKS = "/sync/v1/workspaces/{workspace}/blocks/get"
 
 MSGPACK = "application/vnd.drivefs.msgpack"
+CHECKSUM = "drivefs-checksum"
+"""The header beside a message that says what its bytes are (`wire.checksum`)."""
 FRAMED = "application/vnd.drivefs.blocks"
 """Content type of framed blocks."""

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, TypeVar, cast
 
 import msgspec
+import xxhash
 
 from drivefs.protocol.changes import Mutation
 from drivefs.protocol.errors import Code, ProtocolError
@@ -24,6 +25,14 @@ def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
 def encode(message: Any) -> bytes:
     """Encode a message or a state."""
     return _encoder.encode(message)
+
+
+def checksum(*parts: bytes | memoryview) -> str:
+    """What the header beside a message says of its bytes: their XXH3, 64 bits in hexadecimal digits."""
+    summed = xxhash.xxh3_64()
+    for part in parts:
+        summed.update(part)
+    return summed.hexdigest()
 
 
 def decode(data: bytes | memoryview, kind: type[T]) -> T:

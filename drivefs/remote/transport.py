@@ -173,10 +173,10 @@ class Transport:
             errors.Offline, errors.NotDrivefs, errors.UntrustedServer, errors.Refused
         """
         async with self.stream(exchange) as pieces:
-            return await read_all(pieces, MAX_REPLY_BYTES, Pace(trio.current_time(), exchange.stall_seconds))
+            return await pieces.whole(MAX_REPLY_BYTES, Pace(trio.current_time(), exchange.stall_seconds))
 
     @asynccontextmanager
-    async def stream(self, exchange: Exchange) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def stream(self, exchange: Exchange) -> AsyncIterator["_Body"]:
         """Send a request; gives the body of a believable reply piece by piece. Leaving early drops the connection.
 
         Raises:
@@ -246,7 +246,7 @@ class Transport:
         shown = self._token if exchange.path == routes.PASS else self._shown
         return {"authorization": f"Bearer {shown}"} if shown else {}
 
-    async def _believe(self, response: httpx.Response, body: AsyncIterator[bytes], expects: str) -> None:
+    async def _believe(self, response: httpx.Response, body: "_Body", expects: str) -> None:
         """Return if the body to come is the answer; raise what it is otherwise."""
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if response.status_code == httpx.codes.OK:
@@ -254,7 +254,7 @@ class Transport:
                 raise errors.NotDrivefs(_not_drivefs(self._url, f"it answered with {kind or 'no type of content'}"))
             return
         if kind == routes.MSGPACK:
-            problem = await read_all(body, MAX_PROBLEM_BYTES, Pace(trio.current_time(), GRACE_SECONDS))
+            problem = await body.whole(MAX_PROBLEM_BYTES, Pace(trio.current_time(), GRACE_SECONDS))
             with translated(self._url):
                 raise refusal(wire.decode(problem, messages.Problem))
         if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
@@ -278,6 +278,19 @@ class _Body:
             self._pieces = self._response.aiter_raw()
         with translated(self._url):
             return await anext(self._pieces)
+
+    async def whole(self, most_bytes: int, pace: Pace) -> bytes:
+        """All of it, as it was sent.
+
+        Raises:
+            errors.NotDrivefs: it is longer than `most_bytes`, or not what its checksum says.
+            errors.Silent: it comes too slowly.
+        """
+        data = await read_all(self, most_bytes, pace)
+        said = self._response.headers.get(routes.CHECKSUM)
+        if said is not None and said != wire.checksum(data):
+            raise errors.NotDrivefs(_not_drivefs(self._url, "its answer was damaged on the way"))
+        return data
 
     async def close(self) -> None:
         """Give the connection back or, before the end of the reply, close it."""
@@ -370,10 +383,14 @@ def _not_drivefs(url: str, why: str) -> str:
 
 
 def _describe(exchange: Exchange) -> dict[str, str]:
-    """The headers of a body; its length is told, since a body in pieces would otherwise travel in a slower encoding."""
+    """The headers of a body: a message's checksum, and the length, since a body in pieces would otherwise travel in a
+    slower encoding."""
     if not exchange.body:
         return {}
-    return {"content-type": exchange.sends, "content-length": str(sum(map(len, exchange.body)))}
+    described = {"content-type": exchange.sends, "content-length": str(sum(map(len, exchange.body)))}
+    if exchange.sends == routes.MSGPACK:
+        described[routes.CHECKSUM] = wire.checksum(*exchange.body)
+    return described
 
 
 async def _pieces(body: Iterable[bytes | memoryview]) -> AsyncIterator[Any]:

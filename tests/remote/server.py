@@ -17,10 +17,13 @@ Answer = Callable[[trio.abc.Stream, bytes, bytes], Awaitable[None]]
 """Gets the connection and a request's head and body, and writes what it likes. Returning keeps the connection open."""
 
 
-def http(body: bytes, *, status: str = "200 OK", kind: str = routes.MSGPACK, length: int | None = None) -> bytes:
+def http(
+    body: bytes, *, status: str = "200 OK", kind: str = routes.MSGPACK, length: int | None = None, checksum: str = ""
+) -> bytes:
     """A whole reply."""
+    summed = f"{routes.CHECKSUM}: {checksum}\r\n" if checksum else ""
     length = len(body) if length is None else length
-    head = f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
+    head = f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n{summed}\r\n"
     return head.encode() + body
 
 

@@ -69,6 +69,7 @@ def test_a_request_carries_its_message() -> None:
         head, body = world.server.requests[0]
         assert routes.LIST.format(workspace=5).encode() in head
         assert wire.decode(body, messages.ListRequest) == asked
+        assert f"{routes.CHECKSUM}: {wire.checksum(body)}".encode() in head
 
     run(says(message(messages.MissingReply(missing=[]))), scenario)
 
@@ -207,6 +208,21 @@ def test_a_damaged_message_is_not_believed(body: bytes) -> None:
         await fails(world, errors.NotDrivefs, "damaged")
 
     run(says(http(body)), scenario)
+
+
+@pytest.mark.fault(34)
+@pytest.mark.parametrize("status", ["200 OK", "409 Refused"])
+def test_an_answer_of_which_a_bit_was_changed_on_the_way_is_not_believed(status: str) -> None:
+    """It is well-formed, and says another number, or another reason."""
+    told = USAGE if status.startswith("200") else messages.Problem(code=Code.CONFLICT, message="No.")
+    body = wire.encode(told)
+    damaged = body[:-1] + bytes([body[-1] ^ 1])
+    reply = http(damaged, status=status, checksum=wire.checksum(body))
+
+    async def scenario(world: World) -> None:
+        await fails(world, errors.NotDrivefs, "damaged on the way")
+
+    run(says(reply), scenario)
 
 
 def test_an_answer_to_what_was_not_sent_is_not_believed() -> None:

@@ -92,14 +92,18 @@ class Request:
     def problem(self) -> str:
         """The code of the refusal, which must be well-formed and of the right kind."""
         assert self.status >= 400, f"not refused: {self.status}"
-        assert self.reply_headers["content-type"] == routes.MSGPACK
+        self._assert_message()
         found = wire.decode(self.reply, messages.Problem)
         assert found.message
         return found.code
 
+    def _assert_message(self) -> None:
+        assert self.reply_headers["content-type"] == routes.MSGPACK
+        assert self.reply_headers[routes.CHECKSUM] == wire.checksum(self.reply)
+
     def message(self, kind: type[M]) -> M:
         assert self.status == 200, (self.status, self.reply)
-        assert self.reply_headers["content-type"] == routes.MSGPACK
+        self._assert_message()
         return wire.decode(self.reply, kind)
 
 
