@@ -12,6 +12,7 @@ include/uapi/linux/fuse.h.
 import os
 import socket
 import struct
+from collections.abc import Callable
 
 import trio
 
@@ -24,11 +25,19 @@ ERROR_AT, ANSWER_FLAGS_AT = 4, 16 + 12
 NUMBER = struct.Struct("=I")
 
 
-class Handshake:
-    """The first exchange, in two steps: `step` is awaited each time before libfuse reads, until it is over."""
+def nothing_more() -> None:
+    """What is to be done once the exchange is over: nothing."""
 
-    def __init__(self) -> None:
+
+class Handshake:
+    """The first exchange, in two steps: `step` is awaited each time before libfuse reads, until it is over.
+
+    `answered` is called once the kernel has its answer, with which it sets its own limits for this mount.
+    """
+
+    def __init__(self, answered: Callable[[], None] = nothing_more) -> None:
         self.is_over = False
+        self._answered = answered
         self._kernel = -1
         self._pair: socket.socket | None = None
         self._offers = False
@@ -57,6 +66,7 @@ class Handshake:
             os.close(self._kernel)
             self._pair.close()
         self.is_over = True
+        self._answered()
 
     def _divert(self, fd: int) -> None:
         request = os.read(fd, MOST_BYTES)

@@ -73,6 +73,15 @@ def test_slow_requests_may_wait_by_the_hundred_where_we_may_say_so(mountpoint: P
         wait_until(lambda: int(settings.read_text()) == session.MAX_BACKGROUND)
 
 
+def test_files_are_read_in_large_requests_where_we_may_say_so(mountpoint: Path) -> None:
+    os.listdir(mountpoint)
+    found = connection.topmost(str(mountpoint))
+    assert found is not None
+    setting = session.BDI / f"0:{found.number}" / "read_ahead_kb"
+    if os.access(setting, os.W_OK):
+        assert int(setting.read_text()) == session.READ_AHEAD_KIBIBYTES
+
+
 def test_those_who_wait_hold_up_nobody(mountpoint: Path) -> None:
     waiters = [waiting(mountpoint, str(number)) for number in range(20)]
     try:
