@@ -12,7 +12,7 @@ import enum
 
 import msgspec
 
-from drivefs.protocol.ids import BlockId, InodeId, OpNumber, RevisionNumber, RunId, Seq
+from drivefs.protocol.ids import BlockId, InodeId, OpNumber, RevisionNumber, RunId, Seq, WorkspaceId
 from drivefs.protocol.model import DentryState, InodeKind
 
 
@@ -157,10 +157,11 @@ class OpResult(msgspec.Struct, omit_defaults=True):
 
     `seq` and `revision` (the number that a store or its lineage gave) are set for `ok`; `reason` is for programs
     (`exists`, `absent`, `changed`, `not_empty`, `cycle`, `no_parent`, `gone`, `not_directory`, `role`, `limit`, …);
-    `blocks` are the ids that `needs_blocks` asks for. `gone` says of inodes without a name, for lack of which ops of
-    this commit are refused, and of the directories above them where they last were; each stands in one answer only.
-    `content_since` is told to each op that is refused because its file has no name: the revision that was the first to
-    have the content that it had last, and `is_emptied` says that this has gone from the trash for good.
+    `blocks` are the ids that `needs_blocks` asks for, and `workspace` is where they are to be sent: only the server
+    knows for certain which share a file is in (0: it does not say). `gone` says of inodes without a name, for lack of
+    which ops of this commit are refused, and of the directories above them where they last were; each stands in one
+    answer only. `content_since` is told to each op that is refused because its file has no name: the revision that was
+    the first to have the content that it had last, and `is_emptied` says that this has gone from the trash for good.
     """
 
     n: OpNumber
@@ -169,6 +170,7 @@ class OpResult(msgspec.Struct, omit_defaults=True):
     revision: RevisionNumber = RevisionNumber(0)
     reason: str = ""
     blocks: list[BlockId] = []
+    workspace: WorkspaceId = WorkspaceId(0)
     gone: list[DentryState] = []
     content_since: RevisionNumber = RevisionNumber(0)
     is_emptied: bool = False

@@ -278,7 +278,7 @@ class Publisher:
         return op
 
     async def resend(self, store: Store, result: OpResult) -> bool:
-        """Send blocks again that the backend has lost since they were stored; False: their content is not all here.
+        """Send blocks again that the backend has lost, or wants in another workspace; False: not all of it is here.
 
         Raises:
             RemoteError: the backend does not answer.
@@ -289,11 +289,12 @@ class Publisher:
             return False
         snapshot, packed = frozen
         wanted: set[BlockId] = set(result.blocks)
+        workspace = result.workspace or self._uploader.workspace_of(store.inode)
         position = 0
         for block, size in unpack_blocks(packed):
             if block in wanted:
                 wanted.discard(block)
-                await self._uploader.store_again(block, await snapshot.read(position, size), store.inode)
+                await self._uploader.store_again(block, await snapshot.read(position, size), workspace)
             position += size
         self._kept_back.pop(store.inode, None)
         # Else what is here belongs to a later store: its file was removed here, and brought back.

@@ -18,7 +18,7 @@ import trio
 
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.ground import Offload
-from drivefs.protocol.ids import NO_INODE, BlockId, InodeId, WorkspaceId
+from drivefs.protocol.ids import BlockId, InodeId, WorkspaceId
 from drivefs.protocol.model import BlockRef
 from drivefs.sync import recut
 
@@ -163,14 +163,15 @@ class Uploader:
         """
         by_workspace: dict[WorkspaceId, list[int]] = {}
         for index, snapshot in enumerate(snapshots):
-            by_workspace.setdefault(self._workspace_of(snapshot.inode), []).append(index)
+            by_workspace.setdefault(self.workspace_of(snapshot.inode), []).append(index)
         found: dict[int, list[BlockRef]] = {}
         for workspace, places in by_workspace.items():
             stored = await self._store_together(workspace, [snapshots[place] for place in places], turn)
             found.update(zip(places, stored, strict=True))
         return [found[index] for index in range(len(snapshots))]
 
-    def _workspace_of(self, inode: InodeId) -> WorkspaceId:
+    def workspace_of(self, inode: InodeId) -> WorkspaceId:
+        """Where the contents of an inode go, as far as is known here."""
         return self.share_of(inode) or self._workspace
 
     async def _store_together(
@@ -198,7 +199,7 @@ class Uploader:
         """
         compression = codec.Compression.FAST if snapshot.size > FAST_ABOVE_BYTES else codec.Compression.AUTO
         refs: list[BlockRef] = []
-        workspace = self._workspace_of(snapshot.inode)
+        workspace = self.workspace_of(snapshot.inode)
         slots, memory = trio.Semaphore(PARALLEL_WINDOWS), _Memory()
 
         async def finish(window: _Window, stretch: _Stretch) -> None:
@@ -305,10 +306,10 @@ class Uploader:
         await self._keeper.keep([(block, plaintext) for block, plaintext, is_copied in kept if is_copied])
         return ids
 
-    async def store_again(self, block: BlockId, plaintext: bytes, inode: InodeId = NO_INODE) -> None:
-        """Send one block that the backend has lost, of an inode if that is known, whatever it says of having it."""
+    async def store_again(self, block: BlockId, plaintext: bytes, workspace: WorkspaceId | None = None) -> None:
+        """Send one block that the backend has lost, or lacks in a workspace, whatever it says of having it."""
         payloads = await self._offload(_encode_all, [memoryview(plaintext)], codec.Compression.AUTO)
-        await self._put(self._workspace_of(inode), [(block, payloads[0])])
+        await self._put(workspace or self._workspace, [(block, payloads[0])])
 
     async def _put(self, workspace: WorkspaceId, batch: list[tuple[BlockId, codec.Parts]]) -> None:
         began = trio.current_time()

@@ -113,7 +113,7 @@ def _look_ahead(state: State, mutation: Mutation, following: Mutation, waiting: 
     except refusals.Refused as refused:
         status = refused.status if refused.status in FINAL else Status.BLOCKED
         waiting[mutation.n] = OpResult(mutation.n, status, reason=refused.reason)
-        waiting[following.n] = OpResult(following.n, refused.status, reason=refused.reason, blocks=refused.blocks)
+        waiting[following.n] = _refusal(state, following, refused)
 
 
 def _answer(state: State, mutation: Mutation) -> OpResult:
@@ -128,8 +128,15 @@ def _answer(state: State, mutation: Mutation) -> OpResult:
             state.require_settled(op)
         revision = APPLY[type(mutation)](state, mutation)
     except refusals.Refused as refused:
-        return OpResult(mutation.n, refused.status, reason=refused.reason, blocks=refused.blocks)
+        return _refusal(state, mutation, refused)
     return OpResult(mutation.n, Status.OK, seq=state.author.seq, revision=revision)
+
+
+def _refusal(state: State, mutation: Mutation, refused: refusals.Refused) -> OpResult:
+    result = OpResult(mutation.n, refused.status, reason=refused.reason, blocks=refused.blocks)
+    if refused.status is Status.NEEDS_BLOCKS:
+        result.workspace = state.author.workspace
+    return result
 
 
 def describe(mutation: Mutation) -> ChangeRow:

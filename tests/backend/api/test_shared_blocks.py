@@ -60,7 +60,7 @@ async def test_a_member_gets_and_names_the_blocks_of_the_share_only(tmp_path: Pa
         assert await share.missing(codec.block_id(IN_SHARE), codec.block_id(PRIVATE)) == [codec.block_id(PRIVATE)]
         stolen = member._store(40, InodeId(owner.start + 30), PRIVATE, base=1)
         (result,) = (await member._commit(40, [stolen])).results
-        assert result.status is changes.Status.NEEDS_BLOCKS
+        assert (result.status, result.workspace) == (changes.Status.NEEDS_BLOCKS, info.share)
         await share.put(LATER)
         (result,) = (await member._commit(41, [member._store(41, InodeId(owner.start + 30), LATER, base=1)])).results
         assert result.status is changes.Status.OK
