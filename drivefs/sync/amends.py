@@ -68,6 +68,7 @@ class Amends:
         self._journal = local.journal
         self._overlay = local.journal.overlay
         self._replica = local.replica
+        self._shares = local.shares
         self._root = root
         self.places = Places(local, root)
         self._contents = contents
@@ -146,7 +147,7 @@ class Amends:
         if action.is_aside and old is not None and new is not None:
             self._telling.note([old])
             self._follow(made.inode, old, new, made.n)
-            if action.of:
+            if action.of and made.inode not in self._shares.roots:  # its attributes are all members', its name is not
                 replaced = row.mutation.replaced if isinstance(row.mutation, Rename) else NO_INODE
                 self._mark(made.inode, old, action.of, (replaced or made.inode, action.base))
                 self._outcome.copies.append((made.inode, new))
@@ -379,8 +380,7 @@ class Amends:
         inode, drafts = row.mutation.inode, self._journal.drafts
         state, draft = self._overlay.inode(inode) or self._replica.inode(inode), drafts.draft(inode)
         if state is None or draft is None:
-            # The file was removed here meanwhile, its content with it.
-            return
+            return  # the file was removed here meanwhile, its content with it
         old = Place(self._journal.aliases.inode(action.place.parent), action.place.name)
         place = self._free_name(old) if self._is_taken(old) else old
         names = [Place(*name) for name in self._overlay.names_of(inode)]

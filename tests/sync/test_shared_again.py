@@ -289,3 +289,39 @@ async def test_a_share_is_shown_though_a_power_cut_took_the_list_of_shares_and_l
     await member.begin()
     await member.sync()
     assert await member.tree() == {"s": None, "s/f": b"content"}
+
+
+async def test_what_waits_in_a_directory_whose_way_up_is_not_known_any_more_is_sent_to_its_share(
+    sharers: Sharers,
+) -> None:
+    owner, member = sharers.owner, sharers.member
+    await owner.mkdir("s")
+    await owner.mkdir("s/d")
+    await owner.sync()
+    root = (await owner.known("s")).inode
+    await sharers.begin(root)
+    await member.sync()
+    await member.write("s/d/f", b"mine")
+    await sharers.end()
+    await member.pull()
+    await sharers.begin(root)
+    await member.pull()
+    for device in (member, owner):
+        await device.sync()
+    assert await owner.tree() == await member.tree() == {"s": None, "s/d": None, "s/d/f": b"mine"}
+
+
+async def test_a_shared_file_whose_name_is_taken_in_a_members_drive_is_no_conflict_of_all_members(
+    sharers: Sharers,
+) -> None:
+    owner, member = sharers.owner, sharers.member
+    other, _ = await logged_in(sharers.fleet, MEMBER, "other")
+    inode = await sharing_one(sharers)
+    await other.sync()
+    await other.write("g", b"private")
+    await member.rename("f", "g")
+    for device in (other, member, owner):
+        await device.sync()
+    assert await member.tree() == {"g": b"private", "g (conflicted copy, member, 2026-11-22)": b"first"}
+    assert (await owner.known("f")).inode == inode
+    assert (await owner.known("f")).xattrs == {}
