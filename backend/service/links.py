@@ -2,19 +2,20 @@
 
 Owns the rows, and who may open one; the bytes are `blocks`'. What is downloaded is the content of the file as it is
 then: a link follows the file through saves, renames and moves. Invariants: the token is random, shown once, and kept as
-a hash only; a link gives nothing that the user who made it does not see any more, or may only read; expired, revoked
-and never made are answered alike; a wrong password is counted, for the link and for the address, before anything is
-hashed.
+a hash only; a link gives nothing that the user who made it does not see any more, or may only read; who owns what it
+leads to is told of it, and may end it; expired, revoked and never made are answered alike; a wrong password is counted,
+for the link and for the address, before anything is hashed.
 """
 
 import base64
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
+import msgspec
 from blake3 import blake3
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select
 
 from backend.metadata import schema
 from backend.metadata.queries import is_asked, select_in
@@ -43,7 +44,18 @@ MOST_WRONG, MOST_FROM_ADDRESS = 20, 100
 
 _l = schema.public_links
 _n, _r, _g = schema.runs.c, schema.revisions.c, schema.lineages.c
+_i, _m, _u = schema.inodes.c, schema.members.c, schema.users.c
 _PACKED = select(_n.run, _n.packed).where(_n.account == bindparam("account"), is_asked(_n.run))
+_own = and_(_i.account == bindparam("account"), _i.inode == _l.c.inode)
+_members = select(_m.user).where(_m.account == bindparam("account"), _m.user != bindparam("user"))
+_BY_OTHERS = (
+    select(_l, _u.name.label("user_name"))
+    .select_from(_l.join(schema.inodes, _own).join(schema.users, _u.user == _l.c.user))
+    .where(_l.c.user.in_(_members))
+    .order_by(_l.c.created_ns.desc())
+    .limit(MAX_LINKS)
+)
+"""Links that others made to what is, or was, in an account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +110,17 @@ class Links:
         return base64.urlsafe_b64encode(token).decode()
 
     async def known(self, caller: Caller) -> LinksReply:
-        """All links that the caller made and that have not expired, the newest first."""
+        """The links that the caller made, and those that lead to what the caller owns; none that has expired.
+
+        The newest first.
+        """
         return LinksReply(links=await self._ground.database.read(self._known, caller))
 
     async def revoke(self, caller: Caller, request: RevokeLinkRequest) -> None:
         """End a link for good, at once.
 
         Raises:
-            ProtocolError: `not_found`: the caller has no such link.
+            ProtocolError: `not_found`: the caller made no such link, and does not own what it leads to.
         """
         await self._ground.database.write(self._revoke, caller, request)
         self._ground.hub.wake(hub.of_link(request.link))
@@ -170,7 +185,7 @@ class Links:
         part, state = _file(connection, caller.user, request.inode)
         if part.access.role not in workspaces.WRITERS:
             raise ProtocolError(Code.FORBIDDEN, "This is shared with you to be read: its owner can make a link to it.")
-        if len(self._known(connection, caller)) >= MAX_LINKS:
+        if len(self._made_by(connection, caller)) >= MAX_LINKS:
             raise ProtocolError(Code.TOO_LARGE, f"There are {MAX_LINKS} links already. Revoke some.")
         row = {
             "link": ids.random_id(self._ground.random_bytes),
@@ -191,8 +206,18 @@ class Links:
         once(connection, asked, NoneType, lambda: _revoke(connection, caller, request))
 
     def _known(self, connection: Connection, caller: Caller) -> list[LinkInfo]:
-        rows = connection.execute(select(_l).where(_l.c.user == caller.user).order_by(_l.c.created_ns.desc())).all()
-        return [self._info(connection, caller, row) for row in rows if self._is_valid(row)]
+        own = [self._info(connection, caller, row) for row in self._made_by(connection, caller)]
+        return sorted([*own, *self._by_others(connection, caller)], key=lambda each: each.created_ns, reverse=True)
+
+    def _made_by(self, connection: Connection, caller: Caller) -> list[Any]:
+        return [row for row in connection.execute(select(_l).where(_l.c.user == caller.user)) if self._is_valid(row)]
+
+    def _by_others(self, connection: Connection, caller: Caller) -> Iterator[LinkInfo]:
+        """Those that give what the caller owns: who may not change it any more has links that give nothing."""
+        for row in connection.execute(_BY_OTHERS, {"account": caller.account, "user": caller.user}).all():
+            info = self._info(connection, caller, row)
+            if self._is_valid(row) and info.path is not None:
+                yield msgspec.structs.replace(info, user=row.user_name)
 
     def _info(self, connection: Connection, caller: Caller, row: Any) -> LinkInfo:
         try:
@@ -284,6 +309,8 @@ def _inside(connection: Connection, opened: Opened, directory: Found, after: byt
     """A page of what is in a folder, in byte order of the names."""
     home = workspaces.own_drive(connection, opened.user)
     seen = _look(connection, home, opened.seq)
+    # What somebody else's share has, hangs in this folder unknown to its owner: that has links of its own.
+    seen = Sight(connection, [part for part in seen.slices if part.access.account == opened.top.account])
     inode = directory.state.inode
     if inode not in seen.inodes([inode]):
         raise _nothing()
@@ -304,6 +331,7 @@ def _long_list(connection: Connection, account: AccountId, state: InodeState) ->
 
 
 def _revoke(connection: Connection, caller: Caller, request: RevokeLinkRequest) -> None:
-    same = (_l.c.link == request.link, _l.c.user == caller.user)
+    is_own = select(_i.inode).where(_i.account == caller.account, _i.inode == _l.c.inode).exists()
+    same = (_l.c.link == request.link, or_(_l.c.user == caller.user, is_own))
     if not connection.execute(delete(_l).where(*same)).rowcount:
         raise ProtocolError(Code.NOT_FOUND, "You have no such link. Nothing was changed.")

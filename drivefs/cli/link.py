@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     making.add_argument(
         "--password", nargs="?", const=ASK, metavar="PASSWORD", help="a password for it; without a word it is asked for"
     )
-    listing = _action(actions, "list", "the links that you made and that still work", show)
+    listing = _action(actions, "list", "the links that you made, and those that others made to what you share", show)
     ending = _action(actions, "revoke", "end the link ID, at once and for good", revoke)
     ending.add_argument("id", metavar="ID", help="what the list calls it")
     for each in (listing, ending):
@@ -81,7 +81,8 @@ def show(arguments: argparse.Namespace) -> int:
     for each in found:
         until = f"until {each['expires']}" if each["expires"] else "for ever"
         secret = ", with a password" if each["password"] else ""
-        output.tell(f"{each['id']}  {each['path'] or '(the file is gone)'}  {until}{secret}")
+        maker = f", made by {each['user']}" if each["user"] else ""
+        output.tell(f"{each['id']}  {each['path'] or '(the file is gone)'}  {until}{secret}{maker}")
     return ExitCode.OK
 
 
@@ -119,6 +120,7 @@ def _fields(info: "LinkInfo") -> dict[str, Any]:
         "created": iso_seconds(info.created_ns),
         "expires": iso_seconds(info.expires_ns) if info.expires_ns else None,
         "password": info.has_password,
+        "user": info.user or None,
     }
 
 
@@ -153,8 +155,9 @@ COMMAND = Command(
     summary="addresses at which anybody may download a file or a folder",
     description="Makes an address at which whoever has it may download a file of the drive, or a folder as a tar "
     "archive, without an account: for ever or until a time, with a password or without. It gives what is there then, "
-    "wherever it was moved. The address is shown once; the server keeps a hash of it only. A password is given as HTTP "
-    "Basic, with any user name.",
+    "wherever it was moved; of a folder, all but what others share with you in it: that has links of its own, and its "
+    "owner sees and ends them. The address is shown once; the server keeps a hash of it only. A password is given as "
+    "HTTP Basic, with any user name.",
     examples="  drivefs link create ~/Drive/report.pdf --expires 7d\n"
     "  drivefs link create ~/Drive/report.pdf --password\n"
     "  curl -OJ -u :PASSWORD https://drive.example.org/l/…\n"

@@ -26,13 +26,17 @@ class CreateLinkRequest(Doing, kw_only=True):
 
 
 class LinkInfo(Message, kw_only=True):
-    """A link of the caller's. `path` is where its file is in the drive; None: it is gone, the link gives nothing."""
+    """A link that the caller made, or another `user` to what the caller owns.
+
+    `path` is where its file is in the caller's drive; None: it is gone, the link gives nothing.
+    """
 
     link: int
     path: bytes | None
     created_ns: int
     expires_ns: int = 0
     has_password: bool = False
+    user: str = ""
 
 
 class LinkReply(Message, kw_only=True):
@@ -43,7 +47,7 @@ class LinkReply(Message, kw_only=True):
 
 
 class LinksReply(Message, kw_only=True):
-    """The caller's links, the newest first."""
+    """The links that the caller may end, the newest first."""
 
     links: list[LinkInfo]
 

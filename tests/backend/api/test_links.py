@@ -273,8 +273,6 @@ async def test_a_link_gives_only_what_its_maker_sees(tmp_path: Path) -> None:
         theirs = await make(bert, file)
         assert theirs.link.path == b"folder/file"
         assert (await get(anna, before.token)).reply == (await get(anna, theirs.token)).reply == b"content"
-        revoke = links.RevokeLinkRequest(link=theirs.link.link)
-        assert (await anna.post(routes.REVOKE_LINK, revoke)).problem() == "not_found"
         await anna.post(routes.UNSHARE, sharing.UnshareRequest(share=info.share))
         assert (await get(anna, theirs.token)).status == 404
         assert (await get(anna, before.token)).reply == b"content"
@@ -328,8 +326,8 @@ async def test_a_folder_is_given_as_an_archive(tmp_path: Path) -> None:
         assert reply.reply.endswith(bytes(1024))
 
 
-async def test_a_viewer_publishes_nothing_by_the_folder_around_a_share_nor_by_an_older_link(tmp_path: Path) -> None:
-    """[57] What may not have a link of its own is not given by another one."""
+async def test_nobody_publishes_a_share_by_the_folder_around_it_nor_a_viewer_by_an_older_link(tmp_path: Path) -> None:
+    """[57] What may not have a link of its own is not given by another one, nor is what its owner would not see."""
     async with serving(tmp_path, Limits(quota_bytes=2**24)) as anna:
         await anna.services.accounts.add_user("bert", "correct horse")
         bert = await anna.log_in_as("bert")
@@ -346,10 +344,11 @@ async def test_a_viewer_publishes_nothing_by_the_folder_around_a_share_nor_by_an
         moved = changes.Rename(n=11, time_ns=1, inode=folder, **place)  # type: ignore[arg-type]
         assert [each.status for each in (await member._commit(11, [moved])).results] == [changes.Status.OK]
         around, direct = await make(bert, box), await make(bert, file)
-        assert b"content" in (await get(bert, around.token)).reply
+        archives = [await get(bert, around.token)]
         await anna.post(routes.SHARE, sharing.ShareRequest(inode=folder, user="bert", role="viewer"))
-        archive = await get(bert, around.token)
-        assert (archive.status, b"folder" in archive.reply, b"content" in archive.reply) == (200, False, False)
+        archives.append(await get(bert, around.token))
+        for archive in archives:
+            assert (archive.status, b"folder" in archive.reply, b"content" in archive.reply) == (200, False, False)
         assert (await get(bert, direct.token)).status == 404
         await anna.post(routes.SHARE, sharing.ShareRequest(inode=folder, user="bert", role="editor"))
         assert (await get(bert, direct.token)).reply == b"content"
@@ -376,3 +375,41 @@ async def test_what_is_shared_has_its_name_in_links_to_it_as_before(tmp_path: Pa
                 assert made.link.path == path
                 given = (await get(anna, made.token)).reply_headers["content-disposition"]
                 assert f'filename="{path.rpartition(b"/")[2].decode()}' in given
+
+
+async def test_who_owns_what_is_shared_sees_and_ends_the_links_that_others_made_to_it(tmp_path: Path) -> None:
+    async with serving(tmp_path, Limits(quota_bytes=2**24)) as anna:
+        for name in ("bert", "carl"):
+            await anna.services.accounts.add_user(name, "correct horse")
+        bert, carl = await anna.log_in_as("bert"), await anna.log_in_as("carl")
+        owner, member = await a_drive(anna), await a_drive(bert)
+        await a_drive(carl)
+        await owner.make_directory(10, b"folder")
+        await member.store_file(10, b"private", b"of bert alone")
+        folder, file = InodeId(owner.start + 10), InodeId(owner.start + 20)
+        owner.root = folder
+        await owner.store_file(20, b"file", b"content")
+        for user in ("bert", "carl"):
+            invite = sharing.ShareRequest(inode=folder, user=user, role="editor")
+            info = (await anna.post(routes.SHARE, invite)).message(sharing.ShareInfo)
+        for who in (bert, carl):
+            await who.post(routes.ANSWER, sharing.AnswerRequest(share=info.share, accept=True))
+        direct, private = await make(bert, file), await make(bert, member.start + 10)
+
+        async def listed(who: Served) -> list[tuple[int, bytes | None, str]]:
+            found = (await who.post(routes.LINKS)).message(links.LinksReply).links
+            return [(each.link, each.path, each.user) for each in found]
+
+        async def revoked(who: Served, made: links.LinkReply) -> Request:
+            return await who.post(routes.REVOKE_LINK, links.RevokeLinkRequest(link=made.link.link))
+
+        assert await listed(anna) == [(direct.link.link, b"folder/file", "bert")]
+        assert await listed(carl) == []
+        for who, made in ((carl, direct), (anna, private)):
+            assert (await revoked(who, made)).problem() == "not_found"
+        await anna.post(routes.SHARE, sharing.ShareRequest(inode=folder, user="bert", role="viewer"))
+        assert await listed(anna) == [], "it gives nothing"
+        await anna.post(routes.SHARE, sharing.ShareRequest(inode=folder, user="bert", role="editor"))
+        assert (await revoked(anna, direct)).status == 200
+        assert ((await get(bert, direct.token)).status, await listed(anna)) == (404, [])
+        assert await listed(bert) == [(private.link.link, b"private", "")]
