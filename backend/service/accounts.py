@@ -26,7 +26,7 @@ from drivefs.protocol.messages import LoginReply, LoginRequest, PassReply
 from drivefs.protocol.notifications import Kind
 
 TOKEN_BYTES = 32
-MAX_NAME_LENGTH = 256
+MAX_NAME_BYTES = 255
 MAX_PASSWORD_LENGTH = 1024
 
 MAX_ATTEMPTS_BY_NAME = 10
@@ -174,10 +174,10 @@ def hash_token(token: str) -> bytes:
 
 
 def _check_name(name: str) -> None:
-    if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable() or name != name.strip():
+    if not name or not name.isprintable() or name != name.strip() or len(name.encode()) > MAX_NAME_BYTES:
         raise ProtocolError(
             Code.MALFORMED,
-            f"A user name has 1 to {MAX_NAME_LENGTH} printable characters, without spaces around it.",
+            f"A user name has 1 to {MAX_NAME_BYTES} bytes of printable UTF-8, without spaces around it.",
         )
 
 

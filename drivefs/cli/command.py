@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from drivefs import __version__
+from drivefs import __version__, config
 from drivefs.cli.exit_codes import TABLE
 from drivefs.protocol.names import is_text
 
@@ -86,6 +86,7 @@ def add_profile(parser: argparse.ArgumentParser) -> None:
     """Add `--profile`, as all commands have it."""
     parser.add_argument(
         "--profile",
+        type=profile,
         metavar="P",
         help="the drive's profile (default: $DRIVEFS_PROFILE, else the only one there is, else 'default')",
     )
@@ -131,6 +132,18 @@ def seconds(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return value
+
+
+def profile(text: str) -> str:
+    """Read the name of a profile for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: no profile can be called so.
+    """
+    try:
+        return config.check_profile_name(text)
+    except config.ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def word(text: str) -> str:

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from drivefs.cli import asking, output
-from drivefs.cli.command import Command, add_json, add_profile
+from drivefs.cli.command import Command, add_json, add_profile, profile
 from drivefs.cli.errors import CommandError
 from drivefs.cli.exit_codes import ExitCode
 from drivefs.protocol.names import printable
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ending.add_argument("device", metavar="NAME", help="the device's name, or its id where several have that name")
     ending.add_argument("--yes", action="store_true", help="do not ask; a script is not asked")
     ending.add_argument("--this-device", action="store_true", help="allow it to be the one that this command runs on")
-    ending.add_argument("--profile", metavar="P", default=argparse.SUPPRESS, help="the drive's profile")
+    ending.add_argument("--profile", type=profile, metavar="P", default=argparse.SUPPRESS, help="the drive's profile")
     ending.set_defaults(action=revoke)
 
 

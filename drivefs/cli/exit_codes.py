@@ -16,6 +16,7 @@ class ExitCode(enum.IntEnum):
     FOUND = 7
     MENDED = 8
     UNMENDED = 9
+    INTERRUPTED = 130
 
 
 MEANING: dict[ExitCode, str] = {
@@ -29,6 +30,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.FOUND: "check: something is wrong, and nothing was changed",
     ExitCode.MENDED: "check --repair: something was wrong, and all of it is mended; what it cost is said",
     ExitCode.UNMENDED: "check --repair: something is still wrong; what, and what to do, is said",
+    ExitCode.INTERRUPTED: "ended by Ctrl-C",
 }
 
 TABLE = "exit codes:\n" + "\n".join(f"  {int(code)}  {meaning}" for code, meaning in MEANING.items())

@@ -24,13 +24,17 @@ if TYPE_CHECKING:
     from drivefs.remote.client import Remote
 
 GIVE_BACK_SECONDS = 10.0
+MOST_DEVICE_LETTERS = 128
+MOST_PASSWORD_LETTERS = 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("url", metavar="URL", help="the server, such as https://drive.example.org")
     parser.add_argument("--user", required=True, type=word, metavar="U", help="the user's name there")
-    parser.add_argument("--device", type=word, metavar="D", help="what to call this device (default: the host's name)")
+    parser.add_argument(
+        "--device", type=_device, metavar="D", help="what to call this device (default: the host's name)"
+    )
     parser.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     parser.add_argument(
         "--allow-insecure-http",
@@ -63,6 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
         + ("" if name == config.DEFAULT_PROFILE else f" --profile {name}")
     )
     return ExitCode.OK
+
+
+def _device(text: str) -> str:
+    if not 0 < len(text) <= MOST_DEVICE_LETTERS or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"a device's name has 1 to {MOST_DEVICE_LETTERS} printable characters")
+    return text
 
 
 def _checked_url(url: str, allow_insecure: bool) -> str:
@@ -99,10 +109,15 @@ def _password(from_stdin: bool, profile: config.Profile) -> str:
             password = ""
         if not password:
             raise CommandError("there is no password in UTF-8 on standard input. Nothing was sent", ExitCode.USAGE)
-        return password
-    if not sys.stdin.isatty():
+    elif sys.stdin.isatty():
+        password = getpass.getpass(f"Password of {profile.user} at {profile.url}: ")
+    else:
         raise CommandError("standard input is no terminal to ask at: use --password-stdin", ExitCode.USAGE)
-    return getpass.getpass(f"Password of {profile.user} at {profile.url}: ")
+    if len(password) > MOST_PASSWORD_LETTERS:
+        raise CommandError(
+            f"no password has more than {MOST_PASSWORD_LETTERS} letters. Nothing was sent", ExitCode.USAGE
+        )
+    return password
 
 
 async def _log_in(places: config.Places, profile: config.Profile, password: str) -> None:

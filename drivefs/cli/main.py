@@ -52,8 +52,6 @@ COMMANDS = {
 """Where each command is found, below `drivefs.cli`, in the order of the help."""
 OF_ALL = "completion"
 """The command that needs all others."""
-INTERRUPTED = 130
-"""What a shell expects of a program that ended by Ctrl-C."""
 DEBUG_VARIABLE = "DRIVEFS_DEBUG"
 
 
@@ -78,7 +76,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except config.ConfigError as error:
         return fail(str(error), ExitCode.FAILED)
     except KeyboardInterrupt:
-        return fail("interrupted", INTERRUPTED)
+        return fail("interrupted", ExitCode.INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has enough; what is left in the buffer must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

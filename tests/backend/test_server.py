@@ -49,6 +49,8 @@ def test_users_are_made_and_listed_before_and_while_it_runs(server: ServerProces
     assert again.returncode == 1
     assert "already" in again.stderr
     assert "Nothing was changed" in again.stderr
+    unfit = server.add_user("ä" * 128)
+    assert (unfit.returncode, "255 bytes" in unfit.stderr) == (1, True), "no command of a device takes such a name"
     listed = server.on_data("user", "list", "--json")
     assert [(user["name"], user["devices"]) for user in json.loads(listed.stdout)] == [("ann", 1), ("bob", 0)]
     assert listed.stderr == ""

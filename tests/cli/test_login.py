@@ -87,9 +87,27 @@ def test_server_that_does_not_answer_is_unfinished_work(home: Path, capsys: pyte
     assert files(home) == []
 
 
-def test_profile_name_that_is_a_path_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert log_in("http://127.0.0.1:1", "--profile", "../x") == ExitCode.FAILED
+@pytest.mark.parametrize("words", [["--profile", "../x"], ["--device", "x" * 129], ["--device", "lap\ntop"]])
+def test_name_that_nothing_can_have_is_a_wrong_command_line(words: list[str], home: Path) -> None:
+    with pytest.raises(SystemExit, match=str(int(ExitCode.USAGE))):
+        log_in("http://127.0.0.1:1", *words)
+    assert files(home) == []
+
+
+def test_profile_name_of_the_environment_that_is_a_path_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DRIVEFS_PROFILE", "../x")
+    assert log_in("http://127.0.0.1:1") == ExitCode.FAILED
     assert "cannot name a profile" in capsys.readouterr().err
+
+
+def test_password_that_nobody_can_have_is_not_sent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("x" * 1025 + "\n"))
+    assert log_in("http://127.0.0.1:1") == ExitCode.USAGE
+    assert "Nothing was sent" in capsys.readouterr().err
 
 
 def test_password_is_not_asked_for_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
