@@ -4,6 +4,7 @@ Owns the list of invariants of the journal, staging and the replica, each a meth
 would mend at the next mount is a finding too: after an orderly close there is none.
 """
 
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from cache.drafts import PLACE_BITS, DraftRow
 from cache.effects import entries, outcome, renamed, subjects
 from cache.errors import CacheError, Corrupt, Misfit, ReplicaCorrupt
 from cache.findings import Finding, Severity
+from cache.foreign import find_foreign
 from cache.journal import OP_STRIDE
 from cache.overlay import Overlay
 from cache.rescue import find_gaps, look_at_log
@@ -46,8 +48,11 @@ def check(state_dir: Path, cache_dir: Path) -> list[Finding]:
         StateInUse: a process has it open.
         NewerState: a newer drivefs wrote it.
     """
-    if not state_dir.is_dir():
+    if not os.path.lexists(state_dir):
         return []
+    foreign = find_foreign(state_dir, cache_dir)
+    if foreign:
+        return foreign
     with held_lock(state_dir):
         finish_salvage(state_dir)
         found = Findings()

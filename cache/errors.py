@@ -9,6 +9,7 @@ CacheError
  |    +-- ReplicaCorrupt    the replica: it can be reset and fetched again
  |    +-- Unusable          the journal as a whole; it was left as it is, and the message says what to do
  +-- Misfit            transactions that were kept do not fit the journal; nothing was changed
+ +-- Foreign           what lies in the place of a file of the state is none; nothing was touched
  +-- OutOfIds          no inode id is left; the server has to hand out a range
 """
 
@@ -51,6 +52,10 @@ class Unusable(Corrupt):
 
 class Misfit(CacheError):
     """Transactions that the file `redo` has cannot be run on the journal as it is; nothing was changed."""
+
+
+class Foreign(CacheError):
+    """Something lies in the place of a file of the state that is none; it was left as it is."""
 
 
 class OutOfIds(CacheError):

@@ -18,6 +18,7 @@ from cache.check import CACHE_KIBIBYTES, Findings, check, check_replica, is_soun
 from cache.database import Database, remove_database
 from cache.errors import CacheError, NewerState, Unusable
 from cache.findings import Finding, Severity
+from cache.foreign import find_foreign
 from cache.replica import Replica
 from cache.rescue import copy_aside, log_unless_refused, rescue_log
 from cache.salvage import finish_salvage, salvage
@@ -51,6 +52,8 @@ async def repair(state_dir: Path, cache_dir: Path, *, offload: Offload, progress
         Corrupt: the journal cannot be used, and could not be replaced either.
     """
     found = check(state_dir, cache_dir)
+    if find_foreign(state_dir, cache_dir):
+        return Repaired(found, found)
     with held_lock(state_dir):
         finish_salvage(state_dir)
         refuse_newer(state_dir / "journal.db", JOURNAL_VERSION)

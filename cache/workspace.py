@@ -20,8 +20,9 @@ from cache.blocks import BlockCache
 from cache.counters import Counter
 from cache.database import Database, create_private
 from cache.durable import make_directory, sync_path
-from cache.errors import SUSPECT, Corrupt, DiskFull, Misfit, ReplicaCorrupt, StateInUse, Unusable
+from cache.errors import SUSPECT, Corrupt, DiskFull, Foreign, Misfit, ReplicaCorrupt, StateInUse, Unusable
 from cache.findings import Finding, Severity
+from cache.foreign import find_foreign
 from cache.journal import Journal
 from cache.lost import LostAndFound
 from cache.pins import Pins
@@ -69,6 +70,7 @@ class LocalState:
             StateInUse: another process has it open.
             NewerState: a newer drivefs wrote it; nothing was touched.
             Unusable: the journal cannot be read; it was left as it is.
+            Foreign: what lies in the place of a file of it is none; nothing was touched.
             DiskFull: what recovery does needs more room than there is; it begins anew the next time.
             Poisoned: the disk fails, or memory is short; the same.
         """
@@ -76,6 +78,8 @@ class LocalState:
         self._is_checkpointing = False
         self.report: list[Finding] = []
         with ExitStack() as opened, full_disk_told(state_dir):
+            for foreign in find_foreign(state_dir, cache_dir):
+                raise Foreign(f"{foreign.what}. {foreign.meaning}. {foreign.advice}.")
             make_private(state_dir)
             opened.enter_context(held_lock(state_dir))
             for directory in (cache_dir, cache_dir / "blocks"):
