@@ -211,6 +211,7 @@ class Staging:
 
     def _verify(self, staged: StagedRange, data: bytes | memoryview | None, content: int) -> None:
         if data is None:
+            self._on_rot()
             raise Corrupt(f"staging file {staged.file:016x} is gone, too short, or cannot be read")
         if digest(data) != content:
             self._on_rot()

@@ -75,6 +75,7 @@ class LocalState:
             Poisoned: the disk fails, or memory is short; the same.
         """
         self.offload = self.sync_offload = offload
+        self._state_dir = state_dir
         self._is_checkpointing = False
         self.report: list[Finding] = []
         with ExitStack() as opened, full_disk_told(state_dir):
@@ -90,6 +91,11 @@ class LocalState:
             self.blocks = BlockCache(cache_dir / "blocks", offload=offload, limit_bytes=cache_limit_bytes)
             opened.callback(self.blocks.close)
             self._opened = opened.pop_all()
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the disk has failed, or given what was not written, since the state was opened."""
+        return (self._state_dir / SUSPECT).exists()
 
     def _offload_sync(self, work: Callable[..., T], /, *args: Any) -> Awaitable[T]:
         return self.sync_offload(work, *args)

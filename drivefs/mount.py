@@ -381,6 +381,8 @@ class _Mount:
         found += space.notices(parts.drive.without_room())
         if self._local.reserve.is_full():
             found.append(space.DISK_FULL.format(directory=self._settings.places.state))
+        if self._local.is_suspect:
+            found.append(space.DISK_BAD.format(directory=self._settings.places.state))
         if self._local.blocks.problem:
             found.append(f"nothing is kept in the cache until the next mount: {self._local.blocks.problem}")
         if (question := parts.drive.guard.question) is not None:

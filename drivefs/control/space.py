@@ -27,6 +27,11 @@ DISK_FULL = (
     "reading, renaming, removing and the upload go on, and nothing is lost. Free some space there"
 )
 
+DISK_BAD = (
+    "the disk that holds {directory} failed, or gave back what was not written: reading what is damaged fails (EIO), "
+    "and it is not sent. Check the disk, then unmount and mount again: everything is verified then, losses are named"
+)
+
 OTHERS_FULL = (
     "the account of {owner} is full, and what is in the shares of {owner} is kept there: writing in them fails "
     "(EDQUOT), and what was accepted waits on this device until there is room; reading, renaming and removing work. "

@@ -120,6 +120,7 @@ def test_unsent_bytes_that_rotted_are_never_sent_and_people_are_told(
     server.start()
     device.mount(*mount_options())
     assert unavailable(root / "rotten")
+    assert any("gave back what was not written" in each for each in device.status()["attention"])
     assert unavailable(root / "clean")
     wait_until("people are told", lambda: any("rotten" in each for each in device.status()["attention"]))
     other = fresh(one_workbench, server)
