@@ -216,11 +216,3 @@ def own_files(layout: Layout) -> list[tuple[BlockId, int]]:
 def numbered_files(layout: Layout, kind: int) -> list[int]:
     """The numbers of all segments, or of all adopted files."""
     return [int(name) for name in os.listdir(layout.folders[kind]) if name.isdecimal()]
-
-
-def segment_bytes(path: str) -> int:
-    """How long a segment is."""
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0

@@ -54,7 +54,6 @@ class Report:
 
     block_count: int = 0
     byte_count: int = 0
-    run_count: int = 0
     database: list[str] = field(default_factory=list)
     """What is wrong with the database: with its structure, then nothing else was looked at; or with revisions."""
     lost_logs: list[str] = field(default_factory=list)
@@ -180,7 +179,6 @@ class Checks:
             for account, run, packed in page:
                 problems = await self._ground.database.read(_problems_of_run, account, packed)
                 report.findings += [Finding(account, block, problem, True) for block, problem in problems]
-                report.run_count += 1
                 after = (account, run)
 
 

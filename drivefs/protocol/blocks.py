@@ -119,15 +119,6 @@ def _saves_enough(plain_bytes: int, packed_bytes: int) -> bool:
     return plain_bytes - packed_bytes > plain_bytes // LEAST_SAVING
 
 
-def plaintext_bytes(payload: bytes | memoryview) -> int:
-    """Say how long the plaintext of a payload claims to be, within the bounds of a block.
-
-    Raises:
-        ProtocolError: `block_invalid`: the header is not one.
-    """
-    return _header(payload)[1]
-
-
 def decode_payload(payload: bytes | memoryview, expected: BlockId, max_bytes: int = MAX_BLOCK_BYTES) -> bytes:
     """Unpack a payload that may come from anyone; the plaintext has the id `expected` and at most `max_bytes`.
 

@@ -34,14 +34,13 @@ class Sender(Protocol):
 
 
 class Healing:
-    """Heals what the backend has lost in one workspace; `healed_count` blocks so far."""
+    """Heals what the backend has lost in one workspace."""
 
     def __init__(self, backend: Loser, cache: BlockCache, sender: Sender, workspace: WorkspaceId) -> None:
         self._backend = backend
         self._cache = cache
         self._sender = sender
         self._workspace = workspace
-        self.healed_count = 0
 
     async def heal(self) -> None:
         """Send all lost blocks that are here. Cancellation leaves out the rest, until the next time.
@@ -56,7 +55,6 @@ class Healing:
                 plaintext = await self._cache.get(block)
                 if plaintext is not None:
                     await self._sender.store_again(block, plaintext)
-                    self.healed_count += 1
                     log.warning("sent block %s again, which the server had lost", block.hex()[:16])
             has_more = reply.more and bool(reply.blocks)
             after = reply.blocks[-1] if reply.blocks else b""

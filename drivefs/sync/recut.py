@@ -7,22 +7,9 @@ there on: they are kept without being read.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 
 from drivefs.protocol.model import BlockRef
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """A range of the new content: `kept` blocks of the base, or bytes to cut anew (`kept` is empty).
-
-    A region to be cut may end early: at any later block boundary of the base from which on blocks may be kept.
-    """
-
-    start: int
-    end: int
-    kept: tuple[BlockRef, ...] = ()
 
 
 class Base:

@@ -128,10 +128,9 @@ class _Memory:
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes of payload sent, and bytes of content done, since the start of the mount."""
+    """Bytes of payload sent since the start of the mount."""
 
     sent_bytes: int = 0
-    content_bytes: int = 0
 
 
 Turn = Callable[[], Awaitable[None]]
@@ -184,7 +183,6 @@ class Uploader:
             contents.append(memoryview(await snapshot.read(0, snapshot.size)))
         filled = [content for content in contents if content]
         ids = iter(await self._store(_Window(0, filled, [True] * len(filled), workspace), codec.Compression.AUTO, turn))
-        self.traffic.content_bytes += sum(map(len, contents))
         return [[BlockRef(next(ids), len(content))] if content else [] for content in contents]
 
     async def store_large(
@@ -207,9 +205,7 @@ class Uploader:
                 ids = await self._store(window, compression, turn)
                 for position, (block, plaintext) in enumerate(zip(ids, window.plaintexts, strict=True)):
                     refs[window.first + position] = BlockRef(block, len(plaintext))
-                done = sum(map(len, window.plaintexts))
-                self.traffic.content_bytes += done
-                progress(done)
+                progress(sum(map(len, window.plaintexts)))
                 memory.give_back(stretch.memory)
             finally:
                 slots.release()

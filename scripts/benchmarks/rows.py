@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Row:
     """One figure. `goal_ratio`: speed of drivefs over that of the trivial file system, at least.
 
-    `goal_most`: the value itself, at most. `full_size_only`: the goal is about the default sizes of the workload.
+    `goal_most`: the value itself, at most.
     """
 
     key: str

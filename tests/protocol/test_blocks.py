@@ -86,7 +86,6 @@ def test_an_insertion_at_the_head_keeps_all_but_the_first_blocks() -> None:
 def test_a_payload_gives_its_plaintext_back(plaintext: bytes, compression: blocks.Compression) -> None:
     payload = blocks.encode_payload(plaintext, compression)
     assert len(payload) <= len(plaintext) + PAYLOAD_HEADER_BYTES
-    assert blocks.plaintext_bytes(payload) == len(plaintext)
     assert blocks.decode_payload(memoryview(payload), blocks.block_id(plaintext)) == plaintext
 
 
@@ -180,7 +179,6 @@ def test_no_room_is_made_for_what_the_compressed_data_declares() -> None:
 def test_no_block_has_less_or_more_plaintext_than_blocks_have(length: int) -> None:
     body = zstandard.ZstdCompressor().compress(bytes(length))
     payload = blocks.PAYLOAD_HEADER.pack(blocks.PAYLOAD_VERSION, blocks.Codec.ZSTD, length) + body
-    assert "a block has 1 to" in refused(blocks.plaintext_bytes, payload)
     assert "a block has 1 to" in refused(blocks.decode_payload, payload, blocks.block_id(bytes(length)))
 
 
