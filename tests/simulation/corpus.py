@@ -91,4 +91,8 @@ CORPUS = (
     Case(name="removed-by-a-number-that-was-given-anew", seed=400314, profile="restores"),
     # What was known of a lost history was taken for what the server has: a lost content was there already, it seemed.
     Case(name="taken-for-what-the-server-has", seed=400318, profile="restores"),
+    # A directory went elsewhere with an ignored file in it: the oracle did not wait until that was kept aside.
+    Case(name="an-ignored-file-whose-directory-went", seed=600014, profile="rules"),
+    # An ignored file was exchanged into the drive and removed at once: made and replaced in one commit, it was no leak.
+    Case(name="made-and-replaced-in-one-commit", seed=700006, profile="rules"),
 )

@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 
 import pathspec
 
+from cache.effects import subjects
 from drivefs.fs.ignore_rules import NAME
 from drivefs.protocol.changes import Create, Exchange, Link, Mutation, Rename, Unlink
 from drivefs.protocol.model import InodeKind
@@ -22,12 +23,12 @@ RULES = (b"*.log\n", b"*.log\n*.tmp\nz/\n", b"z/\n", b"/x/*\n!/x/a\n", b"")
 
 
 def was_sent(mutations: Sequence[Mutation]) -> str:
-    """What was made on the server under a device's own name, and has not got another one with it; empty: nothing."""
+    """What was made on the server under a device's own name, and has not lost that with it; empty: nothing."""
     for n, mutation in enumerate(mutations):
         own = isinstance(mutation, Create) and mutation.kind is not InodeKind.DIRECTORY
         if own and any(fnmatch(mutation.name.decode(), each) for each in TEMPORARY):
             later = [each for each in mutations[n + 1 :] if isinstance(each, Link | Rename | Exchange | Unlink)]
-            if not any(mutation.inode in (each.inode, getattr(each, "other", 0)) for each in later):
+            if not any(mutation.inode in subjects(each) for each in later):
                 return f"{mutation} was sent"
     return ""
 
@@ -45,9 +46,13 @@ def of_drive(device: Device, view: View) -> View:
 
 
 async def unruled(device: Device) -> str:
-    """A path that a device keeps and no rule does; empty: there is none."""
+    """A path that a device keeps and no rule does, or a name in a directory that is gone; empty: there is neither."""
     view = await device.calls.tree()
     here = kept(device, view)
+    shown = {state.inode for state in here.values()}
+    for inode in device.local.journal.ignored.all():
+        if inode not in shown and (names := device.local.journal.overlay.names_of(inode)):
+            return f"{device.name} keeps {names}, where nobody sees it"
     rules = {}
     for path, state in view.items() if here else ():
         above, _, name = path.rpartition("/")
