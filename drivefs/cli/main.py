@@ -84,6 +84,12 @@ def main(words: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
+        if isinstance(error, PermissionError) and error.filename:
+            return fail(
+                f"{error.filename} is not open to you. Is HOME, or an XDG variable, that of another user? Else mend "
+                "its rights. Files and pending changes are as they were",
+                ExitCode.FAILED,
+            )
         kind = type(error).__name__
         return fail(
             f"an error that drivefs did not expect: {kind}: {error}. Files and pending changes are as they were. "

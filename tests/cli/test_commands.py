@@ -167,6 +167,17 @@ def test_unexpected_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsy
     assert "ZeroDivisionError: oh" in shown.err
 
 
+def test_home_of_another_user_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(runtime: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(runtime))
+
+    monkeypatch.setattr(mounts, "mounted", refuse)
+    assert main(["status"]) == ExitCode.FAILED
+    shown = capsys.readouterr().err
+    assert "/drivefs is not open to you. Is HOME" in shown
+    assert "did not expect" not in shown
+
+
 def test_unexpected_error_shows_its_place_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(runtime: Path) -> None:
         raise ZeroDivisionError
