@@ -21,6 +21,7 @@ from drivefs.protocol.ids import Seq
 from drivefs.protocol.messages import OPERATION_BYTES
 from tests.backend.service import invariants
 from tests.backend.service.drive import SECOND, Device, Drive
+from tests.backend.service.sharing import Neighbours
 
 pytestmark = pytest.mark.anyio
 
@@ -168,3 +169,11 @@ async def test_of_very_many_answers_the_last_are_kept(
         await ask(laptop, 1)
     rows = await drive.fetch(select(schema.operations.c.device))
     assert Counter(row.device for row in rows) == {phone.caller.device: 1, laptop.caller.device: 4}
+
+
+async def test_the_names_of_an_owners_moments_are_nothing_to_members_of_a_share(pair: Neighbours) -> None:
+    folder, _ = await pair.tree()
+    share = await pair.share(folder)
+    await pair.anna.save(b"doc", b"private")
+    await create(pair.anna, "before the divorce")
+    assert (await pair.bert.drive.snapshots.list(pair.bert.caller, share)).snapshots == []
