@@ -116,6 +116,12 @@ class View:
         theirs = self.replica.inode(inode)
         if theirs is None or not theirs.nlink or not self.has_their_name(inode):
             return state
+        if self._overlay.inode(inode) is None:
+            # It was removed here in vain, and forgotten since: nothing of that is to hide what others do to it.
+            self._nameless.pop(inode, None)
+            self._inodes[inode] = theirs
+            self.came_back(state)
+            return theirs
         with self.change():
             shown = self.coming_back(state, theirs)
             self.put_inode(shown)

@@ -10,7 +10,7 @@ import trio.testing
 
 from cache.errors import Corrupt
 from drivefs.protocol.changes import Create, Rename, SetAttributes, SetXattr, Unlink
-from drivefs.protocol.ids import InodeId
+from drivefs.protocol.ids import InodeId, Seq
 from drivefs.protocol.model import InodeKind
 from drivefs.remote.errors import Offline
 from tests.fs.bench import ME, ROOT
@@ -325,6 +325,24 @@ def test_a_removal_that_is_refused_is_told_by_the_name_that_it_took(world: World
     assert world.bench.lookup(b"a") is not None
     (note,) = world.giving_up.notes
     assert note.startswith("a change made here to the file 'a' was given up, ")
+
+
+def test_what_was_removed_in_vain_and_forgotten_and_is_back_is_as_the_server_has_it(world: World) -> None:
+    """As in a share that came anew: what others do to it shows, since nothing here hides it."""
+    inode = world.published(b"a", b"theirs")
+    world.learned(b"a", inode)
+    theirs = world.bench.local.replica.inode(inode)
+    assert theirs is not None
+    world.bench.unlink(b"a")
+    world.reject(*world.pending(Unlink), reason="role")
+    world.bench.local.replica.forget_tree(inode, ROOT)
+    world.give_up()
+    assert world.bench.fs.inode(inode).nlink == 0
+    world.bench.local.replica.put_inodes([theirs], Seq(9))
+    found = world.bench.lookup(b"a")
+    assert found is not None
+    assert (found.nlink, world.bench.read(inode)) == (1, b"theirs")
+    assert world.journal.overlay.inode(inode) is None
 
 
 def test_what_replaced_a_file_is_given_up_and_the_file_is_back(world: World) -> None:
