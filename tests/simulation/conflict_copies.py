@@ -20,6 +20,7 @@ from drivefs.protocol.conflicts import ConflictMark, decode_mark
 from drivefs.protocol.ids import NO_INODE
 from tests.simulation.device import Device
 from tests.simulation.ledger import Ledger
+from tests.simulation.orders import Orders
 from tests.simulation.sequence import Marked, Sequence
 
 
@@ -72,13 +73,17 @@ def look_for_needless(
     return None
 
 
-async def wrong_base(device: Device, sequence: Sequence, contents: dict[bytes, bytes]) -> str:
-    """A conflict of which a device shows another base than the commits say; empty: there is none."""
+async def wrong_base(device: Device, orders: Orders, contents: dict[bytes, bytes]) -> str:
+    """A conflict of which a device shows another base than the commits say; empty: there is none.
+
+    The base of what was shared and is not any more is its owner's to see.
+    """
+    seen = orders.ever_in(device.login.workspace)
     calls = device.calls
     for conflict in calls.fs.conflicts.all():
         mark, name = conflict.mark, calls.fs.conflict_entries.name_of(conflict).decode()
-        blocks = sequence.stored.get((mark.base_of, mark.base_revision))
-        if blocks is None or blocks not in contents:
+        blocks = orders.sequence.stored.get((mark.base_of, mark.base_revision))
+        if blocks is None or blocks not in contents or mark.base_of not in seen:
             continue  # there is none, or it is not kept any more
         made = contents[blocks]
         shown = await calls.read((await calls.known(f".drivefs/conflicts/{name}/base")).inode)

@@ -257,7 +257,7 @@ class Oracle:
         refused = self.refused if len(devices) > 1 else None
         wrong = look_for_needless(self.sequence, contents, self.ledger, refused)
         for device in devices:
-            wrong = wrong or await wrong_base(device, self.sequence, contents)
+            wrong = wrong or await wrong_base(device, self.orders, contents)
         if wrong:
             raise Violated(f"I9: {wrong}")
 
