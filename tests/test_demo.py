@@ -6,6 +6,7 @@ Owns no fixtures for others. Invariant: no demo of the user who runs the tests i
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import stat
@@ -123,9 +124,16 @@ def test_demo_moves_to_another_port_with_its_files(demo: Demo) -> None:
     assert (demo.mountpoint / "kept").read_text() == "content"
 
 
-def test_demo_help_tells_how_to_stop() -> None:
-    shown = subprocess.run([ROOT / "scripts/demo", "--help"], capture_output=True, text=True, check=True)
-    assert "scripts/demo --stop" in shown.stdout
+@pytest.mark.parametrize(
+    ("script", "told"), [("demo", "--stop"), ("setup", "$PYTHON"), ("test", "--long"), ("check", "")]
+)
+def test_help_is_all_that_a_script_does_when_asked_for_it(script: str, told: str, tmp_path: Path) -> None:
+    # Elsewhere nothing is set up: without a look at the words all of them would begin with that.
+    (tmp_path / "scripts").mkdir()
+    copy = shutil.copy(ROOT / "scripts" / script, tmp_path / "scripts")
+    shown = subprocess.run([copy, "--help"], capture_output=True, text=True, check=True)
+    assert f"scripts/{script} [" in shown.stdout
+    assert told in shown.stdout
 
 
 @pytest.mark.parametrize("words", [("--no-such-option",), ("one", "two"), ("--port", "http")])
