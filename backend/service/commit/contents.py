@@ -98,8 +98,9 @@ class Contents:
             raise refusals.rejected(refusals.MALFORMED)
         named = [ref for run in packed if run not in base_runs for ref in refs[run]]
         self._check_blocks(named, base_runs)
-        is_full = self.account.stored_bytes + self.account.pinned_bytes > self.account.quota_bytes
-        if is_full and any(self._is_unreferenced(block) for block, _ in named):
+        # What else is pinned has its room only as long as all of it fits: else what is here first is taken first.
+        more_bytes = sum(size for block, size in set(named) if self._is_unreferenced(block))
+        if more_bytes and self.account.stored_bytes + more_bytes > self.account.quota_bytes:
             raise refusals.Refused(Status.OVER_QUOTA)
         return packed
 

@@ -218,6 +218,21 @@ async def test_over_quota_is_no_answer_and_deletes_still_work(drive: Drive, lapt
     assert await laptop.say(store) == "ok"
 
 
+async def test_of_what_was_sent_before_the_quota_became_smaller_as_much_is_taken_as_fits(
+    drive: Drive, laptop: Device
+) -> None:
+    """What waits holds up nothing that was sent already."""
+    files = [await laptop.make(name) for name in (b"a", b"b", b"c")]
+    contents = [await drive.upload(laptop, each * 100) for each in (b"xyz", b"uvw", b"rs")]
+    await drive.execute(update(schema.accounts).values(quota_bytes=550))
+    stores = [laptop.store(file, blocks) for file, blocks in zip(files, contents, strict=True)]
+    assert [say(each) for each in await laptop.send(*stores)] == ["ok", "over_quota", "ok"]
+    account = await drive.account()
+    assert (account.stored_bytes, account.pinned_bytes) == (500, 300)
+    await drive.execute(update(schema.accounts).values(quota_bytes=800))
+    assert await laptop.say(stores[1]) == "ok"
+
+
 async def test_attributes_change_one_by_one_and_the_last_commit_wins(laptop: Device, phone: Device) -> None:
     file = await laptop.make(b"a")
     change = laptop.set_attributes(file, mode=0o4755, uid=1000, atime_ns=-5, mtime_ns=6)
