@@ -64,6 +64,23 @@ def test_a_name_is_absent_only_where_all_names_are_known(replica: Replica) -> No
     assert names(replica) == [b"a", b"c"]
 
 
+def test_a_page_that_fails_half_way_leaves_the_cursor_where_it_was(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it brought would never come again."""
+    replica.apply_page(page(5))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("half way")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replica.database, "write_many", fail)
+        with pytest.raises(RuntimeError):
+            replica.apply_page(page(6, [file(10)], {b"a": 10}))
+    assert replica.cursor(WORKSPACE) == cursor(5)
+    assert replica.inode(InodeId(10)) is None
+
+
 def test_an_older_state_never_overwrites_a_newer_one(replica: Replica) -> None:
     replica.put_inodes([file(10, size=2)], Seq(7))
     replica.put_inodes([file(10, size=1)], Seq(6))

@@ -122,4 +122,11 @@ COMMITS = (
         "",
         "tests/backend/service/test_snapshots.py",
     ),
+    Weakening(
+        "an exchange is compared on its other side, too",
+        "backend/service/commit/naming.py",
+        "    other = _bound(state, there, mutation.other)\n",
+        "    other = _bound(state, there, state.tree.at(there) or mutation.other)\n",
+        "tests/backend/service/test_commit_names.py",
+    ),
 )

@@ -231,4 +231,13 @@ SYNC = (
         "        except ZeroDivisionError:\n            raise\n        return body",
         "tests/remote/test_connections.py",
     ),
+    Weakening(
+        "the cursor moves with the page that it stands behind",
+        "cache/replica.py",
+        "        seq, brought = page.cursor.seq, {state.inode for state in page.inodes}\n",
+        "        seq, brought = page.cursor.seq, {state.inode for state in page.inodes}\n"
+        "        with self.database.transaction():\n"
+        "            self.set_cursor(page.workspace, page.cursor)\n",
+        "tests/cache/test_replica.py",
+    ),
 )

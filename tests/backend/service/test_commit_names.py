@@ -237,6 +237,10 @@ async def test_exchange_expects_both_sides(laptop: Device) -> None:
     file = await laptop.make(b"f")
     assert await laptop.say(laptop.exchange(file, b"f", inner, b"inner")) == "conflict absent"
     assert await laptop.say(laptop.exchange(inner, b"f", file, b"x")) == "conflict changed"
+    other = await laptop.make(b"other")
+    assert await laptop.say(laptop.exchange(file, b"f", inner, b"other")) == "conflict changed"
+    assert await laptop.say(laptop.exchange(file, b"f", other, b"other")) == "ok"
+    assert await laptop.say(laptop.exchange(other, b"f", file, b"other")) == "ok"
     cycle = laptop.exchange(directory, b"d", inner, b"inner", other_parent=directory)
     assert await laptop.say(cycle) == "conflict cycle"
     other_way = laptop.exchange(inner, b"inner", directory, b"d", parent=directory)
