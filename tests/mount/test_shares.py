@@ -62,7 +62,7 @@ def listed(device: Device, *command: str) -> list[dict[str, Any]]:
 
 
 def test_a_folder_is_shared_when_it_is_accepted_and_both_sides_work_in_it(two: Two) -> None:
-    """[share-invite] [share-live] [share-border] [share-name]"""
+    """[share-invite] [share-live] [share-border] [share-name] [link]"""
     ada, bert, _ = two
     plans = ada.mountpoint / "plans"
     (plans / "sub").mkdir(parents=True)
@@ -83,6 +83,12 @@ def test_a_folder_is_shared_when_it_is_accepted_and_both_sides_work_in_it(two: T
     write_file(plans / "new", b"ada")
     wait_until("bert sees it", lambda: (theirs / "new").read_bytes() == b"ada")
     assert [each["user"] for each in listed(bert, "revisions", str(theirs / "new"))] == ["bert", "ada"]
+    made = json.loads(bert.run("link", "create", str(theirs / "new"), "--json"))
+    ((link, path, user),) = ((each["id"], each["path"], each["user"]) for each in listed(ada, "link", "list"))
+    assert (link, path, user) == (made["id"], "plans/new", "bert")
+    assert "made by bert" in ada.run("link", "list")
+    ada.run("link", "revoke", link)
+    assert listed(bert, "link", "list") == []
     assert sorted(os.listdir(ada.mountpoint)) == ["plans"]
     assert fails(lambda: (theirs / "new").rename(bert.mountpoint / "out")) == errno.EXDEV
     assert fails(lambda: (bert.mountpoint / "plans").rename(theirs / "in")) == errno.EXDEV
