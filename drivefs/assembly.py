@@ -124,9 +124,9 @@ class Assembly:
         self._open_session(remote)
         self._open_filesystem(remote)
         self.kernel = make_kernel(self.filesystem)
-        self.shown = Shown(self.filesystem, self.kernel.told)
-        self.filesystem.hear_of_followers(self._follow)
         self.announcer = Announcer(self.events, self.places)
+        self.shown = Shown(self.filesystem, self.kernel.told, self.announcer.made_good)
+        self.filesystem.hear_of_followers(self._follow)
         self.events.hear.append(self._listen)
         self._join_synchronisation(remote)
 

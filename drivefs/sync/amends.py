@@ -76,7 +76,7 @@ class Amends:
         self._labels = labels
         self._outcome = Outcome()
         self._place = NO_OP
-        self._telling = Telling(shown, self._leads_to)
+        self._telling = Telling(shown, self._leads_to, self.places.state)
 
     def make(self, row: JournalRow, actions: Sequence[Action]) -> Outcome:
         """Perform the actions for a refused mutation, in the caller's journal transaction."""
@@ -85,7 +85,7 @@ class Amends:
             self._journal.keep_rejected(row.n)
             return self._outcome
         self._telling.begin()
-        self._telling.inodes |= set(subjects(row.mutation)) - {NO_INODE}
+        self._telling.touch(set(subjects(row.mutation)) - {NO_INODE})
         self._telling.note(renaming.places(row.mutation))
         self._undo(row.mutation)
         for action in actions:
@@ -164,7 +164,7 @@ class Amends:
         for parent, name, inode in outcome(made):
             if self._overlay.op_of_dentry(parent, name) < made.n:
                 self._overlay.put_dentry(parent, name, inode, made.n)
-        self._telling.inodes |= set(subjects(made)) - {NO_INODE}
+        self._telling.touch(set(subjects(made)) - {NO_INODE})
         return made
 
     def _renumber_store(self, store: Store, old: OpNumber) -> None:
@@ -227,7 +227,7 @@ class Amends:
         names = [Place(*name) for name in self._overlay.names_of(inode)]
         is_new = self._is_unseen(into)
         self._telling.note(names)
-        self._telling.inodes |= {inode, into}
+        self._telling.touch((inode, into))
         state = self._overlay.inode(inode)
         theirs = self._replica.inode(into) or self._overlay.inode(into)
         if state is None or theirs is None or theirs.kind is InodeKind.DIRECTORY:
@@ -270,7 +270,7 @@ class Amends:
             # What was committed was done to the directory that this one is no more.
             if self._overlay.op_of_dentry(into, name) < op and self._is_queued(op):
                 self._overlay.put_dentry(into, name, child, op)
-        self._telling.inodes |= {child for _name, child in own if child}
+        self._telling.touch(child for _name, child in own if child)
         if self._replica.inode_now(inode) is not None:
             # The backend knows something else by this id: only what is queued now is meant for the other one.
             self._journal.rename_queued(inode, into)
@@ -330,7 +330,7 @@ class Amends:
         if state is not None:
             self._overlay.put_inode(msgspec.structs.replace(state, inode=fresh), made.n)
         self._overlay.drop_inode(inode)
-        self._telling.inodes.add(fresh)
+        self._telling.touch([fresh])
         self._telling.merged(inode, fresh, is_new=True)
 
     # -- new files ---------------------------------------------------------------------------------------------------

@@ -100,6 +100,11 @@ class Announcer:
         if self.replayer is not None and self.replayer.wants:
             self.replayer.replay(told)
 
+    def made_good(self, names: Sequence[NameChange], states: Sequence[tuple[InodeState, InodeState]]) -> None:
+        """Tell what became of a change that was refused: what another device did first shows now, and what was done
+        here has another name, or is given up."""
+        self.elsewhere(self.before(names), names, states)
+
     def _resolved(self, before: Before, happened: Sequence[Happening]) -> list[Told]:
         ways, found = self._places.ways(), {}
 

@@ -3,7 +3,7 @@
 Owns the declarations only; `fs` satisfies them, and `mount` brings the two together.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +11,9 @@ from drivefs.protocol.changes import Base
 from drivefs.protocol.ids import InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.model import InodeState
 from drivefs.sync import uploader
+from drivefs.sync.happenings import NameChange
+
+Announce = Callable[[Sequence[NameChange], Sequence[tuple[InodeState, InodeState]]], None]
 
 
 class Snapshot(uploader.Snapshot, Protocol):
@@ -164,6 +167,8 @@ class Shown:
 
     views: Views
     invalidator: Invalidator
+    announce: Announce = lambda names, states: None
+    """Who watches hears of names and states that are others now, though nothing came from elsewhere just then."""
 
     def attributes_changed(self, inode: InodeId) -> None:
         """The databases have other attributes of an inode than those that are cached."""

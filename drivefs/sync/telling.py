@@ -1,25 +1,30 @@
-"""What amends change of what is shown, and whom it is told when they are done.
+"""What amends change of what is shown, and whom it is told when they are done: the kernel, and who watches.
 
 Owns the list of it while one refusal is made good, and the rule what the kernel is told. Where an inode that programs
 know was found to be another one that they have not seen, that one goes on under the number which the kernel has: names
 that led to the one and lead to the other look the same, and nobody who works below them notices. Invariant: `note` is
-called before what a name leads to changes.
+called before what a name leads to changes, and `touch` before what an inode looks like does.
 """
 
 from collections.abc import Callable, Iterable
 
 from drivefs.protocol.ids import InodeId
+from drivefs.protocol.model import InodeState
 from drivefs.sync.contents import Shown
+from drivefs.sync.happenings import NameChange
 from drivefs.sync.questions import Place
 
 
 class Telling:
-    """The changes of one refusal; `leads_to` says what a name leads to now."""
+    """The changes of one refusal; `leads_to` says what a name leads to now, `state` what an inode looks like."""
 
-    def __init__(self, shown: Shown, leads_to: Callable[[Place], InodeId]) -> None:
+    def __init__(
+        self, shown: Shown, leads_to: Callable[[Place], InodeId], state: Callable[[InodeId], InodeState | None]
+    ) -> None:
         self._shown = shown
         self._leads_to = leads_to
-        self.inodes: set[InodeId] = set()
+        self._state = state
+        self._looked: dict[InodeId, InodeState | None] = {}
         self._before: dict[Place, InodeId] = {}
         self._cached: set[Place] = set()
         self._same: dict[InodeId, InodeId] = {}
@@ -27,7 +32,18 @@ class Telling:
 
     def begin(self) -> None:
         """Another refusal is to be made good."""
-        self.inodes, self._before, self._cached, self._same, self._merged = set(), {}, set(), {}, []
+        self._looked, self._before, self._cached, self._same, self._merged = {}, {}, set(), {}, []
+
+    @property
+    def inodes(self) -> Iterable[InodeId]:
+        """All that were touched."""
+        return self._looked.keys()
+
+    def touch(self, inodes: Iterable[InodeId]) -> None:
+        """What these inodes look like is about to change."""
+        for inode in inodes:
+            if inode not in self._looked:
+                self._looked[inode] = self._state(inode)
 
     def note(self, places: Iterable[Place]) -> None:
         """What these names lead to is about to change."""
@@ -67,6 +83,11 @@ class Telling:
         self._shown.views.forget_cached(self.inodes, self._before.keys() | self._cached)
         for inode in self.inodes:
             self._shown.invalidator.inode(inode, content=True)
+        changed = []
         for place, before in self._before.items():
-            if self._same.get(before, before) != self._leads_to(place):
+            after = self._leads_to(place)
+            if self._same.get(before, before) != after:
                 self._shown.invalidator.entry(*place)
+                changed.append(NameChange(*place, before, after))
+        looks = ((looked, self._state(inode)) for inode, looked in self._looked.items())
+        self._shown.announce(changed, [(was, now) for was, now in looks if was is not None and now is not None])

@@ -208,6 +208,21 @@ def test_save_by_rename_elsewhere_comes_as_a_new_file(watched: Watched, inotify:
     wait_until("it shows", lambda: (watched.view / "file").read_bytes() == b"fresh")
 
 
+def test_watcher_sees_what_becomes_of_an_edit_that_came_later(watched: Watched, inotify: Inotify) -> None:
+    """[watch-meeting]"""
+    write_file(watched.work / "file.txt", b"old")
+    inotify.expect("CLOSE_WRITE,CLOSE file.txt")
+    with (watched.view / "file.txt").open("r+b", buffering=0) as mine:
+        mine.write(b"mine")
+        write_file(watched.work / "file.txt", b"theirs")
+        watched.here.sync()
+    watched.there.sync()
+    wait_until("the copy is there", lambda: len(list(watched.view.iterdir())) == 2)
+    (copy,) = (path.name for path in watched.view.iterdir() if path.name != "file.txt")
+    inotify.expect(f"CREATE {copy}", f"CLOSE_WRITE,CLOSE {copy}", "MODIFY file.txt", "CLOSE_WRITE,CLOSE file.txt")
+    watched.uploaded_bytes = watched.count_uploaded_bytes()
+
+
 def test_events_come_in_order_and_after_what_they_tell(watched: Watched, inotify: Inotify) -> None:
     """[watch-order]"""
     names = [f"file{number:03}" for number in range(100)]

@@ -40,7 +40,7 @@ from drivefs.sync.commits import DEFER_SECONDS, Committer
 from drivefs.sync.connection import Untracked
 from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
-from drivefs.sync.events import Event, Events
+from drivefs.sync.events import Events
 from drivefs.sync.follower import Follower
 from drivefs.sync.guard import Guard
 from drivefs.sync.past import Past
@@ -81,7 +81,6 @@ class Device:
         self.random = Random()
         self.random.drawn = int.from_bytes(name.encode()[:4], "big")
         self.ticks = count(10**18 + len(name))
-        self.events: list[Event] = []
         self._resends: list[tuple[Store, OpResult]] = []
         self.refused_count = 0
         """Commits that were refused since the history is another one."""
@@ -118,8 +117,9 @@ class Device:
         self.lister.listed = self.fs.ignoring.listed
         self.fs.contents.await_forgetting()
         self.kernel = Kernel()
-        shown = Shown(self.fs, self.kernel)
-        events = Events()
+        self.events = events = Events()
+        announcer = Announcer(events, Places(self.local, self.root))
+        shown = Shown(self.fs, self.kernel, announcer.made_good)
         uploader = Uploader(self.remote, self.local.blocks, at_once, workspace)
         uploader.share_of = lambda inode: share.workspace if (share := self.local.shares.of(inode)) else None
         self.publisher = Publisher(self.local.journal, self.fs.contents, self.publications, uploader)
@@ -143,7 +143,7 @@ class Device:
             opened=lambda reply: self.follower.sharing.told(reply.shares),
         )
         self.session.renumbered = self._renumbered
-        self.follower = self._make_follower(ends, shown, Announcer(events, Places(self.local, self.root)))
+        self.follower = self._make_follower(ends, shown, announcer)
         self.relisting = Relisting(ends, shown, self.fs, lister=self.lister, follower=self.follower)  # type: ignore[arg-type]
         self.relisting.publishable = self.publications.arrived
         for inode in self.local.journal.drafts.draft_inodes():
