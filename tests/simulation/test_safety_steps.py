@@ -355,7 +355,7 @@ def test_a_mended_log_is_synced_before_it_takes_the_place_of_the_damaged_one(dis
         written(source)
     (disk.root / "state" / "mending").mkdir()
     disk.settle()
-    log: Any = SimpleNamespace(mended=lambda damage: [A])
+    log: Any = SimpleNamespace(mended=lambda start, end: [A])
     told: list[str] = []
     disk.on_boundary = told.append
     rescue._mend(path, log, Damage(1, 2, 1), mended)
