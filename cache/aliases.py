@@ -51,6 +51,12 @@ class Aliases:
         """What an id means."""
         return self._targets.get(inode, inode)
 
+    def apart(self, inode: InodeId, other: InodeId) -> InodeId:
+        """What an id means that `other` is to mean from now on: itself, if it meant that one until now."""
+        if self.inode(inode) == other:
+            self.drop(inode)
+        return self.inode(inode)
+
     def is_target(self, inode: InodeId) -> bool:
         """Whether any other id means an inode."""
         return inode in self._targets.values()

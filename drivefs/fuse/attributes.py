@@ -73,7 +73,7 @@ class Translation:
         self._lent: dict[InodeId, int] = {}
         """Which of these each of the others had."""
         self._removed: dict[int, None] = {}
-        """Numbers of directories that the kernel has removed, and still knows."""
+        """Directories that the kernel removed and may still know, by number: what it forgets may be an older one."""
         self._generations: dict[int, int] = {}
         """How often those that are back were removed, if ever."""
         self._changed: dict[InodeId, _Change] = {}
@@ -140,10 +140,6 @@ class Translation:
         self._removed[self.number(inode)] = None
         if len(self._removed) > MAX_REMOVED:
             del self._removed[next(iter(self._removed))]
-
-    def forgotten(self, number: int) -> None:
-        """The kernel has dropped an inode."""
-        self._removed.pop(number, None)
 
     def numbers(self, inode: InodeId) -> list[int]:
         """All numbers by which the kernel may know an inode."""

@@ -157,7 +157,6 @@ class Operations(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """The kernel has dropped inodes: nobody opens them again by a name that they had."""
         for number, _count in inode_list:
-            self._translation.forgotten(number)
             self._fs.contents.forgotten(self._inode(number))
 
     # -- attributes --------------------------------------------------------------------------------------------------

@@ -223,13 +223,12 @@ class Amends:
     # -- merging -----------------------------------------------------------------------------------------------------
 
     def _merge(self, row: JournalRow, inode: InodeId, into: InodeId) -> None:
-        into = self._journal.aliases.inode(into)
+        into = self._journal.aliases.apart(into, inode)
         names = [Place(*name) for name in self._overlay.names_of(inode)]
         is_new = self._is_unseen(into)
         self._telling.note(names)
         self._telling.touch((inode, into))
-        state = self._overlay.inode(inode)
-        theirs = self._replica.inode(into) or self._overlay.inode(into)
+        state, theirs = self._overlay.inode(inode), self._replica.inode(into) or self._overlay.inode(into)
         if state is None or theirs is None or theirs.kind is InodeKind.DIRECTORY:
             self._merge_directory(inode, into, is_new=is_new)
         else:
@@ -260,7 +259,7 @@ class Amends:
         row = self._journal.get(op)
         return row is not None and row.state is not RowState.ACKED
 
-    def _merge_directory(self, inode: InodeId, into: InodeId, *, is_new: bool) -> None:
+    def _merge_directory(self, inode: InodeId, into: InodeId, *, is_new: bool, is_taken: bool = False) -> None:
         """What is queued for a directory, and in it, is meant for another one."""
         theirs, own = self._replica.names_after(into, b"", MAX_TOLD_NAMES), self._overlay.children(inode)
         self._telling.note_merged_names(inode, into, {name for name, _child in [*theirs, *own]}, is_new=is_new)
@@ -271,7 +270,7 @@ class Amends:
             if self._overlay.op_of_dentry(into, name) < op and self._is_queued(op):
                 self._overlay.put_dentry(into, name, child, op)
         self._telling.touch(child for _name, child in own if child)
-        if self._replica.inode_now(inode) is not None:
+        if is_taken or self._replica.inode_now(inode) is not None:
             # The backend knows something else by this id: only what is queued now is meant for the other one.
             self._journal.rename_queued(inode, into)
             return
@@ -317,7 +316,7 @@ class Amends:
         names, state = self._overlay.names_of(inode), self._overlay.inode(inode)
         made = self._append(msgspec.structs.replace(create, inode=fresh))
         if create.kind is InodeKind.DIRECTORY:
-            self._merge_directory(inode, fresh, is_new=True)
+            self._merge_directory(inode, fresh, is_new=True, is_taken=True)
         for row in self._journal.touching(inode):
             if row.n != create.n and row.state is RowState.PENDING:
                 self._journal.replace(renamed(row.mutation, {inode: fresh}))

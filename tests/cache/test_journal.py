@@ -245,6 +245,15 @@ def test_where_there_is_no_room_left_a_number_at_the_end_is_given(local: LocalSt
     assert journal.op_after(n) > n + 1
 
 
+def test_no_two_directories_are_each_the_other(local: LocalState) -> None:
+    aliases, one, other = local.journal.aliases, InodeId(77), InodeId(78)
+    aliases.add(one, other)
+    assert aliases.apart(other, one) == other
+    assert aliases.apart(one, other) == one
+    aliases.add(other, one)
+    assert [aliases.inode(each) for each in (one, other)] == [one, one]
+
+
 def test_alias_stands_for_a_directory_in_what_is_queued_until_nothing_is(bench: Bench, local: LocalState) -> None:
     journal = local.journal
     made, first = create(journal, b"a")

@@ -111,9 +111,6 @@ def test_a_directory_that_the_kernel_removed_is_another_one_to_it_when_it_is_bac
         assert kept.attributes(gone).generation == generation - 1
         assert kept.attributes(there).generation == generation
         assert kept.attributes(state(inode=inode, kind=InodeKind.DIRECTORY, nlink=3)).generation == generation
-    kept.removed(inode)
-    kept.forgotten(7)
-    assert kept.attributes(state(inode=inode, kind=InodeKind.DIRECTORY, nlink=2)).generation == 2
 
 
 def test_what_is_known_of_removed_directories_is_bounded() -> None:

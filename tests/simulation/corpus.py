@@ -95,4 +95,7 @@ CORPUS = (
     Case(name="an-ignored-file-whose-directory-went", seed=600014, profile="rules"),
     # An ignored file was exchanged into the drive and removed at once: made and replaced in one commit, it was no leak.
     Case(name="made-and-replaced-in-one-commit", seed=700006, profile="rules"),
+    # A directory got another id, since the server that was put back had it, and was then found to be that one: each
+    # was taken for the other.
+    Case(name="two-directories-each-the-other", seed=700012, profile="restores"),
 )

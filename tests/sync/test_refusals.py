@@ -451,3 +451,28 @@ def test_directory_whose_id_belongs_to_another_one_is_not_taken_for_that(world: 
     assert mine.inode != directory
     assert world.bench.lookup(b"child", mine.inode) is not None
     assert {m.parent for m in world.pending(Create)} == {ROOT, mine.inode}  # type: ignore[attr-defined]
+
+
+def test_directory_that_got_another_id_and_meets_the_one_it_was_is_that(world: World) -> None:
+    directory = world.bench.mkdir(b"d")
+    inode = world.bench.file(b"a.txt", b"mine", directory)
+    world.refuse((world.pending(Create, directory)[0], "inode"), status=Status.ID_TAKEN)
+    fresh = world.bench.lookup(b"d")
+    assert fresh is not None
+    world.bench.add_remote_directory(b"d", directory, {})
+    world.refuse((world.pending(Create, fresh.inode)[0], "exists"))
+    found = world.bench.lookup(b"d")
+    assert found is not None
+    assert found.inode == directory
+    assert world.bench.names(directory) == {b"a.txt"}
+    assert [m.parent for m in world.pending(Create, inode)] == [directory]  # type: ignore[union-attr]
+
+
+def test_directory_whose_id_another_one_has_elsewhere_leaves_that_alone(world: World) -> None:
+    directory = world.bench.mkdir(b"d")
+    world.bench.file(b"a.txt", b"mine", directory)
+    world.refuse((world.pending(Create, directory)[0], "inode"), status=Status.ID_TAKEN)
+    world.bench.add_remote_directory(b"theirs", directory, {})
+    found = world.bench.lookup(b"theirs")
+    assert found is not None
+    assert (found.inode, world.bench.names(directory)) == (directory, set())
