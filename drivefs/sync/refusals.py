@@ -112,7 +112,7 @@ class Refusals:
         rows = self._journal.failed(MOST_REFUSED)
         for step, row in enumerate(rows):
             if self._is_only_behind(row):
-                at_end = row.status is not Status.CONFLICT or self._is_before_its_directory(row)
+                at_end = row.status is not Status.CONFLICT or self._is_too_early(row)
                 with self._keeping(row), self._journal.transaction():
                     self._amends.again(row, at_end=at_end)
             if step % STEP_REFUSED == 0:
@@ -137,15 +137,17 @@ class Refusals:
         if row.status in (Status.ID_TAKEN, Status.STALE) and row.reason != INODE_TAKEN:
             return True
         is_unexplained = row.reason in LACKING and row.n not in self._judged
-        return row.reason == PREDECESSOR or is_unexplained or self._is_before_its_directory(row)
+        return row.reason == PREDECESSOR or is_unexplained or self._is_too_early(row)
 
-    def _is_before_its_directory(self, row: JournalRow) -> bool:
-        """Whether what a mutation lacks is still to be made, by one that stands behind it."""
-        if row.reason not in LACKING:
-            return False
-        named = {row.mutation.inode, *parents(row.mutation)}
-        queued = (each for inode in named for each in self._journal.touching(inode) if each.n > row.n)
-        return any(isinstance(each.mutation, Create | Restore) and each.mutation.inode in named for each in queued)
+    def _is_too_early(self, row: JournalRow) -> bool:
+        """Whether what a mutation lacks is still to be made, by one that stands behind it.
+
+        Whatever it was refused for: nothing happens to an inode before it is created.
+        """
+        lacks = {*subjects(row.mutation), *(parents(row.mutation) if row.reason in LACKING else ())} - {NO_INODE}
+        makes = Create | Restore if row.reason in LACKING else Create
+        queued = (each for inode in lacks for each in self._journal.touching(inode) if each.n > row.n)
+        return any(isinstance(each.mutation, makes) and each.mutation.inode in lacks for each in queued)
 
     async def _deal_with(self, n: OpNumber) -> None:
         while True:

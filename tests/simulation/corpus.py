@@ -98,4 +98,6 @@ CORPUS = (
     # A directory got another id, since the server that was put back had it, and was then found to be that one: each
     # was taken for the other.
     Case(name="two-directories-each-the-other", seed=700012, profile="restores"),
+    # A creation was made again behind what was to happen to its file: the removal was dropped, and it waited for ever.
+    Case(name="a-creation-behind-what-happens-to-it", seed=10, profile="asides"),
 )

@@ -64,6 +64,8 @@ class Profile:
     """Programs say what stays on each device, and make files that do."""
     has_sizes: bool = False
     """Programs give files other sizes."""
+    has_asides: bool = False
+    """Programs move files away that they have open, and use their places."""
     pass_seconds: int = 0
     """For how long the server takes a pass; 0: devices show their tokens."""
     cache_bytes: int = 2**28
@@ -120,6 +122,7 @@ PROFILES = {
     "shares": replace(MIXED, clients=4, users=2, shares_seconds=0.7),
     "rules": replace(MIXED, has_rules=True, operations=30),
     "sizes": replace(MIXED, has_sizes=True, operations=30),
+    "asides": replace(MIXED, has_asides=True, operations=30),
     "quotas": replace(MIXED, quotas_seconds=3.0, operations=30),
     "restores": Profile(
         clients=3,

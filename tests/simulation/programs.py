@@ -61,6 +61,8 @@ class Program:
         """Whether it also changes rules, and makes files that they keep on the device."""
         self.has_sizes = False
         """Whether it also gives files other sizes."""
+        self.has_asides = False
+        """Whether it also moves files away that it has open, and puts something else in their place."""
         self.has_more = False
         """Whether it also does what has to do with attributes only, and with what is no content."""
 
@@ -108,6 +110,7 @@ class Program:
         more = [self.touch, self.own, self.bare, self.fifo, self.touch, self.bare] if self.has_more else []
         more += [self.rule] * 3 if self.has_rules else []
         more += [self.cut] * 8 if self.has_sizes else []
+        more += [self.move_aside] * 8 if self.has_asides else []
         return [
             *more,
             *names,
@@ -270,6 +273,30 @@ class Program:
             self._opened.remove(held)
             self._held.append(held)
             await self._put(held, 0, data)
+
+    async def move_aside(self) -> None:
+        """Move a file away that is still open, as who rotates logs does; then its place is used, or its directory goes.
+
+        What waits for the file to be closed holds up what came after it in the same place.
+        """
+        if len(self._held) >= MOST_HELD:
+            return
+        directory, new, data = await self._new_path(DIRECTORIES), await self._new_path(NAMES), self._data()
+        if await self._device.calls.find(directory) is None:
+            await self._device.calls.create(directory, InodeKind.DIRECTORY, 0o755)
+        old = f"{directory}/log"
+        self._say(f"move {old} aside to {new} {data[:40]!r} of {len(data)}")
+        held = await self._open(old, os.O_CREAT)
+        self._opened.remove(held)
+        self._held.append(held)
+        await self._put(held, 0, data)
+        seen = await self._seen(new)
+        with self._ledger.giving_up(seen):
+            await self._device.calls.rename(old, new)
+        if self._chance.random() < 0.5:
+            await self._device.calls.rmdir(directory)
+        else:
+            await self._put_and_close(await self._open(old, os.O_CREAT | os.O_EXCL), 0, self._data())
 
     async def go_on(self) -> None:
         """Write through a descriptor that was opened some time ago."""

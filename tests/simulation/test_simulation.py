@@ -24,6 +24,7 @@ PARTS = {
     "rules": 1,
     "shares": 1,
     "sizes": 1,
+    "asides": 1,
     "turns": 1,
     "alone": 3,
     "quotas": 1,

@@ -113,6 +113,7 @@ class Voyage:
         for device, program in zip(self._devices, programs, strict=True):
             program.has_rules = self._profile.has_rules
             program.has_sizes = self._profile.has_sizes
+            program.has_asides = self._profile.has_asides
             program.shares_often = self._profile.shares_seconds > 0
             await device.mount(nursery)
         try:

@@ -351,6 +351,26 @@ def test_what_is_made_again_behind_all_others_stays_in_its_order(world: World, s
     assert again[0].n > before[-1].n
 
 
+@pytest.mark.parametrize("is_together", [True, False])
+def test_what_is_behind_a_change_that_is_made_again_at_the_end_is_behind_it_there(
+    world: World, is_together: bool
+) -> None:
+    inode = world.bench.make(b"a", InodeKind.FIFO).inode
+    world.bench.rename(b"a", b"b")
+    world.bench.unlink(b"b")
+    world.bench.mkdir(b"later")
+    create, rename, unlink = (world.pending(kind, inode)[0] for kind in (Create, Rename, Unlink))
+    world.hear((create, ""), status=Status.STALE)
+    if not is_together:
+        assert world.settle()
+    world.refuse((rename, "predecessor"), (unlink, "predecessor" if is_together else "changed"))
+    again = [row.mutation for row in world.journal.unsettled(100) if row.mutation.inode == inode]
+    assert {type(change) for change in again} == {Create, Rename, Unlink}
+    assert isinstance(again[0], Create)
+    if is_together:
+        assert [type(change) for change in again] == [Create, Rename, Unlink]
+
+
 def test_file_whose_inode_id_is_taken_gets_another_and_keeps_its_name(world: World) -> None:
     inode, create, store = world.stored(b"a.txt", b"mine")
     world.hear((create, "inode"), status=Status.ID_TAKEN)

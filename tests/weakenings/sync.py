@@ -95,6 +95,13 @@ SYNC = (
         "tests/sync/test_refusals.py",
     ),
     Weakening(
+        "nothing is judged by what is there before its inode is made",
+        "drivefs/sync/refusals.py",
+        "        makes = Create | Restore if row.reason in LACKING else Create\n",
+        "        makes = Create | Restore if row.reason in LACKING else Restore\n",
+        "tests/sync/test_refusals.py",
+    ),
+    Weakening(
         "nothing is sent before it is known what an earlier mount removed",
         "drivefs/sync/commits.py",
         "        await self._guard.ready()\n",
