@@ -42,6 +42,7 @@ from backend.blockstore.errors import PlaceUnusable
 from backend.blockstore.replicated import ReplicatedStore
 from backend.blockstore.store import ObjectStore
 from backend.config import Settings
+from backend.metadata.durable import sync_path
 from backend.metadata.errors import MetadataError
 from backend.metadata.sqlite import Database
 from backend.notify.hub import InProcessHub
@@ -177,11 +178,7 @@ def _write_master_key(path: Path) -> None:
     finally:
         os.close(descriptor)
         temporary.unlink()
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_path(path.parent)
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from backend.metadata.durable import sync_path
 from drivefs.protocol.wal import Frame, Log, checksum
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def mend(path: Path, on_loss: Callable[[], None]) -> None:
             os.fsync(mended.fileno())
     fresh.replace(log_path)
     shared.unlink(missing_ok=True)
-    _sync(path.parent)
+    sync_path(path.parent)
 
 
 def _opened(log_path: Path) -> BinaryIO:
@@ -165,13 +166,5 @@ def _put_aside(file: BinaryIO, log_path: Path, kind: str) -> Path:
         shutil.copyfileobj(file, copy)
         copy.flush()
         os.fsync(copy.fileno())
-    _sync(log_path.parent)
+    sync_path(log_path.parent)
     return aside
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,13 +5,13 @@ themselves are in `migrations`. Invariants: a database that a newer program has 
 one transaction; before it, the database as it was lies beside it under a name that says so.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, inspect, text
 
 from backend.metadata import errors
+from backend.metadata.durable import sync_path
 
 MIGRATIONS = "backend.metadata:migrations"
 NEWEST = "0016"
@@ -78,14 +78,6 @@ def _back_up(engine: Engine, path: Path, copy: Path) -> None:
         raw.driver_connection.execute("VACUUM INTO ?", (str(partial),))
     finally:
         raw.close()
-    _sync(partial)
+    sync_path(partial)
     partial.replace(copy)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_path(path.parent)

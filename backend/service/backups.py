@@ -23,6 +23,7 @@ from backend.blockstore import errors
 from backend.blockstore.local import LocalStore
 from backend.blockstore.places import BLOCKS_NAME
 from backend.blockstore.store import ObjectStore
+from backend.metadata.durable import sync_path
 from backend.metadata.queries import is_asked, select_in
 from backend.metadata.schema import CopyState, block_copies, deployment
 from backend.metadata.sqlite import Database, copy_database
@@ -161,7 +162,7 @@ def _take(name: str, size: int, store: ObjectStore, target: ObjectStore) -> bool
 
 def _swap(path: Path, fresh: Path) -> Path | None:
     kept = None
-    _sync(fresh)
+    sync_path(fresh)
     names = (path.with_name(f"{path.name}{REPLACED}{n}") for n in itertools.count(1))
     free = next(each for each in names if not each.exists())
     if path.exists():
@@ -171,9 +172,9 @@ def _swap(path: Path, fresh: Path) -> Path | None:
     for suffix in ("-wal", "-shm"):
         with suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(free.with_name(free.name + suffix))
-    _sync(path.parent)
+    sync_path(path.parent)
     fresh.rename(path)
-    _sync(path.parent)
+    sync_path(path.parent)
     return kept
 
 
@@ -234,17 +235,9 @@ def _prepare(destination: Path, partial: Path) -> None:
 
 def _finish(partial: Path, destination: Path) -> None:
     for path in (partial / DATABASE_NAME, partial):
-        _sync(path)
+        sync_path(path)
     partial.rename(destination)
-    _sync(destination.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_path(destination.parent)
 
 
 def _count_objects(connection: Connection) -> int:

@@ -54,7 +54,7 @@ STORE = (
     ),
     Weakening(
         "a backup is synced",
-        "backend/service/backups.py",
+        "backend/metadata/durable.py",
         "        os.fsync(descriptor)\n",
         "        pass\n",
         "tests/simulation/test_safety_steps.py",
@@ -265,14 +265,14 @@ STORE = (
     Weakening(
         "a database that is put back is synced",
         "backend/service/backups.py",
-        "    kept = None\n    _sync(fresh)\n",
+        "    kept = None\n    sync_path(fresh)\n",
         "    kept = None\n",
         "tests/simulation/test_safety_steps.py",
     ),
     Weakening(
         "the name of a database that is put back is synced",
         "backend/service/backups.py",
-        "    fresh.rename(path)\n    _sync(path.parent)\n",
+        "    fresh.rename(path)\n    sync_path(path.parent)\n",
         "    fresh.rename(path)\n",
         "tests/simulation/test_safety_steps.py",
     ),
