@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from backend.service import passwords
 from tests.support import statements
+from tests.support.examples import USUAL
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -22,6 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
         suppress_health_check=[HealthCheck.too_slow],
         print_blob=True,
         derandomize=config.getoption("--hypothesis-seed", None) is None,
+        max_examples=USUAL * config.getoption("--examples"),
     )
     settings.load_profile("drivefs")
 
@@ -61,6 +63,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--damage-seeds", default="40", metavar="N[-M]", help="seeds of damaged states (default: 40)")
     group.addoption("--crash-rounds", type=int, default=3, metavar="N", help="kill -9 of the crash loop (default: 3)")
     group.addoption("--crash-seed", type=int, default=1, metavar="S", help="seed of the crash loop (default: 1)")
+    group.addoption(
+        "--examples", type=int, default=1, metavar="N", help="times the examples of Hypothesis (default: 1)"
+    )
     group.addoption("--hostile-requests", default="600", metavar="N[-M]", help="hostile requests (default: 600)")
     group.addoption(
         "--any-calls", type=int, default=0, metavar="N", help="long runs beside ext4 (default: 8 short ones)"

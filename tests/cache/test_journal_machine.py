@@ -28,6 +28,7 @@ from drivefs.protocol.ids import (
 from drivefs.protocol.messages import Cursor, FeedPage, FeedStatus
 from drivefs.protocol.model import DentryState, InodeKind, InodeState
 from tests.cache.states import ROOT, T0, Bench, content_of, draft_of
+from tests.support.examples import examples
 from tests.support.journals import mark_sent
 
 MEMORY = Path("/dev/shm")
@@ -306,4 +307,4 @@ def page_of(mutation: Mutation, seq: int) -> FeedPage:
 
 
 TestJournalMachine = JournalMachine.TestCase
-TestJournalMachine.settings = settings(max_examples=40, stateful_step_count=40)
+TestJournalMachine.settings = settings(max_examples=examples(40), stateful_step_count=40)

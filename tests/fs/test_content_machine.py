@@ -16,6 +16,7 @@ from drivefs.fs.attributes import Wanted
 from drivefs.fs.snapshots import Snapshot
 from drivefs.protocol.ids import InodeId, OpNumber
 from tests.fs.bench import FsBench
+from tests.support.examples import examples
 
 LONGEST = 100
 INLINE_BYTES = 24
@@ -149,5 +150,5 @@ class ContentMachine(RuleBasedStateMachine):
             assert self.bench.fs.quota.pending_bytes >= content.dirty_bytes
 
 
-ContentMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+ContentMachine.TestCase.settings = settings(max_examples=examples(40), stateful_step_count=30, deadline=None)
 TestContentMachine = ContentMachine.TestCase

@@ -17,6 +17,7 @@ from drivefs.protocol.ids import BlockId, InodeId, WorkspaceId
 from drivefs.protocol.model import BlockRef
 from drivefs.remote import errors
 from drivefs.sync.uploader import LARGE_WINDOW_BYTES, SMALL_BYTES, WINDOW_BYTES, Uploader
+from tests.support.examples import examples
 
 MIB = 2**20
 INODE = InodeId(5)
@@ -189,7 +190,7 @@ def test_appending_cuts_the_last_block_anew_instead_of_leaving_crumbs() -> None:
     assert len(refs) <= 4
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     st.integers(0, 6 * MIB),
     st.integers(0, 6 * MIB),

@@ -15,6 +15,7 @@ from drivefs.protocol.ids import OpNumber
 from drivefs.protocol.model import InodeKind, pack_blocks, run_id
 from tests.backend.service import invariants
 from tests.backend.service.drive import DIRECTORY, Drive, open_drive
+from tests.support.examples import examples
 
 EXTREMES = [-(2**63), -1, 0, 1, 2**20, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]
 
@@ -99,7 +100,7 @@ async def send(drive: Drive, data: st.DataObject) -> None:
 
 
 @pytest.mark.fault(56)
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.data())
 def test_any_input_is_answered_and_breaks_nothing(data: st.DataObject) -> None:
     async def run(directory: Path) -> None:

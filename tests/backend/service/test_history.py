@@ -16,6 +16,7 @@ from drivefs.protocol.model import InodeKind, InodeState
 from tests.backend.service import invariants
 from tests.backend.service.drive import Device, Drive, open_drive
 from tests.backend.service.model import Model
+from tests.support.examples import examples
 
 NAMES = st.sampled_from([b"a", b"b", b"c"])
 KINDS = st.sampled_from([InodeKind.FILE, InodeKind.FILE, InodeKind.DIRECTORY, InodeKind.DIRECTORY, InodeKind.FIFO])
@@ -162,7 +163,7 @@ async def check_feed(drive: Drive, data: st.DataObject, history: list[Model]) ->
     assert cursor.seq == len(history)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.data())
 def test_random_histories(data: st.DataObject) -> None:
     async def run(directory: Path) -> None:

@@ -18,6 +18,7 @@ from drivefs.protocol.ids import InodeId, Seq
 from tests.backend.service import invariants
 from tests.backend.service.drive import SECOND, Device, Drive, open_drive
 from tests.backend.service.model import Model
+from tests.support.examples import examples
 
 NAMES = [b"doc", b"doc~", b"tmp"]
 OPS = ["save", "save", "write", "move", "move", "move", "link", "unlink", "unlink", "restore", "wait"]
@@ -87,7 +88,7 @@ async def check_what_is_let_go(device: Device, model: Model) -> None:
     assert (await drive.account()).stored_bytes == 0
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.data())
 def test_random_saves(data: st.DataObject) -> None:
     async def run(drive: Drive) -> None:

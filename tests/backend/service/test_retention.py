@@ -4,6 +4,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from backend.service.retention import DAY, HOUR, NS_PER_SECOND, WEEK, Rules, Span, Standing, let_go
+from tests.support.examples import examples
 
 NOW = 1_800_000_000 * NS_PER_SECOND
 RULES = Rules()
@@ -27,7 +28,7 @@ def left(history: list[Standing], rules: Rules = RULES, now_ns: int = NOW) -> li
 
 
 @given(histories(), st.lists(st.tuples(st.integers(0, 400 * DAY), st.integers(0, DAY)), max_size=3), st.integers(1, 20))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_what_must_stay_stays(history: list[Standing], ages: list[tuple[int, int]], most: int) -> None:
     spans = [Span(NOW - (age + lag) * NS_PER_SECOND, NOW - age * NS_PER_SECOND) for age, lag in ages]
     gone = let_go(history, spans, NOW, Rules(most=most))
@@ -46,7 +47,7 @@ def at(history: list[Standing], moment: int) -> Standing | None:
 
 
 @given(histories())
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_what_the_file_was_at_each_moment_of_the_rules_stays(history: list[Standing]) -> None:
     kept = left(history)
     for age, distance in RULES.tiers():
@@ -70,7 +71,7 @@ def test_what_stood_for_years_outlives_a_day_of_changes() -> None:
 
 
 @given(histories(), st.integers(0, 400 * DAY))
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_a_history_that_was_left_goes_as_if_something_had_taken_its_place(history: list[Standing], age: int) -> None:
     if not history:
         return
@@ -82,7 +83,7 @@ def test_a_history_that_was_left_goes_as_if_something_had_taken_its_place(histor
 
 
 @given(histories(), st.integers(0, 400 * DAY))
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_deciding_again_changes_nothing_and_later_only_takes_more(history: list[Standing], later: int) -> None:
     kept = left(history)
     assert left(kept) == kept
@@ -93,7 +94,7 @@ def test_deciding_again_changes_nothing_and_later_only_takes_more(history: list[
 
 @example(most=3)
 @given(st.integers(1, 50))
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 def test_where_there_are_too_many_the_old_ones_are_not_the_first_to_go(most: int) -> None:
     """A file that is saved all the time goes on with something of last year."""
     old = [Standing(n, NOW - (300 - 30 * n) * DAY * NS_PER_SECOND) for n in range(3)]
