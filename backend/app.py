@@ -55,6 +55,7 @@ from backend.service.blocks import Blocks
 from backend.service.changes import Changes
 from backend.service.checks import Checks, Progress, Report
 from backend.service.commits import Commits
+from backend.service.departures import Departures
 from backend.service.devices import FLUSH_SECONDS, Devices
 from backend.service.garbage import Garbage
 from backend.service.ground import Ground, Limits
@@ -282,17 +283,18 @@ def make_services(ground: Ground, keys: AccountKeys, algorithm: sealed.Algorithm
     """All services on one ground."""
     garbage, pruning, trash = Garbage(ground), Pruning(ground), Trash(ground)
     tiering = Tiering(ground, places.tier_of(ground.store), garbage.deleting)
-    notifications = Notifications(ground)
+    notifications, shares = Notifications(ground), Shares(ground)
     return Services(
         ground=ground,
         database=ground.database,
         lifecycle=Lifecycle(ground.hub),
         accounts=Accounts(ground, keys.pass_key),
         accounting=Accounting(ground),
+        departures=Departures(ground, shares),
         devices=Devices(ground),
         uploads=Uploads(ground),
         sessions=Sessions(ground),
-        shares=Shares(ground),
+        shares=shares,
         links=Links(ground),
         notifications=notifications,
         activity=Activity(ground),

@@ -105,6 +105,8 @@ def tell_maintenance(done: control.MaintainResult, as_json: bool) -> None:
     if done.cooled_count:
         print(f"cold store: {done.cooled_count} objects, {in_units(done.cooled_bytes)}, {would}moved there")
     print(f"feeds: {done.change_count} old changes {would}forgotten")
+    if done.user_count:
+        print(f"users: {done.user_count} who were removed, and whose time is over, {would}gone for good")
 
 
 def _maintenance(done: control.MaintainResult) -> dict[str, object]:
@@ -126,6 +128,7 @@ def _maintenance(done: control.MaintainResult) -> dict[str, object]:
         },
         "cold": {"objects": done.cooled_count, "stored_bytes": done.cooled_bytes},
         "changes": done.change_count,
+        "users": done.user_count,
     }
 
 

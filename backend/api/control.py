@@ -57,6 +57,19 @@ class SetLimits(msgspec.Struct, tag="user_set"):
     file_bytes: int | None = None
 
 
+class RemoveUser(msgspec.Struct, tag="user_remove"):
+    """Remove a user, who can be brought back for a time."""
+
+    name: str
+    ends_shares: bool = False
+
+
+class RestoreUser(msgspec.Struct, tag="user_restore"):
+    """Bring a removed user back."""
+
+    name: str
+
+
 class ListUsers(msgspec.Struct, tag="user_list"):
     """List all users."""
 
@@ -92,7 +105,8 @@ class Maintain(msgspec.Struct, tag="maintain"):
     is_dry_run: bool = False
 
 
-Command = AddUser | SetPassword | ListUsers | SetLimits | Check | Backup | ListDevices | RevokeDevice | Maintain
+Users = AddUser | SetPassword | SetLimits | ListUsers | RemoveUser | RestoreUser
+Command = Users | Check | Backup | ListDevices | RevokeDevice | Maintain
 
 
 class UserInfo(msgspec.Struct):
@@ -104,6 +118,27 @@ class UserInfo(msgspec.Struct):
     quota_bytes: int = 0
     file_bytes: int = 0
     stored_bytes: int = 0
+    removed_ns: int = 0
+    """When the user was removed; 0: not at all."""
+    until_ns: int = 0
+    """Up to when a removed user can be brought back."""
+
+
+class EndedShare(msgspec.Struct):
+    """A share that a removal has ended, by its path in the drive, and who saw it."""
+
+    path: bytes
+    users: list[str]
+
+
+class RemovedUser(msgspec.Struct):
+    """What a removal has ended."""
+
+    name: str
+    until_ns: int
+    device_count: int
+    shares: list[EndedShare]
+    left_count: int
 
 
 class UserDevice(msgspec.Struct):
@@ -160,6 +195,7 @@ class MaintainResult(msgspec.Struct):
     object_bytes: int
     cooled_count: int = 0
     cooled_bytes: int = 0
+    user_count: int = 0
 
 
 class Reply(msgspec.Struct, omit_defaults=True):
@@ -171,6 +207,7 @@ class Reply(msgspec.Struct, omit_defaults=True):
     code: str = ""
     message: str = ""
     users: list[UserInfo] = []
+    removed: RemovedUser | None = None
     devices: list[UserDevice] = []
     check: CheckResult | None = None
     maintained: MaintainResult | None = None
@@ -187,19 +224,8 @@ async def perform(services: Services, command: Command, report: Report) -> Reply
     Raises:
         ProtocolError: it is refused.
     """
-    if isinstance(command, AddUser):
-        await services.accounts.add_user(command.name, command.password)
-        return Reply(is_last=True)
-    if isinstance(command, SetPassword):
-        await services.accounts.set_password(command.name, command.password)
-        return Reply(is_last=True)
-    if isinstance(command, ListUsers):
-        listed = await services.accounts.list_users()
-        return Reply(is_last=True, users=[_user(each) for each in listed])
-    if isinstance(command, SetLimits):
-        given = {"quota_bytes": command.quota_bytes, "file_bytes": command.file_bytes}
-        changed = {name: value or None for name, value in given.items() if value is not None}
-        return Reply(is_last=True, users=[_user(await services.accounts.set_limits(command.name, changed))])
+    if isinstance(command, Users):
+        return await _perform_on_users(services, command)
     if isinstance(command, ListDevices):
         everywhere = await services.devices.everywhere(command.user)
         return Reply(is_last=True, devices=[UserDevice(*each) for each in everywhere])
@@ -216,8 +242,34 @@ async def perform(services: Services, command: Command, report: Report) -> Reply
     return Reply(is_last=True, check=result_of(found))
 
 
-def _user(user: User) -> UserInfo:
-    return UserInfo(user.name, user.created_ns, user.device_count, user.quota_bytes, user.file_bytes, user.stored_bytes)
+async def _perform_on_users(services: Services, command: Users) -> Reply:
+    reply, accounts = Reply(is_last=True), services.accounts
+    match command:
+        case AddUser():
+            await accounts.add_user(command.name, command.password)
+        case SetPassword():
+            await accounts.set_password(command.name, command.password)
+        case SetLimits():
+            given = {"quota_bytes": command.quota_bytes, "file_bytes": command.file_bytes}
+            changed = {name: value or None for name, value in given.items() if value is not None}
+            reply.users = [_user(services, await accounts.set_limits(command.name, changed))]
+        case ListUsers():
+            reply.users = [_user(services, each) for each in await accounts.list_users()]
+        case RemoveUser():
+            done = await services.departures.remove(command.name, ends_shares=command.ends_shares)
+            shares = [EndedShare(*each) for each in done.shares]
+            reply.removed = RemovedUser(done.name, done.until_ns, done.device_count, shares, done.left_count)
+        case RestoreUser():
+            await services.departures.restore(command.name)
+            listed = await accounts.list_users()
+            reply.users = [_user(services, each) for each in listed if each.name == command.name]
+    return reply
+
+
+def _user(services: Services, user: User) -> UserInfo:
+    figures = (user.device_count, user.quota_bytes, user.file_bytes, user.stored_bytes)
+    until_ns = services.departures.until_ns(user.removed_ns) if user.removed_ns else 0
+    return UserInfo(user.name, user.created_ns, *figures, user.removed_ns or 0, until_ns)
 
 
 def result_of(found: checks.Report) -> CheckResult:
@@ -254,6 +306,7 @@ def _maintained(done: Maintained) -> MaintainResult:
         object_bytes=collected.object_bytes,
         cooled_count=done.cooled.object_count,
         cooled_bytes=done.cooled.size_bytes,
+        user_count=done.user_count,
     )
 
 

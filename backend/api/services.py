@@ -14,6 +14,7 @@ from backend.service.blocks import Blocks
 from backend.service.changes import Changes
 from backend.service.checks import Checks
 from backend.service.commits import Commits
+from backend.service.departures import Departures
 from backend.service.devices import Devices
 from backend.service.garbage import Garbage
 from backend.service.ground import Ground
@@ -53,6 +54,7 @@ class Services:
     lifecycle: Lifecycle
     accounts: Accounts
     accounting: Accounting
+    departures: Departures
     devices: Devices
     uploads: Uploads
     sessions: Sessions

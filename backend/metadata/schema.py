@@ -75,6 +75,7 @@ users = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("password_hash", Text, nullable=False),  # argon2id, with its parameters and salt
     _id("created_ns"),
+    Column("removed_ns", BigInteger),  # None: not removed; all that is the user's goes some days after it
 )
 
 devices = Table(

@@ -14,7 +14,7 @@ from backend.metadata import errors
 from backend.metadata.durable import sync_path
 
 MIGRATIONS = "backend.metadata:migrations"
-NEWEST = "0016"
+NEWEST = "0017"
 """The last step of these."""
 
 

@@ -47,6 +47,8 @@ class User:
     quota_bytes: int
     file_bytes: int
     stored_bytes: int
+    removed_ns: int | None
+    """When the user was removed; None: not at all."""
 
 
 class Accounts:
@@ -154,6 +156,8 @@ class Accounts:
 
     def _admit(self, connection: Connection, user: UserId, name: str, token: str, subjects: dict[str, int]) -> DeviceId:
         attempts.take_back(connection, subjects, self._ground.now_ns())
+        if connection.execute(select(users.c.removed_ns).where(users.c.user == user)).scalar_one() is not None:
+            raise ProtocolError(Code.WRONG_PASSWORD, "This user was removed from this server. Nothing was changed.")
         device = DeviceId(ids.random_id(self._ground.random_bytes))
         row = {
             "device": device,
@@ -182,15 +186,24 @@ def _check_name(name: str) -> None:
 
 
 def _refuse_taken(connection: Connection, name: str) -> None:
-    if connection.execute(select(users.c.user).where(users.c.name == name)).one_or_none() is not None:
+    row = connection.execute(select(users.c.removed_ns).where(users.c.name == name)).one_or_none()
+    if row is not None and row.removed_ns is None:
         raise ProtocolError(Code.CONFLICT, f"There is a user {name} already. Nothing was changed.")
+    if row is not None:
+        raise ProtocolError(
+            Code.CONFLICT,
+            f"A user {name} was removed, and is kept for a time: `user restore` brings it back; the name is free when "
+            "`user list` does not show it any more. Nothing was changed.",
+        )
 
 
 def _list_users(connection: Connection, given: Limits) -> list[User]:
     living = select(func.count()).where(devices.c.user == users.c.user, devices.c.revoked_ns.is_(None))
     a = accounts.c
     allowed = (func.coalesce(a.quota_bytes, given.quota_bytes), func.coalesce(a.file_bytes, given.file_bytes))
-    columns = select(users.c.user, users.c.name, users.c.created_ns, living.scalar_subquery(), *allowed, a.stored_bytes)
+    u = users.c
+    figures = (living.scalar_subquery(), *allowed, a.stored_bytes)
+    columns: Select[Any] = select(u.user, u.name, u.created_ns, *figures, u.removed_ns)
     statement = columns.select_from(users.join(accounts, a.owner == users.c.user)).order_by(users.c.name)
     return [User(*row) for row in connection.execute(statement)]
 
@@ -201,20 +214,27 @@ def _check_password(password: str) -> None:
 
 
 def _set_password(connection: Connection, name: str, hashed: str) -> None:
-    connection.execute(update(users).where(users.c.user == _user_called(connection, name)).values(password_hash=hashed))
+    connection.execute(update(users).where(users.c.user == user_called(connection, name)).values(password_hash=hashed))
 
 
 def _set_limits(connection: Connection, name: str, values: dict[str, int | None]) -> None:
-    owner = _user_called(connection, name)
+    owner = user_called(connection, name)
     if values:
         connection.execute(update(accounts).where(accounts.c.owner == owner).values(values))
 
 
-def _user_called(connection: Connection, name: str) -> UserId:
-    user = connection.execute(select(users.c.user).where(users.c.name == name)).scalar_one_or_none()
-    if user is None:
+def user_called(connection: Connection, name: str) -> UserId:
+    """The user of a name.
+
+    Raises:
+        ProtocolError: `not_found`: there is none; `conflict`: it was removed.
+    """
+    row = connection.execute(select(users.c.user, users.c.removed_ns).where(users.c.name == name)).one_or_none()
+    if row is None:
         raise ProtocolError(Code.NOT_FOUND, f"There is no user {name!r}. Nothing was changed.")
-    return UserId(user)
+    if row.removed_ns is not None:
+        raise ProtocolError(Code.CONFLICT, f"{name} was removed; `user restore` brings it back. Nothing was changed.")
+    return UserId(row.user)
 
 
 def _recognising(known_by: Any) -> Select[Any]:
@@ -241,5 +261,5 @@ def _recognise(connection: Connection, statement: Select[Any], known: bytes | De
     if row is None:
         raise ProtocolError(Code.UNAUTHENTICATED, "This device is not logged in here. Log in again.")
     if row.revoked_ns is not None:
-        raise revoked()
+        raise revoked(connection, row.device)
     return Caller(AccountId(row.account), UserId(row.user), DeviceId(row.device))

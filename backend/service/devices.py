@@ -149,7 +149,7 @@ class Devices:
         Raises:
             ProtocolError: `not_found`.
         """
-        changed = await self._ground.database.write(_revoke, caller, device, self._ground.now_ns())
+        changed = await self._ground.database.write(end, caller, device, self._ground.now_ns())
         self._ground.hub.wake(hub.of_device(device), *(hub.of_workspace(workspace) for workspace in changed))
 
     async def everywhere(self, user_name: str) -> list[tuple[str, DeviceInfo]]:
@@ -250,8 +250,12 @@ def _list(connection: Connection, user: UserId) -> Sequence[Any]:
     ).all()
 
 
-def _revoke(connection: Connection, caller: Caller, device: DeviceId, now_ns: int) -> list[WorkspaceId]:
-    """Gives the workspaces where it was sending something."""
+def end(connection: Connection, caller: Caller, device: DeviceId, now_ns: int) -> list[WorkspaceId]:
+    """Revoke a device of the caller's user; gives the workspaces where it was sending something.
+
+    Raises:
+        ProtocolError: `not_found`.
+    """
     d = schema.devices
     own = (d.c.device == device) & (d.c.user == caller.user)
     if connection.execute(select(d.c.device).where(own)).one_or_none() is None:
@@ -289,12 +293,16 @@ def refuse_revoked(connection: Connection, device: DeviceId) -> None:
     """
     found = connection.execute(_REVOKED, {"device": device}).one_or_none()
     if found is None or found.revoked_ns is not None:
-        raise revoked()
+        raise revoked(connection, device)
 
 
-def revoked() -> ProtocolError:
-    """What a device is told that was logged out or revoked."""
-    return ProtocolError(
-        Code.DEVICE_REVOKED,
-        "This device was logged out or revoked. What it has not sent yet stays on it; log in again to send it.",
-    )
+def revoked(connection: Connection, device: DeviceId) -> ProtocolError:
+    """What a device is told that was logged out or revoked, or whose user was removed."""
+    u, d = schema.users, schema.devices
+    joined = select(u.c.name).select_from(u.join(d, d.c.user == u.c.user))
+    name = connection.execute(joined.where(d.c.device == device, u.c.removed_ns.is_not(None))).scalar_one_or_none()
+    if name is None:
+        said = "This device was logged out or revoked. What it has not sent yet stays on it; log in again to send it."
+    else:
+        said = f"The user {name} was removed from this server. What this device has not sent yet stays on it."
+    return ProtocolError(Code.DEVICE_REVOKED, said)

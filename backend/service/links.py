@@ -2,9 +2,9 @@
 
 Owns the rows, and who may open one; the bytes are `blocks`'. What is downloaded is the content of the file as it is
 then: a link follows the file through saves, renames and moves. Invariants: the token is random, shown once, and kept as
-a hash only; a link gives nothing that the user who made it does not see any more, or may only read; who owns what it
-leads to is told of it, and may end it; expired, revoked and never made are answered alike; a wrong password is counted,
-for the link and for the address, before anything is hashed.
+a hash only; a link gives nothing that the user who made it does not see any more, or may only read, and nothing at all
+once that user was removed; who owns what it leads to is told of it, and may end it; expired, revoked and never made are
+answered alike; a wrong password is counted, for the link and for the address, before anything is hashed.
 """
 
 import base64
@@ -56,6 +56,7 @@ _BY_OTHERS = (
     .limit(MAX_LINKS)
 )
 """Links that others made to what is, or was, in an account."""
+_REMOVED = select(_u.removed_ns).where(_u.user == bindparam("user"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +283,8 @@ def _current(connection: Connection, row: Any) -> tuple[Slice, InodeState]:
 
     Once another file does, the one that it was made for is an older copy of it, which nobody has published.
     """
+    if connection.execute(_REMOVED, {"user": row.user}).scalar_one() is not None:
+        raise _nothing()
     home = workspaces.own_drive(connection, row.user)
     for part in _look(connection, home, home.head_seq).slices:
         own = (_g.account == part.access.account, _g.lineage == row.lineage)

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from backend.service.departures import Departures
 from backend.service.garbage import Collected, Garbage
 from backend.service.ground import Ground
 from backend.service.notifications import Notifications
 from backend.service.pruning import Pruning
+from backend.service.shares import Shares
 from backend.service.thinning import Thinned, Thinning
 from backend.service.tiering import Cooled, Tiering
 from backend.service.trash import Expired, Trash
@@ -32,6 +34,8 @@ class Maintained:
     collected: Collected = field(default_factory=Collected)
     cooled: Cooled = field(default_factory=Cooled)
     change_count: int = 0
+    user_count: int = 0
+    """Of removed users, whose time to be brought back is over."""
 
     @property
     def is_empty(self) -> bool:
@@ -44,6 +48,7 @@ class Maintenance:
 
     def __init__(self, ground: Ground, trash: Trash, garbage: Garbage, pruning: Pruning, tiering: Tiering) -> None:
         self._ground = ground
+        self._departures = Departures(ground, Shares(ground))
         self._thinning = Thinning(ground)
         self._trash = trash
         self._garbage = garbage
@@ -62,6 +67,7 @@ class Maintenance:
         async with self._running:
             await self._require_sound()
             done = Maintained(is_dry_run)
+            done.user_count = await self._departures.finish(is_dry_run=is_dry_run)
             done.expired = await self._trash.expire(is_dry_run=is_dry_run)
             done.thinned = await self._thinning.thin(is_dry_run=is_dry_run)
             if not is_dry_run:

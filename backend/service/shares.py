@@ -133,6 +133,7 @@ class Shares:
             state = MemberState.INVITED_AGAIN if known.state == MemberState.ENDED else known.state
             connection.execute(update(_m).where(*_same(share, user)).values(role=request.role, state=state))
             if known.state == MemberState.ACTIVE and known.role != request.role:
+                self._say(connection, home, share, (Kind.ROLE, f": {request.role} now"), (caller.user, caller.device))
                 following.tell(connection, self._ground, home, [ChangeRow(following.ROLE, share.root)])
         own = workspaces.own_drive(connection, caller.user)
         return [home.workspace, own.workspace], _info(connection, caller, share)
@@ -152,16 +153,32 @@ class Shares:
             if user not in members:
                 raise ProtocolError(Code.NOT_FOUND, f"It is not shared with {request.user}. Nothing was changed.")
             members = [user]
-        return [self._end(connection, share, user) for user in members]
+        return [self.end(connection, share, user, by=(caller.user, caller.device)) for user in members]
 
-    def _end(self, connection: Connection, share: Access, user: UserId) -> WorkspaceId:
-        """End a membership, or take back an invitation; gives the drive of that user."""
+    def _say(
+        self, connection: Connection, home: Access, share: Access, what: tuple[Kind, str], by: tuple[int, int]
+    ) -> None:
+        """Tell a member what becomes of a share that hangs in his drive, after the path that it has there."""
+        kind, more = what
+        path = Paths(connection, home, share).of(share.root) or b""
+        said = {"path": path, "inode": share.root, "text": path.decode(errors="replace") + more}
+        notifications.add(connection, home.user, kind, now_ns=self._ground.now_ns(), by=by, **said)
+
+    def end(
+        self, connection: Connection, share: Access, user: UserId, by: tuple[int, int] | None = None
+    ) -> WorkspaceId:
+        """End a membership, or take back an invitation; gives the drive of that user, which is to be woken.
+
+        The member is told of it if it is `by` somebody else (a user and a device; 0: none).
+        """
         home = workspaces.own_drive(connection, user, lock=True)
         known = _membership(connection, share, user)
         if known is not None and known.state == MemberState.INVITED:
             connection.execute(delete(_m).where(*_same(share, user)))
             connection.execute(delete(_x).where(_x.c.user == user, _x.c.workspace == share.workspace))
         elif known is not None and known.state in (MemberState.ACTIVE, MemberState.INVITED_AGAIN):
+            if known.state == MemberState.ACTIVE and by is not None:
+                self._say(connection, home, share, (Kind.UNSHARED, ""), by)
             connection.execute(update(_m).where(*_same(share, user)).values(state=MemberState.ENDED))
             hanging.unhang(connection, self._ground, home, Target(share.account, share.workspace, share.root))
         return home.workspace
@@ -176,7 +193,7 @@ class Shares:
                 Code.CONFLICT, "It is your own: `drivefs unshare` ends sharing it. Nothing was changed."
             )
         if not request.accept:
-            return [self._end(connection, share, caller.user)]
+            return [self.end(connection, share, caller.user)]
         known = _membership(connection, share, caller.user)
         if known.state == MemberState.ACTIVE:
             return []
@@ -191,7 +208,8 @@ def _same(share: Access, user: UserId) -> list[Any]:
 
 
 def _user_named(connection: Connection, name: str) -> UserId:
-    user = connection.execute(select(_u.c.user).where(_u.c.name == name)).scalar_one_or_none()
+    here = select(_u.c.user).where(_u.c.name == name, _u.c.removed_ns.is_(None))
+    user = connection.execute(here).scalar_one_or_none()
     if user is None:
         raise ProtocolError(Code.NOT_FOUND, f"There is no user {name} on this server. Nothing was changed.")
     return UserId(user)

@@ -112,6 +112,10 @@ def title(each: NotificationInfo) -> str:
     match each.kind:
         case Kind.SHARED:
             return "A folder is shared with you"
+        case Kind.ROLE:
+            return "You have another role in what is shared with you"
+        case Kind.UNSHARED:
+            return "No longer shared with you"
         case Kind.DEVICE:
             return "A device was added"
         case Kind.QUOTA:

@@ -24,6 +24,8 @@ class Kind(enum.StrEnum):
     DELETED = "deleted"
     CONFLICT = "conflict"
     SHARED = "shared"
+    ROLE = "role"
+    UNSHARED = "unshared"
     QUOTA = "quota"
     DEVICE = "device"
 

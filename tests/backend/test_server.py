@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from backend import cli
+from backend import cli, people
 from backend.api import control
 from drivefs import __version__
 from drivefs.protocol import messages, routes, wire
@@ -75,6 +75,20 @@ def test_devices_are_listed_and_revoked_before_and_while_it_runs(running: Server
     listed = json.loads(running.on_data("device", "list", "--user", "ann", "--json").stdout)
     assert [each["revoked"] is not None for each in listed] == [True, True]
     assert "revoked" in running.on_data("device", "list").stdout
+
+
+def test_users_are_removed_and_restored_before_and_while_it_runs(running: ServerProcess) -> None:
+    running.log_in()
+    unasked = running.on_data("user", "remove", "ann")
+    assert (unasked.returncode, "--yes" in unasked.stderr) == (1, True)
+    removed = json.loads(running.on_data("user", "remove", "ann", "--yes", "--json").stdout)
+    assert (removed["name"], removed["devices"], removed["shares"], removed["left_shares"]) == ("ann", 1, {}, 0)
+    running.stop()
+    listed = json.loads(running.on_data("user", "list", "--json").stdout)
+    assert [each["kept_until"] for each in listed] == [removed["kept_until"]]
+    assert "removed" in running.add_user("ann").stderr
+    assert "ann is back" in running.on_data("user", "restore", "ann").stdout
+    assert running.on_data("user", "restore", "ann").returncode == 1
 
 
 def test_it_prints_one_line_and_stops_at_once_though_polls_are_open(running: ServerProcess) -> None:
@@ -375,7 +389,7 @@ def test_a_device_may_have_any_name(
     """It is chosen by whoever logs in; the administrator who lists it is somebody else."""
     info = messages.DeviceInfo(device=DeviceId(1), name="[/b]\x1b[2J", created_ns=1)
     reply = control.Reply(devices=[control.UserDevice("ann", info)])
-    monkeypatch.setattr(cli, "_perform", lambda *_arguments: reply)
+    monkeypatch.setattr(people, "perform", lambda *_arguments: reply)
     arguments = cli._parser().parse_args(["device", "list", "--data", str(tmp_path)])
     assert arguments.run(arguments) == 0
     shown = capsys.readouterr().out

@@ -15,6 +15,7 @@ from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind
 from drivefs.protocol.notifications import ActivityRequest, Kind, MuteRequest, NotificationInfo, NotificationsRequest
+from drivefs.protocol.sharing import AnswerRequest
 from tests.backend.service.drive import SECOND, Device, Drive
 from tests.backend.service.sharing import neighbours
 
@@ -128,6 +129,21 @@ async def test_who_was_away_is_told_of_what_the_feed_has_forgotten(laptop: Devic
     laptop.drive.clock.ns += (ground.limits.feed_seconds + 10) * SECOND
     assert await Pruning(ground).prune()
     assert brief(await told(phone)) == [("added", b"doc", 1)]
+
+
+async def test_members_of_a_share_are_told_what_becomes_of_it_and_who_leaves_it_is_not(tmp_path: Path) -> None:
+    both = await neighbours(tmp_path)
+    folder, _ = await both.tree()
+    share = await both.share(folder)
+    await both.share(folder)
+    await both.share(folder, "viewer")
+    await both.end(share)
+    found = [(each.kind, each.text, each.user) for each in await told(both.bert)]
+    assert found[1:] == [("role", "folder: viewer now", "someone"), ("unshared", "folder", "someone")]
+    await both.share(folder)
+    await both.shares.answer(both.bert.caller, AnswerRequest(share=share, accept=False))
+    kinds = [each.kind for each in await told(both.bert, own=True)]
+    assert kinds.count("unshared") == 1
 
 
 async def test_members_of_a_share_are_told_of_what_others_do_in_it(tmp_path: Path) -> None:
