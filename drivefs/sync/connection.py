@@ -151,8 +151,9 @@ class Connection:
         self._retry.set()
 
     async def wait_online(self) -> None:
-        """Return when a session is open; cancellation changes nothing."""
-        await self._online.wait()
+        """Return when a session is open, at once if one is; cancellation changes nothing."""
+        if not self._online.is_set():
+            await self._online.wait()
 
     async def reachable(self) -> None:
         """Return if the backend can be reached, as far as is known; wait for it a moment if that promises anything.

@@ -21,9 +21,8 @@ from drivefs.sync.lanes import Chain, Lanes, Order
 from drivefs.sync.signal import Signal
 
 QUIET_SECONDS = 0.03
-URGENT_QUIET_SECONDS = 0.01
-"""The content of what goes ahead of a burst is on its way sooner; its commit is not, it waits for `URGENT_SECONDS`."""
-URGENT_SECONDS = 0.04
+URGENT_QUIET_SECONDS = 0.003
+"""The content of what goes ahead of a burst is on its way sooner; its commit is not, it waits for `LULL_SECONDS`."""
 LULL_SECONDS = 0.025
 BURST_LULL_SECONDS = 0.15
 """In a burst it takes longer until nobody counts as writing: on a busy machine a program often waits for its turn."""
@@ -55,7 +54,7 @@ class Publications:
         self._lanes = Lanes()
         self._order = Order()
         self._process = 0
-        self._last_urgent = self._last_content = self._last_of_burst = -math.inf
+        self._last_urgent = self._last_of_burst = -math.inf
         self._urgent_inodes: set[InodeId] = set()
         self.urgent_ops: set[OpNumber] = set()
         """Mutations to be committed ahead of a burst; `settled` takes them out."""
@@ -167,7 +166,6 @@ class Publications:
         if not self._is_urgent(now):
             return QUIET_SECONDS
         self._urgent_inodes.add(inode)
-        self._last_content = now
         self._urgent_offered.raise_()
         return URGENT_QUIET_SECONDS
 
@@ -310,18 +308,28 @@ class Publications:
     @property
     def _is_urgent_on_its_way(self) -> bool:
         soon = trio.current_time() + QUIET_SECONDS
-        return bool(self.urgent_ops) or any(
+        return bool(self.urgent_ops) or self._is_urgent_content_coming(soon)
+
+    def _is_urgent_content_coming(self, soon: float) -> bool:
+        """Whether content that goes ahead of a burst is being published, or falls due by `soon`."""
+        return any(
             inode in self._taken_ahead & self.on_their_way or self._due.get(inode, math.inf) <= soon
             for inode in self._urgent_inodes
         )
 
     async def urgent_lull(self) -> None:
-        """Return when nothing urgent has changed for a moment, so that what belongs together goes together."""
+        """Return when nothing urgent has changed for a moment, so that what belongs together goes together.
+
+        A file that was made waits so for its content, without which it cannot go, unless that is long in coming.
+        """
         while True:
-            quiet_at = max(self._last_urgent + LULL_SECONDS, self._last_content + URGENT_SECONDS)
-            if quiet_at <= trio.current_time():
+            now = trio.current_time()
+            if now < self._last_urgent + LULL_SECONDS:
+                await trio.sleep_until(self._last_urgent + LULL_SECONDS)
+            elif now < (latest := self._last_urgent + LONGEST_WAY_SECONDS) and self._is_urgent_content_coming(now):
+                await self.urgent_changed.wait(latest - now)
+            else:
                 return
-            await trio.sleep_until(quiet_at)
 
     async def lull(self, worked_seconds: float = 0.0) -> None:
         """Return when nothing has been written for a moment, at once if so, at most after a longest time.

@@ -12,12 +12,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
 from drivefs.protocol import blocks as codec
-from drivefs.protocol.ground import Offload
+from drivefs.protocol.ground import Offload, T
 from drivefs.protocol.ids import BlockId, InodeId, WorkspaceId
 from drivefs.protocol.model import BlockRef
 from drivefs.sync import recut
@@ -279,28 +279,40 @@ class Uploader:
         plaintexts = window.plaintexts
         if not plaintexts:
             return []
-        ids = await self._offload(_hash_all, plaintexts)
+        is_small = sum(map(len, plaintexts)) <= UNASKED_BYTES
+        # A thread, and the way back from it through a busy loop, would take many times as long as the work.
+        run = _at_once if is_small else self._offload
+        ids = await run(_hash_all, plaintexts)
         by_id = dict(zip(ids, plaintexts, strict=True))
         missing = list(by_id)
-        if sum(map(len, plaintexts)) > UNASKED_BYTES:
+        if not is_small:
             await turn()
             missing = await self._sink.missing(window.workspace, missing)
-        payloads = await self._offload(_encode_all, [by_id[block] for block in missing], compression)
+        payloads = await run(_encode_all, [by_id[block] for block in missing], compression)
+        kept = zip(ids, plaintexts, window.is_copied, strict=True)
+        copied = [(block, plaintext) for block, plaintext, is_copied in kept if is_copied]
+        with _alone():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._keeper.keep, copied)
+                await self._send(window.workspace, list(zip(missing, payloads, strict=True)), turn)
+        return ids
+
+    async def _send(
+        self, workspace: WorkspaceId, payloads: Sequence[tuple[BlockId, codec.Parts]], turn: Turn
+    ) -> None:
+        """Send payloads in requests of a window each."""
         total, batch = 0, list[tuple[BlockId, codec.Parts]]()
-        for block, payload in zip(missing, payloads, strict=True):
+        for block, payload in payloads:
             size_bytes = sum(map(len, payload))
             if batch and total + size_bytes > self._window_bytes:
                 await turn()
-                await self._put(window.workspace, batch)
+                await self._put(workspace, batch)
                 total, batch = 0, []
             batch.append((block, payload))
             total += size_bytes
         if batch:
             await turn()
-            await self._put(window.workspace, batch)
-        kept = zip(ids, plaintexts, window.is_copied, strict=True)
-        await self._keeper.keep([(block, plaintext) for block, plaintext, is_copied in kept if is_copied])
-        return ids
+            await self._put(workspace, batch)
 
     async def store_again(self, block: BlockId, plaintext: bytes, workspace: WorkspaceId | None = None) -> None:
         """Send one block that the backend has lost, or lacks in a workspace, whatever it says of having it."""
@@ -333,6 +345,11 @@ def _is_copied(snapshot: Snapshot, offset: int, plaintexts: Sequence[memoryview]
     """For each block from `offset` on, whether the cache has to copy it: it takes over the others as they are."""
     ends = list(accumulate(map(len, plaintexts), initial=offset))
     return [not snapshot.is_staged(start, end) for start, end in pairwise(ends)]
+
+
+async def _at_once(work: Callable[..., T], /, *args: Any) -> T:
+    """An `Offload` that needs no thread, for work that takes no longer than a system call."""
+    return work(*args)
 
 
 def _hash_all(plaintexts: Sequence[memoryview]) -> list[BlockId]:

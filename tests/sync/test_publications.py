@@ -21,7 +21,6 @@ from drivefs.sync.publications import (
     QUIET_SECONDS,
     REPUBLISH_SECONDS,
     URGENT_QUIET_SECONDS,
-    URGENT_SECONDS,
     Publications,
 )
 
@@ -410,9 +409,36 @@ def test_what_is_urgent_is_due_sooner_and_committed_when_nothing_came_for_a_mome
         await waiting.wait_urgent(60)
         assert waiting.take_due(10, urgent=True) == [ONE]
         assert trio.current_time() - before == pytest.approx(URGENT_QUIET_SECONDS)
+        waiting.arrived(ONE)
+        waiting.dropped(ONE)
         waiting.changed()
+        changed_at = trio.current_time()
         await waiting.urgent_lull()
-        assert trio.current_time() - before == pytest.approx(URGENT_SECONDS)
+        assert trio.current_time() - changed_at == pytest.approx(LULL_SECONDS)
+
+    run(main)
+
+
+def test_what_is_made_waits_for_its_content_but_not_for_long() -> None:
+    async def main() -> None:
+        waiting = Publications(lambda: OpNumber(1))
+        waiting.changed()
+        waiting.closed(ONE)
+        made_at = trio.current_time()
+        await trio.sleep(URGENT_QUIET_SECONDS)
+        assert waiting.take_due(10, urgent=True) == [ONE]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(waiting.urgent_lull)
+            await trio.sleep(0.1)
+            assert nursery.child_tasks
+            waiting.stored({ONE: OpNumber(2)})
+        assert trio.current_time() - made_at < 0.2
+        waiting.closed(TWO)
+        made_at = trio.current_time()
+        await trio.sleep(URGENT_QUIET_SECONDS)
+        assert waiting.take_due(10, urgent=True) == [TWO]
+        await waiting.urgent_lull()
+        assert trio.current_time() - made_at == pytest.approx(LONGEST_WAY_SECONDS)
 
     run(main)
 
