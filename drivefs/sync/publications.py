@@ -66,7 +66,7 @@ class Publications:
         self.on_their_way: set[InodeId] = set()
         """Those that were taken; `arrived` or `returned` takes them out."""
         self._taken_ahead: set[InodeId] = set()
-        """Those that were taken as urgent ones; some of them may not be on their way any more."""
+        """Those that were taken as urgent ones and are not stored; some of them may not be on their way any more."""
         self._set_aside: set[InodeId] = set()
         self._published_at: dict[InodeId, float] = {}
         self._offered = Signal()
@@ -108,6 +108,7 @@ class Publications:
         """
         for inode, op in (ops or {}).items():
             self._order.stored(op, inode)
+            self._taken_ahead.discard(inode)
         if ops and (urgent := [ops[inode] for inode in self._urgent_inodes & ops.keys()]):
             self._urgent_inodes.difference_update(ops)
             self.urgent_ops.update(urgent)

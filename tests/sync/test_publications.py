@@ -433,6 +433,10 @@ def test_what_is_made_waits_for_its_content_but_not_for_long() -> None:
             assert nursery.child_tasks
             waiting.stored({ONE: OpNumber(2)})
         assert trio.current_time() - made_at < 0.2
+        waiting.closed(ONE)
+        made_at = trio.current_time()
+        await waiting.urgent_lull()
+        assert trio.current_time() - made_at == pytest.approx(LULL_SECONDS)
         waiting.closed(TWO)
         made_at = trio.current_time()
         await trio.sleep(URGENT_QUIET_SECONDS)
