@@ -17,7 +17,7 @@ from drivefs.protocol.ids import InodeId, OpNumber
 
 PROCESS_CHANGES = 20
 """So many changes in a row one process may make before it counts as a burst; so many a second of a pause come back."""
-PROCESS_CHANGES_PER_SECOND = 10.0
+PROCESS_CHANGES_PER_SECOND = 20.0
 ALL_CHANGES = 60
 ALL_CHANGES_PER_SECOND = 20.0
 PAUSE_SECONDS = 0.25

@@ -43,6 +43,11 @@ def test_a_process_that_goes_on_without_a_pause_stays_a_burst() -> None:
     assert sum(urgent) == PROCESS_CHANGES
 
 
+def test_a_process_that_saves_a_file_by_rename_three_times_a_second_is_never_a_burst() -> None:
+    lanes = Lanes()
+    assert all(lanes.is_urgent(EDITOR, 0.3 * number + 0.001 * step) for number in range(500) for step in range(4))
+
+
 def test_a_process_for_each_file_is_a_burst_too() -> None:
     lanes = Lanes()
     urgent = [lanes.is_urgent(100 + number, 0.0) for number in range(2 * ALL_CHANGES)]
