@@ -290,7 +290,9 @@ class Uploader:
             missing = await self._sink.missing(window.workspace, missing)
         payloads = await run(_encode_all, [by_id[block] for block in missing], compression)
         kept = zip(ids, plaintexts, window.is_copied, strict=True)
-        copied = [(block, plaintext) for block, plaintext, is_copied in kept if is_copied]
+        copied: list[tuple[BlockId, bytes | memoryview]] = [
+            (block, plaintext) for block, plaintext, is_copied in kept if is_copied
+        ]
         with _alone():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keeper.keep, copied)
