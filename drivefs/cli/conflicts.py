@@ -99,6 +99,8 @@ def compare(arguments: argparse.Namespace) -> int:
         raise CommandError(
             "the two have no common base: each was made anew under this name. Compare them without --base"
         )
+    if arguments.base:
+        _require(entry / "base")
     pairs = [("base", "theirs"), ("base", "mine")] if arguments.base else [("theirs", "mine")]
     called = names(conflict)
     with differences.reading():
@@ -108,6 +110,19 @@ def compare(arguments: argparse.Namespace) -> int:
     else:
         print("".join(texts), end="")
     return ExitCode.OK
+
+
+def _require(base: Path) -> None:
+    """See that the common base can be had, or is only out of reach now, which reading it says."""
+    try:
+        base.lstat()
+    except FileNotFoundError as error:
+        raise CommandError(
+            "what the two were made of cannot be had any more: it is not kept, or was in a share that has ended. "
+            "Compare them without --base"
+        ) from error
+    except OSError:
+        pass
 
 
 def settle(arguments: argparse.Namespace) -> int:

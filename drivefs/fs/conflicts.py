@@ -7,6 +7,7 @@ an ordinary change of names; nothing here changes anything but the mark.
 Invariant: marked inodes are found through the databases' own lists of them, never by looking at other inodes.
 """
 
+import contextlib
 import json
 from dataclasses import dataclass
 
@@ -203,6 +204,20 @@ class Entries:
         if conflict.theirs and look_up(conflict.theirs).kind in SHOWN:
             items[THEIRS] = virtual.Mirror((*key, THEIRS), conflict.theirs, look_up)
         if conflict.has_base:
-            base = Which(mark.base_of or mark.of, mark.base_revision, in_history=not mark.base_of)
-            items[BASE] = virtual.Revision((*key, BASE), base, lambda: look_up(copy.inode), self._revisions)
-        return virtual.fixed(key, items, mode=0o500)
+            which = Which(mark.base_of or mark.of, mark.base_revision, in_history=not mark.base_of)
+            items[BASE] = virtual.Revision((*key, BASE), which, lambda: look_up(copy.inode), self._revisions)
+
+        async def lookup(name: bytes) -> virtual.Item | None:
+            return items.get(name)
+
+        async def names() -> virtual.Children:
+            """What is there: of the base only the server knows whether it is, or still this user's to see."""
+            with contextlib.suppress(errors.Unavailable):
+                try:
+                    if BASE in items:
+                        await items[BASE].prepare()
+                except errors.NotFound:
+                    del items[BASE]
+            return list(items.items())
+
+        return virtual.Directory(key, lookup, names, mode=0o500)

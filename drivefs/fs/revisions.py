@@ -16,9 +16,10 @@ from drivefs.fs.readahead import ReadState
 from drivefs.fs.reading import Reader
 from drivefs.fs.view import View, shrink
 from drivefs.protocol.changes import Base
+from drivefs.protocol.errors import Code
 from drivefs.protocol.ids import NO_REVISION, InodeId, RevisionNumber
 from drivefs.protocol.model import unpack_blocks
-from drivefs.remote.errors import RemoteError
+from drivefs.remote.errors import Refused, RemoteError
 
 MAX_KNOWN = 256
 """Of how many revisions the block list is remembered."""
@@ -86,6 +87,7 @@ class Revisions:
         """The content of a revision; none of its bytes are fetched yet.
 
         Raises:
+            NotFound: it is not kept any more, never was, or is not this user's to see.
             Unavailable: the list of its blocks is not here and could not be fetched within the deadline.
         """
         content = self._content_here(which)
@@ -96,6 +98,8 @@ class Revisions:
                 packed = await self._past.content(which.inode, which.number, in_history=which.in_history)
         except (RemoteError, trio.TooSlowError) as error:
             what = f"revision {which.number} of inode {which.inode}"
+            if isinstance(error, Refused) and error.code is Code.NOT_FOUND:
+                raise errors.NotFound(f"there is no {what}: {error}") from error
             raise errors.Unavailable(f"{what} is not on this device: {error}") from error
         return self.know(which, packed)
 
@@ -107,7 +111,11 @@ class Revisions:
         """
         content = handle.content
         if content is None:
-            content = handle.content = await self.content(handle.which)
+            try:
+                content = handle.content = await self.content(handle.which)
+            except errors.NotFound as error:
+                # It was there when it was opened.
+                raise errors.Unavailable(str(error)) from error
         end = min(offset + length, content.base_size)
         if offset >= end:
             return b""

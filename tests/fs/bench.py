@@ -163,6 +163,8 @@ class Past:
 
     async def content(self, inode: InodeId, revision: RevisionNumber, *, in_history: bool) -> bytes:
         await self._asked("content")
+        if (inode, revision) not in self.backend.past:
+            raise Refused(ProtocolError(Code.NOT_FOUND, "no such content"))
         return self.backend.past[inode, revision]
 
     async def revisions(self, inode: InodeId, after: RevisionNumber, limit: int) -> RevisionsReply:

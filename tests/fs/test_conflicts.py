@@ -170,6 +170,7 @@ def test_a_removed_copy_is_no_conflict(bench: FsBench, pair: tuple[InodeId, Inod
 
 def test_both_sides_can_be_read_in_the_entry(bench: FsBench, pair: tuple[InodeId, InodeId]) -> None:
     original, copy = pair
+    bench.backend.past[original, RevisionNumber(1)] = pack_blocks([])
     assert listed(bench, entry(bench)) == [COPY]
     assert listed(bench, entry(bench, COPY)) == [b"mine", b"theirs", b"base"]
     assert bench.read(entry(bench, COPY, b"mine")) == b"mine"
@@ -202,6 +203,13 @@ def test_the_base_is_read_from_its_revision_when_it_is_asked_for(bench: FsBench,
     assert bench.backend.fetched == []
     assert bench.read(base) == b"the common base"
     assert bench.read(base, 11, 2) == b"ba"
+
+
+def test_a_base_that_cannot_be_had_any_more_is_left_out(bench: FsBench, pair: tuple[InodeId, InodeId]) -> None:
+    """It was in a share that has ended, or is not kept: the server knows no such content."""
+    assert listed(bench, entry(bench, COPY)) == [b"mine", b"theirs"]
+    with pytest.raises(errors.NotFound):
+        bench.lookup(b"base", entry(bench, COPY))
 
 
 def test_without_a_common_base_there_is_none(bench: FsBench) -> None:
