@@ -11,13 +11,14 @@ wildcards follow is found at its first place, and not looked for again (`_steady
 import os
 import re
 from collections.abc import Sequence
+from functools import cached_property
 
 import pathspec
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 NAME = b".drivefsignore"
-MAX_BYTES = 2**18
-"""More than this is not read as rules."""
+MAX_BYTES = 2**15
+"""More than this is not read as rules: it would take seconds, where somebody means it to."""
 MAX_LINE = 4096
 """A line that is longer than any path is none: a second's work, where it is made of wildcards."""
 MOST_LINES = 2000
@@ -61,13 +62,15 @@ class Temporary:
 
 
 class Rules:
-    """What one `.drivefsignore` says."""
+    """What one `.drivefsignore` says; its lines are read when it is asked first, since most files never are."""
 
     def __init__(self, text: bytes) -> None:
         self.text = text
-        own = _readable(text[:MAX_BYTES].decode(errors="surrogateescape").splitlines()[:MOST_LINES])
-        self._spec = pathspec.GitIgnoreSpec(own, backend="simple")
-        self.has_any = bool(own)
+
+    @cached_property
+    def _spec(self) -> pathspec.GitIgnoreSpec:
+        lines = self.text[:MAX_BYTES].decode(errors="surrogateescape").splitlines()[:MOST_LINES]
+        return pathspec.GitIgnoreSpec(_readable(lines), backend="simple")
 
     def say(self, path: bytes, *, is_directory: bool) -> bool | None:
         """Whether something with this path, relative to the file's directory, stays here; None: nothing is said."""
@@ -101,10 +104,10 @@ def _readable(lines: Sequence[str]) -> list[GitIgnoreSpecPattern]:
 
 def _read(line: str) -> GitIgnoreSpecPattern | None:
     """The pattern that a line is; None if it says nothing. Raises one of `_UNREADABLE`."""
-    pattern = GitIgnoreSpecPattern(line)
-    if pattern.include is None or pattern.regex is None:
+    expression, is_kept = GitIgnoreSpecPattern.pattern_to_regex(line)
+    if expression is None or is_kept is None:
         return None
-    return GitIgnoreSpecPattern(re.compile(_steady(pattern.regex.pattern)), pattern.include)
+    return GitIgnoreSpecPattern(re.compile(_steady(expression)), is_kept)
 
 
 def _steady(expression: str) -> str:

@@ -28,8 +28,11 @@ META = "ignore_rules"
 META_INSIDE = "ignore_rules_inside"
 """The fact that keeps what the files in other directories say, by directory."""
 MAX_DEPTH = 4096
-MAX_INSIDE = 1000
-"""So many rules in directories are remembered."""
+MAX_INSIDE, MOST_INSIDE_BYTES = 1000, 2**20
+"""So many rules in directories are remembered: they are written whenever one of them changes."""
+MOST_ABOVE_BYTES = 2**16
+"""Of the rules above a name no more is asked than so much, the nearest first: each directory of somebody's share may
+have some, and reading them takes time."""
 READY_SECONDS = 1.5
 """So long the first name that is made in a directory waits for rules that are there, and were never read here."""
 
@@ -79,12 +82,17 @@ class Ignoring:
         if name == NAME:
             self.unread.add(parent)
             return False
+        heard_bytes = 0
         for directory, above in self._way(parent) or ():
             rules = self._refreshed(directory)
-            if rules is not None and rules.has_any:
-                said = rules.say(above + name, is_directory=is_directory)
-                if said is not None:
-                    return said
+            if rules is None:
+                continue
+            heard_bytes += len(rules.text)
+            if heard_bytes > MOST_ABOVE_BYTES:
+                break
+            said = rules.say(above + name, is_directory=is_directory)
+            if said is not None:
+                return said
         return not is_directory and self._temporary.has(name)
 
     def came(self, names: Iterable[Name]) -> None:
@@ -176,8 +184,19 @@ class Ignoring:
             if directory == self._root:
                 self._journal.set_meta(META, text)
                 return
-            inside = {each: rules.text for each, rules in self._rules.items() if each != self._root}
-            self._journal.set_meta(META_INSIDE, wire.encode(dict(list(inside.items())[-MAX_INSIDE:])))
+            self._journal.set_meta(META_INSIDE, wire.encode(self._inside()))
+
+    def _inside(self) -> dict[InodeId, bytes]:
+        """What is said in directories, as far as it is remembered: what came first goes first."""
+        found: dict[InodeId, bytes] = {}
+        left_bytes = MOST_INSIDE_BYTES
+        for directory, rules in reversed(self._rules.items()):
+            left_bytes -= len(rules.text)
+            if left_bytes < 0 or len(found) == MAX_INSIDE:
+                break
+            if directory != self._root:
+                found[directory] = rules.text
+        return dict(reversed(found.items()))
 
     def _present(self, directory: InodeId) -> _Edition | None:
         """The file of the rules as it is now; None: that is not known, or somebody is writing to it."""

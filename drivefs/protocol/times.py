@@ -1,12 +1,14 @@
 """Moments as people and programs write them (ISO 8601), to the nanosecond; pure.
 
-Owns both directions. What names no zone is local time; what names no time of day is the day's beginning.
+Owns both directions. What names no zone is local time; what names no time of day is the day's beginning, and what names
+a month or a year alone is theirs.
 """
 
 import re
 from datetime import UTC, datetime
 
 _FRACTION = re.compile(r"(?<=:\d\d)[.,](\d+)|(?<=[T ]\d{6})[.,](\d+)")
+_LONG = re.compile(r"[0-9]{4}(-[0-9]{2})?")
 NS_PER_SECOND = 10**9
 LAST_NS = 2**63 - 1
 
@@ -19,6 +21,8 @@ def parse_time(text: str) -> int | None:
     fraction = _FRACTION.search(text)
     digits = (fraction[1] or fraction[2]) if fraction else ""
     whole = text if fraction is None else text[: fraction.start()] + text[fraction.end() :]
+    if _LONG.fullmatch(text):
+        whole += "-01" if "-" in text else "-01-01"
     try:
         moment = datetime.fromisoformat(whole)
         seconds = int(moment.timestamp()) if moment.tzinfo else int(moment.astimezone().timestamp())

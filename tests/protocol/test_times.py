@@ -21,8 +21,13 @@ def test_a_moment_is_the_same_however_it_is_written(text: str, seconds: float) -
     assert parse_time(text) == seconds * SECOND
 
 
+def test_a_year_and_a_month_are_their_first_day() -> None:
+    assert parse_time("2026") == parse_time("2026-01") == parse_time("2026-01-01T00:00:00") != parse_time("2026-02")
+
+
 def test_what_is_no_moment_or_lies_before_all_is_none() -> None:
-    assert [parse_time(each) for each in ("", "yesterday", "10:00", "1969-12-31T23:59:59Z", "2026-13-01")] == [None] * 5
+    none = ("", "yesterday", "10:00", "1969-12-31T23:59:59Z", "2026-13-01", "2026-13", "1968", "202")
+    assert [parse_time(each) for each in none] == [None] * len(none)
 
 
 def test_a_moment_far_ahead_is_the_last_that_can_be_told() -> None:

@@ -7,6 +7,7 @@ import pytest
 from drivefs.fs import errors, ignoring
 from drivefs.fs.content import Content
 from drivefs.fs.ignore_rules import NAME
+from drivefs.protocol import wire
 from drivefs.protocol.ids import InodeId
 from drivefs.remote.errors import Offline
 from tests.sync.fleet import Fleet, sailing
@@ -67,6 +68,29 @@ async def test_rules_of_a_directory_that_change_release_what_they_do_not_name(tm
         await first.fs.reconsidering._release()
         await meet(fleet)
         assert (await second.tree())["d/a.log"] == b"content"
+
+
+async def test_of_the_rules_above_a_name_the_nearest_are_asked_and_the_newest_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever shares a folder may write them into each directory of a deep tree."""
+    monkeypatch.setattr(ignoring, "MOST_ABOVE_BYTES", 23)
+    monkeypatch.setattr(ignoring, "MOST_INSIDE_BYTES", 20)
+    async with sailing(tmp_path, "first") as (fleet, (first,)):
+        for path in ("d", "d/e"):
+            await first.mkdir(path)
+        await first.write(RULES, b"secret\n")
+        await first.write(f"d/{RULES}", b"*.log\n# long\n")
+        await first.write(f"d/e/{RULES}", b"*.o\n# long\n")
+        await meet(fleet)
+        shared, kept = {"d/e/secret", "d/e/a.log"}, {"secret", "d/secret", "d/a.log", "d/e/a.o"}
+        for path in shared | kept:
+            await first.write(path, b"content")
+        ignored = first.local.journal.ignored
+        assert {path for path in shared | kept if ignored.has((await first.known(path)).inode)} == kept
+        inside = first.local.journal.meta(ignoring.META_INSIDE)
+        assert inside is not None
+        assert list(wire.decode(inside, dict[InodeId, bytes]).values()) == [b"*.o\n# long\n"]
 
 
 async def test_the_first_name_in_a_directory_not_known_here_waits_for_its_rules(tmp_path: Path) -> None:
