@@ -279,9 +279,22 @@ async def test_a_revoked_device_is_refused_everywhere_at_once(served: Served, dr
     assert last.revoked_ns
 
 
-async def test_a_waiting_poll_ends_when_its_device_is_revoked(served: Served, drive: Drive) -> None:
+async def test_a_revoked_device_is_offline_at_once(served: Served, drive: Drive) -> None:
+    other = await second(served)
+    await served.run(poll(served, drive))
+    victim = await me(served)
+    assert victim.is_online
+    await other.post(routes.REVOKE, messages.RevokeRequest(device=victim.device))
+    last = (await devices(other))[-1]
+    assert (last.device, last.is_online) == (victim.device, False)
+
+
+@pytest.mark.parametrize("follows", ["a drive", "nothing yet"])
+async def test_a_waiting_poll_ends_when_its_device_is_revoked(served: Served, drive: Drive, follows: str) -> None:
     other = await second(served)
     waiting = poll(served, drive, wait=100)
+    if follows == "nothing yet":
+        waiting.pieces = [wire.encode(messages.ChangesRequest(cursors=[], wait_seconds=100))]
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(served.run, waiting)

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from backend.api import problems
+from backend.api.sync import MAX_LOGIN_BYTES
 from backend.service import passwords
 from backend.service.caller import Caller
 from drivefs.protocol import changes, errors, messages, routes
@@ -118,6 +119,10 @@ async def test_malformed_messages_are_refused(served: Served, body: bytes) -> No
 async def test_deep_nesting_is_refused_at_once(served: Served) -> None:
     for path in (routes.COMMIT, routes.CHANGES, routes.MISSING):
         assert (await served.post(path, b"\x91" * 1_000_000)).problem() == "malformed"
+
+
+async def test_who_is_not_let_in_yet_sends_little(served: Served) -> None:
+    assert (await served.login(USER, "x" * MAX_LOGIN_BYTES)).problem() == "too_large"
 
 
 @pytest.mark.fault(56)

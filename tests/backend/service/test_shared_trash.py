@@ -61,6 +61,22 @@ async def test_the_trash_of_a_share_is_in_the_drives_of_all_and_the_owners_from_
     assert await trashed(bert) == []
 
 
+async def test_emptying_the_trash_up_to_a_moment_leaves_what_was_removed_from_a_share_later(pair: Neighbours) -> None:
+    """Drive and share count their commits each for itself."""
+    anna = pair.anna
+    folder, file = await pair.tree()
+    await pair.share(folder)
+    for name in (b"1", b"2", b"3"):
+        await anna.make(name)
+    own = await anna.save(b"own", b"2")
+    assert await anna.say(anna.unlink(own, b"own", base=1)) == "ok"
+    trash, workspace = anna.drive.trash, anna.drive.workspace
+    (entry,) = (await trash.list(anna.caller, workspace, TrashRequest())).entries
+    assert await anna.say(anna.unlink(file, b"file", folder, base=1)) == "ok"
+    await trash.empty(anna.caller, workspace, EmptyTrashRequest(until=entry.place.seq))
+    assert await trashed(anna) == [(b"file", b"folder", file)]
+
+
 async def test_the_content_of_what_was_removed_before_sharing_is_the_owners_whoever_names_the_share(
     pair: Neighbours,
 ) -> None:

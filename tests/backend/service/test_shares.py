@@ -28,6 +28,7 @@ async def test_an_invitation_shows_nothing_until_it_is_accepted(pair: Neighbours
     assert [(each.user, each.role, each.is_invited) for each in info.members] == [("bert", "viewer", True)]
     (invitation,) = (await pair.shares.invitations(pair.bert.caller)).invitations
     assert (invitation.name, invitation.owner, invitation.role) == (b"folder", "someone", "viewer")
+    assert (await pair.shares.invitations(pair.anna.caller)).invitations == []
     assert await pair.bert.names() == {}
     assert await pair.bert.state(file) is None
     assert (await pair.shares.known(pair.bert.caller)).shares == []
@@ -193,8 +194,11 @@ async def test_what_comes_after_a_revocation_is_refused_by_role_and_nothing_is_s
     assert await pair.bert.state(file) is None
     assert await pair.bert.state(file, as_of=before) is None
     assert await pair.bert.names(as_of=before) == {}
-    await pair.anna.make(b"later", folder)
-    assert all(state.inode != file for page in await pair.pages(pair.bert) for state in page.inodes)
+    head = (await pair.pages(pair.bert))[-1].cursor.seq
+    later = await pair.anna.make(b"later", folder)
+    told = await pair.pages(pair.bert)
+    assert {file, later}.isdisjoint(state.inode for page in told for state in page.inodes)
+    assert told[-1].cursor.seq == head, "nor how much is done there"
     with pytest.raises(ProtocolError):
         await pair.bert.content(file, 1)
 
@@ -243,6 +247,21 @@ async def test_who_was_never_a_member_is_told_of_nothing_there(pair: Neighbours)
     assert await pair.bert.say(pair.bert.unlink(file, b"file", folder)) == "conflict absent"
     await pair.shares.answer(pair.bert.caller, sharing.AnswerRequest(share=info.share))
     assert await pair.bert.say(pair.bert.unlink(file, b"file", folder)) == "conflict absent"
+
+
+async def test_what_its_owner_removed_elsewhere_is_nothing_to_the_members_of_a_share(pair: Neighbours) -> None:
+    folder, file = await pair.tree()
+    private = await pair.anna.save(b"private", b"1")
+    await pair.share(folder)
+    await pair.anna.send(pair.anna.unlink(private, b"private", base=1))
+    bert = pair.bert
+    told = await bert.send(
+        bert.unlink(private, b"file", folder, base=1),
+        bert.rename(private, b"file", b"x", parent=folder, new_parent=folder),
+        bert.set_attributes(private, mode=0o600),
+    )
+    assert [(each.gone, each.content_since) for each in told] == [([], 0)] * 3
+    assert await bert.names(folder) == {b"file": file}
 
 
 async def test_an_answer_that_was_lost_is_given_again_whatever_was_shared_since(pair: Neighbours) -> None:
@@ -321,6 +340,24 @@ async def test_what_cannot_be_shared_is_refused_and_changes_nothing(pair: Neighb
     await pair.share(inner)
     assert await refused(pair.shares, pair, folder) is Code.CONFLICT
     assert await pair.bert.names() == {b"inner": inner}
+
+
+async def test_a_drive_is_no_share_and_an_owner_neither_joins_nor_leaves(pair: Neighbours) -> None:
+    folder, _ = await pair.tree()
+    share, anna = await pair.share(folder), pair.anna.caller
+    drive = pair.anna.drive.workspace
+    with pytest.raises(ProtocolError) as error:
+        await pair.shares.unshare(anna, sharing.UnshareRequest(share=drive))
+    assert error.value.code is Code.NOT_FOUND
+    for workspace, accept, code in [
+        (drive, True, Code.NOT_FOUND),
+        (share, True, Code.CONFLICT),
+        (share, False, Code.CONFLICT),
+    ]:
+        with pytest.raises(ProtocolError) as error:
+            await pair.shares.answer(anna, sharing.AnswerRequest(share=workspace, accept=accept))
+        assert error.value.code is code
+    assert await pair.anna.names() == await pair.bert.names() == {b"folder": folder}
 
 
 async def test_names_outside_of_a_shared_folder_become_a_file_of_their_own(pair: Neighbours) -> None:
