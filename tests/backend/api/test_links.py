@@ -123,10 +123,19 @@ async def test_a_file_of_which_a_part_cannot_be_read_is_not_given_without_it(tmp
 
 
 @pytest.mark.parametrize(
-    ("how", "is_folder"),
-    [("revoked", False), ("revoked", True), ("removed", False), ("not at all", False), ("not at all", True)],
+    ("how", "is_folder", "moment"),
+    [
+        ("revoked", False, "start"),
+        ("revoked", True, "body"),
+        ("removed", False, "start"),
+        ("removed", True, "body"),
+        ("not at all", False, "start"),
+        ("not at all", True, "body"),
+    ],
 )
-async def test_a_download_in_flight_ends_with_its_link(tmp_path: Path, how: str, *, is_folder: bool) -> None:
+async def test_a_download_in_flight_ends_with_its_link(
+    tmp_path: Path, how: str, moment: str, *, is_folder: bool
+) -> None:
     content = random.Random(1).randbytes(3_000_000)
     async with serving(tmp_path, Limits(quota_bytes=2**25)) as served:
         drive = await a_drive(served)
@@ -139,17 +148,24 @@ async def test_a_download_in_flight_ends_with_its_link(tmp_path: Path, how: str,
         else:
             await drive.store_file(10, b"top", content)
         made = await make(served, top)
+        began: list[str] = []
 
         class Slow(Request):
             async def send(self, message: dict[str, object]) -> None:
                 await super().send(message)
-                if message["type"] == "http.response.start":
-                    await drive.make_directory(30, b"something else")
-                    if how == "revoked":
+                if message["type"] == f"http.response.{moment}" and not began:
+                    began.append(moment)
+                    if how == "not at all":
+                        await drive.make_directory(30, b"something else")
+                    elif how == "revoked":
                         await served.post(routes.REVOKE_LINK, links.RevokeLinkRequest(link=made.link.link))
-                    elif how == "removed":
-                        gone = {"inode": top, "parent": root, "name": b"top", "time_ns": 1}
-                        await drive._commit(40, [changes.Unlink(n=OpNumber(40), base=base, **gone)])
+                    else:
+                        gone = [(top, root, b"top")]
+                        if is_folder:
+                            gone.insert(0, (InodeId(drive.start + 20), top, b"file"))
+                        for n, (inode, parent, name) in enumerate(gone, 40):
+                            unlink = {"inode": inode, "parent": parent, "name": name, "time_ns": 1}
+                            await drive._commit(n, [changes.Unlink(n=OpNumber(n), base=base, **unlink)])
 
         getting = Slow(links.ADDRESS.format(token=made.token), [], "", method="GET")
         if how == "not at all":
@@ -395,6 +411,7 @@ async def test_who_owns_what_is_shared_sees_and_ends_the_links_that_others_made_
         for who in (bert, carl):
             await who.post(routes.ANSWER, sharing.AnswerRequest(share=info.share, accept=True))
         direct, private = await make(bert, file), await make(bert, member.start + 10)
+        await make(bert, file, expires_ns=1)
 
         async def listed(who: Served) -> list[tuple[int, bytes | None, str]]:
             found = (await who.post(routes.LINKS)).message(links.LinksReply).links
