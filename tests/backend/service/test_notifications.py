@@ -161,6 +161,22 @@ async def test_members_of_a_share_are_told_of_what_others_do_in_it(tmp_path: Pat
     both.anna.drive.database.close()
 
 
+async def test_what_others_are_told_of_and_have_muted_is_theirs(tmp_path: Path) -> None:
+    both = await neighbours(tmp_path)
+    folder, _ = await both.tree()
+    private = await both.anna.make(b"private", kind=InodeKind.DIRECTORY)
+    await both.share(folder)
+    service = Notifications(both.anna.drive.ground)
+    assert b"private" in [each.path for each in await told(both.anna, own=True)]
+    assert [each.kind for each in await told(both.bert)] == ["shared"]
+    await service.mute(both.anna.caller, MuteRequest(inode=folder, is_muted=True))
+    assert (await service.muted(both.bert.caller)).paths == []
+    with pytest.raises(ProtocolError) as refused:
+        await service.mute(both.bert.caller, MuteRequest(inode=private, is_muted=True))
+    assert refused.value.code == Code.NOT_FOUND
+    both.anna.drive.database.close()
+
+
 async def test_what_a_busy_share_brings_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All others wait for each part, and one row of the drive may stand for a thousand changes."""
     pair = await neighbours(tmp_path)
