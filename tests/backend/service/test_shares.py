@@ -249,21 +249,6 @@ async def test_who_was_never_a_member_is_told_of_nothing_there(pair: Neighbours)
     assert await pair.bert.say(pair.bert.unlink(file, b"file", folder)) == "conflict absent"
 
 
-async def test_what_its_owner_removed_elsewhere_is_nothing_to_the_members_of_a_share(pair: Neighbours) -> None:
-    folder, file = await pair.tree()
-    private = await pair.anna.save(b"private", b"1")
-    await pair.share(folder)
-    await pair.anna.send(pair.anna.unlink(private, b"private", base=1))
-    bert = pair.bert
-    told = await bert.send(
-        bert.unlink(private, b"file", folder, base=1),
-        bert.rename(private, b"file", b"x", parent=folder, new_parent=folder),
-        bert.set_attributes(private, mode=0o600),
-    )
-    assert [(each.gone, each.content_since) for each in told] == [([], 0)] * 3
-    assert await bert.names(folder) == {b"file": file}
-
-
 async def test_an_answer_that_was_lost_is_given_again_whatever_was_shared_since(pair: Neighbours) -> None:
     folder, _ = await pair.tree()
     before, after = pair.anna.create(b"before", folder), pair.anna.create(b"after", folder)
@@ -340,24 +325,6 @@ async def test_what_cannot_be_shared_is_refused_and_changes_nothing(pair: Neighb
     await pair.share(inner)
     assert await refused(pair.shares, pair, folder) is Code.CONFLICT
     assert await pair.bert.names() == {b"inner": inner}
-
-
-async def test_a_drive_is_no_share_and_an_owner_neither_joins_nor_leaves(pair: Neighbours) -> None:
-    folder, _ = await pair.tree()
-    share, anna = await pair.share(folder), pair.anna.caller
-    drive = pair.anna.drive.workspace
-    with pytest.raises(ProtocolError) as error:
-        await pair.shares.unshare(anna, sharing.UnshareRequest(share=drive))
-    assert error.value.code is Code.NOT_FOUND
-    for workspace, accept, code in [
-        (drive, True, Code.NOT_FOUND),
-        (share, True, Code.CONFLICT),
-        (share, False, Code.CONFLICT),
-    ]:
-        with pytest.raises(ProtocolError) as error:
-            await pair.shares.answer(anna, sharing.AnswerRequest(share=workspace, accept=accept))
-        assert error.value.code is code
-    assert await pair.anna.names() == await pair.bert.names() == {b"folder": folder}
 
 
 async def test_names_outside_of_a_shared_folder_become_a_file_of_their_own(pair: Neighbours) -> None:
