@@ -49,3 +49,11 @@ async def test_what_its_owner_removed_elsewhere_is_nothing_to_the_members_of_a_s
     )
     assert [(each.gone, each.content_since) for each in told] == [([], 0)] * 3
     assert await bert.names(folder) == {b"file": file}
+
+
+async def test_who_was_never_a_member_is_told_of_nothing_there(pair: Neighbours) -> None:
+    folder, file = await pair.tree()
+    info = await pair.shares.share(pair.anna.caller, sharing.ShareRequest(inode=folder, user="bert", role="editor"))
+    assert await pair.bert.say(pair.bert.unlink(file, b"file", folder)) == "conflict absent"
+    await pair.shares.answer(pair.bert.caller, sharing.AnswerRequest(share=info.share))
+    assert await pair.bert.say(pair.bert.unlink(file, b"file", folder)) == "conflict absent"

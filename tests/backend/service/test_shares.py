@@ -241,14 +241,6 @@ async def test_who_is_no_member_any_more_is_not_told_again_where_something_was(p
     assert (again.reason, again.gone, again.content_since) == ("absent", [], 0)
 
 
-async def test_who_was_never_a_member_is_told_of_nothing_there(pair: Neighbours) -> None:
-    folder, file = await pair.tree()
-    info = await pair.shares.share(pair.anna.caller, sharing.ShareRequest(inode=folder, user="bert", role="editor"))
-    assert await pair.bert.say(pair.bert.unlink(file, b"file", folder)) == "conflict absent"
-    await pair.shares.answer(pair.bert.caller, sharing.AnswerRequest(share=info.share))
-    assert await pair.bert.say(pair.bert.unlink(file, b"file", folder)) == "conflict absent"
-
-
 async def test_an_answer_that_was_lost_is_given_again_whatever_was_shared_since(pair: Neighbours) -> None:
     folder, _ = await pair.tree()
     before, after = pair.anna.create(b"before", folder), pair.anna.create(b"after", folder)
