@@ -21,6 +21,7 @@ async def trashed(device: Device, limit: int = 10) -> list[tuple[bytes, bytes | 
     while has_more:
         reply = await device.drive.trash.list(device.caller, device.drive.workspace, request)
         found, has_more = found + reply.entries, reply.more
+        assert len(found) < 100, "it begins again and again"
         request.after = reply.entries[-1].place if reply.entries else None
     return [(each.place.name, each.path, each.inode.inode) for each in found]
 
