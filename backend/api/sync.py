@@ -142,6 +142,8 @@ class SyncApi:
     async def _missing(
         self, caller: Caller, workspace: WorkspaceId, request: messages.MissingRequest
     ) -> messages.MissingReply:
+        if request.lets_go:
+            await self._services.blocks.let_go(caller, workspace)
         return await self._services.blocks.missing(caller, workspace, request.blocks)
 
     async def _lost(self, caller: Caller, workspace: WorkspaceId, request: messages.LostRequest) -> messages.LostReply:

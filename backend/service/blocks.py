@@ -89,6 +89,18 @@ class Blocks:
             here = await self._ground.database.write(block_rows.pin_present, pin, here)
         return MissingReply(missing=[block for block in dict.fromkeys(wanted) if block not in here])
 
+    async def let_go(self, caller: Caller, workspace: WorkspaceId) -> None:
+        """Drop what the device has pinned: what it needs of that still, it asks for again; durable on return.
+
+        Raises:
+            ProtocolError: `not_found`, `forbidden`.
+        """
+        database = self._ground.database
+        account, _ = await database.read(_look_up, caller, workspace, ())
+        until_ns = self._pin(account, caller, is_proven=False).expires_ns
+        while await database.write(block_rows.drop_pins_of, account, caller.device, until_ns):
+            pass
+
     async def lost(self, caller: Caller, workspace: WorkspaceId, after: bytes) -> LostReply:
         """Say which blocks that revisions need cannot be read here any more, a page at a time.
 

@@ -45,6 +45,7 @@ BOUND = Meta(ge=0, le=2**63 - 1)
 """What an id or a number in a request may be; those of mutations are judged with these, one by one."""
 
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+BlockName = Annotated[BlockId, Meta(min_length=32, max_length=32)]
 Page = Annotated[int, Meta(ge=1, le=MAX_PAGE_ENTRIES)]
 
 
@@ -278,11 +279,13 @@ class ContentReply(Message, kw_only=True):
 
 
 class MissingRequest(Message, kw_only=True):
-    """Which of these blocks the backend lacks; those that it has are pinned for this device."""
+    """Which of these blocks the backend lacks; those that it has are pinned for this device.
 
-    blocks: Annotated[
-        list[Annotated[BlockId, Meta(min_length=32, max_length=32)]], Meta(max_length=MAX_BLOCKS_PER_REQUEST)
-    ]
+    With `lets_go`, all else that it had pinned before, and no commit names, gives its room back.
+    """
+
+    blocks: Annotated[list[BlockName], Meta(max_length=MAX_BLOCKS_PER_REQUEST)]
+    lets_go: bool = False
 
 
 class MissingReply(Message, kw_only=True):
@@ -313,10 +316,7 @@ class PutReply(Message, kw_only=True):
 class BlocksRequest(Message, kw_only=True):
     """Fetch blocks; the reply's body is framed, in the order asked for (`blocks.frame`)."""
 
-    blocks: Annotated[
-        list[Annotated[BlockId, Meta(min_length=32, max_length=32)]],
-        Meta(min_length=1, max_length=MAX_BLOCKS_PER_REQUEST),
-    ]
+    blocks: Annotated[list[BlockName], Meta(min_length=1, max_length=MAX_BLOCKS_PER_REQUEST)]
 
 
 class CommitRequest(Message, kw_only=True):

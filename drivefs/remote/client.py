@@ -269,6 +269,13 @@ class Remote:
             found += reply.missing
         return found
 
+    async def let_go(self, workspace: WorkspaceId, kept: Sequence[BlockId]) -> None:
+        """Give the room back of what was sent and is not committed, but for these: it has to be asked for again."""
+        first = messages.MAX_BLOCKS_PER_REQUEST
+        request = messages.MissingRequest(blocks=list(kept[:first]), lets_go=True)
+        await self._call(routes.MISSING.format(workspace=workspace), request, messages.MissingReply)
+        await self.missing(workspace, kept[first:])
+
     async def lost(self, workspace: WorkspaceId, after: bytes) -> messages.LostReply:
         """Which blocks the backend needs and has lost, behind a given one."""
         return await self._call(

@@ -182,7 +182,7 @@ class Publisher:
         try:
             async with self._large:
                 with sending:
-                    blocks = await self._uploader.store_large(snapshot, progress, turn)
+                    blocks = await self._store_large(snapshot, progress, turn)
         except errors.RemoteError as error:
             await self._failed(inode, error, failed)
             return
@@ -195,6 +195,28 @@ class Publisher:
             self._publications.arrived(inode)
             return
         self._journal_stores([(snapshot, blocks)])
+
+    async def _store_large(self, snapshot: Snapshot, progress: Callable[[int], None], turn: Turn) -> list[BlockRef]:
+        """Store a content; after one that found no room, one at a time: parts of several would hold each other up.
+
+        What was sent of it gives its room back, to what other devices send too, and has to be sent no more.
+        """
+        try:
+            blocks = await self._uploader.store_large(snapshot, progress, turn)
+        except errors.Refused as error:
+            if error.code is Code.OVER_QUOTA:
+                self._large.total_tokens = 1
+                with suppress(errors.RemoteError):
+                    await self._uploader.let_go(snapshot.inode, self._awaited_blocks())
+            raise
+        self._large.total_tokens = PARALLEL_LARGE_FILES
+        return blocks
+
+    def _awaited_blocks(self) -> set[BlockId]:
+        """Blocks of contents that were sent whole and come next; of later ones the backend asks for what it lacks."""
+        rows = self._journal.unsettled(GROUP_FILES)
+        stores = [row.mutation for row in rows if isinstance(row.mutation, Store)]
+        return {ref.block for store in stores for run in store.new_runs for ref in unpack_blocks(run)}
 
     def _journal_stores(self, stored: Sequence[tuple[Snapshot, list[BlockRef]]]) -> None:
         """Journal the new contents: all of them or, where there is no room for that, none. Those are offered again."""

@@ -8,7 +8,7 @@ Memory is bounded by `LARGE_WINDOW_BYTES` and `PARALLEL_WINDOWS`, whatever the s
 """
 
 import mmap
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -78,6 +78,10 @@ class BlockSink(Protocol):
 
     async def put_blocks(self, workspace: WorkspaceId, payloads: list[tuple[BlockId, codec.Parts]]) -> None:
         """Send payloads; on return they are durable on the backend and pinned."""
+        ...
+
+    async def let_go(self, workspace: WorkspaceId, kept: list[BlockId]) -> None:
+        """Give the room back of what is pinned and not committed, but for these."""
         ...
 
 
@@ -315,6 +319,14 @@ class Uploader:
         if batch:
             await turn()
             await self._put(workspace, batch)
+
+    async def let_go(self, inode: InodeId, kept: Collection[BlockId]) -> None:
+        """Where the contents of an inode go, give back the room of what was sent and is not committed, but for these.
+
+        Raises:
+            what the sink raises.
+        """
+        await self._sink.let_go(self.workspace_of(inode), list(kept))
 
     async def store_again(self, block: BlockId, plaintext: bytes, workspace: WorkspaceId | None = None) -> None:
         """Send one block that the backend has lost, or lacks in a workspace, whatever it says of having it."""

@@ -441,3 +441,15 @@ async def test_what_is_found_of_a_copy_says_nothing_of_the_one_in_its_place(serv
     assert await served.missing(block) == []
     await database.write(block_rows.mark_lost, account, place)
     assert await served.missing(block) == [block]
+
+
+async def test_a_device_gives_back_the_room_of_what_it_has_sent_but_for_what_it_names(served: Served) -> None:
+    blocks = [noise(number, LARGE) for number in (11, 12, 13)]
+    await served.put(*blocks)
+    ids = [codec.block_id(each) for each in blocks]
+    assert (await served.usage()).pinned_bytes == sum(map(len, blocks))
+    asked = messages.MissingRequest(blocks=ids[:1], lets_go=True)
+    assert (await served.post(routes.MISSING, asked)).message(messages.MissingReply).missing == []
+    assert (await served.usage()).pinned_bytes == len(blocks[0])
+    assert await served.missing(*ids) == [], "they are still here, and pinned again"
+    assert (await served.usage()).pinned_bytes == sum(map(len, blocks))
