@@ -226,7 +226,7 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
             ),
         )
         yield make_services(ground, keys, sealed.preferred_algorithm(_has_aes()))
-        await database.write(marking.mark, settings.data, path, os.urandom)
+        await database.write(marking.mark_at_the_end, settings.data, path, os.urandom)
     finally:
         database.close()
 
@@ -348,7 +348,8 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
                 tasks.start_soon(_keep_whole, services, services.ground.store)
             say(f"drivefs-server keeps {settings.data} and listens at {settings.url}; SIGTERM or Ctrl-C stops it")
             await _serve_http(settings, address, services)
-            await services.devices.flush()
+            with contextlib.suppress(DatabaseError):  # of a full disk it is told when the mark is written
+                await services.devices.flush()
             tasks.cancel_scope.cancel()
 
 

@@ -28,8 +28,9 @@ MAX_READERS = 4
 MOST_PROBLEMS = 10
 """So many of a damaged file are told."""
 UNREADABLE = (
-    "The database {path} cannot be used ({reason}). Nothing was changed. If it is damaged, put a backup back with "
-    "drivefs-server restore: the blocks are kept, and devices send what they have that is newer."
+    "The database {path} cannot be used ({reason}). Nothing was changed. If its disk is full, make room; if it is "
+    "damaged, put a backup back with drivefs-server restore: the blocks are kept, and devices send what they have that "
+    "is newer."
 )
 BUSY_MILLISECONDS = 10_000
 """How long a write waits for another process, such as an administrator's command."""

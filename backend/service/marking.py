@@ -10,6 +10,7 @@ Devices notice that all the same, by the commits that they have seen.
 Invariant: whoever finds another mark begins a new incarnation before anything is served.
 """
 
+import logging
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,12 @@ from drivefs.protocol.ground import NowNs, RandomBytes
 
 MARK_NAME = "mark"
 WORD_BYTES = 16
+UNMARKED = (
+    "It could not be noted that {data} was used last here ({reason}). Make room on its disk: all is there, and the "
+    "next start takes it for a copy, which does no harm."
+)
+
+log = logging.getLogger(__name__)
 
 
 def renew_if_copied(
@@ -45,6 +52,14 @@ def mark(connection: Connection, data: Path, database: Path, random_bytes: Rando
     """Write a new word into the file, and remember it; a crash in between looks like a copy, which does no harm."""
     _write(data, random_bytes(WORD_BYTES).hex())
     connection.execute(update(deployment).values(mark=_present(data, database)))
+
+
+def mark_at_the_end(connection: Connection, data: Path, database: Path, random_bytes: RandomBytes) -> None:
+    """The same where nothing follows: without room for it, people are told, and the next start takes it for a copy."""
+    try:
+        mark(connection, data, database, random_bytes)
+    except OSError as error:
+        log.warning("%s", UNMARKED.format(data=data, reason=error.strerror or error))
 
 
 def _write(data: Path, word: str) -> None:

@@ -168,7 +168,9 @@ class World:
         headers = {"authorization": f"Bearer {self.device.token}"}
         reply = case.call(base_url=f"http://127.0.0.1:{self.server.port}", session=self.http, headers=headers)
         self.statuses[case.operation.path, reply.status_code] += 1
-        case.validate_response(reply, checks=CHECKS)
+        # What is not as its checksum says was damaged on its way: it is to be sent again, which 503 asks for.
+        is_damaged = routes.CHECKSUM in (case.headers or {}) and reply.status_code == 503
+        case.validate_response(reply, checks=CHECKS[1:] if is_damaged else CHECKS)
         assert SECRET_NAME not in reply.content
         assert SECRET not in reply.content
         if (

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import sqlite3
 import stat
 import subprocess
@@ -348,6 +349,19 @@ def test_an_upload_that_stands_still_does_not_keep_it_from_stopping(server: Serv
     assert device.missing(noise(1)) == 1
     assert server.stop()[0] == 0
     connection.close()
+
+
+def test_a_stop_on_a_full_disk_is_told_of_in_words_and_loses_nothing(running: ServerProcess) -> None:
+    device = running.log_in()
+    device.put(noise(1))
+    device.begin_poll().close()
+    assert running.process is not None
+    resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    code, _, complaints = running.stop()
+    assert (code, "Make room" in complaints, "Traceback" in complaints) == (0, True, False), complaints
+    running.start()
+    assert device.missing(noise(1)) == 0
+    assert running.stop()[0] == 0
 
 
 def test_the_password_is_nowhere_in_the_data(running: ServerProcess) -> None:
