@@ -197,8 +197,9 @@ def open_engine(path: Path, *, begin: str, connection_count: int, is_read_only: 
         for pragma in pragmas:
             connection.execute(pragma)
 
-    @event.listens_for(engine, "begin")
-    def start(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+    def start(connection: Any) -> None:
+        connection.execute(begin)
 
+    # One that listens for "begin" makes SQLAlchemy ask all its lists of listeners at each statement.
+    engine.dialect.do_begin = start  # type: ignore[assignment]
     return engine

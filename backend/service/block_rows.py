@@ -32,6 +32,25 @@ _same = (block_copies.c.account == blocks.c.account) & (block_copies.c.block == 
 _same &= block_copies.c.generation == blocks.c.generation
 
 
+def _lost() -> Select[Any]:
+    copy = block_copies.alias()
+    readable = select(copy.c.block).where(
+        copy.c.account == blocks.c.account,
+        copy.c.block == blocks.c.block,
+        copy.c.generation == blocks.c.generation,
+        copy.c.state == CopyState.STORED,
+    )
+    owed = (
+        block_copies.c.account == bindparam("of"),
+        block_copies.c.state == CopyState.OWED,
+        block_copies.c.block > bindparam("after"),
+    )
+    same = (blocks.c.account == block_copies.c.account) & (blocks.c.block == block_copies.c.block)
+    statement = select(block_copies.c.block).distinct().join(blocks, same)
+    statement = statement.where(*owed, blocks.c.refs > 0, ~readable.exists()).order_by(block_copies.c.block)
+    return statement.limit(bindparam("most"))
+
+
 def _known() -> Select[Any]:
     whole = _same & (block_copies.c.store == STORE) & (block_copies.c.state == CopyState.STORED)
     columns = (blocks.c.block, blocks.c.state, blocks.c.generation, blocks.c.size_bytes, blocks.c.refs)
@@ -52,6 +71,7 @@ def _pinned_size() -> Select[Any]:
 
 
 _KNOWN = _known()
+_LOST = _lost()
 _PLACES = _places()
 _PINNED_SIZE = _pinned_size()
 _PINS = select(pins.c.block, pins.c.device, pins.c.proven).where(_own_pin, is_asked(pins.c.block))
@@ -225,20 +245,8 @@ def proven_blocks(
 
 def lost_blocks(connection: Connection, account: AccountId, after: bytes, limit: int) -> list[BlockId]:
     """Blocks that revisions need and of which no copy can be read, in order."""
-    copy = block_copies.alias()
-    readable = select(copy.c.block).where(
-        copy.c.account == blocks.c.account,
-        copy.c.block == blocks.c.block,
-        copy.c.generation == blocks.c.generation,
-        copy.c.state == CopyState.STORED,
-    )
-    owed = (
-        (block_copies.c.account == account) & (block_copies.c.state == CopyState.OWED) & (block_copies.c.block > after)
-    )
-    same = (blocks.c.account == block_copies.c.account) & (blocks.c.block == block_copies.c.block)
-    statement = select(block_copies.c.block).distinct().join(blocks, same)
-    statement = statement.where(owed, blocks.c.refs > 0, ~readable.exists()).order_by(block_copies.c.block)
-    return [BlockId(block) for (block,) in connection.execute(statement.limit(limit))]
+    bound = {"of": account, "after": after, "most": limit}
+    return [BlockId(block) for (block,) in connection.execute(_LOST, bound)]
 
 
 def forget_unreadable(connection: Connection, account: AccountId, block: BlockId) -> bool:

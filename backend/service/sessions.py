@@ -60,16 +60,9 @@ class Sessions:
         )
 
     def _begin(self, connection: Connection, caller: Caller, request: SessionRequest) -> SessionReply:
-        d, u = schema.devices, schema.users
-        columns = select(d.c.name.label("device_name"), u.c.name.label("user_name"))
-        joined = columns.select_from(d.join(u, u.c.user == d.c.user))
-        known = connection.execute(joined.where(d.c.device == caller.device).with_for_update()).one()
+        known = connection.execute(_KNOWN, {"known": caller.device}).one()
         epoch = self._begin_life(connection, caller, request)
-        values = {
-            "based_ns": func.coalesce(d.c.based_ns, d.c.last_seen_ns),
-            "last_seen_ns": self._ground.now_ns(),
-        }
-        connection.execute(update(d).where(d.c.device == caller.device).values(values))
+        connection.execute(_SEEN, {"known": caller.device, "now_ns": self._ground.now_ns()})
         incarnation = ids.incarnation(connection)
         usage, limits = self._figures(connection, caller)
         seen = workspaces.visible(connection, caller.user)
@@ -100,7 +93,7 @@ class Sessions:
     def _begin_life(self, connection: Connection, caller: Caller, request: SessionRequest) -> Epoch:
         """Swap the nonce of the life that goes on, or begin one; the caller has locked the device."""
         own = _l.c.device == caller.device
-        lives = connection.execute(select(_l.c.epoch, _l.c.nonce).where(own).order_by(_l.c.begun_ns.desc())).all()
+        lives = connection.execute(_LIVES, {"known": caller.device}).all()
         values = {"nonce": request.next_nonce, "begun_ns": self._ground.now_ns()}
         for life in lives:
             epoch = Epoch(life.epoch)
@@ -115,9 +108,8 @@ class Sessions:
         return epoch
 
     def _figures(self, connection: Connection, caller: Caller) -> tuple[Usage, Limits]:
-        a, given = schema.accounts, self._ground.limits
-        columns = select(a.c.stored_bytes, a.c.pinned_bytes, a.c.quota_bytes, a.c.file_bytes)
-        row = connection.execute(columns.where(a.c.account == caller.account)).one()
+        given = self._ground.limits
+        row = connection.execute(_FIGURES, {"of": caller.account}).one()
         limits = Limits(
             file_bytes=given.file_bytes if row.file_bytes is None else row.file_bytes,
             quota_bytes=given.quota_bytes if row.quota_bytes is None else row.quota_bytes,
@@ -125,7 +117,22 @@ class Sessions:
         return Usage(stored_bytes=row.stored_bytes, pinned_bytes=row.pinned_bytes), limits
 
 
-_l = schema.lives
+_d, _l, _a = schema.devices, schema.lives, schema.accounts
+_KNOWN = (
+    select(_d.c.name.label("device_name"), schema.users.c.name.label("user_name"))
+    .select_from(_d.join(schema.users, schema.users.c.user == _d.c.user))
+    .where(_d.c.device == bindparam("known"))
+    .with_for_update()
+)
+_SEEN = (
+    update(_d)
+    .where(_d.c.device == bindparam("known"))
+    .values(based_ns=func.coalesce(_d.c.based_ns, _d.c.last_seen_ns), last_seen_ns=bindparam("now_ns"))
+)
+_LIVES = select(_l.c.epoch, _l.c.nonce).where(_l.c.device == bindparam("known")).order_by(_l.c.begun_ns.desc())
+_FIGURES = select(_a.c.stored_bytes, _a.c.pinned_bytes, _a.c.quota_bytes, _a.c.file_bytes).where(
+    _a.c.account == bindparam("of")
+)
 _u, _e = schema.user_workspaces, schema.device_epochs
 _HEARD = (
     select(func.coalesce(func.max(_e.c.sent), 0))
