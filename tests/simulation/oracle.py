@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from unittest import mock
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from backend.metadata import schema
 from backend.service import block_rows
@@ -55,6 +55,9 @@ from tests.simulation.promises import Promises
 from tests.simulation.sequence import Refused, Tree, shown
 from tests.simulation.server import Account, ServerProcess
 from tests.simulation.strangers import given, is_barred
+
+_c = schema.commits.c
+_NEWEST = select(_c.commit_id).where(_c.workspace == bindparam("of")).order_by(_c.seq.desc()).limit(1)
 
 
 class Violated(AssertionError):
@@ -124,9 +127,7 @@ class Oracle:
         by = (batch._caller.device, batch._request.epoch)
         if is_barred(batch._connection, batch._caller.user, ground.workspace):
             self._barred.append(f"I13: {batch._caller} may not change {ground.workspace}, and did: {mutations}")
-        c = schema.commits.c
-        newest = select(c.commit_id).where(c.workspace == ground.workspace).order_by(c.seq.desc()).limit(1)
-        commit_id = batch._connection.execute(newest).scalar_one()
+        commit_id = batch._connection.execute(_NEWEST, {"of": ground.workspace}).scalar_one()
         attempt = Attempt(commit_id, by, [step for step in steps if step[1].n in new])
         self._heard.append(attempt)
         self._attempts.append(attempt)

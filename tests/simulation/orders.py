@@ -10,7 +10,7 @@ user and no share a commit is a step.
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from backend.metadata import schema
 from backend.service import following, parting
@@ -79,8 +79,7 @@ class Orders:
             Refused: a mutation was taken that must not have been. OutOfOrder: a commit came of nothing.
         """
         tried = {attempt.commit_id: attempt for attempt in attempts}
-        w = schema.workspaces.c
-        shares = list(connection.execute(select(w.workspace, w.root, w.first_seq).where(w.kind == SHARE)))
+        shares = list(connection.execute(_SHARES))
         for home in self.homes:
             self._catch_up(connection, home, tried)
         for share in shares:
@@ -93,9 +92,7 @@ class Orders:
             self._take_in(connection)
 
     def _catch_up(self, connection: Connection, workspace: WorkspaceId, tried: dict[bytes, Attempt]) -> None:
-        c = schema.commits.c
-        new = select(c.seq, c.commit_id, c.time_ns).where(c.workspace == workspace, c.seq > self.heads[workspace])
-        for row in connection.execute(new.order_by(c.seq)).all():
+        for row in connection.execute(_COMMITS_AFTER, {"of": workspace, "after": self.heads[workspace]}).all():
             if row.seq != self.heads[workspace] + 1:
                 raise OutOfOrder(f"commit {row.seq} of {workspace} follows {self.heads[workspace]}")
             attempt = tried.pop(row.commit_id, None)
@@ -110,9 +107,7 @@ class Orders:
 
     def _tell(self, connection: Connection, made: At) -> None:
         """A commit of the server's own: how shares come and go, and what a drive takes in of them."""
-        h = schema.changes.c
-        here = (h.workspace == made.workspace, h.seq == made.seq)
-        rows = connection.execute(select(schema.changes).where(*here).order_by(h.n)).all()
+        rows = connection.execute(_CHANGES_OF, {"of": made.workspace, "at": made.seq}).all()
         if not {row.kind for row in rows} <= OWN or not rows:
             raise OutOfOrder(f"nobody asked for commit {made.seq} of {made.workspace}, which does {rows}")
         self.sequence.pause()
@@ -128,10 +123,9 @@ class Orders:
                 self.sequence.part(row.inode, place, row.other_inode)
 
     def _take_in(self, connection: Connection) -> None:
-        f = schema.followed.c
         for home in self.homes:
-            known = select(f.seq, f.share, f.share_seq).where(f.workspace == home).order_by(f.seq)
-            self._followed[home] = [(row.seq, row.share, row.share_seq) for row in connection.execute(known)]
+            known = connection.execute(_FOLLOWED, {"of": home})
+            self._followed[home] = [(row.seq, row.share, row.share_seq) for row in known]
             last: dict[WorkspaceId, Seq] = {}
             for seq, share, of_share in self._followed[home]:
                 if At(home, seq) in self._taken_in and of_share != last[share] + 1:
@@ -189,6 +183,17 @@ class Orders:
                 if below.is_directory(inode):
                     waiting.append((inode, below))
         return found
+
+
+_w, _c, _h, _f = schema.workspaces.c, schema.commits.c, schema.changes.c, schema.followed.c
+_SHARES = select(_w.workspace, _w.root, _w.first_seq).where(_w.kind == SHARE)
+_COMMITS_AFTER = (
+    select(_c.seq, _c.commit_id, _c.time_ns)
+    .where(_c.workspace == bindparam("of"), _c.seq > bindparam("after"))
+    .order_by(_c.seq)
+)
+_CHANGES_OF = select(schema.changes).where(_h.workspace == bindparam("of"), _h.seq == bindparam("at")).order_by(_h.n)
+_FOLLOWED = select(_f.seq, _f.share, _f.share_seq).where(_f.workspace == bindparam("of")).order_by(_f.seq)
 
 
 def _below(tree: Tree, top: int) -> set[int]:

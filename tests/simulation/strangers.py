@@ -9,7 +9,7 @@ from the commits, not from what the server lists.
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from backend.metadata import schema
 from backend.metadata.schema import MemberState
@@ -22,11 +22,13 @@ from drivefs.protocol.model import unpack_blocks
 from tests.simulation.orders import Orders
 from tests.simulation.server import Login, ServerProcess
 
+_m = schema.members.c
+_MEMBER = select(_m.role, _m.state).where(_m.workspace == bindparam("of"), _m.user == bindparam("member"))
+
 
 def is_barred(connection: Connection, user: UserId, workspace: WorkspaceId) -> bool:
     """Whether a user may not change a workspace at this moment."""
-    m = schema.members.c
-    row = connection.execute(select(m.role, m.state).where(m.workspace == workspace, m.user == user)).one_or_none()
+    row = connection.execute(_MEMBER, {"of": workspace, "member": user}).one_or_none()
     return row is None or row.state != MemberState.ACTIVE or row.role not in WRITERS
 
 

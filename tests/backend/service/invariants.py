@@ -3,7 +3,7 @@
 from collections import Counter
 from itertools import pairwise
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from backend.metadata import schema
 from backend.metadata.schema import Trash
@@ -11,6 +11,9 @@ from backend.service.commit.contents import split_runs
 from backend.service.rows import DIRECTORY, FILE
 from backend.service.workspaces import HOME
 from drivefs.protocol.model import MAX_INLINE_BLOCKS, unpack_blocks
+
+_v = schema.inode_versions.c
+_VERSIONS = select(schema.inode_versions).where(_v.inode == bindparam("of")).order_by(_v.to_seq)
 
 
 def check(connection: Connection) -> None:
@@ -58,11 +61,7 @@ def check_versions(connection: Connection) -> None:
         seqs = set(connection.execute(commits).scalars())
         assert seqs == set(range(made.first_seq, made.head_seq + 1))
     for row in connection.execute(select(schema.inodes)):
-        versions = connection.execute(
-            select(schema.inode_versions)
-            .where(schema.inode_versions.c.inode == row.inode)
-            .order_by(schema.inode_versions.c.to_seq)
-        ).all()
+        versions = connection.execute(_VERSIONS, {"of": row.inode}).all()
         for earlier, later in pairwise([*versions, row]):
             assert earlier.from_seq < earlier.to_seq == later.from_seq
     spans: dict[tuple[int, bytes], list[tuple[int, int]]] = {}
