@@ -23,7 +23,7 @@ import random
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +36,7 @@ SECTOR_BYTES = 512
 MEMORY_SUFFIX = "-shm"
 ROOT_ID = 0
 NOTHING = 0
+ALONE = nullcontext()
 NO_SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 Names = dict[str, int]
@@ -164,14 +165,13 @@ class SimDisk:
         """Whether what is written matters only once it is synced: nobody listens, and there is room."""
         return self.on_boundary is None and self.room_bytes is None
 
-    @contextmanager
-    def doing(self, what: str, path: str) -> Iterator[None]:
+    def doing(self, what: str, path: str) -> AbstractContextManager[None]:
         """An operation that a cut may come before or after."""
-        if self.on_boundary is None:
-            yield
-            return
-        operation = f"{what} {self.relative(path)}"
-        self.on_boundary(f"before {operation}")
+        return ALONE if self.on_boundary is None else self._told(self.on_boundary, f"{what} {self.relative(path)}")
+
+    @contextmanager
+    def _told(self, before: Callable[[str], None], operation: str) -> Iterator[None]:
+        before(f"before {operation}")
         yield
         if self.on_boundary is not None:
             self.on_boundary(f"after {operation}")

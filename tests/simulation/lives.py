@@ -70,10 +70,11 @@ class Life:
 
     async def offload(self, work: Callable[..., T], /, *args: Any) -> T:
         """Do what a thread would do, a moment later; once begun, only death keeps it from being done."""
-        with trio.CancelScope(shield=True) as thread:
+        done_at = trio.current_time() + self._chance.random() ** 3 * LONGEST_WORK_SECONDS
+        with trio.CancelScope(shield=True, deadline=done_at) as thread:
             self._threads.add(thread)
             try:
-                await trio.sleep(self._chance.random() ** 3 * LONGEST_WORK_SECONDS)
+                await trio.sleep_forever()
             finally:
                 self._threads.discard(thread)
         if self.is_dead:

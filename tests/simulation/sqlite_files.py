@@ -82,16 +82,22 @@ class _ApswFile(apsw.VFSFile):  # type: ignore[misc]
         self._path = name.filename() if isinstance(name, apsw.URIFilename) else name
 
     def xWrite(self, data: bytes, offset: int) -> None:
-        with _translated():
+        try:
             _WAY.gate.wrote(self._path, offset + len(data), lambda: apsw.VFSFile.xWrite(self, data, offset))
+        except OSError as error:
+            raise _translated(error) from error
 
     def xTruncate(self, size: int) -> None:
-        with _translated():
+        try:
             _WAY.gate.resized(self._path, size, lambda: apsw.VFSFile.xTruncate(self, size))
+        except OSError as error:
+            raise _translated(error) from error
 
     def xSync(self, flags: int) -> None:
-        with _translated():
+        try:
             _WAY.gate.synced(self._path, lambda: apsw.VFSFile.xSync(self, flags))
+        except OSError as error:
+            raise _translated(error) from error
 
 
 class _ApswVfs(apsw.VFS):  # type: ignore[misc]
@@ -104,8 +110,10 @@ class _ApswVfs(apsw.VFS):  # type: ignore[misc]
         return _ApswFile(name, flags)
 
     def xDelete(self, name: str, is_synced: bool) -> None:
-        with _translated():
+        try:
             _WAY.gate.removed(name, lambda: apsw.VFS.xDelete(self, name, False), is_durable=is_synced)
+        except OSError as error:
+            raise _translated(error) from error
 
 
 @functools.cache
@@ -113,13 +121,9 @@ def _vfs_of_apsw() -> _ApswVfs:
     return _ApswVfs()
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
+def _translated(error: OSError) -> apsw.Error:
     """SQLite takes an error number from the kind of exception."""
-    try:
-        yield
-    except OSError as error:
-        raise (apsw.FullError if error.errno == errno.ENOSPC else apsw.IOError)(str(error)) from error
+    return (apsw.FullError if error.errno == errno.ENOSPC else apsw.IOError)(str(error))
 
 
 # -- pysqlite3 ---------------------------------------------------------------------------------------------------------
