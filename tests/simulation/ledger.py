@@ -1,8 +1,8 @@
 """What programs were promised: which contents they have written, and which of them may be gone.
 
-Owns the account of contents, by their bytes; every content that is written is like no other. A content has to be
-somewhere in the end, unless a program that was shown it removed it or wrote over it, or a machine lost power before
-anybody was told that it was durable.
+Owns the account of contents, by their bytes; every content that is written is like no other, but for what is left of
+a file that is cut. A content has to be somewhere in the end, unless a program that was shown it removed it or wrote
+over it, or a machine lost power before anybody was told that it was durable.
 """
 
 from collections.abc import Iterator
@@ -22,6 +22,8 @@ class Ledger:
     _volatile: dict[bytes, str] = field(default_factory=dict)
     """Those of them that a power cut of that device may take."""
 
+    _often: set[bytes] = field(default_factory=set)
+    """What files have come to be more than once, by being cut: that says nothing of what led to it."""
     _before: dict[bytes, set[bytes]] = field(default_factory=dict)
     """Of each content, those that its writer was shown in its place and wrote over."""
 
@@ -33,6 +35,12 @@ class Ledger:
             self._written[content] = device
             self._volatile[content] = device
 
+    def cut(self, device: str, content: bytes, before: bytes) -> None:
+        """A program that was shown what was `before` has given a file another size, and has this of it now."""
+        if content in self.known and content != before:
+            self._often.add(content)
+        self.wrote(device, content, before)
+
     def wrote_over(self, content: bytes, *before: bytes) -> None:
         """Who wrote a content had been shown these in its place."""
         self._before.setdefault(content, set()).update(before)
@@ -43,10 +51,10 @@ class Ledger:
 
     def led_to(self, earlier: bytes, later: bytes) -> bool:
         """Whether who wrote the later content knew of the earlier one, over however many others."""
-        seen: set[bytes] = set()
-        waiting = [later]
+        seen: set[bytes] = {b"", *self._often}
+        waiting = [] if {earlier, later} & self._often else [later]
         while waiting:
-            for before in self._before.get(waiting.pop(), set()) - seen - {b""}:
+            for before in self._before.get(waiting.pop(), set()) - seen:
                 if before == earlier:
                     return True
                 seen.add(before)

@@ -176,7 +176,7 @@ class Program:
             fs.set_attributes(self._device.calls.meant(inode), Wanted(size=size), number)
             self._ledger.gave_up(before)
             seen, before = before, before[:size].ljust(size, b"\0")
-            self._ledger.wrote(self._device.name, before, seen)
+            self._ledger.cut(self._device.name, before, seen)
         fs.write(number, offset, data)
         expected = before.ljust(offset, b"\0")[:offset] + data + before[offset + len(data) :]
         self._ledger.gave_up(before)

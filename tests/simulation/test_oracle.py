@@ -135,6 +135,18 @@ def test_a_program_reads_what_some_program_wrote() -> None:
         ledger.read(b"who")
 
 
+def test_what_is_left_of_two_files_that_were_cut_says_nothing_of_what_led_to_it() -> None:
+    ledger = Ledger()
+    for written, left, then in ((b"anna 1", b"anna", b"bert 2"), (b"anna 3", b"anna", b"carl 4")):
+        ledger.wrote("anna", written)
+        ledger.cut("bert", left, written)
+        ledger.wrote("bert", then, left, written)
+    assert ledger.led_to(b"anna 1", b"bert 2")
+    assert ledger.led_to(b"anna 3", b"carl 4")
+    assert not ledger.led_to(b"anna 3", b"bert 2")
+    assert not ledger.led_to(b"anna", b"bert 2")
+
+
 def test_a_part_has_nothing_that_was_not_written() -> None:
     assert _is_of(b"\0\0cd", b"abcd")
     assert not any(_is_of(part, b"abcd") for part in (b"\0\0\0\0", b"cd", b"\0\0ce", b"abcde"))
