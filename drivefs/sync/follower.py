@@ -170,6 +170,7 @@ class Follower:
         self.coming(page)
         if page.shares is not None:
             self.sharing.told(page.shares)
+        self.sharing.named(page)
         parted = self._part(page)
         moved = self._overtaken.moved_by(page)
         self._local.replica.apply_page(page)

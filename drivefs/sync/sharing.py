@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from cache.workspace import LocalState
 from drivefs.protocol.ids import InodeId
-from drivefs.protocol.messages import Share
+from drivefs.protocol.messages import FeedPage, Share
 from drivefs.sync.contents import Shown
 
 OWNER = "owner"
@@ -34,6 +34,16 @@ class Sharing:
                 self._forget(share.root)
             else:
                 self._tell(share.root)
+
+    def named(self, page: FeedPage) -> None:
+        """Hear of a page before it is applied: what it names without a state may not be seen any more by now.
+
+        It is the root of a share that came and went; what is known of it is from an earlier time in it, if anything.
+        """
+        stated = {state.inode for state in page.inodes}
+        for inode in {dentry.inode for dentry in page.dentries if dentry.inode} - stated:
+            if self._local.replica.inode(inode) is not None:
+                self._forget(inode)
 
     def _forget(self, root: InodeId) -> None:
         """What was known of a share from an earlier time is not shown any more either."""

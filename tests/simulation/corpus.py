@@ -102,4 +102,7 @@ CORPUS = (
     Case(name="two-files-cut-to-the-same-bytes", seed=600028, profile="sizes"),
     # A creation was made again behind what was to happen to its file: the removal was dropped, and it waited for ever.
     Case(name="a-creation-behind-what-happens-to-it", seed=10, profile="asides"),
+    # A file was shared, taken back, shared again and taken back before a member heard of it: its name came without a
+    # state, and led to what the member had known of it in the earlier time.
+    Case(name="a-name-from-a-share-that-came-and-went", seed=810001, profile="shares"),
 )

@@ -17,6 +17,7 @@ from drivefs.protocol import messages, routes, wire
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.messages import Limits, Room, Usage
 from drivefs.protocol.sharing import AnswerRequest, ShareInfo, ShareRequest, UnshareRequest
+from drivefs.sync import follower
 from tests.backend.api.served import PASSWORD, USER
 from tests.sync.fleet import Device, Fleet, sailing
 
@@ -96,6 +97,32 @@ async def test_what_changed_while_a_member_was_out_is_shown_when_he_is_back(shar
     expected = {"s": None, "s/d": None, "s/e": None, "s/empty": None, "s/empty/new": b"new"}
     assert await owner.tree() == expected
     assert await member.tree() == expected
+
+
+async def test_a_name_that_comes_without_its_state_does_not_show_what_was_known_in_an_earlier_time(
+    sharers: Sharers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, member = sharers.owner, sharers.member
+    await owner.write("f", b"old")
+    await owner.sync()
+    inode = (await owner.known("f")).inode
+    await sharers.begin(inode)
+    await member.sync()
+    assert await member.tree() == {"f": b"old"}
+    await sharers.end()
+    await owner.write("f", b"new, and longer")
+    await owner.sync()
+    await sharers.begin(inode)
+    await sharers.end()
+    # The member hears of these one after the other, and the share is over by then.
+    monkeypatch.setattr(follower, "PAGE_CHANGES", 1)
+    replica, shown = member.local.replica, 0
+    while (await member.follower.poll(0.0)).has_moved:
+        if replica.names_of(inode):
+            shown += 1
+            assert replica.inode(inode) is None
+    assert shown == 1
+    assert await member.tree() == {}
 
 
 async def begun(sharers: Sharers) -> None:
