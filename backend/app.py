@@ -42,7 +42,7 @@ from backend.blockstore.errors import PlaceUnusable
 from backend.blockstore.replicated import ReplicatedStore
 from backend.blockstore.store import ObjectStore
 from backend.config import Settings
-from backend.metadata.durable import sync_path
+from backend.metadata.durable import make_directory, sync_path
 from backend.metadata.errors import MetadataError
 from backend.metadata.sqlite import Database
 from backend.notify.hub import InProcessHub
@@ -125,7 +125,7 @@ def locked(data: Path, *, create: bool) -> Iterator[None]:
     """
     try:
         if create:
-            data.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_directory(data)
         elif not (data / DATABASE_NAME).exists():
             raise CannotServe(f"There is no drivefs data in {data}. Is it the right directory?")
         descriptor = os.open(data / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -167,7 +167,7 @@ def load_master_key(settings: Settings, *, is_new: bool) -> MasterKey:
 
 
 def _write_master_key(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_directory(path.parent)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

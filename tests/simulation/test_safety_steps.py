@@ -6,6 +6,7 @@ Owns the cuts right behind such steps; the steps themselves, with what happens w
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -16,7 +17,9 @@ import pytest
 import trio
 from sqlalchemy import text
 
+from backend import app
 from backend.blockstore.local import LocalStore
+from backend.config import Settings
 from backend.metadata.sqlite import Database
 from backend.service import backups
 from cache import rescue, salvage, synced, workspace
@@ -226,6 +229,17 @@ def test_what_was_staged_by_a_process_that_died_is_durable_once_the_next_one_has
     last = begun(disk)
     assert content_of(last, inode) == b"first " + BIG
     last.close()
+
+
+def test_the_master_key_and_the_data_directory_are_there_before_anything_is_kept(disk: SimDisk) -> None:
+    """All is sealed with the key: without it nothing that was ever acknowledged can be read."""
+    settings = Settings(data=disk.root / "srv" / "data", master_key=disk.root / "config" / "server" / "master.key")
+    with app.locked(settings.data, create=True):
+        key = app.load_master_key(settings, is_new=True)
+    root = disk.crash(nothing_survives)
+    assert (root / "srv" / "data").is_dir()
+    there = replace(settings, master_key=root / "config" / "server" / "master.key")
+    assert app.load_master_key(there, is_new=False) == key
 
 
 def test_an_object_is_there_when_it_was_settled(disk: SimDisk) -> None:

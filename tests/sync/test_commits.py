@@ -318,6 +318,23 @@ def test_store_whose_content_is_nowhere_gives_way_and_people_are_told(world: Wor
     assert "Write it again" in note
 
 
+def test_a_store_that_goes_out_anew_meanwhile_is_not_given_up_for_an_old_answer(world: World) -> None:
+    inode, _ = create(world.journal, b"a.txt", content=b"x")
+    store = world.store(inode)
+    world.backend.answers = {store: Status.NEEDS_BLOCKS}
+    world.commit()
+    (lost,) = [each for each in world.backend.batches[0] if isinstance(each, Store)]
+    with world.journal.transaction():
+        world.journal.unsend(store)  # by another history of the backend, which may have what this one lacked
+
+    async def lack() -> None:
+        world.committer.lacks(lost)
+
+    trio.run(lack)
+    assert world.journal.get(store) is not None
+    assert world.committer.given_up == []
+
+
 def test_what_was_sent_behind_a_store_whose_content_is_nowhere_goes_out_without_it(world: World) -> None:
     """The backend waits for ever for an answer to the store."""
     inode, made = create(world.journal, b"a.txt", content=b"x")

@@ -138,6 +138,20 @@ DURABILITY = (
         "tests/simulation/test_safety_steps.py",
     ),
     Weakening(
+        "the master key is synced",
+        "backend/app.py",
+        "        os.fsync(descriptor)\n",
+        "",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
+        "the names of the server's directories are synced",
+        "backend/metadata/durable.py",
+        "        sync_path(lacking.parent)\n",
+        "",
+        "tests/simulation/test_safety_steps.py",
+    ),
+    Weakening(
         "a failed sync poisons the journal",
         "cache/barrier.py",
         "            raise self._database.poison(error) from error\n",
