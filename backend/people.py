@@ -178,7 +178,7 @@ def _user_list(arguments: argparse.Namespace) -> int:
     table = Table("user", "since", "devices", "stored", "of", "", box=None)
     for user in users:
         sizes = (reports.in_units(user.stored_bytes), reports.in_units(user.quota_bytes))
-        state = f"removed, kept until {_time(user.until_ns)}" if user.removed_ns else ""
+        state = f"removed, kept to {_time(user.until_ns)[:10]}" if user.removed_ns else ""
         table.add_row(Text(user.name), _time(user.created_ns), str(user.device_count), *sizes, state)
     Console(highlight=False).print(table)
     return DONE

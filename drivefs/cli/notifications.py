@@ -123,12 +123,13 @@ def sentence(each: dict[str, Any]) -> str:
 COMMAND = Command(
     name="notifications",
     summary="what others, and your other devices, did",
-    description="Show what was added, edited, moved and deleted, what was shared with you, conflicts, new devices and "
-    "a quota that runs out, oldest first. The server keeps the newest 1,000 for each user, for devices that were away "
-    "too; many changes in one folder are one notification. --follow goes on with what comes, --since N leaves out what "
-    "has no higher number, --json prints an array of objects (with --follow one object per line): number, time, kind, "
-    "path, count, user, device, text. Where a desktop session runs, the mount shows new ones there "
-    "(desktop_notifications = false in config.toml ends that).",
+    description="Show what was added, edited, moved and deleted, what was shared with you, with which role, and is not "
+    "any more, conflicts, new devices and a quota that runs out, oldest first. The server keeps the newest "
+    "1,000 for each user, for devices that were away too; many changes in one folder are one notification. "
+    "--follow goes on with what comes, --since N leaves out what has no higher number, --json prints an array "
+    "of objects (with --follow one object per line): number, time, kind, path, count, user, device, text. "
+    "Where a desktop session runs, the mount shows new ones there (desktop_notifications = false in "
+    "config.toml ends that).",
     examples="  drivefs notifications --follow\n  drivefs notifications --since 120 --json\n"
     "  drivefs notifications --mute ~/Drive/build",
     add_arguments=add_arguments,

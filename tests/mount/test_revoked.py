@@ -277,3 +277,19 @@ def test_passes_that_run_out_in_the_middle_of_an_upload_are_renewed_unseen(
     other.run("devices", "revoke", slow.name, "--yes")
     wait_revoked(slow)
     assert fails(lambda: (slow.mountpoint / "new").write_bytes(b"x")) == errno.EROFS
+
+
+def test_devices_of_a_removed_user_end_and_go_on_when_the_user_is_restored(server: Server, lost: Device) -> None:
+    """[removed-back] [revoked-at-once] [revoked-read-only]"""
+    root = lost.mountpoint
+    write_file(root / "file", b"content")
+    lost.sync()
+    assert server.command("user", "remove", "ada", "--yes").returncode == 0
+    wait_revoked(lost)
+    assert "ada was removed" in lost.run("status")
+    assert fails(lambda: write_file(root / "new", b"x")) == errno.EROFS
+    assert (root / "file").read_bytes() == b"content"
+    server.command("user", "restore", "ada")
+    wait_until("it goes on", lambda: not lost.status()["revoked"])
+    write_file(root / "new", b"x")
+    lost.sync()
