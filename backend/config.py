@@ -212,6 +212,8 @@ def _from_file(data: Path, config: Path | None) -> dict[str, Any]:
         if config is None:
             return {}
         raise ConfigError(f"There is no settings file {config}.") from None
+    except NotADirectoryError:
+        raise ConfigError(f"{path.parent} is no directory.") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"The settings file {path} cannot be read: {error}.") from error
 

@@ -67,6 +67,12 @@ def test_what_cannot_be_is_refused_by_name(tmp_path: Path, file: str, named: str
         load(tmp_path, file=file)
 
 
+def test_a_file_in_the_place_of_the_data_directory_is_called_that(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    with pytest.raises(config.ConfigError, match=rf"^{tmp_path}/data is no directory"):
+        config.load(tmp_path / "data", None, {}, {})
+
+
 def test_the_refusal_says_where_the_setting_came_from(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="environment"):
         load(tmp_path, environment={"DRIVEFS_SERVER_QUOTA": "x"})
