@@ -66,6 +66,8 @@ class Profile:
     """Programs give files other sizes."""
     has_asides: bool = False
     """Programs move files away that they have open, and use their places."""
+    has_tools: bool = False
+    """Programs save by backups, by links, and at the end of files."""
     pass_seconds: int = 0
     """For how long the server takes a pass; 0: devices show their tokens."""
     cache_bytes: int = 2**28
@@ -123,6 +125,7 @@ PROFILES = {
     "rules": replace(MIXED, has_rules=True, operations=30),
     "sizes": replace(MIXED, has_sizes=True, operations=30),
     "asides": replace(MIXED, has_asides=True, operations=30),
+    "tools": replace(MIXED, has_tools=True, has_rules=True, operations=30),
     "quotas": replace(MIXED, quotas_seconds=3.0, operations=30),
     "restores": Profile(
         clients=3,

@@ -63,6 +63,8 @@ class Program:
         """Whether it also gives files other sizes."""
         self.has_asides = False
         """Whether it also moves files away that it has open, and puts something else in their place."""
+        self.has_tools = False
+        """Whether it also saves as tools do that move the old file away, link the new one, or write at the end."""
         self.has_more = False
         """Whether it also does what has to do with attributes only, and with what is no content."""
 
@@ -111,6 +113,7 @@ class Program:
         more += [self.rule] * 3 if self.has_rules else []
         more += [self.cut] * 8 if self.has_sizes else []
         more += [self.move_aside] * 8 if self.has_asides else []
+        more += [self.back_up, self.back_up, self.adopt, self.append] * 3 if self.has_tools else []
         return [
             *more,
             *names,
@@ -263,6 +266,42 @@ class Program:
         self._ledger.wrote_over(data, seen)
         with self._ledger.giving_up(seen):
             await self._device.calls.rename(temporary, path)
+
+    async def back_up(self) -> None:
+        """As vim and others save: the file is moved to the name of a backup, another made in its place, and it goes."""
+        files = await self._paths(InodeKind.FILE)
+        if files:
+            path, data = self._chance.choice(files), self._data()
+            # By the rules of those runs that have some, one of these stays on the device.
+            backup = path + self._chance.choice(["~", ".bak"] if self.has_rules else [".bak"])
+            self._say(f"back up {path} and save {data[:40]!r} of {len(data)}")
+            seen = await self._seen(path)
+            with self._ledger.giving_up(await self._seen(backup)):
+                await self._device.calls.rename(path, backup)
+            await self._put_and_close(await self._open(path, os.O_CREAT | os.O_EXCL), 0, data, seen)
+            if self._chance.random() < 0.7:
+                with self._ledger.giving_up(await self._seen(backup)):
+                    await self._device.calls.unlink(backup)
+
+    async def adopt(self) -> None:
+        """As git adds what is there for good: a temporary file gets its name by a link, and loses the first one."""
+        path, data = await self._new_path(NAMES), self._data()
+        first = f"{path}.new"
+        self._say(f"make {first} {data[:40]!r} of {len(data)} and link it to {path}")
+        await self._put_and_close(await self._open(first, os.O_CREAT | os.O_EXCL), 0, data)
+        try:
+            await self._device.calls.link(first, path)
+        finally:
+            with self._ledger.giving_up(await self._seen(first)):
+                await self._device.calls.unlink(first)
+
+    async def append(self) -> None:
+        """As a log is written: each line at the end, wherever that is by then."""
+        path, data = await self._new_path(NAMES), self._data()
+        self._say(f"append to {path} {data[:40]!r} of {len(data)}")
+        held = await self._open(path, os.O_CREAT | os.O_APPEND)
+        before = bytes(await self._device.calls.fs.read(held.number, 0, 2**30))
+        await self._put_and_close(held, len(before), data)
 
     async def hold(self) -> None:
         """Open a file and keep it open."""

@@ -25,6 +25,7 @@ PARTS = {
     "shares": 1,
     "sizes": 1,
     "asides": 1,
+    "tools": 1,
     "turns": 1,
     "alone": 3,
     "quotas": 1,

@@ -114,6 +114,7 @@ class Voyage:
             program.has_rules = self._profile.has_rules
             program.has_sizes = self._profile.has_sizes
             program.has_asides = self._profile.has_asides
+            program.has_tools = self._profile.has_tools
             program.shares_often = self._profile.shares_seconds > 0
             await device.mount(nursery)
         try:
