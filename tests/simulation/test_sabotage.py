@@ -119,7 +119,7 @@ def _writable(territory_of: Any) -> Any:
     return lambda row: replace(territory_of(row), may_write=True)
 
 
-def _kept_on(shares: Shares, connection: Any, share: Access, user: Any) -> Any:
+def _kept_on(shares: Shares, connection: Any, share: Access, user: Any, **_by: Any) -> Any:
     """The end of a membership that takes the name away, and nothing else."""
     home = workspaces.own_drive(connection, user, lock=True)
     hanging.unhang(connection, shares._ground, home, hanging.Target(share.account, share.workspace, share.root))
@@ -175,7 +175,7 @@ SABOTAGES = [
     Sabotage("removals are forgotten", Journal, "append", _forgotten(Unlink), PROFILES["turns"], 2),
     Sabotage("times are forgotten", Journal, "append", _forgotten(SetAttributes, "mtime_ns"), PROFILES["turns"], 3),
     Sabotage("viewers may write", territory, "_ground", _writable(territory._ground), SHARES, 26),
-    Sabotage("who has left is still served", Shares, "_end", _kept_on, SHARES),
+    Sabotage("who has left is still served", Shares, "end", _kept_on, SHARES),
     Sabotage("members may not ask for blocks", batches, "admit_blocks", _nothing, SHARES),
     Sabotage("commits of a share are left out", following, "_take_in", _hasty(following._take_in), SHARES),
     Sabotage("what is refused is kept nowhere", GivingUp, "_content", _nothing, SHARES, 4),
