@@ -16,7 +16,7 @@ from backend.blockstore.local import LocalStore
 from backend.blockstore.store import StoredObject
 
 OFTEN = 3
-"""So many reads of a cold object bring it back."""
+"""So many reads of a cold object within a day bring it back."""
 MAX_COUNTED = 10_000
 
 
@@ -124,11 +124,17 @@ class TieredStore:
         return _move(name, self.cold, self.hot)
 
     def read_often(self) -> list[str]:
-        """Which cold objects were read often since this was asked last."""
+        """Which cold objects were read often since the counts were forgotten, each told once."""
         with self._lock:
             found = [name for name, count in self._reads.items() if count >= OFTEN]
-            self._reads.clear()
+            for name in found:
+                del self._reads[name]
         return found
+
+    def forget_reads(self) -> None:
+        """Count anew."""
+        with self._lock:
+            self._reads.clear()
 
 
 def _has(store: LocalStore, each: StoredObject) -> bool:

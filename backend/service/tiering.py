@@ -74,12 +74,14 @@ class Tiering:
             self._read.update((account, block) for block in ids if (account, block) not in self._noted)
 
     async def flush(self) -> None:
-        """Note in the database what was read; each block once a day."""
+        """Note in the database what was read, each block once a day; how often is counted anew each day, too."""
         read, self._read = self._read, set()
         now_ns = self._ground.now_ns()
         if now_ns - self._noted_ns > DAY_NS:
             self._noted.clear()
             self._noted_ns = now_ns
+            if self._store is not None:
+                self._store.forget_reads()
         self._noted |= read
         if read:
             rows = [{"key": account, "which": block, "now": now_ns} for account, block in read]
