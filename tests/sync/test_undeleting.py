@@ -96,6 +96,24 @@ async def test_what_has_the_name_by_now_stays(fleet: Fleet) -> None:
     assert {tree["doc (restored).txt"], tree["doc (restored 2).txt"]} == {b"old", b"older"}
 
 
+async def test_what_was_brought_back_alone_keeps_its_one_name_when_its_directory_comes_back(fleet: Fleet) -> None:
+    first, _ = fleet.devices
+    await first.mkdir("papers")
+    for name in ("doc", "other"):
+        await first.write(f"papers/{name}", name.encode())
+    await fleet.settle()
+    await first.remove_tree("papers")
+    await fleet.settle()
+    papers = (await removed(first))[b"papers"]
+    alone = (await removed(first, papers.inode.inode))[b"doc"]
+    first.fs.undeleting.bring_back_alone(alone.inode, (papers.place.parent, b"doc"))
+    await bring_back(first, papers)
+    expected = {"doc": b"doc", "papers": None, "papers/other": b"other"}
+    assert await first.tree() == expected
+    assert (await first.known("doc")).nlink == 1
+    assert await fleet.settle() == expected
+
+
 async def test_what_was_removed_long_before_its_directory_stays_in_the_trash(fleet: Fleet) -> None:
     first, _ = fleet.devices
     await first.mkdir("papers")
