@@ -3,6 +3,7 @@
 Owns the list of commands and the one place where unexpected exceptions are caught.
 """
 
+import errno
 import importlib
 import os
 import sys
@@ -88,6 +89,12 @@ def main(words: Sequence[str] | None = None) -> int:
             return fail(
                 f"{error.filename} is not open to you. Is HOME, or an XDG variable, that of another user? Else mend "
                 "its rights. Files and pending changes are as they were",
+                ExitCode.FAILED,
+            )
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return fail(
+                f"no room is left on the disk of {error.filename or 'what drivefs keeps'}: make room, then give the "
+                "command again. Files and pending changes are as they were",
                 ExitCode.FAILED,
             )
         kind = type(error).__name__

@@ -156,6 +156,18 @@ def test_mounting_without_a_login_says_how_to_log_in(home: Path, capsys: pytest.
     assert "drivefs login" in capsys.readouterr().err
 
 
+def test_a_full_disk_is_called_that(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (home / ".local/state/drivefs/default").mkdir(parents=True)
+    monkeypatch.setattr("cache.repair.repair", fill)
+    assert main(["check", "--repair"]) == ExitCode.FAILED
+    assert "make room, then give the command again" in capsys.readouterr().err
+
+
 def test_unexpected_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def fail(runtime: Path) -> None:
         raise ZeroDivisionError("oh")
