@@ -125,7 +125,7 @@ class Batch:
             may_write=ground.may_write,
             seq=seq,
         )
-        return Loader(self._connection, ground.account, author, stamp.time_ns)
+        return Loader(self._connection, ground.account, author, stamp.time_ns, self._ground.now_ns())
 
     def _next_stamp(self, last: Stamp) -> Stamp:
         commit_id = CommitId(self._ground.random_bytes(COMMIT_ID_BYTES))

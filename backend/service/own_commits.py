@@ -36,7 +36,7 @@ def load(connection: Connection, ground: Ground, home: Access, wants: Wants, now
         seq=Seq(home.head_seq + 1),
     )
     figures = batches.figures_of(connection, home.account, ground)
-    loader = Loader(connection, home.account, author, now_ns)
+    loader = Loader(connection, home.account, author, now_ns, ground.now_ns())
     return loader.load(wants, figures, lambda: LineageId(ids.random_id(ground.random_bytes)))
 
 

@@ -4,6 +4,13 @@ from tests.weakenings.weakening import Weakening
 
 COMMITS = (
     Weakening(
+        "pins end by the clock, not by the time of the commit",
+        "backend/service/commit/loading.py",
+        "expires > self.clock_ns)",
+        "expires > self.now_ns)",
+        "tests/backend/service/test_commit_contents.py",
+    ),
+    Weakening(
         "a commit names only blocks that are here and pinned",
         "backend/service/commit/contents.py",
         "not (known.is_pinned or block in in_base)",

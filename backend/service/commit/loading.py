@@ -110,12 +110,17 @@ _FREED_NAMES = _freed_names()
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Reads for one batch of one account; `now_ns` is the time of the commit to be."""
+    """Reads for one batch of one account; `now_ns` is the time of the commit to be.
+
+    `clock_ns` is what the clock says, by which pins end. It may be years before the commit, which comes after the last
+    one, whatever the clock said then.
+    """
 
     connection: Connection
     account: AccountId
     author: Author
     now_ns: int
+    clock_ns: int
 
     def load(self, wants: Wants, figures: Account, new_lineage: Callable[[], LineageId]) -> State:
         """Load the state on which the batch is judged."""
@@ -213,7 +218,7 @@ class Loader:
     def _blocks(self, ids: set[BlockId]) -> dict[BlockId, KnownBlock]:
         """The blocks that can be served; one whose copies are all lost counts as not stored."""
         return {
-            block: KnownBlock(size, refs, state == BlockState.STORED, expires is not None and expires > self.now_ns)
+            block: KnownBlock(size, refs, state == BlockState.STORED, expires is not None and expires > self.clock_ns)
             for block, state, size, refs, expires in self._select_in(_BLOCKS, ids, device=self.author.device)
         }
 

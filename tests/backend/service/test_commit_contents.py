@@ -11,9 +11,10 @@ from drivefs.protocol import names
 from drivefs.protocol.changes import Store
 from drivefs.protocol.ids import BlockId, RunId
 from drivefs.protocol.model import BlockRef, InodeKind, cut_runs, pack_blocks, run_id
-from tests.backend.service.drive import DIRECTORY, Device, Drive, refs, say
+from tests.backend.service.drive import DIRECTORY, SECOND, Device, Drive, refs, say
 
 pytestmark = pytest.mark.anyio
+DAY = 24 * 3600 * SECOND
 
 
 def run_ending(data: bytes) -> bytes:
@@ -35,6 +36,18 @@ async def test_store_makes_a_revision(drive: Drive, laptop: Device) -> None:
     assert (state.mtime_ns, state.ctime_ns) == (77, mutation.time_ns)
     content = await laptop.content(file, 1)
     assert (content.size, content.blocks) == (11, pack_blocks(blocks))
+
+
+async def test_a_clock_that_went_back_by_years_keeps_no_content_from_being_committed(
+    drive: Drive, laptop: Device
+) -> None:
+    """The next commit comes after the last one, however late that was; what was uploaded is pinned by the clock."""
+    drive.clock.ns += 5 * 365 * DAY
+    file = await laptop.save(b"f", b"old")
+    drive.clock.ns -= 5 * 365 * DAY
+    blocks = await drive.upload(laptop, b"new")
+    await drive.execute(update(schema.pins).values(expires_ns=drive.clock.ns + 3 * DAY))
+    assert await laptop.say(laptop.store(file, blocks, 1)) == "ok"
 
 
 async def test_long_block_lists_are_fetched_and_not_sent_along(drive: Drive, laptop: Device) -> None:
