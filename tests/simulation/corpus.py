@@ -98,6 +98,8 @@ CORPUS = (
     # A directory got another id, since the server that was put back had it, and was then found to be that one: each
     # was taken for the other.
     Case(name="two-directories-each-the-other", seed=700012, profile="restores"),
+    # A file of the drive was moved to a name that devices keep, and written elsewhere: the copy of that was no leak.
+    Case(name="a-conflict-copy-under-a-name-that-devices-keep", seed=514, profile="tools", clients=4),
     # Two files were cut to the same bytes: the oracle took what one of them had been for what the other's writer knew.
     Case(name="two-files-cut-to-the-same-bytes", seed=600028, profile="sizes"),
     # A creation was made again behind what was to happen to its file: the removal was dropped, and it waited for ever.

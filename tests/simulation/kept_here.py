@@ -2,7 +2,8 @@
 
 Owns the rules as this sees them: those that the drive has at rest, in the words of pathspec, and the device's own
 patterns. It looks at what a device shows that no commit made: each path has to be one that a rule keeps, or what lies
-in such a directory. And no file is made on the server under a name that the device's own patterns keep.
+in such a directory. And no file is made on the server under a name that the device's own patterns keep, but for a
+conflict copy: what the drive had before it got such a name is a file of the drive, and so is a copy of it.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ import pathspec
 
 from cache.effects import subjects
 from drivefs.fs.ignore_rules import NAME
-from drivefs.protocol.changes import Create, Exchange, Link, Mutation, Rename, Unlink
+from drivefs.protocol.changes import Create, Exchange, Link, Mutation, Rename, SetXattr, Unlink
+from drivefs.protocol.conflicts import CONFLICT_XATTR
 from drivefs.protocol.model import InodeKind
 from tests.simulation.calls import Tree as View
 from tests.simulation.device import Device
@@ -28,7 +30,8 @@ def was_sent(mutations: Sequence[Mutation]) -> str:
         own = isinstance(mutation, Create) and mutation.kind is not InodeKind.DIRECTORY
         if own and any(fnmatch(mutation.name.decode(), each) for each in TEMPORARY):
             later = [each for each in mutations[n + 1 :] if isinstance(each, Link | Rename | Exchange | Unlink)]
-            if not any(mutation.inode in subjects(each) for each in later):
+            marks = [each for each in mutations[n + 1 :] if isinstance(each, SetXattr) and each.name == CONFLICT_XATTR]
+            if not any(mutation.inode in subjects(each) for each in [*later, *marks]):
                 return f"{mutation} was sent"
     return ""
 

@@ -9,13 +9,14 @@ import pytest
 import trio
 
 from drivefs.fs.errors import NotFound
-from drivefs.protocol.changes import Exchange, Rename
-from drivefs.protocol.conflicts import ConflictMark
+from drivefs.protocol.changes import Create, Exchange, Rename, SetXattr
+from drivefs.protocol.conflicts import CONFLICT_XATTR, ConflictMark
 from drivefs.protocol.ids import NO_INODE, InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.model import InodeKind, InodeState
 from tests.backend.service.drive import open_drive
 from tests.simulation.agreement import states, tables_differ, views_differ
 from tests.simulation.conflict_copies import RefusedNames
+from tests.simulation.kept_here import was_sent
 from tests.simulation.ledger import Ledger
 from tests.simulation.oracle import Oracle, Violated, _compare_replica, _compare_view, _is_of
 from tests.simulation.sequence import Sort, Tree
@@ -145,6 +146,19 @@ def test_what_is_left_of_two_files_that_were_cut_says_nothing_of_what_led_to_it(
     assert ledger.led_to(b"anna 3", b"carl 4")
     assert not ledger.led_to(b"anna 3", b"bert 2")
     assert not ledger.led_to(b"anna", b"bert 2")
+
+
+def test_a_name_that_devices_keep_is_made_on_the_server_for_a_conflict_copy_only() -> None:
+    made = Create(
+        n=OpNumber(1), after=[], time_ns=1, inode=FILE, parent=ROOT, name=b"c~", kind=InodeKind.FILE, mode=0o644
+    )
+    marks = [
+        SetXattr(n=OpNumber(2), after=[], time_ns=1, inode=inode, name=CONFLICT_XATTR, value=b"")
+        for inode in (FILE, TWIN)
+    ]
+    assert was_sent([made])
+    assert was_sent([made, marks[1]])
+    assert not was_sent([made, marks[0]])
 
 
 def test_a_part_has_nothing_that_was_not_written() -> None:
