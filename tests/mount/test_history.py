@@ -191,7 +191,7 @@ def test_files_that_are_open_over_a_new_history_go_on(workbench: Workbench, serv
     reader = os.open(root / "kept/file", os.O_RDONLY)
     before = os.fstat(descriptor).st_ino, (root / "made").stat().st_ino
     shell = standing_in(root / "made")
-    tell(server, "UPDATE devices SET nonce = x'00', epoch = 1")
+    tell(server, "UPDATE lives SET nonce = x'00'")
     server.start()
     wait_until("online", lambda: bool(device.status()["online"]), 60)
     os.write(descriptor, b", and finished")
@@ -230,7 +230,7 @@ def test_a_crash_while_the_history_changes_loses_nothing(
     (root / "made").mkdir()
     write_file(root / "made/file", os.urandom(300_000))
     expected = (root / "made/file").read_bytes()
-    tell(server, "UPDATE devices SET nonce = x'00', epoch = 1")
+    tell(server, "UPDATE lives SET nonce = x'00'")
     server.start()
     time.sleep(seconds)
     device.kill()
