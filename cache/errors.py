@@ -13,7 +13,6 @@ CacheError
  +-- OutOfIds          no inode id is left; the server has to hand out a range
 """
 
-
 SUSPECT = "suspect"
 """This file in a state directory says that the disk had failed, or gave what was not written: all is to be verified."""
 

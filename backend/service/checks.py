@@ -181,7 +181,6 @@ class Checks:
                 report.findings += [Finding(account, block, problem, True) for block, problem in problems]
                 after = (account, run)
 
-
     async def _check_revisions(self, report: Report) -> None:
         after = (0, 0, 0)
         while page := await self._ground.database.read(_page_of_revisions, after):
@@ -281,6 +280,4 @@ def _problems_of_revisions(
     return problems
 
 
-_KNOWN_RUNS = select(runs.c.run).where(
-    runs.c.account == bindparam("account"), runs.c.refs > 0, is_asked(runs.c.run)
-)
+_KNOWN_RUNS = select(runs.c.run).where(runs.c.account == bindparam("account"), runs.c.refs > 0, is_asked(runs.c.run))

@@ -118,9 +118,7 @@ class Files:
         inode, offset = self.handles.get(number).content.inode, 0
         for part in parts:
             offset += self.write(number, offset, part)
-        self._attributes.set(
-            inode, Wanted(atime_ns=original.atime_ns, mtime_ns=original.mtime_ns), self._publisher
-        )
+        self._attributes.set(inode, Wanted(atime_ns=original.atime_ns, mtime_ns=original.mtime_ns), self._publisher)
 
     def move(self, inode: InodeId, other: InodeId) -> None:
         """Let whoever has a file open have another one open from now on."""

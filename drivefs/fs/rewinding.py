@@ -303,8 +303,10 @@ class _Run:
     def _is_written_since(self, seen: InodeState) -> bool:
         """Whether somebody, here or elsewhere, has given a file another content than the one that was compared."""
         now = self._parts.history.view.inode(seen.inode)
-        return now.kind is InodeKind.FILE and seen.inode not in self._given and (
-            has_other_content(Pair(now, seen)) or self._parts.history.is_changed(seen.inode)
+        return (
+            now.kind is InodeKind.FILE
+            and seen.inode not in self._given
+            and (has_other_content(Pair(now, seen)) or self._parts.history.is_changed(seen.inode))
         )
 
     def _set_attributes(self, pair: Pair) -> None:

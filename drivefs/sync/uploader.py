@@ -303,9 +303,7 @@ class Uploader:
                 await self._send(window.workspace, list(zip(missing, payloads, strict=True)), turn)
         return ids
 
-    async def _send(
-        self, workspace: WorkspaceId, payloads: Sequence[tuple[BlockId, codec.Parts]], turn: Turn
-    ) -> None:
+    async def _send(self, workspace: WorkspaceId, payloads: Sequence[tuple[BlockId, codec.Parts]], turn: Turn) -> None:
         """Send payloads in requests of a window each."""
         total, batch = 0, list[tuple[BlockId, codec.Parts]]()
         for block, payload in payloads:

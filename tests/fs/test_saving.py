@@ -69,9 +69,7 @@ def test_under_the_name_of_a_backup_a_copy_stays(
 
 
 @pytest.mark.parametrize("aside", [b"g", b"f-shared", b"f.txt", b"f.old.txt", b"old", b"~f"])
-def test_under_any_other_name_it_was_moved_until_that_is_removed(
-    bench: FsBench, shared: InodeId, aside: bytes
-) -> None:
+def test_under_any_other_name_it_was_moved_until_that_is_removed(bench: FsBench, shared: InodeId, aside: bytes) -> None:
     bench.rename(b"f", aside)
     private = bench.file(b"f", NEW)
     assert (inode_of(bench, aside), inode_of(bench, b"f")) == (shared, private)
@@ -160,9 +158,7 @@ def test_what_is_not_here_and_cannot_be_had_is_as_it_was_moved(bench: FsBench, s
     assert (tree(bench), inode_of(bench, b"f~")) == ({b"f": NEW, b"f~": OLD}, shared)
 
 
-def test_one_that_changes_while_its_content_is_fetched_is_copied_as_it_is_then(
-    bench: FsBench, shared: InodeId
-) -> None:
+def test_one_that_changes_while_its_content_is_fetched_is_copied_as_it_is_then(bench: FsBench, shared: InodeId) -> None:
     bench.run(bench.local.blocks.clear)
     bench.reopen()
     bench.rename(b"f", b"f~")

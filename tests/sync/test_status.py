@@ -12,9 +12,7 @@ from cache.workspace import LocalState
 from drivefs.sync.status import Meter, Reporter
 
 
-def test_what_is_pending_is_told_though_the_replica_is_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_pending_is_told_though_the_replica_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def damaged() -> int:
         raise ReplicaCorrupt("replica.db is damaged")
 

@@ -139,8 +139,7 @@ ACCESS = (
     Weakening(
         "its owner alone is told what a drive has lost",
         "backend/service/blocks.py",
-        "    if access.role is not Role.OWNER:\n"
-        '        raise ProtocolError(Code.FORBIDDEN, "Only its owner',
+        '    if access.role is not Role.OWNER:\n        raise ProtocolError(Code.FORBIDDEN, "Only its owner',
         '    if False:\n        raise ProtocolError(Code.FORBIDDEN, "Only its owner',
         "tests/backend/api/test_roles.py",
     ),

@@ -216,7 +216,7 @@ DAMAGE = (
     Weakening(
         "a salvaged journal whose numbers are not known begins another life",
         "cache/salvage.py",
-        '                database.write("DELETE FROM meta WHERE key IN (\'nonce\', \'next_nonce\')")\n',
+        "                database.write(\"DELETE FROM meta WHERE key IN ('nonce', 'next_nonce')\")\n",
         "                pass\n",
         "tests/cache/test_salvage.py",
     ),

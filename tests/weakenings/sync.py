@@ -245,10 +245,7 @@ SYNC = (
     Weakening(
         "an answer that is not read gives its connection back",
         "drivefs/remote/transport.py",
-        "        except BaseException:\n"
-        "            await body.close()\n"
-        "            raise\n"
-        "        return body",
+        "        except BaseException:\n            await body.close()\n            raise\n        return body",
         "        except ZeroDivisionError:\n            raise\n        return body",
         "tests/remote/test_connections.py",
     ),
