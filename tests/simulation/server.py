@@ -170,9 +170,10 @@ class ServerProcess:
         return replace(limits, pin_seconds=2 * seconds, trash_seconds=4 * seconds) if seconds else limits
 
     async def start(self, nursery: trio.Nursery) -> None:
-        """Start a process; returns when it serves."""
+        """Start a process; returns when it serves, also if faults end meanwhile: half of one would look whole."""
         self.life = Life("server", self._streams.of("server", "threads"))
-        await nursery.start(self.life.run, self._serve)
+        with trio.CancelScope(shield=True):
+            await nursery.start(self.life.run, self._serve)
 
     async def _serve(self, life: Life) -> None:
         data = self.disk.root
