@@ -323,11 +323,12 @@ class Publications:
 
         A file that was made waits so for its content, without which it cannot go, unless that is long in coming.
         """
+        latest = trio.current_time() + LONGEST_WAY_SECONDS
         while True:
             now = trio.current_time()
             if now < self._last_urgent + LULL_SECONDS:
                 await trio.sleep_until(self._last_urgent + LULL_SECONDS)
-            elif now < (latest := self._last_urgent + LONGEST_WAY_SECONDS) and self._is_urgent_content_coming(now):
+            elif now < latest and self._is_urgent_content_coming(now):
                 await self.urgent_changed.wait(latest - now)
             else:
                 return

@@ -438,11 +438,15 @@ def test_what_is_made_waits_for_its_content_but_not_for_long() -> None:
         await waiting.urgent_lull()
         assert trio.current_time() - made_at == pytest.approx(LULL_SECONDS)
         waiting.closed(TWO)
-        made_at = trio.current_time()
         await trio.sleep(URGENT_QUIET_SECONDS)
         assert waiting.take_due(10, urgent=True) == [TWO]
-        await waiting.urgent_lull()
-        assert trio.current_time() - made_at == pytest.approx(LONGEST_WAY_SECONDS)
+        made_at = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(waiting.urgent_lull)
+            for _ in range(3):
+                await trio.sleep(LONGEST_WAY_SECONDS * 0.45)
+                assert bool(nursery.child_tasks) == (trio.current_time() < made_at + LONGEST_WAY_SECONDS)
+                waiting.changed()
 
     run(main)
 
