@@ -42,7 +42,7 @@ from backend.blockstore.errors import PlaceUnusable
 from backend.blockstore.replicated import ReplicatedStore
 from backend.blockstore.store import ObjectStore
 from backend.config import Settings
-from backend.metadata.durable import make_directory, sync_path
+from backend.durable import make_directory, sync_path
 from backend.metadata.errors import MetadataError
 from backend.metadata.sqlite import Database
 from backend.notify.hub import InProcessHub

@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from backend import durable
 from backend.blockstore import errors
 from backend.blockstore.store import StoredObject
 
@@ -53,8 +54,8 @@ class LocalStore:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in self._incoming.iterdir():
             left.unlink()
-        _sync_directory(self._objects.parent)
-        _sync_directory(self._objects.parent.parent)
+        durable.sync_path(self._objects.parent)
+        durable.sync_path(self._objects.parent.parent)
 
     def put(self, name: str, parts: Iterable[bytes | bytearray]) -> None:
         """Write, sync and rename; see `ObjectStore.put`."""
@@ -82,7 +83,7 @@ class LocalStore:
     def settle(self, names: Iterable[str]) -> None:
         """Sync the directories of these objects; see `ObjectStore.settle`."""
         for directory in {self._path(name).parent for name in names}:
-            _sync_directory(directory)
+            durable.sync_path(directory)
 
     def get(self, name: str, offset: int, length: int) -> bytes:
         """Read; see `ObjectStore.get`."""
@@ -134,8 +135,8 @@ class LocalStore:
         self._make_directory(target.parent)
         with contextlib.suppress(FileNotFoundError):
             os.rename(source, target)
-            _sync_directory(target.parent)
-            _sync_directory(source.parent)
+            durable.sync_path(target.parent)
+            durable.sync_path(source.parent)
 
     def _write(self, path: Path, length: int, fill: Callable[[memoryview], None]) -> None:
         """Write a new file and sync it."""
@@ -184,17 +185,9 @@ class LocalStore:
         return self._objects / name
 
     def _make_directory(self, directory: Path) -> None:
-        if directory in self._made:
-            return
-        missing = []
-        place = directory
-        while not place.exists():
-            missing.append(place)
-            place = place.parent
-        for place in reversed(missing):
-            place.mkdir(mode=0o700, exist_ok=True)
-            _sync_directory(place.parent)
-        self._made.add(directory)
+        if directory not in self._made:
+            durable.make_directory(directory)
+            self._made.add(directory)
 
 
 def _require_room(directory: Path, size_bytes: int) -> None:
@@ -209,11 +202,3 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,7 +20,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from backend.metadata.durable import sync_path
+from backend.durable import sync_path
 from drivefs.protocol.wal import Frame, Log, checksum
 
 log = logging.getLogger(__name__)

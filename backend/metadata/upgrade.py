@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, inspect, text
 
+from backend.durable import sync_path
 from backend.metadata import errors
-from backend.metadata.durable import sync_path
 
 MIGRATIONS = "backend.metadata:migrations"
 NEWEST = "0017"

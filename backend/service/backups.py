@@ -23,7 +23,7 @@ from backend.blockstore import errors
 from backend.blockstore.local import LocalStore
 from backend.blockstore.places import BLOCKS_NAME
 from backend.blockstore.store import ObjectStore
-from backend.metadata.durable import sync_path
+from backend.durable import sync_path
 from backend.metadata.queries import is_asked, select_in
 from backend.metadata.schema import CopyState, block_copies, deployment
 from backend.metadata.sqlite import Database, copy_database

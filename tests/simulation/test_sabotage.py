@@ -10,7 +10,7 @@ from unittest import mock
 import msgspec
 import pytest
 
-from backend.blockstore import local
+from backend import durable
 from backend.metadata import sqlite
 from backend.service import batches, following, hanging, revisions, snapshots, trash, workspaces
 from backend.service.commit import state, territory
@@ -161,7 +161,7 @@ SABOTAGES = [
     Sabotage("the server compares no base", state.State, "is_at", lambda *_: True, PROFILES["quiet"], 6),
     Sabotage("the server forgets answers", batches, "judge", _forgetful(batches.judge), PROFILES["network"], 10),
     Sabotage("the server's database syncs nothing", sqlite, "PRAGMAS", None, SERVER_POWER, 4),
-    Sabotage("the server's store syncs no names", local, "_sync_directory", _nothing, SERVER_POWER),
+    Sabotage("the server's store syncs no names", durable, "sync_path", _nothing, SERVER_POWER),
     Sabotage("the log is not synced", barrier, "sync_path", _nothing, POWER),
     Sabotage("staging is not synced", staging.PendingSync, "sync", _nothing, POWER, 48),
     Sabotage("what is pinned is evicted", BlockIndex, "choose_victims", _oldest, PROFILES["cache"], 7),

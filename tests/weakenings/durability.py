@@ -146,7 +146,7 @@ DURABILITY = (
     ),
     Weakening(
         "the names of the server's directories are synced",
-        "backend/metadata/durable.py",
+        "backend/durable.py",
         "        sync_path(lacking.parent)\n",
         "",
         "tests/simulation/test_safety_steps.py",
