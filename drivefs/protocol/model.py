@@ -15,6 +15,12 @@ from blake3 import blake3
 
 from drivefs.protocol.ids import BLOCK_ID_BYTES, BlockId, InodeId, LineageId, RevisionNumber, RunId, Seq
 
+MAX_MODE = 0o7777
+MAX_OWNER = 2**32 - 2
+"""The number behind it means no user to the system."""
+MIN_TIME_NS = -(2**63)
+MAX_TIME_NS = 2**63 - 1
+
 
 class InodeKind(enum.IntEnum):
     """What an inode is; the values are the file-type bits of `st_mode`."""

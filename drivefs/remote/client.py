@@ -16,7 +16,7 @@ import trio
 from drivefs.protocol import accounting, history, links, messages, notifications, routes, sharing, wire
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.ids import BlockId, DeviceId, WorkspaceId
-from drivefs.remote import errors, retry, transport
+from drivefs.remote import belief, errors, retry, transport
 from drivefs.remote.pace import GRACE_SECONDS, Pace, transfer_seconds
 from drivefs.remote.transport import Exchange
 
@@ -352,7 +352,9 @@ class Remote:
     def _decode(self, body: bytes, kind: type[T]) -> T:
         try:
             with transport.translated(self.url):
-                return wire.decode(body, kind)
+                message = wire.decode(body, kind)
+                belief.check(message)
         except errors.NotDrivefs:
             self._transport.distrust()
             raise
+        return message

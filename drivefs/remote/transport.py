@@ -4,8 +4,9 @@ Owns the HTTP client's settings, what is believed of a reply, and the table from
 `remote.errors`; knows no message. Retrying is `retry`'s.
 
 Invariants: a reply is believed only if its status is 200 and its content type is the one that drivefs uses for that
-call, and a refusal only if it is a well-formed `Problem`; whatever else answers is not our server. No reply takes more
-memory than `MAX_REPLY_BYTES`. Redirects, proxies from the environment and compressed transfer are never followed.
+call, and a refusal only if it is a well-formed `Problem`; whatever else answers is not our server (what a message may
+say is `belief`'s). No reply takes more memory than `MAX_REPLY_BYTES`. Redirects, proxies from the environment and
+compressed transfer are never followed.
 """
 
 import ipaddress

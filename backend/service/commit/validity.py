@@ -5,16 +5,20 @@ Owns the bounds of every field. Invariant: what passes fits the columns of the t
 
 from drivefs.protocol import changes, names
 from drivefs.protocol.ids import BLOCK_ID_BYTES, MAX_ID
-from drivefs.protocol.model import MAX_RUN_BLOCKS, PACKED_BLOCK_BYTES, InodeKind
+from drivefs.protocol.model import (
+    MAX_MODE,
+    MAX_OWNER,
+    MAX_RUN_BLOCKS,
+    MAX_TIME_NS,
+    MIN_TIME_NS,
+    PACKED_BLOCK_BYTES,
+    InodeKind,
+)
 
 MALFORMED = "malformed"
 LIMIT = "limit"
 
-MAX_MODE = 0o7777
-MAX_OWNER = 2**32 - 2
 MAX_DEVICE_NUMBER = 2**63 - 1
-MIN_TIME_NS = -(2**63)
-MAX_TIME_NS = 2**63 - 1
 NO_BASE = changes.Base()
 
 DEVICE_KINDS = (InodeKind.CHARACTER_DEVICE, InodeKind.BLOCK_DEVICE)
