@@ -23,7 +23,8 @@ from cache.rescue import find_gaps, look_at_log
 from cache.salvage import finish_salvage
 from cache.schema import JOURNAL_VERSION, REPLICA_VERSION
 from cache.staging import StagedRange, number_of, read_range
-from cache.verification import bad_rows, pages, record_bytes, records_of
+from cache.structure import JOURNAL_STRUCTURE, REPLICA_STRUCTURE, Structure, refuse_other
+from cache.verification import LAST_FILE, bad_rows, pages, record_bytes, records_of
 from cache.versions import refuse_newer
 from cache.workspace import held_lock, least_log, next_transactions, opened_since, redo_path, refuse_lost
 from drivefs.protocol import wire
@@ -118,7 +119,7 @@ def open_replica(cache_dir: Path, found: Findings) -> Database | None:
         if replica.row("PRAGMA user_version") != (REPLICA_VERSION,):
             replica.close()
             return None  # an older one: the next mount throws it away
-        if is_sound(replica):
+        if is_sound(replica, REPLICA_STRUCTURE):
             return replica
         replica.close()
     except CacheError:
@@ -127,9 +128,10 @@ def open_replica(cache_dir: Path, found: Findings) -> Database | None:
     return None
 
 
-def is_sound(database: Database) -> bool:
-    """Whether SQLite finds the database whole."""
+def is_sound(database: Database, structure: Structure) -> bool:
+    """Whether SQLite finds the database whole, and it is what we made."""
     try:
+        refuse_other(database, structure)
         return database.rows("PRAGMA integrity_check(1)") == [("ok",)]
     except CacheError:
         return False
@@ -169,7 +171,7 @@ class JournalCheck:
             self._database.close()
 
     def _run(self) -> None:
-        if not is_sound(self._database):
+        if not is_sound(self._database, JOURNAL_STRUCTURE):
             self._found.damage(f"{self._path} is damaged", "Changes that were not uploaded are in it", REPAIR)
             return
         if opened_since(self._database) is not None and self._log.is_lost(least_log(self._database)):
@@ -313,7 +315,7 @@ class JournalCheck:
         for name, query in (
             ("op", f"SELECT max(n) / {OP_STRIDE} FROM mutations"),
             ("draft", "SELECT max(place) FROM drafts"),
-            ("file", "SELECT max(staging_file) FROM records"),
+            ("file", LAST_FILE),
         ):
             used = self._database.row(query)
             reserved = self._database.row("SELECT reserved FROM counters WHERE name = ?", (name,))

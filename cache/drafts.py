@@ -14,7 +14,7 @@ import msgspec
 from cache import merging
 from cache.counters import Counter
 from cache.database import Database
-from cache.sealing import digest, row_digest
+from cache.sealing import digest, is_sealed, row_digest
 from cache.staging import StagedRange, Staging
 from drivefs.protocol import wire
 from drivefs.protocol.changes import Base
@@ -143,7 +143,7 @@ class Drafts:
         if row is None:
             return None
         place, state, found = row
-        if row_digest(state, inode, place) != found:
+        if not is_sealed(found, state, inode, place):
             raise self._database.rot(f"the draft of inode {inode} does not match its checksum")
         return _keep(self._rows, inode, wire.decode(state, DraftRow))
 
@@ -260,7 +260,7 @@ class Drafts:
         if row is None:
             return None
         blocks: bytes = row[0]
-        if row_digest(blocks, inode) != row[1]:
+        if not is_sealed(row[1], blocks, inode):
             raise self._database.rot(f"the base of the draft of inode {inode} does not match its checksum")
         return blocks
 
@@ -366,7 +366,7 @@ class Drafts:
             (place.first, last),
         ):
             record, file_offset, length, file, offset, content, expected = row
-            if row_digest(b"", record, file_offset, length, file, offset, content) != expected:
+            if not is_sealed(expected, b"", record, file_offset, length, file, offset, content):
                 raise self._database.rot(f"a record of the draft of inode {inode} does not match its checksum")
             staged = StagedRange(file, offset, length) if file else None
             found.append(Record(record, file_offset, length, staged, content))
@@ -380,10 +380,9 @@ class Drafts:
         """
         row = self._database.row("SELECT data FROM records WHERE id = ?", (record.id,))
         data = row[0] if row else None
-        if data is None or len(data) != record.length or digest(data) != record.digest:
+        if not isinstance(data, bytes) or len(data) != record.length or digest(data) != record.digest:
             raise self._database.rot(f"the bytes written at offset {record.file_offset} do not match their checksum")
-        found: bytes = data
-        return found
+        return data
 
     def drop_records(self, inode: InodeId, up_to: int) -> None:
         """Drop the records up to an id: a revision has their bytes now."""

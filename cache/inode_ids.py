@@ -6,7 +6,7 @@ never used. Invariant: an id is given out at most once in the life of the device
 
 from cache.database import Database
 from cache.errors import OutOfIds
-from cache.sealing import row_digest
+from cache.sealing import is_sealed, row_digest
 from drivefs.protocol.ids import ID_RANGE_LENGTH, InodeId
 
 STRETCH = 1024
@@ -49,7 +49,7 @@ class InodeIds:
         )
         if row is None:
             raise OutOfIds("No inode id is left for new files: connect to the server once, so that it hands out more.")
-        if row_digest(b"", row[0], row[1]) != row[2]:
+        if not is_sealed(row[2], b"", row[0], row[1]):
             raise self._database.rot(f"the range of inode ids at {row[0]} does not match its checksum")
         return row[0], row[1]
 

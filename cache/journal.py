@@ -22,7 +22,7 @@ from cache.inode_ids import InodeIds
 from cache.outline import Outline
 from cache.overlay import Overlay
 from cache.reserve import Reserve
-from cache.sealing import row_digest
+from cache.sealing import is_sealed, row_digest
 from cache.staging import Staging
 from drivefs.protocol import wire
 from drivefs.protocol.changes import Create, Mutation, Status
@@ -426,7 +426,8 @@ class Journal:
 
     def _decoded(self, row: Row) -> JournalRow:
         n, state, seq, revision, status, reason, body, digest, mark = row
-        if row_digest(body, n) != digest or mark_of(n, state, seq, revision, status + reason) != mark:
+        answer = f"{status}{reason}".encode()
+        if not (is_sealed(digest, body, n) and is_sealed(mark, answer, n, state, seq, revision)):
             raise self._database.rot(f"mutation {n} of the journal does not match its checksum")
         mutation = wire.decode_mutation(body)
         if state in (RowState.PENDING, RowState.FAILED, RowState.IGNORED):

@@ -9,7 +9,7 @@ one keeps its id, so what is frozen, or dropped, up to a record means the same b
 from collections.abc import Iterator
 
 from cache.database import Database
-from cache.sealing import digest, row_digest
+from cache.sealing import digest, is_sealed, row_digest
 from cache.staging import StagedRange, Staging
 
 SMALL_BYTES = 16 * 1024
@@ -99,7 +99,7 @@ def _runs(rows: list[_Row]) -> Iterator[list[_Row]]:
     run: list[_Row] = []
     length = 0
     for row in rows:
-        is_one = row[3] and 0 < row[2] < SMALL_BYTES and row_digest(b"", *row[:6]) == row[6]
+        is_one = row[3] and 0 < row[2] < SMALL_BYTES and is_sealed(row[6], b"", *row[:6])
         if not is_one or not run or not _continues(run[-1], row) or length + row[2] > MERGED_BYTES:
             if len(run) > 1:
                 yield run

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from cache.database import Database, json_list
 from cache.effects import outcome
 from cache.schema import IS_MARKED
-from cache.sealing import row_digest
+from cache.sealing import is_sealed, row_digest
 from drivefs.protocol import wire
 from drivefs.protocol.changes import Mutation
 from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId, OpNumber
@@ -53,7 +53,7 @@ class Overlay:
         return None if row is None else self._decoded(inode, *row)
 
     def _decoded(self, inode: InodeId, op: OpNumber, state: bytes, digest: int) -> InodeState:
-        if row_digest(state, inode, op) != digest:
+        if not is_sealed(digest, state, inode, op):
             raise self._database.rot(f"the local state of inode {inode} does not match its checksum")
         return wire.decode(state, InodeState)
 
@@ -107,7 +107,7 @@ class Overlay:
         if row is None:
             return MISSING
         inode, op, digest = row
-        if row_digest(name, parent, inode, op) != digest:
+        if not is_sealed(digest, name, parent, inode, op):
             raise self._database.rot(f"the local entry {name!r} of directory {parent} does not match its checksum")
         return inode or None
 
@@ -138,7 +138,7 @@ class Overlay:
         for name, inode, op, digest in self._database.rows(
             "SELECT name, inode, op, digest FROM dentries WHERE parent = ? ORDER BY name", (parent,)
         ):
-            if row_digest(name, parent, inode, op) != digest:
+            if not is_sealed(digest, name, parent, inode, op):
                 raise self._database.rot(f"a local entry of directory {parent} does not match its checksum")
             found.append((name, inode))
         return found

@@ -7,7 +7,8 @@ that do not verify: those are dropped, and `damaged_count` counts them.
 """
 
 from cache.database import Database
-from cache.sealing import row_digest
+from cache.sealing import is_sealed, row_digest
+from cache.verification import PLAIN
 from drivefs.protocol.ids import InodeId
 
 TABLE = """
@@ -28,8 +29,9 @@ class Pins:
         self.roots: dict[InodeId, bytes] = {}
         """Each pinned inode with the path at which it was last seen."""
         self.damaged_count = 0
-        for inode, path, digest in database.rows("SELECT inode, path, digest FROM pins ORDER BY path, inode"):
-            if row_digest(path, inode) == digest:
+        columns = ", ".join(PLAIN.format(each) for each in ("inode", "path", "digest"))
+        for inode, path, digest in database.rows(f"SELECT {columns} FROM pins ORDER BY path, inode"):
+            if is_sealed(digest, path, inode):
                 self.roots[inode] = path
             else:
                 self.damaged_count += 1

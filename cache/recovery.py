@@ -25,6 +25,7 @@ from cache.rescue import unreadable
 from cache.sealing import row_digest
 from cache.staging import Staging, number_of
 from cache.verification import (
+    PLAIN,
     BadRow,
     all_records,
     bad_rows,
@@ -154,6 +155,9 @@ class Recovery:
         bad = list(bad_rows(self._database))
         for row in bad:
             self._quarantine(row)
+        if any(row.table == "drafts" for row in bad):
+            # The place of a damaged row need not be the one that it had.
+            self._give_up_records({place for (place,) in self._database.rows("SELECT place FROM drafts")})
         for row in bad:
             if row.table == "inodes":
                 self._rebuild_inode(row.key[0])
@@ -162,15 +166,23 @@ class Recovery:
 
     def _quarantine(self, row: BadRow) -> None:
         if row.table == "drafts":
-            self._give_up_draft(row.key[0], row.columns[1])
+            inode, place = row.columns[:2]
+            other = self._database.row("SELECT 1 FROM drafts WHERE place = ? AND inode != ?", (place, inode))
+            self._give_up_draft(inode, None if other else place)
         if row.table == "mutations":
-            subject = self._database.row("SELECT inode FROM mutations WHERE n = ?", row.key)
+            subject = self._database.row(
+                "SELECT inode FROM mutations WHERE n = ? AND typeof(inode) = 'integer'", row.key
+            )
             self._bereft.update(subject or ())
         self._database.write(
             "INSERT INTO quarantine (origin, content) VALUES (?, ?)", (row.table, msgspec.msgpack.encode(row.columns))
         )
-        where = " AND ".join(f"{column} = ?" for column in KEYS[row.table])
-        self._database.write(f"DELETE FROM {row.table} WHERE {where}", row.key)
+        # A key that is text, as none was written, is found by no index.
+        for column in ("{}", PLAIN):
+            where = " AND ".join(f"{column.format(key)} = ?" for key in KEYS[row.table])
+            self._database.write(f"DELETE FROM {row.table} WHERE {where}", row.key)
+            if self._database.changed_count():
+                break
         severity, meaning = MEANINGS[row.table]
         self._find(severity, f"A row of {row.table} in the journal ({row.key}) did not match its checksum", meaning)
 

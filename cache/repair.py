@@ -23,6 +23,7 @@ from cache.replica import Replica
 from cache.rescue import copy_aside, log_unless_refused, rescue_log
 from cache.salvage import finish_salvage, salvage
 from cache.schema import JOURNAL_VERSION
+from cache.structure import JOURNAL_STRUCTURE
 from cache.versions import refuse_newer
 from cache.workspace import LocalState, held_lock, make_private, mark_suspect, refuse_lost
 from drivefs.protocol.ground import Offload
@@ -123,7 +124,7 @@ def _is_usable(path: Path, trying: Path) -> bool:
     """Whether SQLite finds the database whole, or would with new indexes, which recovery makes: a copy shows it."""
     database = Database(path, cache_kibibytes=CACHE_KIBIBYTES, is_for_reading=True)
     try:
-        if is_sound(database):
+        if is_sound(database, JOURNAL_STRUCTURE):
             return True
     finally:
         database.close()
@@ -132,7 +133,7 @@ def _is_usable(path: Path, trying: Path) -> bool:
     database = Database(trying / path.name, cache_kibibytes=CACHE_KIBIBYTES)
     try:
         database.execute_script("REINDEX")
-        return is_sound(database)
+        return is_sound(database, JOURNAL_STRUCTURE)
     finally:
         database.close()
         shutil.rmtree(trying)

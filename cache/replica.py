@@ -15,6 +15,7 @@ from cache.errors import NewerState, ReplicaCorrupt
 from cache.overlay import MISSING, Missing
 from cache.redo import Bindings
 from cache.schema import IS_MARKED, REPLICA, REPLICA_VERSION
+from cache.structure import REPLICA_STRUCTURE, refuse_other_schema
 from cache.versions import create_tables
 from drivefs.protocol import wire
 from drivefs.protocol.ground import Offload
@@ -80,7 +81,12 @@ class Replica:
         if row and 0 < row[0] < REPLICA_VERSION:
             database.close()
             raise ReplicaCorrupt("an older drivefs made this replica; it is fetched again")
-        create_tables(database, REPLICA, REPLICA_VERSION)
+        try:
+            create_tables(database, REPLICA, REPLICA_VERSION)
+            refuse_other_schema(database, REPLICA_STRUCTURE)
+        except ReplicaCorrupt:
+            database.close()
+            raise
         return database
 
     def set_aside(self) -> None:

@@ -27,7 +27,7 @@ from cache.database import PAGE_BYTES, remove_database
 from cache.durable import make_directory, sync_path
 from cache.errors import CacheError, Unusable
 from cache.findings import Finding, Severity
-from cache.schema import JOURNAL
+from cache.structure import JOURNAL_STRUCTURE, schema_problem
 from drivefs.protocol.wal import HEADER_BYTES, Damage, Log
 
 FOUND = "-wal.found"
@@ -309,29 +309,11 @@ def is_sound_copy(path: Path) -> bool:
         try:
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             is_whole = connection.execute("PRAGMA integrity_check(1)").fetchall() == [("ok",)]
-            return is_whole and _columns(connection) >= _columns_of_a_journal()
+            return is_whole and not schema_problem(connection.execute, JOURNAL_STRUCTURE)
         finally:
             connection.close()
     except apsw.Error:
         return False
-
-
-def _columns_of_a_journal() -> set[tuple[str, str]]:
-    connection = apsw.Connection(":memory:")
-    try:
-        connection.execute(JOURNAL)
-        return _columns(connection)
-    finally:
-        connection.close()
-
-
-def _columns(connection: apsw.Connection) -> set[tuple[str, str]]:
-    """All columns by table: where they are written down, a page that is not what it was can still be sound."""
-    wanted = (
-        "SELECT tables.name, columns.name FROM sqlite_schema AS tables JOIN pragma_table_info(tables.name) AS columns"
-        " WHERE tables.type = 'table'"
-    )
-    return {(str(table), str(column)) for table, column in connection.execute(wanted)}
 
 
 def _finding(damage: Damage, aside: Path, is_sound: bool) -> Finding:

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import msgspec
 
-from cache import aliases, pins
 from cache.counters import Counter
 from cache.database import PAGE_BYTES, Database
 from cache.drafts import PLACE_BITS, DraftRow
@@ -32,9 +31,10 @@ from cache.recovery import Recovery, ReplicaStates
 from cache.redo import read_redo
 from cache.rescue import content_name, copy_aside
 from cache.reserve import Reserve
-from cache.schema import JOURNAL, JOURNAL_ADDITIONS, JOURNAL_VERSION
+from cache.schema import JOURNAL_VERSION
 from cache.staging import Staging, number_of
-from cache.verification import RECORDS, TABLES, verifies
+from cache.structure import JOURNAL_STRUCTURE, fits
+from cache.verification import LAST_FILE, RECORDS, TABLES
 from cache.versions import create_tables
 from drivefs.protocol import wire
 from drivefs.protocol.errors import ProtocolError
@@ -111,7 +111,7 @@ class Salvage:
         lacking = ", ".join(sorted(self._holes)) or "nothing"
         rows = f"; {self._aside_count} rows that have no place are in {self._aside / ROWS}" if self._aside_count else ""
         return Finding(
-            Severity.DAMAGE if self._holes else Severity.WARNING,
+            Severity.DAMAGE if self._holes or self._aside_count else Severity.WARNING,
             "The structure of the journal was damaged; a new one was made of all that could be read (parts are lacking"
             f" of: {lacking})",
             f"The journal as it was found is in {self._aside}{rows}",
@@ -123,11 +123,13 @@ class Salvage:
     def _fill(self, database: Database) -> None:
         roots = self._roots(database)
         with self._rows_aside() as aside:
-            for name, (root, _is_table) in roots.items():
+            for name, (root, is_table) in roots.items():
                 tree = Tree(self._image, root)
-                width = len(_columns(database, name))
+                types = _types(database, name)
+                width = len(types)
                 for row in tree.rows():
-                    if width and not _insert(database, name, width, row):
+                    is_ours = name not in JOURNAL_STRUCTURE.unsealed or (len(row) == width and fits(row, types))
+                    if is_table and not (is_ours and width and _insert(database, name, width, row)):
                         aside.keep(name, row)
                 if tree.holes:
                     self._holes[name] = tree.holes
@@ -161,13 +163,17 @@ class Salvage:
         """The root page of each table and index, by name: as the schema says, or else as a new journal has it."""
         found = {}
         schema = Tree(self._image, 1)
+        expected = dict(_roots_of(database))
         for row in schema.rows():
             match row:
-                case (("table" | "index") as kind, str(name), str(), int(root), *_):
-                    found[name] = (root, kind == "table")
+                case ("table", str(name), str(table), int(root), str(sql)):
+                    # It has its name three times; one of them may have rotted.
+                    names = (name, table, sql.removeprefix("CREATE TABLE ").partition(" ")[0])
+                    found[next((each for each in names if each in expected), name)] = (root, True)
+                case ("index", str(name), str(), int(root), *_):
+                    found[name] = (root, False)
         self._known |= schema.pages
-        expected = dict(_roots_of(database))
-        if schema.holes or not expected.keys() <= found.keys() | set(OPTIONAL):
+        if schema.holes or not expected.keys() <= found.keys() | JOURNAL_STRUCTURE.later:
             self._holes["sqlite_schema"] = schema.holes
             return expected | found
         return found
@@ -196,7 +202,7 @@ class Salvage:
         for name, query, more in (
             ("op", f"SELECT max(n) / {OP_STRIDE} FROM mutations", 0),
             ("draft", f"SELECT max(id) >> {PLACE_BITS} FROM records", 0),
-            ("file", "SELECT max(staging_file) FROM records", max(files, default=0)),
+            ("file", LAST_FILE, max(files, default=0)),
         ):
             row = database.row(query)
             used = max(more, row[0] or 0 if row else 0)
@@ -256,16 +262,10 @@ class _Aside:
             self._lines.clear()
 
 
-OPTIONAL = ("aliases", "pins", "inodes_marked")
-"""What journals of earlier programs do not have."""
-
-
 def new_journal(path: Path) -> Database:
     """An empty journal with all tables that there are."""
     database = Database(path, cache_kibibytes=CACHE_KIBIBYTES)
-    create_tables(database, JOURNAL, JOURNAL_VERSION)
-    for addition in (JOURNAL_ADDITIONS, aliases.TABLE, pins.TABLE):
-        database.execute_script(addition)
+    create_tables(database, JOURNAL_STRUCTURE.tables, JOURNAL_VERSION)
     return database
 
 
@@ -275,8 +275,13 @@ def _roots_of(database: Database) -> Iterator[tuple[str, tuple[int, bool]]]:
 
 
 def _columns(database: Database, name: str) -> list[str]:
-    """The columns of a table; none: it is an index, or a table that we do not have."""
-    sql = "SELECT name FROM pragma_table_info(?) WHERE ? IN (SELECT name FROM sqlite_schema WHERE type = 'table')"
+    """The columns of a table of a new journal."""
+    return [row[0] for row in database.rows("SELECT name FROM pragma_table_info(?)", (name,))]
+
+
+def _types(database: Database, name: str) -> list[str]:
+    """The types of the columns of a table; none: it is an index, or a table that we do not have."""
+    sql = "SELECT type FROM pragma_table_info(?) WHERE ? IN (SELECT name FROM sqlite_schema WHERE type = 'table')"
     return [row[0] for row in database.rows(sql, (name, name))]
 
 
@@ -298,7 +303,7 @@ def _belongs(row: Row, columns: Mapping[str, list[str]]) -> str:
         if len(row) != len(columns[name]):
             continue
         by_column = dict(zip(columns[name], plain, strict=True))
-        if verifies(table, tuple(by_column[column] for column in table.columns.split(", "))):
+        if table.verifies(tuple(by_column[column] for column in table.columns.split(", "))):
             return name if name != "drafts" or _decodes(row[2], DraftRow) else "inodes"
     return ""
 

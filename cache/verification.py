@@ -3,16 +3,21 @@
 Owns the reading of whole tables, by pages, and the checksum of each table's rows. Changes nothing.
 """
 
-import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from cache.database import Database, Row
 from cache.drafts import PLACE_BITS, Record
-from cache.sealing import digest, row_digest
+from cache.sealing import digest, is_sealed
 from cache.staging import StagedRange
 
 PAGE_ROWS = 500
+
+PLAIN = "iif(typeof({0}) = 'text', CAST({0} AS BLOB), {0})"
+"""A column, text as bytes: damage may have made text of anything."""
+
+LAST_FILE = "SELECT max(staging_file) FROM records WHERE typeof(staging_file) = 'integer'"
+"""The highest number of a staging file that any record names."""
 
 
 StagingReader = Callable[[StagedRange], bytes | None]
@@ -37,41 +42,47 @@ class BadRow(NamedTuple):
 
 
 def _mutation_verifies(row: Row) -> bool:
-    n, state, seq, revision, status, reason, body, found, mark = row
-    return bool(row_digest(body, n) == found and row_digest(status + reason, n, state, seq, revision) == mark)
+    n, state, seq, revision, status, reason, body, found, mark, *subjects = row
+    if not (
+        isinstance(status, bytes) and isinstance(reason, bytes) and all(isinstance(each, int) for each in subjects)
+    ):
+        return False
+    return is_sealed(found, body, n) and is_sealed(mark, status + reason, n, state, seq, revision)
 
 
 TABLES = (
-    Table("inodes", "inode, op, state, digest", 1, lambda row: row_digest(row[2], row[0], row[1]) == row[3]),
+    Table("inodes", "inode, op, state, digest", 1, lambda row: is_sealed(row[3], row[2], row[0], row[1])),
     Table(
         "dentries",
         "parent, name, inode, op, digest",
         2,
-        lambda row: row_digest(row[1], row[0], row[2], row[3]) == row[4],
+        lambda row: is_sealed(row[4], row[1], row[0], row[2], row[3]),
     ),
-    Table("mutations", "n, state, seq, revision, status, reason, body, digest, mark", 1, _mutation_verifies),
-    Table("drafts", "inode, place, state, digest", 1, lambda row: row_digest(row[2], row[0], row[1]) == row[3]),
-    Table("bases", "inode, blocks, digest", 1, lambda row: row_digest(row[1], row[0]) == row[2]),
-    Table("id_ranges", "start, next, digest", 1, lambda row: row_digest(b"", row[0], row[1]) == row[2]),
+    Table(
+        "mutations", "n, state, seq, revision, status, reason, body, digest, mark, inode, other", 1, _mutation_verifies
+    ),
+    Table("drafts", "inode, place, state, digest", 1, lambda row: is_sealed(row[3], row[2], row[0], row[1])),
+    Table("bases", "inode, blocks, digest", 1, lambda row: is_sealed(row[2], row[1], row[0])),
+    Table("id_ranges", "start, next, digest", 1, lambda row: is_sealed(row[2], b"", row[0], row[1])),
 )
 
 RECORDS = Table(
     "records",
     "id, file_offset, length, staging_file, staging_offset, content, digest, data",
     1,
-    lambda row: row_digest(b"", *row[:6]) == row[6],
+    lambda row: is_sealed(row[6], b"", *row[:6]),
 )
 
 
 def pages(database: Database, table: str, columns: str, start: Row, end: int | None = None) -> Iterator[Row]:
     """The rows in order of the first columns, which are the key, after `start` and before `end`; never many at once.
 
-    Text comes as bytes: damage may have made text of anything.
+    Columns are `PLAIN`.
     """
     names = columns.split(", ")
     key = ", ".join(names[: len(start)])
     places = ", ".join("?" * len(start))
-    plain = ", ".join(f"iif(typeof({name}) = 'text', CAST({name} AS BLOB), {name})" for name in names)
+    plain = ", ".join(PLAIN.format(name) for name in names)
     bound = "" if end is None else f" AND {key} < {end}"
     sql = f"SELECT {plain} FROM {table} WHERE ({key}) > ({places}){bound} ORDER BY {key} LIMIT {PAGE_ROWS}"
     while True:
@@ -87,16 +98,8 @@ def bad_rows(database: Database) -> Iterator[BadRow]:
     for table in TABLES:
         start: Row = (-(2**63), b"")[: table.key_count]
         for row in pages(database, table.name, table.columns, start):
-            if not verifies(table, row):
+            if not table.verifies(row):
                 yield BadRow(table.name, row[: table.key_count], row)
-
-
-def verifies(table: Table, row: Row) -> bool:
-    """Whether a row is what was written; a value of another type or size was not."""
-    try:
-        return table.verifies(row)
-    except (TypeError, ValueError, AttributeError, ArithmeticError, struct.error):
-        return False
 
 
 def end_of_records(place: int) -> int:
@@ -121,9 +124,12 @@ def _records(
 ) -> Iterator[tuple[Record, bytes | None, bool]]:
     columns = RECORDS.columns if with_data else RECORDS.columns.replace("data", "NULL")
     for row in pages(database, "records", columns, (start,), end):
-        record, file_offset, length, file, offset, content = row[:6]
+        # What is no number tells nothing; the row does not verify then.
+        numbers = (each if isinstance(each, int) else 0 for each in row[:6])
+        record, file_offset, length, file, offset, content = numbers
         staged = StagedRange(file, offset, length) if file else None
-        yield Record(record, file_offset, length, staged, content), row[7], verifies(RECORDS, row)
+        data = row[7] if isinstance(row[7], bytes) else None
+        yield Record(record, file_offset, length, staged, content), data, RECORDS.verifies(row)
 
 
 def place_of(record: Record) -> int:

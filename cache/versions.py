@@ -38,12 +38,15 @@ def create_tables(database: Database, tables: str, version: int) -> None:
 
     Raises:
         NewerState: a newer drivefs made it.
+        Corrupt: it has tables, and no version any more.
     """
     row = database.row("PRAGMA user_version")
     found = row[0] if row else 0
     if found > version:
         raise newer(database.path, found, version)
     if not found:
+        if database.row("SELECT 1 FROM sqlite_schema") is not None:
+            raise database.rot(f"{database.path.name} is damaged: it has lost its version")
         with database.transaction():
             database.execute_script(tables)
             database.execute_script(f"PRAGMA user_version = {version}")

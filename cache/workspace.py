@@ -37,6 +37,7 @@ from cache.schema import JOURNAL, JOURNAL_ADDITIONS, JOURNAL_VERSION
 from cache.sealing import digest
 from cache.shares import Shares
 from cache.staging import Staging
+from cache.structure import JOURNAL_STRUCTURE, refuse_other
 from cache.versions import create_tables, refuse_newer
 from drivefs.protocol.ground import Offload, T
 from drivefs.protocol.ids import InodeId
@@ -52,6 +53,9 @@ FINISH_BYTES = 64 * 2**20
 REST_BYTES = 2**20
 MOST_PASSES = 5
 """So little is left for the loop to copy, or so many passes were made in the thread before it does."""
+
+LEAST_BYTES = 2
+"""SQLite takes a file that has fewer for an empty database, and removes its log."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -156,6 +160,7 @@ class LocalState:
         opened.callback(database.close)
         database.leave_log(True)  # until it is known to be usable
         create_tables(database, JOURNAL, JOURNAL_VERSION)
+        refuse_other(database, JOURNAL_STRUCTURE)
         database.execute_script(JOURNAL_ADDITIONS)
         sync_path(state_dir)
         last_boot = opened_since(database)
@@ -300,7 +305,7 @@ def refuse_lost(path: Path) -> None:
     """
     is_gone = not path.exists()
     # The reserve is made once the journal's tables are durable.
-    if (is_gone or not path.stat().st_size) and (path.parent / "reserve").exists():
+    if (is_gone or path.stat().st_size < LEAST_BYTES) and (path.parent / "reserve").exists():
         raise Unusable(unreadable(path, "it is gone" if is_gone else "it is empty"))
 
 

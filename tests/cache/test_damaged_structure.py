@@ -2,10 +2,12 @@
 
 import errno
 import sqlite3
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from cache.check import check
 from cache.database import Database
 from cache.errors import Corrupt, DiskFull, Unusable
 from cache.recovery import Recovery
@@ -94,17 +96,20 @@ def test_a_journal_that_cannot_be_opened_is_left_as_it_is(bench: Bench, local: L
     assert not has_log or not log.stat().st_size
 
 
-@pytest.mark.parametrize("is_gone", [True, False])
+@pytest.mark.parametrize("left", [None, b"", b"{"])
 def test_a_journal_that_is_lost_is_not_begun_anew_over_what_it_named(
-    bench: Bench, local: LocalState, is_gone: bool
+    bench: Bench, local: LocalState, left: bytes | None
 ) -> None:
     create(local.journal, b"one")
-    bench.close(local)
-    path = bench.places()[0] / "journal.db"
-    path.unlink() if is_gone else path.write_bytes(b"")
-    with pytest.raises(Unusable, match="gone" if is_gone else "empty"):
-        bench.open()
-    assert path.exists() != is_gone
+    path = bench.crash() / "journal.db"
+    (path.parent / "reserve").touch(0o600)
+    path.unlink() if left is None else path.write_bytes(left)
+    log = Path(f"{path}-wal").read_bytes()
+    assert check(*bench.places("crashed"))
+    with pytest.raises(Unusable, match="gone" if left is None else "empty"):
+        bench.open("crashed")
+    assert path.exists() != (left is None)
+    assert Path(f"{path}-wal").read_bytes() == log
 
 
 @pytest.mark.parametrize("why", ["damage", "disk", "killed"])

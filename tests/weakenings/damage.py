@@ -32,6 +32,13 @@ DAMAGE = (
         "tests/cache/test_recovery.py",
     ),
     Weakening(
+        "a schema that was not made is not believed",
+        "cache/workspace.py",
+        "        refuse_other(database, JOURNAL_STRUCTURE)\n",
+        "",
+        "tests/cache/test_damaged_schema.py",
+    ),
+    Weakening(
         "a gap that a power cut left in the log is not closed",
         "cache/rescue.py",
         "not log.header_is_good or not (synced.is_unsynced(path) or _was_cut_short(path, boot))",

@@ -62,8 +62,8 @@ STATE = (
     Weakening(
         "a mutation that is not what was written is not sent",
         "cache/journal.py",
-        "        if row_digest(body, n) != digest or mark_of(",
-        "        if mark_of(",
+        "        if not (is_sealed(digest, body, n) and is_sealed(mark,",
+        "        if not (is_sealed(mark,",
         "tests/cache/test_rotten_rows.py",
     ),
     Weakening(
@@ -195,7 +195,7 @@ STATE = (
     Weakening(
         "a row that does not verify is not merged",
         "cache/merging.py",
-        ' and row_digest(b"", *row[:6]) == row[6]',
+        ' and is_sealed(row[6], b"", *row[:6])',
         "",
         "tests/cache/test_merging.py",
     ),
