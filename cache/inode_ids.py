@@ -69,6 +69,13 @@ class InodeIds:
         self._database.write("DELETE FROM id_ranges")
         self._start = self._next = self._reserved = 0
 
+    def drop_range_of(self, inode: InodeId) -> None:
+        """Forget the range that an id is of, if it is here."""
+        start = inode - inode % ID_RANGE_LENGTH
+        self._database.write("DELETE FROM id_ranges WHERE start = ?", (start,))
+        if self._start == start:
+            self._start = self._next = self._reserved = 0
+
     def left(self) -> int:
         """How many ids can be given out before the server has to be asked."""
         row = self._database.row("SELECT coalesce(sum(start + ? - next), 0) FROM id_ranges", (ID_RANGE_LENGTH,))

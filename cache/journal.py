@@ -492,6 +492,10 @@ class Journal:
         """Take over a range of ids from the server."""
         self._ids.add_range(start)
 
+    def drop_id_range(self, inode: InodeId) -> None:
+        """Forget the range that an id is of: the server does not know of it, or gave it to somebody else."""
+        self._ids.drop_range_of(inode)
+
     def ids_left(self) -> int:
         """How many inode ids are left."""
         return self._ids.left()

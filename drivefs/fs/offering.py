@@ -150,15 +150,17 @@ class Offering:
         """Make the content `basis` of an inode, which was last in the state `lost`, a draft on the revision `base`.
 
         Changes that were made over it stay; what of them is in the journal already, on the lost revision, is taken
-        back, and is to be published again. False if not all bytes are here, or somebody changed the file meanwhile:
-        then nothing was done. Cancellation leaves nothing but bytes in staging. `prepare` makes what has to be in the
-        journal before it, in the same transaction.
+        back, and is to be published again. Changes that were made on another content keep that below them. False if
+        not all bytes are here, or somebody changed the file meanwhile: then nothing was done. Cancellation leaves
+        nothing but bytes in staging. `prepare` makes what has to be in the journal before it, in the same transaction.
 
         Raises:
             DiskFull: there is no room.
         """
         inode = lost.inode
         content = self._contents.load(inode)
+        if content.layers and content.base not in (Base(), basis.base):
+            basis = content.basis
         if basis.refs is None:
             return False
         seen = (content.base, content.last_record, bool(content.layers))

@@ -323,6 +323,7 @@ class Amends:
         draft = self._journal.drafts.draft(inode)
         if draft is not None:
             self._contents.moved(inode, fresh, draft.frozen_op)
+            self._outcome.contents |= {inode, fresh}
         self._telling.note(Place(*name) for name in names)
         for name in names:
             self._lead(Place(*name), fresh)

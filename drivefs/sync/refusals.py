@@ -162,6 +162,10 @@ class Refusals:
                 await self._learn(unknown)
 
     def _make_good(self, row: JournalRow, actions: list[Action]) -> None:
+        if FreshId() in actions and self._tries[row.n // OP_STRIDE]:
+            # Others of its range are as little ours, and there are thousands. It is gone even if there is no other.
+            with self._journal.transaction():
+                self._journal.drop_id_range(row.mutation.inode)
         put_back = self._contents.remember(inodes_of(row.mutation, actions))
         try:
             with self._journal.transaction():
@@ -170,6 +174,8 @@ class Refusals:
             put_back()
             self._amends.forget_cached()
             raise
+        if FreshId() in actions:
+            self._tries[row.n // OP_STRIDE] += 1
         if Make(row.mutation) in actions:
             self._tries[row.n // OP_STRIDE] += 1
             more = self._tries[row.n // OP_STRIDE] - MOST_TRIES

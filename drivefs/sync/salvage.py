@@ -112,8 +112,8 @@ class Salvage:
         if base is None:
             return None
         draft = self._local.journal.drafts.draft(was.inode)
-        if draft is not None and draft.base == base:
-            return None
+        if draft is not None and draft.base.revision <= base.revision:
+            return None  # it stands on what the backend has, and is met there like any change
         return await self._offered.offer_again(was, base)
 
     async def _base_of(self, was: InodeState, then: InodeState, shared: Seq) -> Base | None:

@@ -107,4 +107,9 @@ CORPUS = (
     # A file was shared, taken back, shared again and taken back before a member heard of it: its name came without a
     # state, and led to what the member had known of it in the earlier time.
     Case(name="a-name-from-a-share-that-came-and-went", seed=810001, profile="shares"),
+    # A server that was put back no longer knew the ids that a device had, and nothing but refusals told: each of the
+    # thousands of its range was tried.
+    Case(name="ids-that-the-server-does-not-know-of", seed=880001, profile="restores"),
+    # What a device had changed of a content was put over another one, which the server had lost.
+    Case(name="changed-of-one-content-and-put-over-another", seed=890027, profile="restores"),
 )

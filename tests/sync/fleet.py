@@ -19,6 +19,7 @@ import trio
 from backend.service import ids
 from backend.service.ground import Limits
 from cache.check import check
+from cache.errors import OutOfIds
 from cache.workspace import LocalState
 from drivefs.fs.drive import Drive, Services
 from drivefs.fs.errors import FileSystemError
@@ -207,7 +208,7 @@ class Device:
         await self.publish()
         is_sent = False
         try:
-            while await self.committer.commit_next(self.session.epoch) is not None:
+            while await self._commit():
                 is_sent = True
                 while self._resends:
                     store, result = self._resends.pop(0)
@@ -221,6 +222,13 @@ class Device:
                 raise
             self.refused_count += 1
         return is_sent
+
+    async def _commit(self) -> bool:
+        try:
+            return await self.committer.commit_next(self.session.epoch) is not None
+        except OutOfIds:
+            await self.session.refill_ids()
+            return True
 
     async def pull(self) -> bool:
         """Hear of what happened until there is nothing new; True if there was anything."""

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import trio
+from sqlalchemy import delete
 
+from backend.metadata import schema
 from drivefs.remote.errors import Offline
 from drivefs.sync.sides import RemoteSide, Unknown
 from tests.sync.fleet import Device, Fleet, sailing
@@ -99,6 +101,36 @@ def test_what_was_saved_by_rename_comes_back_under_its_name(tmp_path: Path) -> N
             expected = await fleet.settle()
             await fleet.put_back(saved, is_noticed=True)
             assert await fleet.settle() == expected
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("back_to", ["before it", "it", "behind it"])
+def test_a_change_keeps_what_it_was_made_on_when_what_came_after_is_lost(
+    tmp_path: Path, is_known: bool, back_to: str
+) -> None:
+    """Its device knows a lost content by the feed, and has changed a part of an earlier one."""
+
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, bert)):
+            saved = await furnished(fleet, anna)
+            await anna.write("changed", b"0123456789" * 1000)
+            await fleet.settle()
+            if back_to == "it":
+                saved = fleet.save()
+            await anna.edit("changed", b"anna's")
+            await bert.write("changed", b"bert's first")
+            await send(bert)
+            if back_to == "behind it":
+                saved = fleet.save()
+            await bert.write("changed", b"bert's")
+            await send(bert)
+            await anna.pull()
+            await fleet.put_back(saved, is_noticed=is_known)
+            contents = set((await fleet.settle()).values())
+            assert b"anna's" + (b"0123456789" * 1000)[6:] in contents
+            assert b"bert's" in contents
 
     trio.run(main)
 
@@ -253,5 +285,22 @@ def test_a_commit_on_the_way_when_the_server_is_put_back_is_made_once(tmp_path: 
             await fleet.put_back(saved)
             tree = await fleet.settle()
             assert tree == {"kept": None, "kept/file": b"first", "changed": b"sent", "new": b"sent too"}
+
+    trio.run(main)
+
+
+def test_ids_that_the_server_does_not_know_of_are_not_tried_one_after_the_other(tmp_path: Path) -> None:
+    """It was put back to before it gave them, and nothing else tells: no commit of the device was lost."""
+
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, _)):
+            await furnished(fleet, anna)
+            await fleet.served.ground.database.write(lambda connection: connection.execute(delete(schema.id_ranges)))
+            await anna.mkdir("directory")
+            await anna.write("directory/file", b"in it")
+            await anna.write("new", b"beside it")
+            tree = await fleet.settle()
+            assert tree["directory/file"] == b"in it"
+            assert tree["new"] == b"beside it"
 
     trio.run(main)
