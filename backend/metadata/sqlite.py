@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import QueuePool
 
-from backend.metadata import damaged_log, errors, upgrade
+from backend.metadata import damaged_log, errors, structure, upgrade
 from drivefs.protocol.ground import Offload
 
 P = ParamSpec("P")
@@ -136,7 +136,9 @@ def _run(engine: Engine, work: Callable[..., R], args: tuple[Any, ...], kwargs: 
 
 def _problems(connection: Connection) -> list[str]:
     found = list(connection.exec_driver_sql(f"PRAGMA integrity_check({MOST_PROBLEMS})").scalars())
-    return [] if found == ["ok"] else found
+    if found != ["ok"]:
+        return found
+    return structure.schema_problems(connection) or structure.type_problems(connection)
 
 
 def _renew_indexes(connection: Connection) -> None:
@@ -172,6 +174,10 @@ def _prepare(path: Path, on_loss: Callable[[], None]) -> None:
     engine = open_engine(path, begin="BEGIN IMMEDIATE", connection_count=1)
     try:
         upgrade.bring_up(engine, path)
+        with engine.begin() as connection:
+            problems = structure.schema_problems(connection)
+        if problems:
+            raise errors.Unreadable(UNREADABLE.format(path=path, reason=problems[0]))
     except (DatabaseError, sqlite_library.DatabaseError) as error:
         reason = error.orig if isinstance(error, DatabaseError) else error
         raise errors.Unreadable(UNREADABLE.format(path=path, reason=reason)) from error

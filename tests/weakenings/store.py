@@ -354,4 +354,11 @@ STORE = (
         "                    if payload is None:\n                        continue\n",
         "tests/backend/api/test_links.py",
     ),
+    Weakening(
+        "no server starts on tables that are not those that were made",
+        "backend/metadata/sqlite.py",
+        "        if problems:\n",
+        "        if False:\n",
+        "tests/backend/metadata/test_sqlite.py",
+    ),
 )

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Connection, insert, select, text
 
 from backend.metadata import schema
+from backend.metadata.errors import Unreadable
 from backend.metadata.queries import MAX_PARAMETERS, are_asked, is_asked, select_in, select_in_pairs
 from backend.metadata.sqlite import MAX_READERS, Database
 
@@ -123,3 +124,33 @@ async def test_long_lists_of_keys_are_cut(database: Database) -> None:
     assert await database.read(ask) == (list(range(5, count)), list(range(count)))
     nothing = await database.read(lambda c: list(select_in(c, by_number, [])))
     assert nothing == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "other"),
+    [
+        (b"password_hash TEXT", b"password_hasi TEXT"),
+        (b"incarnation BIGINT", b"incarnation BIGINS"),
+        (b"dentry_versions_held ON", b"dentry_versions_helf ON"),
+    ],
+)
+async def test_a_schema_that_is_not_the_one_that_was_made_is_refused(
+    tmp_path: Path, wanted: bytes, other: bytes
+) -> None:
+    path = tmp_path / "m.db"
+    (await Database.open(path, anyio.to_thread.run_sync)).close()
+    data = path.read_bytes()
+    assert wanted in data
+    broken = data.replace(wanted, other)
+    path.write_bytes(broken)
+    with pytest.raises(Unreadable, match="put a backup back"):
+        await Database.open(path, anyio.to_thread.run_sync)
+    assert path.read_bytes() == broken
+
+
+@pytest.mark.parametrize("value", ["x'ff'", "'text'", "1.5"])
+async def test_a_value_of_another_type_is_told_as_damage(database: Database, value: str) -> None:
+    await database.write(add, 1)
+    assert await database.problems() == []
+    await database.write(lambda connection: connection.execute(text(f"UPDATE stores SET store = {value}")))
+    assert "the table stores" in (await database.problems())[0]
