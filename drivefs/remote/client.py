@@ -155,7 +155,11 @@ class Remote:
 
     async def notified(self, request: notifications.NotificationsRequest) -> notifications.NotificationsReply:
         """What the user is told of, behind a number."""
-        return await self._call(routes.NOTIFICATIONS, request, notifications.NotificationsReply)
+        reply = await self._call(routes.NOTIFICATIONS, request, notifications.NotificationsReply)
+        self._check_gets_on(
+            has_more=reply.more, is_behind=any(each.number > request.since for each in reply.notifications[-1:])
+        )
+        return reply
 
     async def activity(self, request: notifications.ActivityRequest) -> notifications.ActivityReply:
         """Who did what to a file or in a folder, a part of it."""
@@ -176,7 +180,11 @@ class Remote:
 
     async def list_directory(self, workspace: WorkspaceId, request: messages.ListRequest) -> messages.ListReply:
         """One page of a directory."""
-        return await self._call(routes.LIST.format(workspace=workspace), request, messages.ListReply)
+        reply = await self._call(routes.LIST.format(workspace=workspace), request, messages.ListReply)
+        self._check_gets_on(
+            has_more=reply.more, is_behind=any(each.name > request.after for each in reply.entries[-1:])
+        )
+        return reply
 
     async def list_many(self, workspace: WorkspaceId, request: messages.ListManyRequest) -> messages.ListManyReply:
         """The beginnings of several directories, whole where they are short."""
@@ -192,7 +200,11 @@ class Remote:
 
     async def revisions(self, workspace: WorkspaceId, request: history.RevisionsRequest) -> history.RevisionsReply:
         """One page of a file's history."""
-        return await self._call(routes.REVISIONS.format(workspace=workspace), request, history.RevisionsReply)
+        reply = await self._call(routes.REVISIONS.format(workspace=workspace), request, history.RevisionsReply)
+        self._check_gets_on(
+            has_more=reply.more, is_behind=any(each.number > request.after for each in reply.revisions[-1:])
+        )
+        return reply
 
     async def keep(self, workspace: WorkspaceId, request: history.KeepRequest) -> None:
         """Mark a revision to be kept for good, or take the mark away."""
@@ -335,6 +347,15 @@ class Remote:
                 raise errors.NotDrivefs(f"the server at {self.url} sent a block that was not asked for")
             del waiting[frame.block]
         await arrived(frames)
+
+    def _check_gets_on(self, *, has_more: bool, is_behind: bool) -> None:
+        """Whoever asks for the next part asks for what is behind the last of this one: that is not to go on for ever.
+
+        Raises:
+            errors.NotDrivefs: there is more, and what came is not behind what was there.
+        """
+        if has_more and not is_behind:
+            raise errors.NotDrivefs(f"the server at {self.url} says that there is more and does not get on")
 
     async def _call(self, path: str, request: messages.Message, kind: type[T], policy: retry.Policy = QUICK) -> T:
         return self._decode(await self._exchange(Exchange(path, (wire.encode(request),)), policy), kind)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from drivefs.protocol import messages
+from drivefs.protocol import history, messages, notifications
 from drivefs.protocol.changes import OpResult, Status
 from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.history import TrashEntry, TrashPlace, TrashReply
@@ -24,7 +24,9 @@ from drivefs.protocol.ids import (
     WorkspaceId,
 )
 from drivefs.protocol.model import MAX_MODE, MAX_OWNER, MAX_TIME_NS, MIN_TIME_NS, DentryState, InodeKind, InodeState
-from drivefs.remote import belief
+from drivefs.remote import belief, errors
+from tests.remote.server import World, message, run, says
+from tests.remote.test_client import WORKSPACE
 
 FILE = InodeState(inode=InodeId(5), kind=InodeKind.FILE, mode=0o644)
 NAME = DentryState(InodeId(1), b"a", InodeId(5), Seq(1))
@@ -124,9 +126,9 @@ def test_an_inode_that_fits_nowhere_is_not_believed(field: str) -> None:
 def test_a_name_that_no_directory_can_hold_is_not_believed(name: bytes) -> None:
     many = messages.ListManyReply(listings=[listing(name)])
     named = replace(NAME, name=name)
-    for message in (page(dentries=[named]), listing(name), many, trash(name), answer(gone=[named])):
+    for each in (page(dentries=[named]), listing(name), many, trash(name), answer(gone=[named])):
         with pytest.raises(ProtocolError, match="a name"):
-            belief.check(message)
+            belief.check(each)
 
 
 @pytest.mark.parametrize(
@@ -152,3 +154,29 @@ def test_a_name_that_no_directory_can_hold_is_not_believed(name: bytes) -> None:
 def test_no_other_answer_with_what_cannot_be_is_believed(message: Any) -> None:
     with pytest.raises(ProtocolError, match="cannot be"):
         belief.check(message)
+
+
+FOLDER = InodeState(inode=InodeId(5), kind=InodeKind.DIRECTORY, mode=0o755)
+REVISION = history.RevisionInfo(number=RevisionNumber(3), size=1, time_ns=1, mtime_ns=1)
+NOTIFICATION = notifications.NotificationInfo(number=3, time_ns=1, kind="new")
+
+
+@pytest.mark.fault(34)
+@pytest.mark.parametrize("is_empty", [True, False], ids=["nothing", "the same"])
+def test_a_part_that_does_not_get_on_and_says_that_there_is_more_is_not_believed(is_empty: bool) -> None:
+    """Whoever goes on asking would never end."""
+    entries = [] if is_empty else [messages.Entry(name=b"c", inode=FOLDER)]
+    listing = messages.ListReply(directory=FOLDER, entries=entries, seq=Seq(1), more=True)
+    revisions = history.RevisionsReply(revisions=[] if is_empty else [REVISION], more=True)
+    told = notifications.NotificationsReply(notifications=[] if is_empty else [NOTIFICATION], newest=9, more=True)
+
+    async def scenario(world: World) -> None:
+        with pytest.raises(errors.NotDrivefs, match="does not get on"):
+            await world.remote.list_directory(WORKSPACE, messages.ListRequest(directory=InodeId(5), after=b"c"))
+        request = history.RevisionsRequest(inode=InodeId(5), after=RevisionNumber(3))
+        with pytest.raises(errors.NotDrivefs, match="does not get on"):
+            await world.remote.revisions(WORKSPACE, request)
+        with pytest.raises(errors.NotDrivefs, match="does not get on"):
+            await world.remote.notified(notifications.NotificationsRequest(since=3))
+
+    run(says(message(listing), message(revisions), message(told)), scenario)
