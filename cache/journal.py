@@ -426,8 +426,7 @@ class Journal:
 
     def _decoded(self, row: Row) -> JournalRow:
         n, state, seq, revision, status, reason, body, digest, mark = row
-        answer = f"{status}{reason}".encode()
-        if not (is_sealed(digest, body, n) and is_sealed(mark, answer, n, state, seq, revision)):
+        if not (is_sealed(digest, body, n) and is_sealed(mark, f"{status}{reason}".encode(), n, state, seq, revision)):
             raise self._database.rot(f"mutation {n} of the journal does not match its checksum")
         mutation = wire.decode_mutation(body)
         if state in (RowState.PENDING, RowState.FAILED, RowState.IGNORED):
