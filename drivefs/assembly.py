@@ -202,7 +202,7 @@ class Assembly:
         follower.coming = self.prefetcher.coming
         follower.moved = self.allowance.moved
         follower.quiet = Quiet(self.kernel.call_count)
-        parts.relisting.publishable = self.publications.arrived
+        parts.relisting.publishable = self.publications.returned
         self.engine = Engine(parts, ground.jitter)
         self.left_behind = LeftBehind(
             ends, self.places, change_count=lambda: self.filesystem.ignoring.change_count, found=giving_up.look

@@ -250,7 +250,7 @@ class Publications:
         if (again := self._again.pop(inode, None)) is not None:
             self._offer(inode, again)
 
-    def returned(self, inode: InodeId, delay_seconds: float) -> None:
+    def returned(self, inode: InodeId, delay_seconds: float = 0.0) -> None:
         """The publication of an inode did not work out: offer it again later."""
         self.on_their_way.discard(inode)
         self._again.pop(inode, None)

@@ -112,4 +112,7 @@ CORPUS = (
     Case(name="ids-that-the-server-does-not-know-of", seed=880001, profile="restores"),
     # What a device had changed of a content was put over another one, which the server had lost.
     Case(name="changed-of-one-content-and-put-over-another", seed=890027, profile="restores"),
+    # What was made again after a loss was being sent before all was compared: its sending came to nothing, and nothing
+    # else did.
+    Case(name="sent-before-all-was-compared", seed=1000080, profile="restores"),
 )

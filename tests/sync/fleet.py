@@ -146,7 +146,7 @@ class Device:
         self.session.renumbered = self._renumbered
         self.follower = self._make_follower(ends, shown, announcer)
         self.relisting = Relisting(ends, shown, self.fs, lister=self.lister, follower=self.follower)  # type: ignore[arg-type]
-        self.relisting.publishable = self.publications.arrived
+        self.relisting.publishable = self.publications.returned
         for inode in self.local.journal.drafts.draft_inodes():
             self.publications.closed(inode)
 

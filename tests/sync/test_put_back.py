@@ -10,7 +10,9 @@ import trio
 from sqlalchemy import delete
 
 from backend.metadata import schema
+from drivefs.protocol.model import InodeState
 from drivefs.remote.errors import Offline
+from drivefs.sync.salvage import Standing
 from drivefs.sync.sides import RemoteSide, Unknown
 from tests.sync.fleet import Device, Fleet, sailing
 
@@ -285,6 +287,31 @@ def test_a_commit_on_the_way_when_the_server_is_put_back_is_made_once(tmp_path: 
             await fleet.put_back(saved)
             tree = await fleet.settle()
             assert tree == {"kept": None, "kept/file": b"first", "changed": b"sent", "new": b"sent too"}
+
+    trio.run(main)
+
+
+def test_what_is_made_again_is_sent_though_its_sending_began_before_all_was_compared(tmp_path: Path) -> None:
+    """What was on its way then came to nothing: it was for another id."""
+
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, _)):
+            saved = await furnished(fleet, anna)
+            await anna.write("new", b"acknowledged, and then lost")
+            expected = await fleet.settle()
+            make_again = anna.fs.offering.make_again
+
+            async def taken_at_once(lost: InodeState, places: list[Standing]) -> bool:
+                is_made = await make_again(lost, places)
+                anna.publications.forced([lost.inode])
+                assert anna.publications.take_due(9) == [lost.inode]
+                return is_made
+
+            anna.fs.offering.make_again = taken_at_once
+            await fleet.put_back(saved, is_noticed=True)
+            await anna.pull()
+            assert anna.publications.is_on_its_way((await anna.known("new")).inode)
+            assert await fleet.settle() == expected
 
     trio.run(main)
 
