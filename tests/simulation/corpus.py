@@ -115,4 +115,6 @@ CORPUS = (
     # What was made again after a loss was being sent before all was compared: its sending came to nothing, and nothing
     # else did.
     Case(name="sent-before-all-was-compared", seed=1000080, profile="restores"),
+    # A directory got the name of an ignored file of another device, which kept something in it: covered, and not lost.
+    Case(name="kept-behind-a-name-that-is-kept", seed=1000325, profile="rules"),
 )

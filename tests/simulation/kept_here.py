@@ -2,11 +2,13 @@
 
 Owns the rules as this sees them: those that the drive has at rest, in the words of pathspec, and the device's own
 patterns. It looks at what a device shows that no commit made: each path has to be one that a rule keeps, or what lies
-in such a directory. And no file is made on the server under a name that the device's own patterns keep, but for a
-conflict copy: what the drive had before it got such a name is a file of the drive, and so is a copy of it.
+in such a directory. A directory of the drive that comes to have the name of something which is kept is not shown until
+that goes, nor is what is kept in it: it is there, behind that name. And no file is made on the server under a name that
+the device's own patterns keep, but for a conflict copy: what the drive had before it got such a name is a file of the
+drive, and so is a copy of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 
 import pathspec
@@ -18,6 +20,7 @@ from drivefs.protocol.conflicts import CONFLICT_XATTR
 from drivefs.protocol.model import InodeKind
 from tests.simulation.calls import Tree as View
 from tests.simulation.device import Device
+from tests.simulation.sequence import Place, Tree
 
 TEMPORARY = ("*~",)
 """The patterns of each device's own, which mean files; no rule takes them back."""
@@ -48,14 +51,35 @@ def of_drive(device: Device, view: View) -> View:
     return {path: state for path, state in view.items() if path not in here}
 
 
-async def unruled(device: Device) -> str:
+def is_covered(place: Place, own: Mapping[Place, int], tree: Tree) -> bool:
+    """Whether a name lies in a directory that cannot be seen, since a device keeps something (`own`) of its name."""
+    ways = {inode: at for names in (tree.names, own) for at, inode in names.items()}
+    directory = place[0]
+    while directory in ways:
+        above = ways[directory]
+        if own.get(above, directory) != directory:
+            return True
+        directory = above[0]
+    return False
+
+
+async def kept_contents(device: Device) -> set[bytes]:
+    """The contents of all files that a device keeps, those in covered directories too."""
+    states = map(device.local.journal.overlay.inode, device.local.journal.ignored.all())
+    files = [state.inode for state in states if state is not None and state.kind is InodeKind.FILE]
+    return {await device.calls.read(inode) for inode in files}
+
+
+async def unruled(device: Device, tree: Tree) -> str:
     """A path that a device keeps and no rule does, or a name in a directory that is gone; empty: there is neither."""
     view = await device.calls.tree()
     here = kept(device, view)
     shown = {state.inode for state in here.values()}
-    for inode in device.local.journal.ignored.all():
-        if inode not in shown and (names := device.local.journal.overlay.names_of(inode)):
-            return f"{device.name} keeps {names}, where nobody sees it"
+    journal = device.local.journal
+    own: dict[Place, int] = {at: inode for inode in journal.ignored.all() for at in journal.overlay.names_of(inode)}
+    for place, inode in own.items():
+        if inode not in shown and not is_covered(place, own, tree):
+            return f"{device.name} keeps {place}, where nobody sees it"
     rules = {}
     for path, state in view.items() if here else ():
         above, _, name = path.rpartition("/")

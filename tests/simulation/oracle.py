@@ -46,7 +46,7 @@ from tests.simulation.agreement import states, tables_differ, views_differ
 from tests.simulation.calls import Tree as View
 from tests.simulation.conflict_copies import RefusedNames, look_for_needless, wrong_base
 from tests.simulation.device import Device
-from tests.simulation.kept_here import kept, of_drive, was_sent
+from tests.simulation.kept_here import kept, kept_contents, of_drive, was_sent
 from tests.simulation.ledger import Ledger
 from tests.simulation.lives import Dead
 from tests.simulation.orders import At, Attempt, Orders, OutOfOrder
@@ -242,8 +242,7 @@ class Oracle:
         named = set(tree.names.values())
         shown_now = {contents.get(tree.inodes[inode].blocks, b"") for inode in named}
         for device in devices:
-            here = kept(device, shown_all[device.name]).values()
-            shown_now |= {await device.calls.read(each.inode) for each in here if each.kind is InodeKind.FILE}
+            shown_now |= await kept_contents(device)
         self._look_for_lost(shown_now, devices, is_forgetful=server.forgets_seconds > 0)
         await self._look_at_past(server, devices, contents)
         await self._look_at_conflicts(contents, devices)

@@ -16,7 +16,7 @@ from drivefs.protocol.model import InodeKind, InodeState
 from tests.backend.service.drive import open_drive
 from tests.simulation.agreement import states, tables_differ, views_differ
 from tests.simulation.conflict_copies import RefusedNames
-from tests.simulation.kept_here import was_sent
+from tests.simulation.kept_here import is_covered, was_sent
 from tests.simulation.ledger import Ledger
 from tests.simulation.oracle import Oracle, Violated, _compare_replica, _compare_view, _is_of
 from tests.simulation.sequence import Sort, Tree
@@ -196,3 +196,16 @@ def test_each_of_what_was_shown_has_to_be_there_and_nothing_else() -> None:
         assert difference({"a": was}, now)
     for other in (was._replace(inode=TWIN), was._replace(attributes=(0o600, 1)), was._replace(content=b"other")):
         assert difference({"a": was}, {"a": other})
+
+
+def test_what_a_device_keeps_may_lie_behind_a_name_that_it_keeps_and_nowhere_else() -> None:
+    directory, kept, cover = 2, 3, 4
+    tree = Tree(ROOT, {ROOT: Sort(InodeKind.DIRECTORY, 0), directory: Sort(InodeKind.DIRECTORY, 0)})
+    tree.names[ROOT, b"d"] = directory
+    place = (directory, b"a.tmp")
+    assert not is_covered(place, {place: kept}, tree)
+    assert is_covered(place, {place: kept, (ROOT, b"d"): cover}, tree)
+    assert is_covered((kept, b"a"), {place: kept, (kept, b"a"): 5, (ROOT, b"d"): cover}, tree)
+    assert not is_covered(place, {place: kept, (ROOT, b"e"): cover}, tree)
+    del tree.names[ROOT, b"d"]
+    assert not is_covered(place, {place: kept, (ROOT, b"d"): cover}, tree)

@@ -239,7 +239,9 @@ class Voyage:
             return False
         if not all(self._oracle.fits(device) for device in self._devices):
             return False
-        return not (self._profile.has_rules and any([await unruled(device) for device in self._devices]))
+        return not (
+            self._profile.has_rules and any([await unruled(d, orders.last(d.login.workspace)) for d in self._devices])
+        )
 
     def _unrest(self) -> str:
         return "; ".join(

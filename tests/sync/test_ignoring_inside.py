@@ -70,6 +70,29 @@ async def test_rules_of_a_directory_that_change_release_what_they_do_not_name(tm
         assert (await second.tree())["d/a.log"] == b"content"
 
 
+async def test_what_lies_behind_an_ignored_name_is_there_when_that_goes(tmp_path: Path) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.mkdir("d")
+        await first.write(RULES, b"*.o\n")
+        await first.write(f"d/{RULES}", b"*.log\n")
+        await meet(fleet)
+        await second.write("d/a.log", b"only here")
+        await second.write("x.o", b"cover")
+        await first.rename("d", "x.o")
+        await meet(fleet)
+        await second.fs.reconsidering._release()
+        assert await second.tree() == {RULES: b"*.o\n", "x.o": b"cover"}
+        await second.restart(keeps_cache=False)
+        await meet(fleet)
+        await second.fs.reconsidering._release()
+        shown = {RULES: b"*.o\n", "x.o": None, f"x.o/{RULES}": b"*.log\n"}
+        assert await first.tree() == shown
+        await second.rename("x.o", "y.o")
+        assert await second.tree() == shown | {"x.o/a.log": b"only here", "y.o": b"cover"}
+        await meet(fleet)
+        assert await first.tree() == shown
+
+
 async def test_of_the_rules_above_a_name_the_nearest_are_asked_and_the_newest_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
