@@ -467,6 +467,8 @@ class Namespace:
         for state, (parent, _) in ((one, second), (other, first)):
             self._mutations.named_otherwise(state.inode)
             self._view.seen_in(parent, state)
+        if InodeKind.DIRECTORY in (one.kind, other.kind):
+            self._kept.ignoring.moved()
         for state in ignored:
             self._kept.released(state)
         self._publisher.changed()

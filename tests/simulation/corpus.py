@@ -117,4 +117,6 @@ CORPUS = (
     Case(name="sent-before-all-was-compared", seed=1000080, profile="restores"),
     # A directory got the name of an ignored file of another device, which kept something in it: covered, and not lost.
     Case(name="kept-behind-a-name-that-is-kept", seed=1000325, profile="rules"),
+    # A directory lost its ignored name by an exchange: what was made in it afterwards stayed on that device.
+    Case(name="a-directory-exchanged-with-a-file", seed=1001530, profile="rules"),
 )

@@ -212,6 +212,21 @@ async def test_directory_that_gets_another_name_goes_to_the_drive_with_all_in_it
         assert links == [3, 3]
 
 
+async def test_rules_look_at_the_names_that_exchanged_directories_have_now(tmp_path: Path) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await with_rules(fleet)
+        await first.mkdir("a")
+        await first.mkdir("b")
+        await first.rename("a", "build")
+        await first.write("build/old", b"old")
+        await first.exchange("build", "b")
+        await first.write("b/new", b"new")
+        await first.write("build/new", b"kept")
+        await reconsider(first)
+        await meet(fleet)
+        assert await others(second) == {"build": None, "b": None, "b/old": b"old", "b/new": b"new"}
+
+
 async def test_rules_that_another_device_changes_hold_here_and_release_what_they_do_not_name(tmp_path: Path) -> None:
     async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
         await with_rules(fleet)
