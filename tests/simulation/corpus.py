@@ -119,4 +119,9 @@ CORPUS = (
     Case(name="kept-behind-a-name-that-is-kept", seed=1000325, profile="rules"),
     # A directory lost its ignored name by an exchange: what was made in it afterwards stayed on that device.
     Case(name="a-directory-exchanged-with-a-file", seed=1001530, profile="rules"),
+    # All of a small file was written over while another descriptor had seen an older content: for all that the kernel
+    # says it was a page of a map of that one, and so it was taken for a change of the older.
+    Case(name="all-of-a-file-beside-a-descriptor-that-lags", seed=2000356, profile="shares"),
+    # A file was taken back to an earlier content while a program waited for bytes of it, which wrote over that then.
+    Case(name="taken-back-while-bytes-are-waited-for", seed=1001107, profile="history"),
 )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import trio
 
 from drivefs.fs.attributes import Wanted
+from drivefs.fs.contents import PAGE_BYTES
 from drivefs.fs.ignore_rules import NAME
 from drivefs.protocol.model import InodeKind
 from tests.simulation.device import Device
@@ -171,9 +172,8 @@ class Program:
 
         `seen` is what the program knows to have been there before that. With `size` the file is given that one first.
         """
-        fs = self._device.calls.fs
-        number, inode = held.number, held.inode
-        before = bytes(await fs.read(number, 0, 2**30))
+        fs, number, inode = self._device.calls.fs, held.number, held.inode
+        before = await self._shown(held, offset, len(data))
         self._ledger.read(before)
         if size is not None:
             fs.set_attributes(self._device.calls.meant(inode), Wanted(size=size), number)
@@ -188,6 +188,21 @@ class Program:
             self._ledger.gave_up(expected)
         after = bytes(await fs.read(number, 0, 2**30))
         assert after == expected, f"read {after[:80]!r} after a write that should have made it {expected[:80]!r}"
+
+    async def _shown(self, held: Held, offset: int, length: int) -> bytes:
+        """What a file has when this returns, where that is to be written through a descriptor of it.
+
+        Another program may write to it while bytes are waited for. What is written as pages of a map are is taken for a
+        change of the oldest content that one of its descriptors was shown: so all of them are looked at first.
+        """
+        calls, end = self._device.calls, offset + length
+        while True:
+            before = await calls.fs.read(held.number, 0, 2**30)
+            if not offset % PAGE_BYTES and (not end % PAGE_BYTES or end == len(before)):
+                for other in [each for each in self._held if calls.meant(each.inode) == calls.meant(held.inode)]:
+                    await calls.fs.read(other.number, 0, 2**30)
+            if await calls.fs.read(held.number, 0, 2**30) == before:
+                return bytes(before)
 
     def _has_name(self, inode: int) -> bool:
         """Whether what is written to an open file can ever be found again."""
