@@ -162,8 +162,9 @@ class Amends:
         self._outcome.made.append(made.n)
         self._telling.note(renaming.places(made))
         for parent, name, inode in outcome(made):
-            if self._overlay.op_of_dentry(parent, name) < made.n:
-                self._overlay.put_dentry(parent, name, inode, made.n)
+            place = Place(parent, name)
+            if self._overlay.op_of_dentry(*place) < made.n and not self._journal.ignored.has(self._leads_to(place)):
+                self._overlay.put_dentry(*place, inode, made.n)
         self._telling.touch(set(subjects(made)) - {NO_INODE})
         return made
 
@@ -440,10 +441,8 @@ class Amends:
             inode=made.inode,
             kind=made.kind,
             mode=made.mode,
-            atime_ns=time_ns,
-            mtime_ns=time_ns,
-            ctime_ns=time_ns,
             nlink=2,
+            **dict.fromkeys(("atime_ns", "mtime_ns", "ctime_ns"), time_ns),
         )
         self._overlay.put_inode(state, appended.n)
         return made.inode

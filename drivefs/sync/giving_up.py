@@ -26,9 +26,9 @@ from cache.errors import Corrupt, DiskFull
 from cache.journal import JournalRow, RowState
 from drivefs.protocol import wire
 from drivefs.protocol.changes import Base, Create, Rename, Restore, Status, Store
-from drivefs.protocol.errors import ProtocolError
+from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId
-from drivefs.protocol.messages import InodesRequest
+from drivefs.protocol.messages import ContentRequest, InodesRequest
 from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.protocol.names import MAX_NAME_BYTES, with_mark
 from drivefs.remote import errors
@@ -121,9 +121,9 @@ class GivingUp:
         self.look()
 
     async def is_base_gone(self, inode: InodeId) -> bool:
-        """Whether unpublished content was made on what is not the file's content any more.
+        """Whether unpublished content was made on what the backend has let go.
 
-        What is its content still, and cannot be had now, may be sent again by a device that has it.
+        What it keeps still, and cannot give now, it may find again, or a device that has it may send it again.
 
         Raises:
             RemoteError: what the backend has of the file is not known here, and cannot be had now.
@@ -135,7 +135,15 @@ class GivingUp:
             # A copy: its content is that of another file in part.
             return not draft.base.revision
         theirs = await self._theirs(inode)
-        return theirs is None or not theirs.nlink or draft.base.revision < theirs.revision
+        if theirs is not None and theirs.nlink and draft.base.revision >= theirs.revision:
+            return False
+        try:
+            await self._ends.remote.content(
+                self._ends.workspace, ContentRequest(inode=inode, revision=draft.base.revision)
+            )
+        except errors.Refused as error:
+            return error.code in (Code.NOT_FOUND, Code.FORBIDDEN)
+        return False
 
     def renumber(self, fresh: Mapping[InodeId, InodeId]) -> None:
         """Inodes have new ids, by the old ones."""

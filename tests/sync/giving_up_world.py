@@ -8,15 +8,36 @@ import trio
 from cache.check import check
 from drivefs.fs.attributes import Wanted
 from drivefs.protocol.changes import Mutation, Status, Store
-from drivefs.protocol.ids import InodeId
+from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.ids import InodeId, RevisionNumber
+from drivefs.protocol.messages import ContentReply, ContentRequest
+from drivefs.remote.errors import Refused
 from drivefs.sync.giving_up import GivingUp
 from drivefs.sync.publications import Publications
 from tests.fs.bench import FsBench
+from tests.sync.test_refusals import Remote
 from tests.sync.test_refusals import World as Refusing
+
+
+class Keeping(Remote):
+    """Knows no revision but those in `kept`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: set[tuple[InodeId, RevisionNumber]] = set()
+
+    async def content(self, workspace: object, request: ContentRequest) -> ContentReply:
+        await trio.lowlevel.checkpoint()
+        if (request.inode, request.revision) not in self.kept:
+            raise Refused(ProtocolError(Code.NOT_FOUND, "it is not kept any more"))
+        return ContentReply(size=0, blocks=b"")
 
 
 class World(Refusing):
     """A device whose backend refuses for good."""
+
+    make_remote = Keeping
+    remote_side: Keeping
 
     def __init__(self, bench: FsBench) -> None:
         super().__init__(bench)

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from drivefs.protocol.changes import SetAttributes
-from drivefs.protocol.ids import NO_INODE, InodeId, Seq
+from drivefs.protocol.ids import NO_INODE, InodeId, RevisionNumber, Seq
 from drivefs.protocol.messages import Entry
 from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.remote.errors import BlockGone
@@ -35,6 +35,9 @@ def test_what_was_made_on_a_content_that_is_gone_keeps_what_was_written_and_what
     world.learned(b"a", inode)
     assert not trio.run(world.giving_up.is_base_gone, inode), "it is what the file is"
     world.learned(b"a", inode, revision=2, blocks=b"", size=0)
+    world.remote_side.kept.add((inode, RevisionNumber(1)))
+    assert not trio.run(world.giving_up.is_base_gone, inode), "the history has it, and its blocks may be found again"
+    world.remote_side.kept.clear()
     assert trio.run(world.giving_up.is_base_gone, inode)
     trio.run(world.bench.local.blocks.clear)
 

@@ -60,12 +60,14 @@ class Remote:
 class World:
     """A device whose backend refuses."""
 
+    make_remote: type[Remote] = Remote
+
     def __init__(self, bench: FsBench) -> None:
         self.bench, self.journal, self.kernel = bench, bench.local.journal, Kernel()
         labels = Labels(device="laptop", today=lambda: "2026-11-21")
         self.shown = Shown(bench.fs, self.kernel)
         self.events = Events()
-        self.remote_side = Remote()
+        self.remote_side = self.make_remote()
         self.ends = ends = Ends(bench.local, self.remote_side, WORKSPACE, bytes)  # type: ignore[arg-type]
         self.amends = amends = Amends(bench.local, ROOT, contents=bench.fs.contents, shown=self.shown, labels=labels)
         lister = bench.backend
