@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from drivefs.protocol.changes import Create, Exchange, Link, Mutation, Rename, Restore
 from drivefs.protocol.conflicts import ConflictMark, decode_mark
-from drivefs.protocol.ids import NO_INODE
+from drivefs.protocol.ids import NO_INODE, InodeId, RevisionNumber
 from tests.simulation.device import Device
 from tests.simulation.ledger import Ledger
 from tests.simulation.orders import Orders
@@ -73,17 +73,21 @@ def look_for_needless(
     return None
 
 
-async def wrong_base(device: Device, orders: Orders, contents: dict[bytes, bytes]) -> str:
+async def wrong_base(
+    device: Device, orders: Orders, contents: dict[bytes, bytes], kept: set[tuple[InodeId, RevisionNumber]]
+) -> str:
     """A conflict of which a device shows another base than the commits say; empty: there is none.
 
+    `kept` are the revisions that the server has: of one that it let go, another may have the same content.
     The base of what was shared and is not any more is its owner's to see.
     """
     seen = orders.ever_in(device.login.workspace)
     calls = device.calls
     for conflict in calls.fs.conflicts.all():
         mark, name = conflict.mark, calls.fs.conflict_entries.name_of(conflict).decode()
-        blocks = orders.sequence.stored.get((mark.base_of, mark.base_revision))
-        if blocks is None or blocks not in contents or mark.base_of not in seen:
+        base = (mark.base_of, mark.base_revision)
+        blocks = orders.sequence.stored.get(base)
+        if blocks is None or base not in kept or mark.base_of not in seen:
             continue  # there is none, or it is not kept any more
         made = contents[blocks]
         shown = await calls.read((await calls.known(f".drivefs/conflicts/{name}/base")).inode)

@@ -124,4 +124,11 @@ CORPUS = (
     Case(name="all-of-a-file-beside-a-descriptor-that-lags", seed=2000356, profile="shares"),
     # A file was taken back to an earlier content while a program waited for bytes of it, which wrote over that then.
     Case(name="taken-back-while-bytes-are-waited-for", seed=1001107, profile="history"),
+    # The store gave damaged bytes, and then none for a moment: what was written on a content that was superseded was
+    # given up without the rest of the file.
+    Case(name="given-up-for-a-base-that-was-there", seed=2000668, profile="mixed", clients=4),
+    # A directory was brought back under a name that an ignored file had here by then, and that was nowhere any more.
+    Case(name="brought-back-over-an-ignored-file", seed=1000733, profile="tools"),
+    # The base of a conflict was let go, and another revision had the same content: the oracle missed it.
+    Case(name="a-base-that-was-let-go-with-the-content-of-another", seed=1000476, profile="tidy"),
 )

@@ -38,7 +38,7 @@ from backend.service.sealing import open_copy
 from cache.recovery import size_after
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.changes import Mutation, Status
-from drivefs.protocol.ids import AccountId, BlockId, WorkspaceId
+from drivefs.protocol.ids import AccountId, BlockId, InodeId, RevisionNumber, WorkspaceId
 from drivefs.protocol.messages import CommitReply, CommitRequest
 from drivefs.protocol.model import InodeKind, unpack_blocks
 from tests.backend.service import invariants
@@ -245,19 +245,22 @@ class Oracle:
             shown_now |= await kept_contents(device)
         self._look_for_lost(shown_now, devices, is_forgetful=server.forgets_seconds > 0)
         await self._look_at_past(server, devices, contents)
-        await self._look_at_conflicts(contents, devices)
+        await self._look_at_conflicts(server, contents, devices)
         for login in {device.login.user: device.login for device in devices}.values():
             if told := await given(server, login, self.orders):
                 raise Violated(f"I13: {told}")
 
-    async def _look_at_conflicts(self, contents: dict[bytes, bytes], devices: list[Device]) -> None:
+    async def _look_at_conflicts(
+        self, server: ServerProcess, contents: dict[bytes, bytes], devices: list[Device]
+    ) -> None:
         # A device that was put back to an older state meets what it has sent itself as if it were another's.
         if self._has_gone_back or self.promises.has_taken_back:
             return
         refused = self.refused if len(devices) > 1 else None
         wrong = look_for_needless(self.sequence, contents, self.ledger, refused)
+        kept = await server.ground.database.read(_numbers)
         for device in devices:
-            wrong = wrong or await wrong_base(device, self.orders, contents)
+            wrong = wrong or await wrong_base(device, self.orders, contents, kept)
         if wrong:
             raise Violated(f"I9: {wrong}")
 
@@ -394,3 +397,9 @@ def _revisions(connection: Connection, account: AccountId) -> list[bytes]:
     runs = {row.run: row.packed for row in connection.execute(select(n.run, n.packed).where(n.account == account))}
     rows = connection.execute(select(r.runs).where(r.account == account))
     return [b"".join(runs[run] for run in split_runs(row.runs)) for row in rows]
+
+
+def _numbers(connection: Connection) -> set[tuple[InodeId, RevisionNumber]]:
+    """The revisions that the server has, by the inodes that made them."""
+    r = schema.revisions.c
+    return {(row.inode, row.number) for row in connection.execute(select(r.inode, r.number))}

@@ -224,3 +224,25 @@ async def test_rules_of_a_share_hold_for_its_members(sharers: Sharers) -> None:
     await meet(sharers.fleet)
     assert await owner.tree() == {"s": None, f"s/{RULES}": b"*.log\n", "s/a": b"ours"}
     assert (await member.tree())["s/a.log"] == b"mine"
+
+
+async def test_what_is_brought_back_hides_nothing_that_is_kept_here(tmp_path: Path) -> None:
+    """A directory of the drive was removed with a file in it that had been changed here, and its name is ignored."""
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.write(RULES, b"*~\n")
+        await first.mkdir("made")
+        await first.write("made/file", b"ours")
+        await first.rename("made", "name~")
+        await fleet.settle()
+        await second.edit("name~/file", b"mine")
+        await first.unlink("name~/file")
+        await first.rmdir("name~")
+        await first.sync()
+        await second.pull()
+        await second.write("name~", b"kept here")
+        await meet(fleet)
+        assert (await second.tree())["name~"] == b"kept here"
+        assert (await first.tree())["name~/file"] == b"mine"
+        await second.unlink("name~")
+        await meet(fleet)
+        assert await second.tree() == await first.tree()
