@@ -339,8 +339,7 @@ class Amends:
     def _copy(self, store: Store, action: Copy) -> None:
         """Give the stored blocks a file of their own, beside the old name or in `lost+found`."""
         inode = store.inode
-        state = self._overlay.inode(inode) or self._replica.inode(inode)
-        frozen = self._contents.frozen(inode)
+        state, frozen = self._overlay.inode(inode) or self._replica.inode(inode), self._contents.frozen(inode)
         if state is None or frozen is None:
             # The file was removed here meanwhile, its content with it.
             return
@@ -436,15 +435,17 @@ class Amends:
             kind=InodeKind.DIRECTORY,
             mode=LOST_AND_FOUND_MODE,
         )
-        appended = self._append(made)
+        op = self._append(made).n
         state = InodeState(
             inode=made.inode,
             kind=made.kind,
             mode=made.mode,
+            atime_ns=time_ns,
+            mtime_ns=time_ns,
+            ctime_ns=time_ns,
             nlink=2,
-            **dict.fromkeys(("atime_ns", "mtime_ns", "ctime_ns"), time_ns),
         )
-        self._overlay.put_inode(state, appended.n)
+        self._overlay.put_inode(state, op)
         return made.inode
 
     def _free_name(self, place: Place) -> Place:

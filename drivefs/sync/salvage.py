@@ -105,13 +105,13 @@ class Salvage:
             first_lost = base.revision + 1 if shared or base.revision else was.revision
             self._lower_removals(was.inode, base, first_lost)
         own = self._local.journal.overlay.inode(was.inode)
-        if own is not None and not own.nlink:
+        draft = self._local.journal.drafts.draft(was.inode)
+        if own is not None and not own.nlink and draft is None:
             return None
         if not is_there:
             return await self._make_again(was, shared)
         if base is None:
             return None
-        draft = self._local.journal.drafts.draft(was.inode)
         if draft is not None and draft.base.revision <= base.revision:
             return None  # it stands on what the backend has, and is met there like any change
         return await self._offered.offer_again(was, base)

@@ -131,4 +131,6 @@ CORPUS = (
     Case(name="brought-back-over-an-ignored-file", seed=1000733, profile="tools"),
     # The base of a conflict was let go, and another revision had the same content: the oracle missed it.
     Case(name="a-base-that-was-let-go-with-the-content-of-another", seed=1000476, profile="tidy"),
+    # What was written to a file before it was removed stood on a lost content, whose number is another one's now.
+    Case(name="written-to-a-removed-file-of-a-lost-history", seed=2001279, profile="restores"),
 )

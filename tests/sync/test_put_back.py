@@ -3,6 +3,7 @@
 Time stands still, and each device sends and hears when the test says so: every order of the two is tried on purpose.
 """
 
+import os
 from pathlib import Path
 
 import pytest
@@ -287,6 +288,30 @@ def test_a_commit_on_the_way_when_the_server_is_put_back_is_made_once(tmp_path: 
             await fleet.put_back(saved)
             tree = await fleet.settle()
             assert tree == {"kept": None, "kept/file": b"first", "changed": b"sent", "new": b"sent too"}
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_what_is_written_to_a_removed_file_goes_over_no_other_content(tmp_path: Path, is_known: bool) -> None:
+    """The number of the lost content that it was written over is another one's, and the removal comes to nothing."""
+
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, bert)):
+            saved = await furnished(fleet, anna)
+            await anna.write("changed", b"lost")
+            await fleet.settle()
+            held = await bert.open_file("changed", os.O_WRONLY)
+            bert.fs.write(held, 0, b"BERT")
+            await bert.unlink("changed")
+            await anna.write("changed", b"anna's")
+            await send(anna)
+            await fleet.put_back(saved, is_noticed=is_known)
+            await anna.sync()
+            await bert.sync()
+            bert.fs.release(held)
+            contents = set((await fleet.settle()).values())
+            assert {b"anna's", b"BERT"} <= contents
 
     trio.run(main)
 
