@@ -138,8 +138,8 @@ async def _log_in(places: config.Places, profile: config.Profile, password: str)
             reply = await nobody.login(LoginRequest(user=profile.user, password=password, device=profile.device))
             device = remote_as(reply.token)
             try:
-                earlier = _earlier_token(places, profile)
-                await _keep(places, profile, device, reply.token)
+                earlier = _earlier(places, profile)
+                await _keep(places, profile, device, reply.token, earlier)
             except OSError as error:
                 await _give_back(device)
                 raise CommandError(
@@ -151,7 +151,7 @@ async def _log_in(places: config.Places, profile: config.Profile, password: str)
                 raise
             if earlier is not None:
                 with contextlib.suppress(errors.RemoteError):  # it was revoked, or stays listed beside this one
-                    await remote_as(earlier).logout()
+                    await remote_as(earlier.token).logout()
         except errors.Refused as error:
             raise CommandError(f"{profile.url} refuses: {output.clause(error)}", ExitCode.REFUSED) from error
         except (errors.NotDrivefs, errors.OtherProtocol, errors.UntrustedServer) as error:
@@ -164,16 +164,24 @@ async def _log_in(places: config.Places, profile: config.Profile, password: str)
             ) from error
 
 
-def _earlier_token(places: config.Places, profile: config.Profile) -> str | None:
+def _earlier(places: config.Places, profile: config.Profile) -> config.Credentials | None:
     """What the profile has been logged in with until now."""
     try:
-        return config.read_credentials(places.of_profile(profile.name), profile.name).token
+        return config.read_credentials(places.of_profile(profile.name), profile.name)
     except config.ConfigError:
         return None
 
 
-async def _keep(places: config.Places, profile: config.Profile, device: "Remote", token: str) -> None:
+async def _keep(
+    places: config.Places,
+    profile: config.Profile,
+    device: "Remote",
+    token: str,
+    earlier: config.Credentials | None,
+) -> None:
     """Open a first session and store all that mounting needs, the credentials last.
+
+    The state here is one user's: another one of the same name is refused, as there is after one was removed.
 
     What needs the server comes first: until it has given everything, the journal is that of the older login.
     """
@@ -187,6 +195,14 @@ async def _keep(places: config.Places, profile: config.Profile, device: "Remote"
     with local_state.opened(of_profile, profile.cache_limit_bytes) as local:
         beginning = await session.ask_to_begin(local, device, os.urandom)
         reply = beginning.reply
+        if earlier is not None and reply.user != earlier.user_id:
+            raise CommandError(
+                f"{profile.user!r} at {profile.url} is another user now than the one to whom profile {profile.name!r} "
+                "belongs, with another drive. Nothing was changed here: what waits stays. Log in under another name "
+                "with --profile, or copy what is here (drivefs export DIRECTORY) and then log the old one out: drivefs "
+                f"logout --profile {profile.name}",
+                ExitCode.REFUSED,
+            )
         home = next(each for each in reply.workspaces if each.kind == "home")
         session.set_cursor(local, reply, home.workspace)
         # So that a first mount without a network shows the top of the drive.

@@ -4,10 +4,14 @@ Owns the path login, renumber, mount, commit; what a login refuses is in `test_b
 """
 
 import os
+from dataclasses import replace
 
+from drivefs import config
+from drivefs.cli.exit_codes import ExitCode
+from drivefs.protocol.ids import UserId
 from tests.mount.conftest import mount_options
 from tests.mount.oracle import rename2, snapshot, write_file
-from tests.support.mounts import Workbench
+from tests.support.mounts import PASSWORD, Workbench
 
 EXCHANGE = 2
 
@@ -67,3 +71,23 @@ def test_a_login_without_a_server_leaves_what_waits_as_it_is(workbench: Workbenc
     assert snapshot(root) == expected
     device.umount()
     device.assert_sound()
+
+
+def test_another_user_of_the_same_name_gets_nothing_of_what_is_here(workbench: Workbench) -> None:
+    """[login-other-user] The profile is of one who was removed long ago, whose name is another one's since."""
+    server = workbench.server()
+    device = workbench.device(server)
+    root = device.mount(*mount_options())
+    server.stop()
+    write_file(root / "file", b"of the first one")
+    expected = snapshot(root)
+    device.umount("--now")
+    server.start()
+    places = config.Places.from_environment(device.environment, os.getuid()).of_profile(config.DEFAULT_PROFILE)
+    first = config.read_credentials(places, config.DEFAULT_PROFILE)
+    config.write_credentials(places, replace(first, user_id=UserId(first.user_id + 1)))
+    done = device.command("login", server.url, "--user", "ada", "--password-stdin", stdin=PASSWORD + "\n")
+    assert done.returncode == ExitCode.REFUSED
+    assert "another user now" in done.stderr
+    assert config.read_credentials(places, config.DEFAULT_PROFILE).token == first.token
+    assert snapshot(device.mount(*mount_options())) == expected
