@@ -3,7 +3,9 @@
 Owns the comparison at rest. A device hears of changes by the feed, and the server lists what its tables have: one that
 comes later would see those, so they are compared with the sequential tree too. Times and owners are in no tree; there
 the devices are to show what the server has. Times of access are each device's own, and so are those of a directory in
-which something was made and is gone again; of lineages devices know nothing.
+which something was made and is gone again; of lineages devices know nothing. What was moved to a name goes on with the
+history of that name, and its content gets a number there. The answer to the move tells a device of it, and it shows the
+number that it stored the content under until it lets go of the move; the server takes either for that content.
 """
 
 from collections.abc import Mapping
@@ -13,7 +15,9 @@ from sqlalchemy import Connection, select
 
 from backend.metadata import schema
 from backend.service.rows import INODE_COLUMNS, InodeRow, inode_state
-from drivefs.protocol.ids import InodeId
+from cache.journal import Journal
+from drivefs.protocol.changes import Rename
+from drivefs.protocol.ids import InodeId, RevisionNumber
 from drivefs.protocol.model import InodeKind, InodeState
 from tests.simulation.sequence import Tree, shown
 
@@ -41,12 +45,25 @@ def tables_differ(connection: Connection, tree: Tree) -> str:
     return ""
 
 
-def views_differ(name: str, view: Mapping[str, InodeState], told: Mapping[InodeId, InodeState]) -> str:
-    """Where a device shows something else than the server has; empty: nowhere."""
+def numbered(journal: Journal) -> dict[InodeId, RevisionNumber]:
+    """The numbers that contents were given by moves which a device has not let go of."""
+    rows = journal.acknowledged()
+    return {row.mutation.inode: row.revision for row in rows if isinstance(row.mutation, Rename) and row.revision}
+
+
+def views_differ(
+    name: str,
+    view: Mapping[str, InodeState],
+    told: Mapping[InodeId, InodeState],
+    given: Mapping[InodeId, RevisionNumber],
+) -> str:
+    """Where a device shows something else than the server has; empty: nowhere. `given` is what `numbered` says."""
     for path, state in view.items():
         server = told.get(state.inode)
         if server is None:
             return f"{name} shows inode {state.inode} as {path!r}, which the server does not have"
+        if given.get(state.inode) == server.revision:
+            state = msgspec.structs.replace(state, revision=server.revision)
         if (here := _lasting(state)) != (there := _lasting(server)):
             return f"{name} shows {path!r} as {here}, and the server has {there}"
     return ""

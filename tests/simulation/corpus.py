@@ -133,4 +133,6 @@ CORPUS = (
     Case(name="a-base-that-was-let-go-with-the-content-of-another", seed=1000476, profile="tidy"),
     # What was written to a file before it was removed stood on a lost content, whose number is another one's now.
     Case(name="written-to-a-removed-file-of-a-lost-history", seed=2001279, profile="restores"),
+    # All was at rest before a device had let go of a save: the oracle missed the number that the history had given it.
+    Case(name="at-rest-before-a-save-was-let-go-of", seed=1001371, profile="server"),
 )

@@ -42,7 +42,7 @@ from drivefs.protocol.ids import AccountId, BlockId, InodeId, RevisionNumber, Wo
 from drivefs.protocol.messages import CommitReply, CommitRequest
 from drivefs.protocol.model import InodeKind, unpack_blocks
 from tests.backend.service import invariants
-from tests.simulation.agreement import states, tables_differ, views_differ
+from tests.simulation.agreement import numbered, states, tables_differ, views_differ
 from tests.simulation.calls import Tree as View
 from tests.simulation.conflict_copies import RefusedNames, look_for_needless, wrong_base
 from tests.simulation.device import Device
@@ -232,7 +232,7 @@ class Oracle:
             name, view = device.name, views[device.name]
             hidden = kept(device, shown_all[name]).keys()
             _compare_view(name, view, self.orders.last(device.login.workspace), hidden)
-            if difference := views_differ(name, view, told):
+            if difference := views_differ(name, view, told, numbered(device.local.journal)):
                 raise Violated(f"I2: {difference}")
         contents = await _contents(server)
         self._look_at_contents(contents)

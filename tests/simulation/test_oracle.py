@@ -50,9 +50,16 @@ def test_what_the_tables_have_is_what_the_commits_make(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("field", ["mtime_ns", "ctime_ns", "uid", "gid", "rdev", "revision", "size", "mode", "xattrs"])
 def test_a_device_shows_each_attribute_as_the_server_has_it(field: str) -> None:
-    assert not views_differ("anna", {"a": STATE}, {FILE: msgspec.structs.replace(STATE, atime_ns=7)})
+    assert not views_differ("anna", {"a": STATE}, {FILE: msgspec.structs.replace(STATE, atime_ns=7)}, {})
     changed = msgspec.structs.replace(STATE, **{field: {b"a": b""} if field == "xattrs" else 5})
-    assert views_differ("anna", {"a": STATE}, {FILE: changed})
+    assert views_differ("anna", {"a": STATE}, {FILE: changed}, {})
+
+
+def test_a_content_may_show_the_number_of_its_store_while_only_the_answer_to_a_move_gave_it_another() -> None:
+    renumbered = {FILE: msgspec.structs.replace(STATE, revision=RevisionNumber(STATE.revision + 2))}
+    assert not views_differ("anna", {"a": STATE}, renumbered, {FILE: renumbered[FILE].revision})
+    assert views_differ("anna", {"a": STATE}, renumbered, {FILE: RevisionNumber(STATE.revision + 1)})
+    assert views_differ("anna", {"a": STATE}, renumbered, {TWIN: renumbered[FILE].revision})
 
 
 def test_a_name_leads_to_the_inode_that_it_has_and_to_no_twin() -> None:
