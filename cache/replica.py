@@ -69,6 +69,8 @@ class Replica:
         self._synced_commits = -1
         self.earlier: Replica | None = None
         """What was known when all was set aside; it may have an earlier one itself."""
+        self.forgotten_count = 0
+        """How often a tree was forgotten: what was asked for before that is not to be taken over."""
         try:
             self.database = self._open()
         except (ReplicaCorrupt, NewerState):
@@ -255,6 +257,7 @@ class Replica:
         there is known still, and is listed anew with what it leads to. Gives the inodes that are forgotten, and the
         names in them.
         """
+        self.forgotten_count += 1
         was_known = self.is_complete(root) or self.inode(root) is not None
         with self.database.transaction():
             inodes, names = self._forget(f"{BELOW} SELECT inode FROM tree", root)

@@ -2,7 +2,8 @@
 
 A directory is asked for as of a cursor that the replica has had; what the feed has brought since is newer and stays.
 Concurrent requests for one directory are one request. Long listings are applied in small parts, with pauses for those
-who wait for system calls. Owns no state but those under way.
+who wait for system calls. Owns no state but those under way. Invariant: a listing that was asked for before a tree was
+forgotten is void: it may be of an earlier time in a share, and nobody has heard what changed between the two.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,7 +61,10 @@ class Lister:
             done = self._under_way[directory] = trio.Event()
             before = self._replica.cursor(self._workspace)
             try:
-                await self._fetch(directory)
+                if not await self._fetch(directory):
+                    if not self._is_there(directory):
+                        raise errors.Offline("what was known of this directory was forgotten while it was listed")
+                    continue
             except errors.Refused as error:
                 has_moved = self._replica.cursor(self._workspace) != before
                 if error.code is not Code.NOT_FOUND or not has_moved or not self._is_there(directory):
@@ -75,12 +79,13 @@ class Lister:
         state = self._replica.inode(directory)
         return state is not None and state.nlink > 0
 
-    async def _fetch(self, directory: InodeId) -> None:
+    async def _fetch(self, directory: InodeId) -> bool:
+        """List a directory; False if a tree was forgotten meanwhile, so that what came is void."""
         if self._replica.cursor(self._workspace) is None:
             # A replica that begins has its cursor as soon as the first session opens.
             await self._asked.reachable()
         after, more, database = b"", True, self._replica.database
-        as_of = self._cursor()
+        as_of, forgotten = self._cursor(), self._replica.forgotten_count
         while more:
             request = ListRequest(directory=directory, as_of=as_of, after=after, limit=PAGE_ENTRIES)
             reply = await self._asked(partial(self._remote.list_directory, self._workspace, request))
@@ -89,7 +94,10 @@ class Lister:
             more = reply.more
             if reply.entries:
                 after = reply.entries[-1].name
-            await self._apply(reply, as_of)
+            await self._apply(reply, as_of, forgotten)
+            if self._replica.forgotten_count != forgotten:
+                return False
+        return True
 
     async def list_many(self, directories: list[InodeId]) -> None:
         """Bring the listings of several directories into the replica; of some only, where they are long.
@@ -100,7 +108,7 @@ class Lister:
             RemoteError: they cannot be had now.
             DiskFull: there is no room to keep them.
         """
-        database, as_of = self._replica.database, self._cursor()
+        database, as_of, forgotten = self._replica.database, self._cursor(), self._replica.forgotten_count
         request = ListManyRequest(directories=directories, as_of=as_of, limit=MANY_ENTRIES)
         reply = await self._asked(partial(self._remote.list_many, self._workspace, request))
         if self._replica.database is not database:
@@ -111,16 +119,22 @@ class Lister:
             if listing.more:
                 await self.list_directory(listing.directory.inode)
             else:
-                await self._apply(listing, as_of)
-        self._replica.leave_incomplete(each for each in directories if each not in answered)
+                await self._apply(listing, as_of, forgotten)
+        if self._replica.forgotten_count == forgotten:
+            self._replica.leave_incomplete(each for each in directories if each not in answered)
 
-    async def _apply(self, reply: ListReply, as_of: Seq) -> None:
-        """Take over one page of a listing, in parts; the directory is complete when it was the last."""
+    async def _apply(self, reply: ListReply, as_of: Seq, forgotten: int) -> None:
+        """Take over one page of a listing, in parts; the directory is complete when it was the last.
+
+        Nothing of what is void is taken over: `forgotten` is how often a tree had been forgotten when it was asked for.
+        """
         replica, directory = self._replica, reply.directory
         database, before = replica.database, replica.inode(directory.inode)
         for start in range(0, max(len(reply.entries), 1), PART_ENTRIES):
             if replica.database is not database or (before and replica.inode(directory.inode) is None):
                 return  # all was thrown away, or the directory was removed
+            if replica.forgotten_count != forgotten:
+                return
             end = start + PART_ENTRIES
             is_last = end >= len(reply.entries) and not reply.more
             replica.apply_listing(directory, reply.entries[start:end], as_of, complete=is_last)

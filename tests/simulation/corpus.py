@@ -135,4 +135,6 @@ CORPUS = (
     Case(name="written-to-a-removed-file-of-a-lost-history", seed=2001279, profile="restores"),
     # All was at rest before a device had let go of a save: the oracle missed the number that the history had given it.
     Case(name="at-rest-before-a-save-was-let-go-of", seed=1001371, profile="server"),
+    # A share went and came again while a folder of it was being listed as of before: what was in it was not shown.
+    Case(name="listed-as-of-an-earlier-time-in-a-share", seed=1001550, profile="shares"),
 )

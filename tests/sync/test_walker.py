@@ -205,6 +205,28 @@ def test_a_listing_of_a_history_that_was_set_aside_meanwhile_is_void(bench: FsBe
     world.replica.drop_earlier()
 
 
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_listing_that_was_asked_for_in_an_earlier_time_in_a_share_is_void(bench: FsBench, is_alone: bool) -> None:
+    world, directory = World(bench, small_tree()), InodeId(10)
+    world.begin()
+    trio.run(world.lister.list_directory, ROOT)
+
+    def share_again() -> None:
+        world.tree.during = lambda: None
+        world.replica.forget_tree(directory, ROOT)
+        world.replica.put_inodes([world.tree.state(directory)], NOW.seq)
+
+    world.tree.during = share_again
+    if is_alone:
+        trio.run(world.lister.list_directory, directory)
+        assert world.tree.listed_alone == [ROOT, directory, directory]
+        assert world.replica.is_complete(directory)
+    else:
+        trio.run(world.lister.list_many, [directory])
+        assert not world.replica.is_complete(directory)
+        assert world.replica.incomplete(10) == [11, ROOT, directory]
+
+
 @pytest.mark.parametrize("what", ["all", "the directory"])
 def test_of_what_is_thrown_away_while_a_page_is_taken_over_no_more_comes(bench: FsBench, what: str) -> None:
     world = World(bench, Tree({ROOT: [10], 10: list(range(2000, 2500))}))
