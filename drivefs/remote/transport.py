@@ -295,13 +295,15 @@ class _Body:
 
     async def close(self) -> None:
         """Give the connection back or, before the end of the reply, close it."""
-        await self._response.aclose()
-        if self._pieces is not None:
-            # Several generators lie between here and the socket, each waiting to go on. Going on, they find it closed
-            # and end; left alone, they would be collected at some later time, by no task of ours.
-            with suppress(httpx.HTTPError):
-                async for _ in self._pieces:
-                    pass
+        try:
+            await self._response.aclose()
+        finally:
+            if self._pieces is not None:
+                # Several generators lie between here and the socket, each waiting to go on. Going on, they find it
+                # closed, or us cancelled, and end; left alone, they would be collected later, by no task of ours.
+                with suppress(httpx.HTTPError):
+                    async for _ in self._pieces:
+                        pass
 
 
 def refusal(problem: messages.Problem) -> errors.RemoteError:
