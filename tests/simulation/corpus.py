@@ -137,4 +137,6 @@ CORPUS = (
     Case(name="at-rest-before-a-save-was-let-go-of", seed=1001371, profile="server"),
     # A share went and came again while a folder of it was being listed as of before: what was in it was not shown.
     Case(name="listed-as-of-an-earlier-time-in-a-share", seed=1001550, profile="shares"),
+    # A file was made and removed in one commit: the oracle looked for it in the trash.
+    Case(name="made-and-removed-in-one-commit", seed=3000493, profile="tidy"),
 )

@@ -122,7 +122,10 @@ class Sequence:
         self.made_in: dict[int, int] = {}
         """In which directory each inode was made."""
         self.removed: dict[int, int] = {}
-        """What was removed and not brought back, and has a history that nothing goes on with, with the commit."""
+        """What was removed and not brought back, and has a history that nothing goes on with, with the commit.
+
+        What was made in the same commit was never to be seen, and is not in the trash.
+        """
         self._removed_at: dict[Place, int] = {}
         self._numbers: dict[int, int] = {}
         self._brought_back: dict[int, bytes] = {}
@@ -142,7 +145,8 @@ class Sequence:
             self._revisions[op] = result.revision
             if not self._apply(tree, mutation, by, result):
                 raise Refused(f"commit {seq} took {mutation}")
-            if isinstance(mutation, Unlink) and not tree.lives(mutation.inode):
+            is_known = mutation.inode in self.trees[self.seq].inodes
+            if isinstance(mutation, Unlink) and is_known and not tree.lives(mutation.inode):
                 self.removed[mutation.inode] = seq
                 self._removed_at[mutation.parent, mutation.name] = mutation.inode
             elif isinstance(mutation, Store | Rename):
