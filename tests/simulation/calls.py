@@ -51,6 +51,11 @@ class Calls:
             number = self.number(state.inode)
         return self.meant(number)
 
+    def has_name(self, inode: InodeId) -> bool:
+        """Whether any name leads to an inode, as far as that is known here."""
+        known = self.fs.known(inode)
+        return known is not None and known.nlink > 0
+
     async def known(self, path: str) -> InodeState:
         found = await self.find(path)
         if found is None:

@@ -5,6 +5,9 @@ the ledger, with those that their writers were shown and wrote over: neither may
 and they may not be the same. What a device shows as the base of a copy is the revision in the mark. A drive that one
 device alone changes has no conflict copies at all.
 
+What was replaced under one of its names while its device showed it under another one is no content that led to what
+replaced it: that other name may be given to something elsewhere at that time, and then it has none, and is kept.
+
 Who had been shown what a name leads to elsewhere, but not that it does, has given that name to something side by side
 with the other device: that is seen by what its refused mutation expected under the name.
 
@@ -65,7 +68,7 @@ def look_for_needless(
         if refused.took_by_surprise(mark):
             continue
         for earlier, later in ((copy, other), (other, copy)):
-            if ledger.led_to(earlier, later):
+            if ledger.led_to(earlier, later, gone=earlier is copy):
                 return (
                     f"{mark.device} made a conflict copy of {mark.name!r} in commit {marked.seq}: {copy[:60]!r} against"
                     f" {other[:60]!r}, but who wrote {later[:60]!r} had been shown {earlier[:60]!r}"

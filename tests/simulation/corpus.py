@@ -139,4 +139,7 @@ CORPUS = (
     Case(name="listed-as-of-an-earlier-time-in-a-share", seed=1001550, profile="shares"),
     # A file was made and removed in one commit: the oracle looked for it in the trash.
     Case(name="made-and-removed-in-one-commit", seed=3000493, profile="tidy"),
+    # One name of an edited file was replaced here, and the other one had gone elsewhere: the copy of the edit was taken
+    # for one of what had been replaced, though it had that other name here until then.
+    Case(name="replaced-under-one-of-its-names", seed=4000126, profile="tools"),
 )

@@ -43,7 +43,8 @@ async def _unheard(_: Any) -> None:
 class Kernel:
     """Forgets nothing, since it keeps nothing; but it knows inodes by its own numbers, as the real one does."""
 
-    def __init__(self, filesystem: FileSystem, owner: Owner) -> None:
+    def __init__(self, filesystem: FileSystem, owner: Owner, came_of: dict[InodeId, InodeId]) -> None:
+        self._came_of = came_of
         self.translation = Translation(filesystem.root, owner)
         self.calls = Calls(filesystem, self.translation)
         self.told = self
@@ -60,6 +61,7 @@ class Kernel:
 
     def merged(self, inode: InodeId, into: InodeId, *, is_new: bool) -> None:
         if is_new:
+            self._came_of[into] = inode
             self.translation.take_over(inode, into)
         else:
             self.translation.merge(inode, into)
@@ -81,6 +83,8 @@ class Device:
         self.cache_bytes = 2**28
         self.temporary: Sequence[str] = ()
         """Patterns of files that stay here."""
+        self.came_of: dict[InodeId, InodeId] = {}
+        """What was made here to stand for what could not go on under its own id, with that."""
         self.cut = ""
         """The direction in which no message arrives, or `both`; empty: all arrive."""
         self.skew_ns = streams.of(name, "clock").choice([0, 0, 10**9, -(10**9), 86_400 * 10**9, -86_400 * 10**9])
@@ -144,7 +148,7 @@ class Device:
             self._options(),
             local=self.local,
             remote=remote,
-            make_kernel=lambda fs: Kernel(fs, OWNER),
+            make_kernel=lambda fs: Kernel(fs, OWNER, self.came_of),
         )
         assert isinstance(self.drive.kernel, Kernel)
         self.calls = self.drive.kernel.calls

@@ -5,7 +5,8 @@ patterns. It looks at what a device shows that no commit made: each path has to 
 in such a directory. A directory of the drive that comes to have the name of something which is kept is not shown until
 that goes, nor is what is kept in it: it is there, behind that name. And no file is made on the server under a name that
 the device's own patterns keep, but for a conflict copy: what the drive had before it got such a name is a file of the
-drive, and so is a copy of it.
+drive, and so is a copy of it. So is what is made anew, with an edit, of such a file that was removed elsewhere: it has
+its last name, as it would have if it came back itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from cache.effects import subjects
 from drivefs.fs.ignore_rules import NAME
 from drivefs.protocol.changes import Create, Exchange, Link, Mutation, Rename, SetXattr, Unlink
 from drivefs.protocol.conflicts import CONFLICT_XATTR
+from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind
 from tests.simulation.calls import Tree as View
 from tests.simulation.device import Device
@@ -27,16 +29,27 @@ TEMPORARY = ("*~",)
 RULES = (b"*.log\n", b"*.log\n*.tmp\nz/\n", b"z/\n", b"/x/*\n!/x/a\n", b"")
 
 
-def was_sent(mutations: Sequence[Mutation]) -> str:
-    """What was made on the server under a device's own name, and has not lost that with it; empty: nothing."""
+def was_sent(mutations: Sequence[Mutation]) -> list[Create]:
+    """What was made on the server under a device's own name, and has not lost that with it."""
+    found = []
     for n, mutation in enumerate(mutations):
         own = isinstance(mutation, Create) and mutation.kind is not InodeKind.DIRECTORY
         if own and any(fnmatch(mutation.name.decode(), each) for each in TEMPORARY):
             later = [each for each in mutations[n + 1 :] if isinstance(each, Link | Rename | Exchange | Unlink)]
             marks = [each for each in mutations[n + 1 :] if isinstance(each, SetXattr) and each.name == CONFLICT_XATTR]
             if not any(mutation.inode in subjects(each) for each in [*later, *marks]):
-                return f"{mutation} was sent"
-    return ""
+                found.append(mutation)
+    return found
+
+
+def is_of_drive(inode: InodeId, came_of: Mapping[InodeId, InodeId], tree: Tree) -> bool:
+    """Whether a new inode stands for one that the drive had before, by what came of what on devices."""
+    left = dict(came_of)
+    while inode in left:
+        inode = left.pop(inode)
+        if inode in tree.inodes:
+            return True
+    return False
 
 
 def kept(device: Device, view: View) -> View:

@@ -26,6 +26,8 @@ class Ledger:
     """What files have come to be more than once, by being cut: that says nothing of what led to it."""
     _before: dict[bytes, set[bytes]] = field(default_factory=dict)
     """Of each content, those that its writer was shown in its place and wrote over."""
+    _stays: dict[bytes, set[bytes]] = field(default_factory=dict)
+    """Of contents whose files had another name left, those that took their place under one."""
 
     def wrote(self, device: str, content: bytes, *before: bytes) -> None:
         """A program that was shown what was `before` was told that a file of a device has this content now."""
@@ -49,12 +51,22 @@ class Ledger:
         """Whether a program on this device wrote a content, as far as that was not lost."""
         return self._written.get(content) == device
 
-    def led_to(self, earlier: bytes, later: bytes) -> bool:
-        """Whether who wrote the later content knew of the earlier one, over however many others."""
+    def stays(self, content: bytes, later: bytes) -> None:
+        """A program that put another file in the place of this content was shown it under another name after that."""
+        self._stays.setdefault(content, set()).add(later)
+
+    def led_to(self, earlier: bytes, later: bytes, *, gone: bool = False) -> bool:
+        """Whether who wrote the later content knew of the earlier one, over however many others.
+
+        With `gone`: and left it under no other name.
+        """
         seen: set[bytes] = {b"", *self._often}
         waiting = [] if {earlier, later} & self._often else [later]
         while waiting:
-            for before in self._before.get(waiting.pop(), set()) - seen:
+            content = waiting.pop()
+            for before in self._before.get(content, set()) - seen:
+                if before == earlier and gone and content in self._stays.get(earlier, set()):
+                    continue
                 if before == earlier:
                     return True
                 seen.add(before)
@@ -68,6 +80,7 @@ class Ledger:
     def gave_up(self, content: bytes) -> None:
         """A program that was shown this content wrote over it, or removed it."""
         self.given_up.add(content)
+        self._stays.pop(content, None)
 
     @contextmanager
     def giving_up(self, content: bytes) -> Iterator[None]:

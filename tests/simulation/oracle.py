@@ -37,7 +37,7 @@ from backend.service.commit.territory import Ground
 from backend.service.sealing import open_copy
 from cache.recovery import size_after
 from drivefs.protocol import blocks as codec
-from drivefs.protocol.changes import Mutation, Status
+from drivefs.protocol.changes import Create, Mutation, Status
 from drivefs.protocol.ids import AccountId, BlockId, InodeId, RevisionNumber, WorkspaceId
 from drivefs.protocol.messages import CommitReply, CommitRequest
 from drivefs.protocol.model import InodeKind, unpack_blocks
@@ -46,7 +46,7 @@ from tests.simulation.agreement import numbered, states, tables_differ, views_di
 from tests.simulation.calls import Tree as View
 from tests.simulation.conflict_copies import RefusedNames, look_for_needless, wrong_base
 from tests.simulation.device import Device
-from tests.simulation.kept_here import kept, kept_contents, of_drive, was_sent
+from tests.simulation.kept_here import is_of_drive, kept, kept_contents, of_drive, was_sent
 from tests.simulation.ledger import Ledger
 from tests.simulation.lives import Dead
 from tests.simulation.orders import At, Attempt, Orders, OutOfOrder
@@ -81,6 +81,8 @@ class Oracle:
         self._acknowledged = dict.fromkeys(homes, 0)
         self._barred: list[str] = []
         """What was changed by those who may not."""
+        self._own_names: list[Create] = []
+        """What was made under names that devices keep, and has not been looked at yet."""
         self._cursors: dict[str, int] = {}
         self._pinned = PinnedFiles()
         self.promises = Promises()
@@ -121,8 +123,7 @@ class Oracle:
     def _note(self, batch: Batch, ground: Ground, mutations: list[Mutation], verdict: Verdict) -> None:
         # Answers that were given before are given again.
         new = {result.n for _, result in verdict.new_results if result.status is Status.OK}
-        if sent := was_sent(mutations):
-            self._barred.append(f"I14: {sent}")
+        self._own_names += was_sent(mutations)
         steps = zip(copy.deepcopy(mutations), verdict.results, strict=True)
         by = (batch._caller.device, batch._request.epoch)
         if is_barred(batch._connection, batch._caller.user, ground.workspace):
@@ -157,6 +158,7 @@ class Oracle:
         if server.is_up:
             with suppress(Dead):
                 await server.ground.database.read(self.catch_up)
+                self._look_for_sent(devices)
                 for device, seq in reached:
                     if seq > (head := self.orders.heads[device.login.workspace]) and not self._was_put_back:
                         raise Violated(f"I6: {device.name} was shown commit {seq}, and the head is {head}")
@@ -166,6 +168,13 @@ class Oracle:
                     self._look_at(device)
                 elif not self._was_put_back:
                     raise Violated(f"I6: {device.name} was shown a commit {device.seq} that is none of this history")
+
+    def _look_for_sent(self, devices: list[Device]) -> None:
+        came_of = {inode: old for device in devices for inode, old in device.came_of.items()}
+        for made in self._own_names:
+            if not is_of_drive(made.inode, came_of, self.sequence.last):
+                raise Violated(f"I14: {made} was sent")
+        self._own_names.clear()
 
     def fits(self, device: Device) -> bool:
         """Whether what a device was shown last is a commit; one of a history that a server has lost is none.

@@ -16,6 +16,7 @@ import trio
 from drivefs.fs.attributes import Wanted
 from drivefs.fs.contents import PAGE_BYTES
 from drivefs.fs.ignore_rules import NAME
+from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind
 from tests.simulation.device import Device
 from tests.simulation.kept_here import RULES
@@ -115,17 +116,8 @@ class Program:
         more += [self.cut] * 8 if self.has_sizes else []
         more += [self.move_aside] * 8 if self.has_asides else []
         more += [self.back_up, self.back_up, self.adopt, self.append] * 3 if self.has_tools else []
-        return [
-            *more,
-            *names,
-            self.truncate,
-            self.hold,
-            self.go_on,
-            self.go_on,
-            self.let_go,
-            self.sync,
-            self.attributes,
-        ]
+        contents = [self.truncate, self.hold, self.go_on, self.go_on, self.let_go, self.sync]
+        return [*more, *names, *contents, self.attributes]
 
     def _say(self, what: str) -> None:
         self._note(f"{trio.current_time():.3f} {self._device.name}: {what}")
@@ -184,7 +176,8 @@ class Program:
         expected = before.ljust(offset, b"\0")[:offset] + data + before[offset + len(data) :]
         self._ledger.gave_up(before)
         self._ledger.wrote(self._device.name, expected, before, seen)
-        if not self._has_name(inode):
+        if not self._device.calls.has_name(self._device.calls.meant(inode)):
+            # What is written to it can never be found again.
             self._ledger.gave_up(expected)
         after = bytes(await fs.read(number, 0, 2**30))
         assert after == expected, f"read {after[:80]!r} after a write that should have made it {expected[:80]!r}"
@@ -204,10 +197,10 @@ class Program:
             if await calls.fs.read(held.number, 0, 2**30) == before:
                 return bytes(before)
 
-    def _has_name(self, inode: int) -> bool:
-        """Whether what is written to an open file can ever be found again."""
-        known = self._device.calls.fs.known(self._device.calls.meant(inode))
-        return known is not None and known.nlink > 0
+    def _replaced(self, file: InodeId | None, seen: bytes, data: bytes) -> None:
+        """A file has lost the name that other data has now: under another name that it has here, nothing took its place."""
+        if file is not None and self._device.calls.has_name(file):
+            self._ledger.stays(seen, data)
 
     async def _open(self, path: str, flags: int) -> Held:
         inode, number = await self._device.calls.open(path, os.O_RDWR | flags)
@@ -279,8 +272,10 @@ class Program:
         await self._put_and_close(await self._emptied(temporary, os.O_CREAT, left), 0, data)
         seen = await self._seen(path)
         self._ledger.wrote_over(data, seen)
+        replaced = self._device.calls.shown(path)
         with self._ledger.giving_up(seen):
             await self._device.calls.rename(temporary, path)
+        self._replaced(replaced, seen, data)
 
     async def back_up(self) -> None:
         """As vim and others save: the file is moved to the name of a backup, another made in its place, and it goes."""
@@ -295,8 +290,11 @@ class Program:
                 await self._device.calls.rename(path, backup)
             await self._put_and_close(await self._open(path, os.O_CREAT | os.O_EXCL), 0, data, seen)
             if self._chance.random() < 0.7:
-                with self._ledger.giving_up(await self._seen(backup)):
+                left = await self._seen(backup)
+                replaced = self._device.calls.shown(backup)
+                with self._ledger.giving_up(left):
                     await self._device.calls.unlink(backup)
+                self._replaced(replaced, left, data)
 
     async def adopt(self) -> None:
         """As git adds what is there for good: a temporary file gets its name by a link, and loses the first one."""

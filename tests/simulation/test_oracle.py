@@ -16,7 +16,7 @@ from drivefs.protocol.model import InodeKind, InodeState
 from tests.backend.service.drive import open_drive
 from tests.simulation.agreement import states, tables_differ, views_differ
 from tests.simulation.conflict_copies import RefusedNames
-from tests.simulation.kept_here import is_covered, was_sent
+from tests.simulation.kept_here import is_covered, is_of_drive, was_sent
 from tests.simulation.ledger import Ledger
 from tests.simulation.oracle import Oracle, Violated, _compare_replica, _compare_view, _is_of
 from tests.simulation.sequence import Sort, Tree
@@ -97,7 +97,7 @@ def test_a_device_that_was_shown_a_commit_which_is_gone_is_seen() -> None:
         pass
 
     server: Any = SimpleNamespace(is_up=True, ground=SimpleNamespace(database=SimpleNamespace(read=read)))
-    device: Any = SimpleNamespace(name="anna", is_mounted=True, seq=20, login=account().logins["anna"])
+    device: Any = SimpleNamespace(name="anna", is_mounted=True, seq=20, login=account().logins["anna"], came_of={})
     with pytest.raises(Violated, match="anna was shown commit 20"):
         trio.run(Oracle(account()).look, server, [device])
 
@@ -155,6 +155,19 @@ def test_what_is_left_of_two_files_that_were_cut_says_nothing_of_what_led_to_it(
     assert not ledger.led_to(b"anna", b"bert 2")
 
 
+def test_what_has_another_name_when_it_is_replaced_is_gone_only_once_it_loses_that() -> None:
+    ledger = Ledger()
+    ledger.wrote("anna", b"one")
+    for before, content in ((b"one", b"two"), (b"two", b"three")):
+        ledger.wrote("anna", content, before)
+    ledger.stays(b"one", b"two")
+    assert ledger.led_to(b"one", b"three")
+    assert not ledger.led_to(b"one", b"three", gone=True)
+    assert ledger.led_to(b"two", b"three", gone=True)
+    ledger.gave_up(b"one")
+    assert ledger.led_to(b"one", b"three", gone=True)
+
+
 def test_a_name_that_devices_keep_is_made_on_the_server_for_a_conflict_copy_only() -> None:
     made = Create(
         n=OpNumber(1), after=[], time_ns=1, inode=FILE, parent=ROOT, name=b"c~", kind=InodeKind.FILE, mode=0o644
@@ -166,6 +179,14 @@ def test_a_name_that_devices_keep_is_made_on_the_server_for_a_conflict_copy_only
     assert was_sent([made])
     assert was_sent([made, marks[1]])
     assert not was_sent([made, marks[0]])
+
+
+def test_what_stands_for_a_file_of_the_drive_is_one_and_what_stands_for_another_is_not() -> None:
+    tree = Tree(ROOT, {ROOT: Sort(InodeKind.DIRECTORY, 0), FILE: Sort(InodeKind.FILE, 0)})
+    fresh, last = InodeId(TWIN + 1), InodeId(TWIN + 2)
+    assert is_of_drive(last, {last: fresh, fresh: FILE}, tree)
+    assert not is_of_drive(last, {last: fresh, fresh: TWIN}, tree)
+    assert not is_of_drive(FILE, {}, tree)
 
 
 def test_a_part_has_nothing_that_was_not_written() -> None:

@@ -64,6 +64,9 @@ class Descriptors:
     def known(self, inode: InodeId) -> InodeState:
         return InodeState(inode=inode, kind=InodeKind.FILE, mode=0o644, nlink=1)
 
+    def has_name(self, inode: InodeId) -> bool:
+        return True
+
     def number(self, inode: InodeId) -> int:
         return inode
 
