@@ -142,7 +142,7 @@ CORPUS = (
     # One name of an edited file was replaced here, and the other one had gone elsewhere: the copy of the edit was taken
     # for one of what had been replaced, though it had that other name here until then.
     Case(name="replaced-under-one-of-its-names", seed=4000126, profile="tools"),
-    # A file of the drive that had been moved to a name which devices keep was rewritten and removed elsewhere, and edited
-    # here: what was made anew for the edit, with that name, was taken for a leak.
+    # A file of the drive that had been moved to a name which devices keep was rewritten and removed elsewhere, and
+    # edited here: what was made anew for the edit, with that name, was taken for a leak.
     Case(name="made-anew-under-a-name-that-devices-keep", seed=5004940, profile="tools"),
 )

@@ -198,7 +198,7 @@ class Program:
                 return bytes(before)
 
     def _replaced(self, file: InodeId | None, seen: bytes, data: bytes) -> None:
-        """A file has lost the name that other data has now: under another name that it has here, nothing took its place."""
+        """A file lost the name that other data has now: if it has another one here, nothing took its place there."""
         if file is not None and self._device.calls.has_name(file):
             self._ledger.stays(seen, data)
 
