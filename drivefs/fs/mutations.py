@@ -189,6 +189,9 @@ class Mutations:
             return _as_rename(move, change) if place in entries(move) else None
         if not isinstance(move, Rename) or self._aside.get(change.inode) != move.n:
             return None
+        if place != (move.new_parent, move.new_name):
+            # Another name of it goes, and what is aside stays.
+            return None
         if self._view.inode(change.inode).kind is InodeKind.DIRECTORY:
             return None
         if not self._view.named(move.parent, move.name) or self._view.replica.dentry(*place) not in (None, MISSING):

@@ -145,4 +145,7 @@ CORPUS = (
     # A file of the drive that had been moved to a name which devices keep was rewritten and removed elsewhere, and
     # edited here: what was made anew for the edit, with that name, was taken for a leak.
     Case(name="made-anew-under-a-name-that-devices-keep", seed=5004940, profile="tools"),
+    # A file with two names was moved aside under one of them, and the other one removed: taken for a step of saving,
+    # what was aside was removed for all others, and the name that had been removed was theirs still.
+    Case(name="another-name-of-what-is-aside-was-removed", seed=5003616, profile="tools", clients=4),
 )
