@@ -9,7 +9,8 @@ What was replaced under one of its names while its device showed it under anothe
 replaced it: that other name may be given to something elsewhere at that time, and then it has none, and is kept.
 
 Who had been shown what a name leads to elsewhere, but not that it does, has given that name to something side by side
-with the other device: that is seen by what its refused mutation expected under the name.
+with the other device: that is seen by what its refused mutation expected under the name. So has who moved a content
+back over what had come of it, and who did not hear of that: what the copy was made of is later than that content.
 
 Not judged is a copy whose opponent has no content any more that is known here, one of a file that was brought back
 for an edit, which went elsewhere before it was sent, and a file that stepped aside with the content that another device
@@ -51,6 +52,10 @@ class RefusedNames:
         place = (mark.device, mark.parent, mark.name)
         return any(each[:3] == place and each[3] != mark.of for each in self._believed)
 
+    def moved_over(self, mark: ConflictMark) -> bool:
+        """Whether who made the copy gave this name to another file than that of which it was made."""
+        return (mark.device, mark.parent, mark.name, mark.base_of) in self._believed
+
 
 def look_for_needless(
     sequence: Sequence, contents: dict[bytes, bytes], ledger: Ledger, refused: RefusedNames | None
@@ -67,8 +72,11 @@ def look_for_needless(
             return f"the conflict copy of {mark.name!r} in commit {marked.seq} has the same content: {copy[:60]!r}"
         if refused.took_by_surprise(mark):
             continue
+        base = contents.get(sequence.content_of(mark.base_of, mark.base_revision) or b"", b"")
+        is_moved = {copy: refused.moved_over(mark), other: mark.base_of not in (NO_INODE, mark.of)}
         for earlier, later in ((copy, other), (other, copy)):
-            if ledger.led_to(earlier, later, gone=earlier is copy):
+            was_put_back = bool(base) and is_moved[earlier] and ledger.led_to(earlier, base)
+            if ledger.led_to(earlier, later, gone=earlier is copy) and not was_put_back:
                 return (
                     f"{mark.device} made a conflict copy of {mark.name!r} in commit {marked.seq}: {copy[:60]!r} against"
                     f" {other[:60]!r}, but who wrote {later[:60]!r} had been shown {earlier[:60]!r}"

@@ -148,4 +148,7 @@ CORPUS = (
     # A file with two names was moved aside under one of them, and the other one removed: taken for a step of saving,
     # what was aside was removed for all others, and the name that had been removed was theirs still.
     Case(name="another-name-of-what-is-aside-was-removed", seed=5003616, profile="tools", clients=4),
+    # A file was moved back over what had come of its content, and another device had just edited that: the oracle took
+    # the copy for one of what its opponent's writer knew of.
+    Case(name="moved-back-over-what-came-of-it", seed=3000293, profile="network", clients=3),
 )

@@ -192,6 +192,11 @@ class Sequence:
         tree.inodes[inode], tree.names[place] = tree.inodes[other], inode
         self.made_in[inode] = place[0]
 
+    def content_of(self, inode: int, number: int) -> bytes | None:
+        """The blocks of a revision by any of its numbers: an inode that takes over a name is given a later one."""
+        stored = max((each for each in self.stored if each[0] == inode and each[1] <= number), default=None)
+        return None if stored is None else self.stored[stored]
+
     def pause(self) -> None:
         """A step that has changed nothing yet."""
         self.trees[self.seq + 1] = self.last.copy()

@@ -10,16 +10,16 @@ import trio
 
 from drivefs.fs.errors import NotFound
 from drivefs.protocol.changes import Create, Exchange, Rename, SetXattr
-from drivefs.protocol.conflicts import CONFLICT_XATTR, ConflictMark
+from drivefs.protocol.conflicts import CONFLICT_XATTR, ConflictMark, encode_mark
 from drivefs.protocol.ids import NO_INODE, InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.model import InodeKind, InodeState
 from tests.backend.service.drive import open_drive
 from tests.simulation.agreement import states, tables_differ, views_differ
-from tests.simulation.conflict_copies import RefusedNames
+from tests.simulation.conflict_copies import RefusedNames, look_for_needless
 from tests.simulation.kept_here import is_covered, is_of_drive, was_sent
 from tests.simulation.ledger import Ledger
 from tests.simulation.oracle import Oracle, Violated, _compare_replica, _compare_view, _is_of
-from tests.simulation.sequence import Sort, Tree
+from tests.simulation.sequence import Marked, Sequence, Sort, Tree
 from tests.simulation.server import account
 from tests.simulation.turns import Shown, difference
 
@@ -215,6 +215,36 @@ def test_so_did_who_exchanged_what_had_the_name_until_then() -> None:
         refused = RefusedNames()
         refused.hear("bert", Exchange(n=OpNumber(1), time_ns=0, inode=TWIN, other=before, **names))
         assert refused.took_by_surprise(mark) is is_surprised
+
+
+@pytest.mark.parametrize("is_later", [False, True])
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_a_copy_is_needless_if_one_came_of_the_other_unless_that_was_moved_back(
+    *, is_moved: bool, is_later: bool
+) -> None:
+    """An old content is moved back over what came of it, sooner or later than an edit of that reaches the server."""
+    copy_of = 2**21 + 2
+    old, base, edit = b"\1", b"\2", b"\3"
+    ledger = Ledger()
+    ledger.wrote("bert", b"old")
+    ledger.wrote("anna", b"base", b"old")
+    ledger.wrote("anna", b"edit", b"base")
+    sequence, refused = Sequence(ROOT, 0), RefusedNames()
+    sequence.stored = {(FILE, 1): old, (TWIN, 2): base, (TWIN, 4): edit}
+    copied, has_kept, number = (old, TWIN, RevisionNumber(4)) if is_later else (edit, FILE, RevisionNumber(1))
+    was_made_of = TWIN if is_moved else has_kept
+    mark = ConflictMark(has_kept, b"x", ROOT, RevisionNumber(3), number, "bert", 0, was_made_of)
+    sequence.trees[1] = Tree(ROOT, {copy_of: Sort(InodeKind.FILE, 0, blocks=copied)})
+    sequence.seq = 1
+    sequence.marked.append(Marked(1, copy_of, encode_mark(mark), b""))
+    moved = Rename(
+        n=OpNumber(1), time_ns=0, inode=FILE, parent=ROOT, name=b"c", new_parent=ROOT, new_name=b"x", replaced=TWIN
+    )
+    if is_moved and is_later:
+        refused.hear("bert", moved)
+    contents = {old: b"old", base: b"base", edit: b"edit"}
+    wrong = look_for_needless(sequence, contents, ledger, refused)
+    assert wrong is None if is_moved else wrong is not None and "b'edit' had been shown b'old'" in wrong
 
 
 def test_each_of_what_was_shown_has_to_be_there_and_nothing_else() -> None:
