@@ -34,8 +34,8 @@ class DraftRow(msgspec.Struct, frozen=True, array_like=True):
 
     Content = base bytes below `low_size` (the lowest size since the base; past it they read as zeros), covered by the
     records, cut or extended to `size`. `frozen` is the last record that the publication in flight covers (0: none),
-    `frozen_op` its mutation. `is_over_past`: the base bytes are not those of `base` but of a revision before it, which
-    was brought back and is to take its place.
+    `frozen_op` its mutation. `is_over_past`: the base bytes are not those of `base` but of another revision, which is
+    to take its place: one before it that was brought back, or one that the server has lost.
     """
 
     inode: InodeId

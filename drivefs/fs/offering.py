@@ -23,8 +23,8 @@ from drivefs.fs.extents import Layer
 from drivefs.fs.interfaces import Publisher
 from drivefs.fs.view import View
 from drivefs.protocol.changes import Base, Create, Link, Rename, SetXattr
-from drivefs.protocol.ids import NO_INODE, NO_REVISION, InodeId, LineageId, Seq
-from drivefs.protocol.model import InodeKind, InodeState, unpack_blocks
+from drivefs.protocol.ids import NO_INODE, NO_OP, NO_REVISION, InodeId, LineageId, Seq
+from drivefs.protocol.model import InodeKind, InodeState, pack_blocks, unpack_blocks
 
 NO_SEQ, NO_LINEAGE = Seq(0), LineageId(0)
 
@@ -66,8 +66,39 @@ class Offering:
         self._publisher = publisher
 
     async def offer_again(self, lost: InodeState, base: Base) -> bool:
-        """Make the content of a lost state a draft on the revision `base`; see `offer`."""
-        return await self._offer(lost, base, lambda: None)
+        """Make the content of a lost state a draft on the revision `base`; see `offer`.
+
+        Where not all bytes are here, what was changed over them stays over them, and is a draft on `base` all the same.
+        """
+        return await self._offer(lost, base, lambda: None) or self._stand_on(lost.inode, base)
+
+    def _stand_on(self, inode: InodeId, base: Base) -> bool:
+        """Have a draft that stands on a later revision than `base` stand there, over the bytes that it was made on.
+
+        The server gives the number of a lost revision anew: the draft would go over whatever has it then. Bytes that
+        are not here are asked for when they are needed: another file may have them. False if there is no such draft.
+        """
+        drafts, content = self._journal.drafts, self._contents.load(inode)
+        draft = drafts.draft(inode)
+        if draft is None or draft.base.revision <= base.revision:
+            return False
+        refs = content.refs
+        if refs is None and (packed := self._replica.content(inode, draft.base.revision)) is not None:
+            refs = unpack_blocks(packed)
+        with self._view.change():
+            self._take_back(draft)
+            drafts.put_draft(msgspec.structs.replace(draft, base=base, is_over_past=True, frozen=0, frozen_op=NO_OP))
+            drafts.put_base_blocks(inode, None if refs is None else pack_blocks(refs))
+        content.stand_on(Basis(base, draft.base_size, refs))
+        self._contents.reload(content)
+        self._publisher.closed(inode)
+        return True
+
+    def _take_back(self, draft: DraftRow) -> None:
+        """What of a draft is in the journal is to be published again; inside a transaction."""
+        if draft.frozen_op and self._journal.get(draft.frozen_op) is not None:
+            self._journal.unsend(draft.frozen_op)
+            self._journal.remove(draft.frozen_op)
 
     async def make_again(self, lost: InodeState, places: Sequence[Place]) -> bool:
         """Make a lost inode, with its content, a new one of this device under these names, with the number that it has.
@@ -209,9 +240,8 @@ class Offering:
         if not content.layers:
             state.size, state.mtime_ns = lost.size, lost.mtime_ns
         before = drafts.draft(inode)
-        if before is not None and before.frozen_op and self._journal.get(before.frozen_op) is not None:
-            self._journal.unsend(before.frozen_op)
-            self._journal.remove(before.frozen_op)
+        if before is not None:
+            self._take_back(before)
         drafts.put_draft(
             DraftRow(inode=inode, base=base, base_size=0, low_size=0, size=state.size, mtime_ns=state.mtime_ns)
         )

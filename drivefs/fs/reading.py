@@ -18,7 +18,7 @@ from drivefs.fs.interfaces import BlockFetcher, Lister
 from drivefs.fs.readahead import ReadState
 from drivefs.protocol.ids import MAX_ID, InodeId, WorkspaceId
 from drivefs.protocol.model import unpack_blocks
-from drivefs.remote.errors import RemoteError
+from drivefs.remote.errors import BlockGone, RemoteError
 
 
 def nobody(inode: InodeId) -> None:
@@ -133,6 +133,9 @@ class Reader:
         """Get the block list of the base, if bytes of it are needed and it is not known."""
         if content.refs is None and any(extent.source is extents.BASE for extent in found):
             revision = content.base.revision
+            draft = self.drafts.draft(content.inode)
+            if draft is not None and draft.is_over_past:
+                raise BlockGone("nobody knows any more which blocks it had")
             packed = await self._lister.content(content.inode, revision)
             if content.refs is None and content.base.revision == revision:
                 content.know(unpack_blocks(packed))

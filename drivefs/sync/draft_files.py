@@ -95,7 +95,7 @@ class DraftFiles:
         if not draft.base_size:
             return
         packed = self._drafts.base_blocks(draft.inode)
-        if packed is None:
+        if packed is None and not draft.is_over_past:
             packed = self._local.replica.content(draft.inode, draft.base.revision)
         if packed is None:
             written.missing.add(0, draft.base_size)

@@ -16,12 +16,13 @@ anything. Invariant: a mutation that was acknowledged leaves the journal only wi
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from cache.journal import JournalRow
 from drivefs.protocol.changes import Base, Store
 from drivefs.protocol.errors import Code
 from drivefs.protocol.ids import InodeId, OpNumber, Seq
 from drivefs.protocol.messages import FeedPage, FeedStatus, InodesRequest
 from drivefs.remote import errors
-from drivefs.sync import seen
+from drivefs.sync import planner, seen
 from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
 from drivefs.sync.follower import Follower
@@ -123,8 +124,21 @@ class Relisting:
                 taken_over += numbers
                 self.publishable(inode)
         with journal.transaction():
+            acknowledged = journal.acknowledged(shared)
             journal.offer_again(taken_over, shared)
+            for row in acknowledged:
+                if isinstance(row.mutation, Store):
+                    is_gone = row.n in taken_over
+                    self._restand(row, bases[row.mutation.inode] if is_gone else Base(revision_op=row.n))
             seen.forget(journal)
+
+    def _restand(self, store: JournalRow, base: Base) -> None:
+        """What was made on the outcome of a lost store is made on `base`: that number will be another content's."""
+        inode, old = store.mutation.inode, Base(revision=store.revision)
+        waiting = [row.mutation for row in self._local.journal.touching(inode) if row.n > store.n]
+        for mutation in planner.rebase(waiting, inode=inode, old=old, new=base):
+            self._local.journal.unsend(mutation.n)
+            self._local.journal.replace_unsent(mutation)
 
     async def run(self) -> None:
         """List again what programs know, and tell what is different. Cancellation leaves the rest for the next time.

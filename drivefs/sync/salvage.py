@@ -21,7 +21,7 @@ from drivefs.protocol.changes import Base, Create, Rename, Unlink
 from drivefs.protocol.errors import Code
 from drivefs.protocol.ids import NO_INODE, InodeId, Seq
 from drivefs.protocol.messages import InodesRequest, ListRequest
-from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.protocol.model import InodeKind, InodeState, unpack_blocks
 from drivefs.remote import errors
 from drivefs.sync.ends import Ends
 from drivefs.sync.lister import Lister
@@ -134,7 +134,10 @@ class Salvage:
             if error.code is not Code.NOT_FOUND:
                 raise
             past = None
-        return Base() if packed is not None and past != packed else None
+        if packed is not None:
+            return Base() if past != packed else None
+        # Which blocks it had nobody here knows: of another size, it was another one.
+        return Base() if past is not None and sum(ref.size_bytes for ref in unpack_blocks(past)) != was.size else None
 
     def _lower_removals(self, inode: InodeId, base: Base, first_lost: int) -> None:
         """Have removals of a file remove no other content than they meant: the numbers of lost ones are given anew."""

@@ -144,6 +144,27 @@ SYNC = (
         "tests/sync/test_put_back.py",
     ),
     Weakening(
+        "a draft on a lost content of which not all bytes are here stands on a number that the server has",
+        "drivefs/fs/offering.py",
+        " or self._stand_on(lost.inode, base)",
+        "",
+        "tests/sync/test_lost_in_part.py",
+    ),
+    Weakening(
+        "what was made on the outcome of a lost store names that store, or what that was made on, not its number",
+        "drivefs/sync/relisting.py",
+        "            self._local.journal.replace_unsent(mutation)\n",
+        "",
+        "tests/sync/test_lost_in_part.py",
+    ),
+    Weakening(
+        "which blocks a lost content had is not asked for by its number",
+        "drivefs/fs/reading.py",
+        "draft is not None and draft.is_over_past",
+        "draft is None",
+        "tests/sync/test_lost_in_part.py",
+    ),
+    Weakening(
         "the content of a file that got another id is awaited under that",
         "drivefs/sync/amends.py",
         "            self._outcome.contents |= {inode, fresh}\n",
