@@ -37,6 +37,7 @@ from drivefs.sync.left_behind import LeftBehind
 from drivefs.sync.lister import Lister
 from drivefs.sync.neighbours import Neighbours
 from drivefs.sync.notices import Notices
+from drivefs.sync.nowhere import Nowhere
 from drivefs.sync.past import Past
 from drivefs.sync.pins import PinnedTrees
 from drivefs.sync.places import Places
@@ -234,6 +235,7 @@ class Assembly:
         refusals.publishable = publications.arrived
         giving_up = GivingUp(self.ends, amends, self.shown, contents=contents, publications=publications)
         self.publisher.refused, self.publisher.is_base_gone = giving_up.refused, giving_up.is_base_gone
+        self.publisher.is_nowhere = Nowhere(self.ends).is_nowhere
         return refusals, giving_up
 
     def _presence(self) -> Presence:

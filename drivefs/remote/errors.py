@@ -17,6 +17,9 @@ Invariant: whoever catches `Offline` and `Refused` has caught all that a call of
 """
 
 from drivefs.protocol.errors import Code, ProtocolError
+from drivefs.protocol.ids import BlockId
+
+NO_BLOCK = BlockId(b"")
 
 
 class RemoteError(Exception):
@@ -65,7 +68,14 @@ class BlockLost(RemoteError):
 
 
 class BlockGone(BlockLost):
-    """The backend says that it does not have a block: what arrives damaged, or not at all, may come yet."""
+    """The backend says that it does not have a block: what arrives damaged, or not at all, may come yet.
+
+    `block` is which one; empty if it is not even known of which blocks a content was.
+    """
+
+    def __init__(self, message: str, block: BlockId = NO_BLOCK) -> None:
+        super().__init__(message)
+        self.block = block
 
 
 class InsecureUrl(RemoteError):

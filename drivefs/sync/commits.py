@@ -15,7 +15,7 @@ import trio
 
 from cache.effects import entries, outcome, subjects
 from cache.journal import Journal, JournalRow, RowState
-from drivefs.protocol.changes import FINAL, Base, Mutation, OpResult, Status, Store
+from drivefs.protocol.changes import FINAL, Base, Create, Mutation, OpResult, Status, Store
 from drivefs.protocol.ids import Epoch, InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.messages import MAX_BATCH_MUTATIONS, CommitReply, CommitRequest
 from drivefs.sync import planner, renaming, seen, sent, session
@@ -259,9 +259,16 @@ class Committer:
                 self._journal.replace(mutation)
 
     def lacks(self, store: Store) -> None:
-        """The content of a store is neither with the backend nor here: the file is what the backend has of it."""
+        """The content of a store is neither with the backend nor here: the file is what the backend has of it.
+
+        What is here of it, and what was written since, is to be given up as what the backend refuses is.
+        """
         row = self._journal.get(store.n)
         if row is None or row.state is not RowState.SENT:
+            return
+        draft = self._journal.drafts.draft(store.inode)
+        if draft is not None and draft.frozen_op == store.n:
+            self._refuse(store)
             return
         overlay, replica = self._ends.local.journal.overlay, self._ends.local.replica
         state = overlay.inode(store.inode) or replica.inode(store.inode)
@@ -269,7 +276,7 @@ class Committer:
         with self._journal.transaction():
             self._journal.fail(store.n, Status.CONFLICT, NO_CONTENT)
             self._journal.remove(store.n)
-            self._unsend_behind(store)
+            self._unsend_behind(store.inode, {store.n})
             self._replace_base(store.inode, [Base(revision_op=store.n)], store.base)
         self._deferred.pop(store.n, None)
         self._publications.settled([store.n])
@@ -283,13 +290,28 @@ class Committer:
             log.error("%s", note)
             self._lost.append(note)
 
-    def _unsend_behind(self, store: Store) -> None:
-        """What was sent behind a store that never gets an answer has none either, and goes out anew without it."""
-        for row in self._journal.touching(store.inode):
-            base = getattr(row.mutation, "base", None)
-            if store.n in row.mutation.after or (base is not None and base.revision_op == store.n):
-                self._journal.unsend(row.n)
-                self._deferred.pop(row.n, None)
+    def _refuse(self, store: Store) -> None:
+        """The backend can never take a store, nor the creation that goes with it: as if it had said so."""
+        rows = self._journal.touching(store.inode)
+        made = [row.n for row in rows if isinstance(row.mutation, Create) and row.state is RowState.SENT]
+        with self._journal.transaction():
+            for n in (*made, store.n):
+                self._journal.fail(n, Status.REJECTED, NO_CONTENT)
+            self._unsend_behind(store.inode, {*made, store.n})
+        for n in (*made, store.n):
+            self._deferred.pop(n, None)
+        self._publications.settled([*made, store.n])
+
+    def _unsend_behind(self, inode: InodeId, never: set[OpNumber]) -> None:
+        """What was sent behind ops that never get an answer has none either, and goes out anew without them."""
+        rows = {row.n: row for row in [*self._journal.unsettled(WINDOW_ROWS), *self._journal.touching(inode)]}
+        sent = {n: row.mutation for n, row in rows.items() if row.state is RowState.SENT}
+        while behind := [n for n, mutation in sent.items() if _stands_on(mutation, never)]:
+            for n in behind:
+                del sent[n]
+                self._journal.unsend(n)
+                self._deferred.pop(n, None)
+            never.update(behind)
 
     def postpone(self, n: OpNumber) -> None:
         """The blocks that an op lacks are not taken: it goes out a while later, and what it is answered says why."""
@@ -298,3 +320,9 @@ class Committer:
     def resent(self, n: OpNumber) -> None:
         """The blocks that an op lacked are with the backend again: it may go out."""
         self._deferred.pop(n, None)
+
+
+def _stands_on(mutation: Mutation, ops: Set[OpNumber]) -> bool:
+    """Whether a mutation, as it was sent, has one of these ops before it."""
+    base = getattr(mutation, "base", None)
+    return not ops.isdisjoint(mutation.after) or (base is not None and base.revision_op in ops)

@@ -313,7 +313,8 @@ class Downloader:
                     want.plaintext = plaintext
                 self._finish([want], None)
             elif plaintext is None:
-                self._finish([want], errors.BlockGone(f"the server does not have block {block.hex()[:16]} any more"))
+                gone = errors.BlockGone(f"the server does not have block {block.hex()[:16]} any more", block)
+                self._finish([want], gone)
             else:
                 self._was_damaged(want, plaintext)
 

@@ -258,8 +258,12 @@ class Engine:
         """Let a store go out again, unless what it says can be sent no more: that keeps nothing else waiting."""
         try:
             is_here = await self._parts.publisher.resend(store, result)
-        except (Corrupt, errors.BlockLost) as error:
+        except Corrupt as error:
             self._parts.publisher.keep_damaged(store.inode, str(error))
+            return
+        except errors.BlockLost as error:
+            self._parts.publisher.keep_lacking(store.inode, error)
+            self._parts.committer.postpone(store.n)
             return
         except (OSError, MemoryError) as error:
             self._parts.publisher.keep_unreadable(store.inode, error)
@@ -275,6 +279,7 @@ class Engine:
             self._parts.committer.resent(store.n)
         else:
             self._parts.committer.lacks(store)
+            self._parts.giving_up.look()
 
     async def _commit_ahead(self) -> None:
         while await self._commit_batch(urgent=True):

@@ -34,6 +34,7 @@ from drivefs.protocol.names import MAX_NAME_BYTES, with_mark
 from drivefs.remote import errors
 from drivefs.sync import left_behind, planner
 from drivefs.sync.amends import Amends
+from drivefs.sync.commits import NO_CONTENT
 from drivefs.sync.contents import Contents, Shown
 from drivefs.sync.draft_files import DraftFiles, Written, finish, write_at
 from drivefs.sync.ends import Ends
@@ -57,6 +58,7 @@ WHY = {
     "workspace": "what is in a share stays in it, and nothing is moved there: the folder was shared meanwhile",
     "share": "a share hangs there",
     BASE_GONE: "parts of it are as they were before it was changed here, and the server has let those go since",
+    NO_CONTENT: "a part of it is neither on this device, after a power cut, nor on the server any more",
     left_behind.REASON: "it was ignored, only on this device, and another device has removed its directory",
 }
 KINDS = {InodeKind.FILE: "file", InodeKind.DIRECTORY: "directory", InodeKind.SYMLINK: "link"}

@@ -72,6 +72,8 @@ class Publisher:
         """Called with a file whose content the backend will never take, and the reason, as a mutation's would be."""
         self.is_base_gone: Callable[[InodeId], Awaitable[bool]] = _is_here
         """Asked of a file that lacks what it was made on: whether that is gone for good."""
+        self.is_nowhere: Callable[[Store, BlockId], Awaitable[bool]] = _may_come
+        """Asked of a store that lacks a block which is not here: whether nobody has that any more."""
 
     @property
     def kept_back(self) -> dict[InodeId, str]:
@@ -242,10 +244,7 @@ class Publisher:
             self.refused(inode, BASE_GONE)
         else:
             if isinstance(error, errors.BlockLost):
-                self._kept_back[inode] = (
-                    "is not sent yet, since a part of the file that was not written here is nowhere to be had "
-                    f"({error}). It is sent as soon as a device that has that part has given it to the server"
-                )
+                self.keep_lacking(inode, error)
             failed(error)
             self._publications.returned(inode, RETRY_SECONDS)
 
@@ -254,12 +253,24 @@ class Publisher:
             return await self.is_base_gone(inode)
         return False
 
+    async def _is_nowhere(self, store: Store, block: BlockId) -> bool:
+        with suppress(errors.RemoteError):
+            return await self.is_nowhere(store, block)
+        return False
+
     def _cannot_read(self, inode: InodeId, error: Exception) -> None:
         if isinstance(error, Corrupt):
             self.keep_damaged(inode, str(error))
         else:
             self.keep_unreadable(inode, error)
             self._publications.returned(inode, UNREADABLE_SECONDS)
+
+    def keep_lacking(self, inode: InodeId, error: errors.BlockLost) -> None:
+        """A part of a content is neither here nor to be had now: people are told."""
+        self._kept_back[inode] = (
+            "is not sent yet, since a part of the file that was not written here is nowhere to be had "
+            f"({error}). It is sent as soon as a device that has that part has given it to the server"
+        )
 
     def keep_unreadable(self, inode: InodeId, error: Exception) -> None:
         """The system does not give bytes that are here (it has no memory, or no descriptor left): people are told."""
@@ -300,7 +311,7 @@ class Publisher:
         return op
 
     async def resend(self, store: Store, result: OpResult) -> bool:
-        """Send blocks again that the backend has lost, or wants in another workspace; False: not all of it is here.
+        """Send blocks again that the backend has lost, or wants in another workspace; False: nobody has all of it.
 
         Raises:
             RemoteError: the backend does not answer.
@@ -316,7 +327,13 @@ class Publisher:
         for block, size in unpack_blocks(packed):
             if block in wanted:
                 wanted.discard(block)
-                await self._uploader.store_again(block, await snapshot.read(position, size), workspace)
+                try:
+                    plaintext = await snapshot.read(position, size)
+                except errors.BlockGone as error:
+                    if not await self._is_nowhere(store, error.block):
+                        raise
+                    return False
+                await self._uploader.store_again(block, plaintext, workspace)
             position += size
         self._kept_back.pop(store.inode, None)
         # Else what is here belongs to a later store: its file was removed here, and brought back.
@@ -328,6 +345,10 @@ async def _go_on() -> None:
 
 
 async def _is_here(inode: InodeId) -> bool:
+    return False
+
+
+async def _may_come(store: Store, block: BlockId) -> bool:
     return False
 
 

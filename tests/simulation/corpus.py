@@ -151,4 +151,7 @@ CORPUS = (
     # A file was moved back over what had come of its content, and another device had just edited that: the oracle took
     # the copy for one of what its opponent's writer knew of.
     Case(name="moved-back-over-what-came-of-it", seed=3000293, profile="network", clients=3),
+    # A power cut took what was not synced of a file on its way, and the server let its blocks go while the device was
+    # away: its store waited for ever, and all behind it.
+    Case(name="on-its-way-and-nowhere-any-more", seed=4000506, profile="history"),
 )

@@ -364,6 +364,35 @@ def test_what_was_sent_behind_a_store_whose_content_is_nowhere_goes_out_without_
     assert [each.base for each in sent if isinstance(each, Unlink)] == [Base()]
 
 
+def test_a_content_on_its_way_that_nobody_has_any_more_is_given_up_with_all_behind_it(world: World) -> None:
+    """After a power cut it was here as its store alone, and the backend has let its blocks go since."""
+    inode, made = create(world.journal, b"a.txt", content=b"x")
+    store = world.store(inode)
+    gone = unlink(world.journal, b"a.txt", inode)
+    again, taken = create(world.journal, b"a.txt")
+    draft = world.journal.drafts.draft(inode)
+    assert draft is not None
+    with world.journal.transaction():
+        world.journal.drafts.put_draft(msgspec.structs.replace(draft, frozen_op=store))
+    blocked = dict.fromkeys((made, gone, taken), Status.BLOCKED)
+    world.backend.answers = {**blocked, store: Status.NEEDS_BLOCKS}
+    world.commit()
+    (lost,) = [each for each in world.backend.batches[0] if isinstance(each, Store)]
+    assert len(world.backend.batches[0]) == 4
+
+    async def lack() -> None:
+        world.committer.lacks(lost)
+
+    trio.run(lack)
+    assert [row.n for row in world.journal.rejected(9)] == [store, made]
+    assert [(row.n, row.state) for row in world.journal.unsettled(9)] == [
+        (gone, RowState.PENDING),
+        (taken, RowState.PENDING),
+    ]
+    assert world.journal.drafts.draft(inode) is not None, "what is here of it is kept by who gives it up"
+    assert again != inode
+
+
 @pytest.mark.parametrize("status", [Status.CONFLICT, Status.ID_TAKEN, Status.STALE])
 def test_refusals_are_dealt_with_and_the_file_may_be_published_again(world: World, status: Status) -> None:
     inode, _n = create(world.journal, b"a", content=b"x")

@@ -13,7 +13,7 @@ from drivefs.protocol.changes import Base, OpResult, Status, Store
 from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import InodeId, OpNumber
 from drivefs.protocol.messages import FeedStatus
-from drivefs.remote.errors import Offline, Refused
+from drivefs.remote.errors import BlockLost, Offline, Refused
 from drivefs.sync.connection import Connection
 from drivefs.sync.engine import POLL_PAUSE_SECONDS, Engine
 from drivefs.sync.follower import POLL_SECONDS, Polled
@@ -299,7 +299,10 @@ def test_sending_blocks_again_goes_on_where_all_that_was_asked_for_became_void_m
     assert resent == [1, 2]
 
 
-@pytest.mark.parametrize("error", [Refused(ProtocolError(Code.OVER_QUOTA, "full")), OSError(EMFILE, "no more files")])
+FULL = Refused(ProtocolError(Code.OVER_QUOTA, "full"))
+
+
+@pytest.mark.parametrize("error", [FULL, OSError(EMFILE, "no more files"), BlockLost("block 0 arrives damaged.")])
 def test_a_store_whose_blocks_are_not_taken_keeps_nothing_else_waiting(error: Exception) -> None:
     """There is no room for them, say, and what is removed would make some; or they cannot be read here now."""
     engine, happened = Followed().engine(), list[str]()
@@ -310,7 +313,9 @@ def test_a_store_whose_blocks_are_not_taken_keeps_nothing_else_waiting(error: Ex
     async def commit_next(epoch: int, *, urgent: bool) -> None:
         happened.append("committed what can go")
 
-    engine._parts.publisher = SimpleNamespace(resend=resend, keep_unreadable=lambda inode, error: None)
+    engine._parts.publisher = SimpleNamespace(
+        resend=resend, keep_unreadable=lambda inode, error: None, keep_lacking=lambda inode, error: None
+    )
     engine._parts.session = SimpleNamespace(undisturbed=trio.Lock(), epoch=1)
     engine._parts.publications.give_way = nothing
     engine._parts.committer = SimpleNamespace(postpone=lambda n: happened.append("postponed"), commit_next=commit_next)

@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
+from drivefs.fs.snapshots import Snapshot
+from drivefs.protocol.changes import OpResult, Status, Store
 from drivefs.protocol.errors import Code, ProtocolError
-from drivefs.protocol.ids import InodeId
-from drivefs.protocol.model import BlockRef
+from drivefs.protocol.ids import BlockId, InodeId
+from drivefs.protocol.model import BlockRef, unpack_blocks
 from drivefs.remote.errors import BlockGone, BlockLost, Refused, RemoteError
+from drivefs.sync.nowhere import MISSED_SECONDS, Nowhere
 from drivefs.sync.publisher import BASE_GONE
 from tests.sync.fleet import Device, sailing
 
@@ -134,3 +138,41 @@ def test_people_are_told_of_a_file_that_waits_for_its_base_until_it_is_sent_or_g
                 assert anna.publisher.kept_back == {}
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_block_that_the_server_asks_for_is_nowhere_when_only_what_is_on_its_way_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_new: bool
+) -> None:
+    """The disk lost it in a power cut, and the server has let it go. What the file was, another device may have."""
+
+    async def main() -> None:
+        async with sailing(tmp_path, "anna") as (_, (anna,)):
+            if not is_new:
+                await anna.write("f", b"of old")
+                await anna.sync()
+                old = unpack_blocks((await anna.known("f")).blocks or b"")[0].block
+            await anna.write("f", b"new")
+            await publish(anna)
+            (store,) = (row.mutation for row in anna.local.journal.unsettled(9) if isinstance(row.mutation, Store))
+            own = unpack_blocks(store.new_runs[0])[0].block
+            answer = OpResult(n=store.n, status=Status.NEEDS_BLOCKS, blocks=[own])
+            anna.publisher.is_nowhere = Nowhere(anna.ends).is_nowhere
+
+            async def resend(lost: BlockId) -> bool:
+                async def read(*_: object) -> bytes:
+                    raise BlockGone("the server does not have it any more", lost)
+
+                monkeypatch.setattr(Snapshot, "read", read)
+                return await anna.publisher.resend(store, answer)
+
+            for lost in [own] if is_new else [own, old]:
+                with pytest.raises(BlockGone):
+                    await resend(lost)
+            await trio.sleep(MISSED_SECONDS)
+            assert not await resend(own)
+            if not is_new:
+                with pytest.raises(BlockGone):
+                    await resend(old)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
