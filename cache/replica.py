@@ -26,6 +26,8 @@ from drivefs.protocol.model import InodeKind, InodeState
 CACHE_KIBIBYTES = 4096
 CONTENTS_BYTES = 64 * 2**20
 """How much of long block lists is kept."""
+MOST_GONE = 10_000
+"""So many inodes that were removed lately are remembered as such."""
 
 PUT_INODE = (
     "INSERT INTO inodes VALUES (?, ?, ?) ON CONFLICT (inode) DO UPDATE SET seq = excluded.seq, state = excluded.state"
@@ -71,6 +73,9 @@ class Replica:
         """What was known when all was set aside; it may have an earlier one itself."""
         self.forgotten_count = 0
         """How often a tree was forgotten: what was asked for before that is not to be taken over."""
+        self._gone: dict[InodeId, Seq] = {}
+        self._gone_before = Seq(0)
+        """What was removed, and when, is remembered from here on: what was asked for before that may come later."""
         try:
             self.database = self._open()
         except (ReplicaCorrupt, NewerState):
@@ -100,6 +105,7 @@ class Replica:
         remove_database(self._path)
         self._synced = {}
         self._synced_commits = -1
+        self._gone, self._gone_before = {}, Seq(0)
         self.database = self._open()
 
     def drop_earlier(self) -> None:
@@ -141,9 +147,12 @@ class Replica:
         return None if row is None else wire.decode(row[0], InodeState)
 
     def put_inodes(self, states: Iterable[InodeState], seq: Seq) -> None:
-        """Take over states that are right as of `seq`; one without a name left is dropped."""
+        """Take over states that are right as of `seq`; one without a name left is dropped.
+
+        So are those of inodes that were removed after `seq`.
+        """
         with self.database.transaction():
-            self._put_inodes(states, seq)
+            self._put_inodes([state for state in states if not self._is_gone_since(state.inode, seq)], seq)
 
     def _put_inodes(self, states: Iterable[InodeState], seq: Seq) -> None:
         kept: list[InodeState] = []
@@ -154,6 +163,7 @@ class Replica:
         write(PUT_INODE, [(state.inode, seq, wire.encode(state)) for state in kept])
         write(PUT_INCOMPLETE, [(state.inode,) * 2 for state in kept if state.kind is InodeKind.DIRECTORY])
         if gone:
+            self._note_gone(gone, seq)
             write("DELETE FROM inodes WHERE inode = ? AND seq <= ?", [(state.inode, seq) for state in gone])
             write("DELETE FROM contents WHERE inode = ?", [(state.inode,) for state in gone])
             directories = [(state.inode,) for state in gone if state.kind is InodeKind.DIRECTORY]
@@ -161,6 +171,17 @@ class Replica:
             write("DELETE FROM incomplete WHERE directory = ?", directories)
             if self.earlier is not None:
                 self.earlier.forget_inodes([state.inode for state in gone])
+
+    def _note_gone(self, gone: Iterable[InodeState], seq: Seq) -> None:
+        for state in gone:
+            self._gone.pop(state.inode, None)
+            self._gone[state.inode] = seq
+        while len(self._gone) > MOST_GONE:
+            self._gone_before = max(self._gone_before, self._gone.pop(next(iter(self._gone))))
+
+    def _is_gone_since(self, inode: InodeId, seq: Seq) -> bool:
+        """Whether an inode that is not here was removed after `seq`, or may have been."""
+        return seq < self._gone.get(inode, self._gone_before) and not self._has_inode(inode)
 
     def forget_inodes(self, inodes: Sequence[InodeId]) -> None:
         """These are known to be gone, whatever an earlier replica has of them."""
@@ -284,17 +305,20 @@ class Replica:
 
     # -- from the server ---------------------------------------------------------------------------------------------
 
-    def apply_listing(self, directory: InodeState, entries: Sequence[Entry], seq: Seq, complete: bool) -> None:
+    def apply_listing(self, directory: InodeState, entries: Sequence[Entry], seq: Seq, complete: bool) -> bool:
         """Take over a part of a directory's listing as of `seq`; `complete` with the last part.
 
         The parts may be of different seqs, and the feed may have gone on since the oldest of them: what it brought is
-        newer and stays, and what it took away is noted as long as the directory is not complete.
+        newer and stays, and what it took away is noted as long as the directory is not complete. False if it took the
+        directory away: nothing is taken over then.
         """
         parent = directory.inode
         with self.database.transaction():
+            if self._is_gone_since(parent, seq):
+                return False
             if self.is_complete(parent):
                 self._put_inodes([directory], seq)
-                return
+                return True
             newer = self._newer_names(parent, entries, seq)
             current = [each for each in entries if newer.get(each.name, each.inode.inode) == each.inode.inode]
             self._put_inodes([directory, *(entry.inode for entry in current)], seq)
@@ -302,6 +326,7 @@ class Replica:
             self.database.write_many(PUT_DENTRY, rows)
             if complete:
                 self._mark_complete(parent)
+            return True
 
     def _newer_names(self, parent: InodeId, entries: Sequence[Entry], seq: Seq) -> dict[bytes, InodeId]:
         """What the feed has said of names between the first and the last of a listing since it was made."""

@@ -2,8 +2,9 @@
 
 A directory is asked for as of a cursor that the replica has had; what the feed has brought since is newer and stays.
 Concurrent requests for one directory are one request. Long listings are applied in small parts, with pauses for those
-who wait for system calls. Owns no state but those under way. Invariant: a listing that was asked for before a tree was
-forgotten is void: it may be of an earlier time in a share, and nobody has heard what changed between the two.
+who wait for system calls. Owns no state but those under way. Invariants: a listing that was asked for before a tree was
+forgotten is void: it may be of an earlier time in a share, and nobody has heard what changed between the two. So is
+that of a directory which the feed took away meanwhile.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,10 +49,10 @@ class Lister:
     async def list_directory(self, directory: InodeId) -> None:
         """Bring the whole listing of a directory into the replica; at once if it is there.
 
-        Cancellation leaves the directory incomplete, and so does its removal meanwhile.
+        Cancellation leaves the directory incomplete.
 
         Raises:
-            RemoteError: it cannot be had now.
+            RemoteError: it cannot be had now, or was removed.
             DiskFull: there is no room to keep it.
         """
         while not self._replica.is_complete(directory):
@@ -61,8 +62,9 @@ class Lister:
             done = self._under_way[directory] = trio.Event()
             before = self._replica.cursor(self._workspace)
             try:
+                forgotten = self._replica.forgotten_count
                 if not await self._fetch(directory):
-                    if not self._is_there(directory):
+                    if self._replica.forgotten_count != forgotten and not self._is_there(directory):
                         raise errors.Offline("what was known of this directory was forgotten while it was listed")
                     continue
             except errors.Refused as error:
@@ -80,7 +82,7 @@ class Lister:
         return state is not None and state.nlink > 0
 
     async def _fetch(self, directory: InodeId) -> bool:
-        """List a directory; False if a tree was forgotten meanwhile, so that what came is void."""
+        """List a directory; False if what came is void."""
         if self._replica.cursor(self._workspace) is None:
             # A replica that begins has its cursor as soon as the first session opens.
             await self._asked.reachable()
@@ -94,8 +96,7 @@ class Lister:
             more = reply.more
             if reply.entries:
                 after = reply.entries[-1].name
-            await self._apply(reply, as_of, forgotten)
-            if self._replica.forgotten_count != forgotten:
+            if not await self._apply(reply, as_of, forgotten):
                 return False
         return True
 
@@ -120,28 +121,30 @@ class Lister:
                 await self.list_directory(listing.directory.inode)
             else:
                 await self._apply(listing, as_of, forgotten)
-        if self._replica.forgotten_count == forgotten:
+        if self._replica.forgotten_count == forgotten and self._cursor() == as_of:
+            # Else they may have been brought back meanwhile.
             self._replica.leave_incomplete(each for each in directories if each not in answered)
 
-    async def _apply(self, reply: ListReply, as_of: Seq, forgotten: int) -> None:
+    async def _apply(self, reply: ListReply, as_of: Seq, forgotten: int) -> bool:
         """Take over one page of a listing, in parts; the directory is complete when it was the last.
 
-        Nothing of what is void is taken over: `forgotten` is how often a tree had been forgotten when it was asked for.
+        False if it is void, from some part on, which is not taken over: `forgotten` is how often a tree had been
+        forgotten when it was asked for.
         """
         replica, directory = self._replica, reply.directory
         database, before = replica.database, replica.inode(directory.inode)
         for start in range(0, max(len(reply.entries), 1), PART_ENTRIES):
-            if replica.database is not database or (before and replica.inode(directory.inode) is None):
-                return  # all was thrown away, or the directory was removed
-            if replica.forgotten_count != forgotten:
-                return
+            if replica.database is not database or replica.forgotten_count != forgotten:
+                return False
             end = start + PART_ENTRIES
             is_last = end >= len(reply.entries) and not reply.more
-            replica.apply_listing(directory, reply.entries[start:end], as_of, complete=is_last)
+            if not replica.apply_listing(directory, reply.entries[start:end], as_of, complete=is_last):
+                return False
             self.listed(directory.inode, reply.entries[start:end])
             if not start and replica.inode(directory.inode) != before:
                 self._changed(directory.inode)
             await trio.lowlevel.checkpoint()
+        return True
 
     async def content(self, inode: InodeId, revision: RevisionNumber) -> bytes:
         """The packed block list of a revision, from the replica or the backend.

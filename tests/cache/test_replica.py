@@ -291,6 +291,25 @@ def test_what_the_feed_brought_while_a_directory_was_being_listed_stays(replica:
     assert moved.size == 0
 
 
+def test_what_was_removed_does_not_come_back_with_what_was_asked_for_before(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cache.replica.MOST_GONE", 2)
+    listing(replica, 5, {})
+    replica.apply_page(page(6, [directory(40), file(41)], {b"d": 40, b"f": 41}))
+    replica.apply_page(page(7, [directory(40, nlink=0), file(41, nlink=0)], {b"d": 0, b"f": 0}))
+    for _ in range(2):
+        assert not replica.apply_listing(directory(40), [Entry(name=b"x", inode=file(42))], Seq(6), complete=True)
+        replica.put_inodes([file(41)], Seq(6))
+        assert replica.inodes([InodeId(each) for each in (40, 41, 42)]) == []
+        # Of what is not remembered any more it is not known, so it has to be asked for again.
+        replica.apply_page(page(8, [file(43, nlink=0), file(44, nlink=0)]))
+    replica.apply_page(page(9, [directory(40)], {b"d": 40}))
+    assert replica.apply_listing(directory(40), [], Seq(9), complete=True)
+    replica.put_inodes([file(41)], Seq(9))
+    assert len(replica.inodes([InodeId(40), InodeId(41)])) == 2
+
+
 def test_names_come_in_parts(replica: Replica) -> None:
     listing(replica, 5, {b"%d" % number: 10 + number for number in range(5)})
     replica.apply_page(page(6, [file(11, nlink=0)], {b"1": 0}))

@@ -154,4 +154,7 @@ CORPUS = (
     # A power cut took what was not synced of a file on its way, and the server let its blocks go while the device was
     # away: its store waited for ever, and all behind it.
     Case(name="on-its-way-and-nowhere-any-more", seed=4000506, profile="history"),
+    # A directory was removed while its listing was on its way: it was known here for ever, and what was made in it was
+    # refused, made again, and refused.
+    Case(name="removed-while-its-listing-was-on-its-way", seed=3000793, profile="quotas"),
 )

@@ -9,15 +9,17 @@ import trio
 import trio.testing
 
 from cache.check import check
+from drivefs.protocol.errors import Code, ProtocolError
 from drivefs.protocol.ids import CommitId, Incarnation, InodeId, Seq
 from drivefs.protocol.messages import Cursor, Entry, ListManyReply, ListManyRequest, ListReply, ListRequest
 from drivefs.protocol.model import InodeKind, InodeState
-from drivefs.remote.errors import Offline, RemoteError
+from drivefs.remote.errors import Offline, Refused, RemoteError
 from drivefs.sync import lister, walker
 from drivefs.sync.connection import Untracked
 from drivefs.sync.ends import Ends
 from drivefs.sync.quiet import QUIET_SECONDS, Quiet
 from tests.fs.bench import ROOT, WORKSPACE, FsBench
+from tests.sync.test_follower import page_of
 
 NOW = Cursor(incarnation=Incarnation(1), seq=Seq(5), commit=CommitId(bytes(16)))
 
@@ -32,6 +34,8 @@ class Tree:
         self.is_online = True
         self.room = 100
         self.during: Callable[[], None] = lambda: None
+        self.on_its_way: Callable[[], None] = lambda: None
+        """Called when an answer is made, and not there yet."""
 
     def listing(self, inode: int, count: int | None = None, after: bytes = b"") -> ListReply:
         names = sorted(self.children[inode])
@@ -56,13 +60,18 @@ class Tree:
         self.during()
         known = [each for each in request.directories if each in self.children]
         answered = [self.listing(each, self.room) for each in known[: self.room]]
+        self.on_its_way()
         return ListManyReply(listings=answered, unanswered=known[self.room :])
 
     async def list_directory(self, workspace: int, request: ListRequest) -> ListReply:
         await trio.lowlevel.checkpoint()
         self.during()
         self.listed_alone.append(request.directory)
-        return self.listing(request.directory, self.room, request.after)
+        if request.directory not in self.children:
+            raise Refused(ProtocolError(Code.NOT_FOUND, "there is no such directory"))
+        answer = self.listing(request.directory, self.room, request.after)
+        self.on_its_way()
+        return answer
 
 
 class Reach(Untracked):
@@ -92,6 +101,14 @@ class World:
             self.replica.database.execute_script(f"DELETE FROM {table}")
         self.replica.set_cursor(WORKSPACE, NOW)
         self.bench.fs.begin_again()
+
+    def change(self, inode: InodeId, children: list[int] | None) -> None:
+        """A directory of the root is with the backend, or not any more; the feed has told so."""
+        name, state = b"%08d" % inode, InodeState(inode, InodeKind.DIRECTORY, 0o755, nlink=0 if children is None else 2)
+        self.tree.children.pop(inode, None)
+        if children is not None:
+            self.tree.children[inode] = children
+        self.replica.apply_page(page_of(NOW.seq + 1, [state], {name: inode if state.nlink else 0}))
 
     def run(self) -> None:
         trio.run(self.walker.walk, clock=trio.testing.MockClock(autojump_threshold=0))
@@ -239,15 +256,47 @@ def test_of_what_is_thrown_away_while_a_page_is_taken_over_no_more_comes(bench: 
         if what == "all":
             world.replica.set_aside()
         else:
-            world.replica.forget_inodes([directory])
+            world.change(directory, None)
 
     world.tree.room = 1000
     world.lister.listed = throw_away
-    trio.run(world.lister.list_directory, directory)
+    with pytest.raises(Offline if what == "all" else Refused):
+        trio.run(world.lister.list_directory, directory)
     assert not world.replica.is_complete(directory)
     assert len(world.replica.names_after(directory, b"", 1000)) <= lister.PART_ENTRIES
-    world.replica.put_inodes([world.tree.state(directory)], NOW.seq)
+    world.change(directory, [])
     world.replica.drop_earlier()
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_listing_of_a_directory_that_was_removed_meanwhile_is_void(bench: FsBench, is_alone: bool) -> None:
+    """The device would know a directory for ever that nobody else does: what it made there came to nothing."""
+    world, directory = World(bench, small_tree()), InodeId(11)
+    world.begin()
+    trio.run(world.lister.list_directory, ROOT)
+    world.tree.on_its_way = lambda: world.change(directory, None)
+    if is_alone:
+        with pytest.raises(Refused):
+            trio.run(world.lister.list_directory, directory)
+    else:
+        trio.run(world.lister.list_many, [directory])
+    assert world.replica.inode(directory) is None
+    assert not world.replica.is_complete(directory)
+
+
+def test_a_directory_that_was_brought_back_while_it_was_not_found_is_listed_yet(bench: FsBench) -> None:
+    world, directory = World(bench, small_tree()), InodeId(11)
+    world.begin()
+    trio.run(world.lister.list_directory, ROOT)
+    del world.tree.children[directory]
+
+    def bring_back() -> None:
+        world.tree.on_its_way = lambda: None
+        world.change(directory, [50])
+
+    world.tree.on_its_way = bring_back
+    world.run()
+    assert world.replica.is_complete(directory)
 
 
 def test_the_walk_waits_while_calls_come_in_but_not_for_ever(bench: FsBench) -> None:
