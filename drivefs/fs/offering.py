@@ -13,6 +13,8 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from cache.drafts import DraftRow
+from cache.effects import outcome
+from cache.journal import JournalRow
 from cache.sealing import digest
 from cache.staging import StagedRange
 from cache.workspace import LocalState
@@ -22,7 +24,7 @@ from drivefs.fs.contents import Contents
 from drivefs.fs.extents import Layer
 from drivefs.fs.interfaces import Publisher
 from drivefs.fs.view import View
-from drivefs.protocol.changes import Base, Create, Link, Rename, SetXattr
+from drivefs.protocol.changes import Base, Create, Exchange, Link, Mutation, Rename, SetXattr, Unlink
 from drivefs.protocol.ids import NO_INODE, NO_OP, NO_REVISION, InodeId, LineageId, Seq
 from drivefs.protocol.model import InodeKind, InodeState, pack_blocks, unpack_blocks
 
@@ -122,8 +124,7 @@ class Offering:
         if state.kind is not InodeKind.DIRECTORY:
             state.nlink = len(places)
         for row in journal.touching(lost.inode):
-            journal.unsend(row.n)
-            journal.remove(row.n)
+            self._let_go(row, lost.inode)
         is_over = bool(first.replaced)
         name = b".drivefs-%d" % lost.inode if is_over else first.name
         create = Create(
@@ -148,6 +149,23 @@ class Offering:
             made = SetXattr(n=journal.next_op(), time_ns=create.time_ns, inode=lost.inode, name=attribute, value=value)
             journal.append(made)
         self._publisher.changed()
+
+    def _let_go(self, row: JournalRow, lost: InodeId) -> None:
+        """Take a mutation back, as far as it is about a lost inode: what it does to another one stands."""
+        journal, overlay = self._journal, self._journal.overlay
+        journal.unsend(row.n)
+        rest = _without(row.mutation, lost)
+        journal.remove(row.n)
+        if rest is None or (isinstance(rest, Unlink) and not self._is_made_here(rest.inode)):
+            return  # the server may have what was replaced: what is made goes over it
+        rest = msgspec.structs.replace(rest, n=journal.op_after(row.n), after=[])
+        journal.append(rest)
+        for parent, name, inode in outcome(rest):
+            if overlay.op_of_dentry(parent, name) == row.n:
+                self._view.put_name(parent, name, inode, rest.n)
+
+    def _is_made_here(self, inode: InodeId) -> bool:
+        return any(isinstance(row.mutation, Create) for row in self._journal.touching(inode))
 
     def _name(self, create: Create, places: Sequence[Place]) -> None:
         """Give what is made all of its names: the first one by a rename over what is there, if something is."""
@@ -250,3 +268,22 @@ class Offering:
             drafts.add_staged(inode, each.offset, each.staged, each.digest)
         drafts.add_truncate(inode, state.size)
         self._view.put_inode(state)
+
+
+def _without(mutation: Mutation, lost: InodeId) -> Mutation | None:
+    """What a mutation does to the other one of two inodes; None if it is about one only."""
+    n, time_ns = mutation.n, mutation.time_ns
+    if isinstance(mutation, Exchange):
+        there, here = (mutation.parent, mutation.name), (mutation.other_parent, mutation.other_name)
+        moved = mutation.other
+        if moved == lost:
+            there, here, moved = here, there, mutation.inode
+        return Rename(
+            n=n, time_ns=time_ns, parent=here[0], name=here[1], new_parent=there[0], new_name=there[1], inode=moved
+        )
+    if not isinstance(mutation, Rename) or mutation.replaced == NO_INODE:
+        return None
+    if mutation.replaced == lost:
+        return msgspec.structs.replace(mutation, replaced=NO_INODE, base=Base())
+    parent, name = mutation.new_parent, mutation.new_name
+    return Unlink(n=n, time_ns=time_ns, parent=parent, name=name, inode=mutation.replaced, base=mutation.base)

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 import trio
 
+from cache.overlay import MISSING
 from drivefs.protocol.changes import Base, Create, Rename, Unlink
 from drivefs.protocol.errors import Code
 from drivefs.protocol.ids import NO_INODE, InodeId, Seq
@@ -158,7 +159,7 @@ class Salvage:
             return None
         overlay, replica, places = self._local.journal.overlay, self._local.replica, []
         for parent, name in dict.fromkeys([*replica.names_of(was.inode), *overlay.names_of(was.inode)]):
-            if overlay.dentry(parent, name) in (None, NO_INODE):
+            if overlay.dentry(parent, name) not in (MISSING, was.inode):
                 continue
             above = replica.inode(parent)
             if above is not None and above.seq > shared and not await self._ask([parent], shared):

@@ -157,4 +157,9 @@ CORPUS = (
     # A directory was removed while its listing was on its way: it was known here for ever, and what was made in it was
     # refused, made again, and refused.
     Case(name="removed-while-its-listing-was-on-its-way", seed=3000793, profile="quotas"),
+    # What a put-back server had lost was made anew, and the move by which it had replaced a file that was never sent
+    # was forgotten: that file waited for its removal for ever.
+    Case(name="lost-after-it-was-moved-over-a-new-file", seed=6000599, profile="restores", clients=4),
+    # The same with an exchange and with a name that had gone to another file: what happened to that one was forgotten.
+    Case(name="lost-with-what-happened-to-another-one", seed=5004895, profile="restores"),
 )

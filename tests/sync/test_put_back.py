@@ -197,6 +197,31 @@ def test_what_was_moved_away_before_its_name_was_given_anew_is_not_saved_over(tm
 
 
 @pytest.mark.parametrize("is_known", [True, False])
+def test_what_was_done_with_a_lost_inode_to_another_one_stands(tmp_path: Path, is_known: bool) -> None:
+    """It was moved over a new file, exchanged with one that the server has, and lost a name to one."""
+
+    async def main() -> None:
+        async with sailing(tmp_path, "anna", "bert") as (fleet, (anna, _bert)):
+            await anna.write("other", b"exchanged")
+            await anna.write("mover", b"moved")
+            saved = await furnished(fleet, anna)
+            await anna.symlink(b"to", "lost")
+            await anna.symlink(b"fro", "swapped")
+            await anna.write("twice", b"with two names")
+            await anna.link("twice", "again")
+            await anna.sync()
+            await anna.write("short", b"never sent")
+            await anna.rename("lost", "short")
+            await anna.exchange("swapped", "other")
+            await anna.rename("mover", "again")
+            expected = await anna.tree()
+            await fleet.put_back(saved, is_noticed=is_known)
+            assert await fleet.settle() == expected
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
 def test_what_others_have_made_since_is_met_like_any_change_of_theirs(tmp_path: Path, is_known: bool) -> None:
     """One device is away while the server is put back, and another goes on there."""
 
