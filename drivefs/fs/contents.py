@@ -180,11 +180,12 @@ class Contents:
             self.offer(before.inode)
 
     def _with_own_content(self, before: InodeState, now: InodeState) -> InodeState:
-        """What was written to a removed file goes on where it is open, with its size; else it went with the name."""
+        """What was written to a removed file goes on where it is open, on what it was; else it went with the name."""
         if self._drafts.draft(now.inode) is None:
             return now
         if now.inode in self._open:
-            return msgspec.structs.replace(now, size=before.size, mtime_ns=before.mtime_ns)
+            own = {"size": before.size, "mtime_ns": before.mtime_ns, "revision": before.revision, "blocks": before.blocks}
+            return msgspec.structs.replace(now, **own)
         self.give_up(now.inode)
         return now
 

@@ -162,4 +162,7 @@ CORPUS = (
     Case(name="lost-after-it-was-moved-over-a-new-file", seed=6000599, profile="restores", clients=4),
     # The same with an exchange and with a name that had gone to another file: what happened to that one was forgotten.
     Case(name="lost-with-what-happened-to-another-one", seed=5004895, profile="restores"),
+    # A removed file that was open here, with changes, came back with those of another device: it was removed again, by
+    # its name, and what nobody here had read of it went too.
+    Case(name="removed-when-it-came-back-and-was-not-read", seed=6005061, profile="cache"),
 )

@@ -51,6 +51,31 @@ async def test_removed_on_both_sides_and_brought_back_while_it_is_open(
         assert await fleet.settle() == {"f": later + b"mine and more"[len(later) :]}
 
 
+@pytest.mark.parametrize("is_saved_over", [False, True])
+async def test_removing_what_came_back_removes_nothing_that_was_not_seen(
+    tmp_path: Path, *, is_saved_over: bool
+) -> None:
+    """It is open here with changes of its own, and came back with those of another device, which nobody here has read."""
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.write("f", b"old")
+        await fleet.settle()
+        number = await second.open_file("f", os.O_WRONLY)
+        second.fs.write(number, 0, b"second's")
+        await second.unlink("f")
+        await second.push()
+        await first.edit("f", b"first's, unseen")
+        await first.sync()
+        await second.pull()
+        (name,) = {path for path, content in (await second.tree()).items() if content == b"second's"}
+        await second.write("new", b"new")
+        if is_saved_over:
+            await second.rename("new", name)
+        else:
+            await second.unlink(name)
+        second.fs.release(number)
+        assert b"first's, unseen" in (await fleet.settle()).values()
+
+
 async def test_store_that_has_rotted_in_the_journal(tmp_path: Path) -> None:
     async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
         await first.write("f", b"old")
