@@ -19,7 +19,7 @@ from drivefs.protocol.ids import InodeId, WorkspaceId
 from drivefs.protocol.messages import SessionReply
 from drivefs.remote.client import Remote
 from drivefs.sync.allowance import Allowance
-from drivefs.sync.amends import Amends, Labels
+from drivefs.sync.amends import Amends
 from drivefs.sync.announcer import Announcer
 from drivefs.sync.commits import Committer
 from drivefs.sync.connection import Connection
@@ -48,6 +48,7 @@ from drivefs.sync.publisher import Publisher
 from drivefs.sync.quiet import Quiet
 from drivefs.sync.refusals import Refusals
 from drivefs.sync.relisting import Relisting
+from drivefs.sync.renaming import Labels
 from drivefs.sync.session import Session
 from drivefs.sync.standing import Standing, is_revoked
 from drivefs.sync.status import Meter, Reporter

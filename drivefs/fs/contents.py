@@ -184,7 +184,7 @@ class Contents:
         if self._drafts.draft(now.inode) is None:
             return now
         if now.inode in self._open:
-            own = {"size": before.size, "mtime_ns": before.mtime_ns, "revision": before.revision, "blocks": before.blocks}
+            own = {name: getattr(before, name) for name in ("size", "mtime_ns", "revision", "blocks")}
             return msgspec.structs.replace(now, **own)
         self.give_up(now.inode)
         return now

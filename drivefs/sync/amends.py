@@ -6,8 +6,7 @@ mutations that name what was renamed or merged mean it under its new name; an en
 mutation that touches it.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import msgspec
 
@@ -15,15 +14,7 @@ from cache.effects import entries, outcome, renamed, subjects
 from cache.journal import UNSENT, JournalRow, RowState
 from cache.overlay import MISSING
 from cache.workspace import LocalState
-from drivefs.protocol.changes import (
-    Base,
-    Create,
-    Mutation,
-    Rename,
-    SetXattr,
-    Store,
-    Unlink,
-)
+from drivefs.protocol.changes import Base, Create, Mutation, Rename, SetXattr, Store, Unlink
 from drivefs.protocol.conflicts import CONFLICT_XATTR, ConflictMark, encode_mark
 from drivefs.protocol.ids import NO_INODE, NO_OP, NO_REVISION, InodeId, LineageId, OpNumber, RevisionNumber, Seq
 from drivefs.protocol.model import InodeKind, InodeState
@@ -53,18 +44,12 @@ MAX_TOLD_NAMES = 10_000
 """So many names of a directory that another was found to be, the kernel is told of: programs may have missed them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """What conflict copies are called after: the device's name, and the date now as text."""
-
-    device: str
-    today: Callable[[], str]
-
-
 class Amends:
     """Makes good what was refused."""
 
-    def __init__(self, local: LocalState, root: InodeId, *, contents: Contents, shown: Shown, labels: Labels) -> None:
+    def __init__(
+        self, local: LocalState, root: InodeId, *, contents: Contents, shown: Shown, labels: renaming.Labels
+    ) -> None:
         self._journal = local.journal
         self._overlay = local.journal.overlay
         self._replica = local.replica
@@ -396,9 +381,15 @@ class Amends:
             stored = self._append(msgspec.structs.replace(as_first(sending.mutation, frozen[1]), inode=fresh)).n
             if sending.n != row.n:
                 self._journal.remove(sending.n)
-        for each in self._journal.touching(inode):
-            if each.n != row.n and each.state is RowState.PENDING:
-                self._journal.replace(renamed(each.mutation, {inode: fresh}))
+        waiting = [each for each in self._journal.touching(inode) if each.n != row.n and each.state is RowState.PENDING]
+        meant = [renamed(each.mutation, {inode: fresh}) for each in waiting]
+        for each, fixed in renaming.to_be_named(meant, fresh, state.nlink):
+            if fixed is not None:
+                self._journal.replace(fixed)
+                continue
+            self._journal.remove(each.n)
+            if self._overlay.op_of_dentry(*place) == each.n:
+                self._overlay.put_dentry(*place, fresh, created)
         self._contents.moved(inode, fresh, stored)
         for name in names:
             self._lead(name, fresh)

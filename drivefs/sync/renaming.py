@@ -4,16 +4,27 @@ Owns what the amends of a refusal have to know of the names in a mutation, and h
 done with it is theirs.
 """
 
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
 import msgspec
 
 from cache.effects import entries
-from drivefs.protocol.changes import Create, Exchange, Link, Mutation, Rename, Restore, Unlink
-from drivefs.protocol.ids import InodeId
+from drivefs.protocol.changes import Base, Create, Exchange, Link, Mutation, Rename, Restore, Unlink
+from drivefs.protocol.ids import NO_INODE, InodeId
 from drivefs.protocol.names import cut_between_letters, with_mark
 from drivefs.sync.questions import Place
 
 MAX_DEVICE_BYTES = 100
 """So much of a device's name stands in that of a conflict copy, of which more than a third is left to the file's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What conflict copies are called after: the device's name, and the date now as text."""
+
+    device: str
+    today: Callable[[], str]
 
 
 def places(mutation: Mutation) -> set[Place]:
@@ -64,6 +75,23 @@ def names_more(mutation: Mutation, inode: InodeId) -> int:
     if isinstance(mutation, Unlink):
         return -int(mutation.inode == inode)
     return -int(isinstance(mutation, Rename) and mutation.replaced == inode)
+
+
+def to_be_named(
+    mutations: Iterable[Mutation], inode: InodeId, nlink: int
+) -> Iterator[tuple[Mutation, Mutation | None]]:
+    """Each of these with what it may do to an inode that has one name now, and `nlink` of them when all are done.
+
+    None: it takes the only name away, though one is to be left, and does nothing else.
+    """
+    count = 1
+    for mutation in mutations:
+        count += names_more(mutation, inode)
+        is_last, count = count <= 0 < nlink, max(count, 1)
+        if is_last and isinstance(mutation, Rename):
+            yield mutation, msgspec.structs.replace(mutation, replaced=NO_INODE, base=Base())
+        else:
+            yield mutation, None if is_last else mutation
 
 
 def conflict_name(name: bytes, *, device: str, date: str, taken: int) -> bytes:

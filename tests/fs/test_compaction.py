@@ -46,6 +46,7 @@ def test_nor_does_it_after_a_publication_that_came_to_nothing(
             assert snapshot is not None
             assert bench.content_of(snapshot) == b"x" * 200_000, "it is read as long as somebody has it"
             del snapshot
+            gc.collect()
         if is_cut and not index % 10:
             bench.fs.set_attributes(inode, Wanted(size=0))
         bench.fs.write(number, index * 4096 % 100_000, bytes([index % 256]) * 4096)

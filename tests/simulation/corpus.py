@@ -165,4 +165,7 @@ CORPUS = (
     # A removed file that was open here, with changes, came back with those of another device: it was removed again, by
     # its name, and what nobody here had read of it went too.
     Case(name="removed-when-it-came-back-and-was-not-read", seed=6005061, profile="cache"),
+    # A file that was removed elsewhere was made anew under a name that it had here for a moment: what took that name
+    # away took the content, though it had another name here.
+    Case(name="made-anew-under-a-name-that-goes", seed=5005877, profile="tidy"),
 )

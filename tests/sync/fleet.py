@@ -35,7 +35,7 @@ from drivefs.protocol.messages import Usage
 from drivefs.protocol.model import InodeKind, InodeState
 from drivefs.remote.client import Remote
 from drivefs.remote.errors import Offline, Refused
-from drivefs.sync.amends import Amends, Labels
+from drivefs.sync.amends import Amends
 from drivefs.sync.announcer import Announcer
 from drivefs.sync.commits import DEFER_SECONDS, Committer
 from drivefs.sync.connection import Untracked
@@ -50,6 +50,7 @@ from drivefs.sync.publications import Publications
 from drivefs.sync.publisher import Publisher
 from drivefs.sync.refusals import Refusals
 from drivefs.sync.relisting import Relisting
+from drivefs.sync.renaming import Labels
 from drivefs.sync.session import Session
 from drivefs.sync.status import pending
 from drivefs.sync.uploader import Uploader

@@ -24,9 +24,10 @@ from drivefs.protocol.errors import Code
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.sharing import AnswerRequest, ShareInfo, ShareRequest, UnshareRequest
 from drivefs.remote.errors import Offline, Refused
-from drivefs.sync.amends import Amends, Labels
+from drivefs.sync.amends import Amends
 from drivefs.sync.contents import Shown
 from drivefs.sync.giving_up import GivingUp
+from drivefs.sync.renaming import Labels
 from tests.backend.api.served import PASSWORD, USER
 from tests.sync import fleet
 from tests.sync.accepted import Accepted, readable

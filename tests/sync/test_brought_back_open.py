@@ -55,7 +55,7 @@ async def test_removed_on_both_sides_and_brought_back_while_it_is_open(
 async def test_removing_what_came_back_removes_nothing_that_was_not_seen(
     tmp_path: Path, *, is_saved_over: bool
 ) -> None:
-    """It is open here with changes of its own, and came back with those of another device, which nobody here has read."""
+    """It is open here with changes of its own, and came back with those of another device, which nobody here read."""
     async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
         await first.write("f", b"old")
         await fleet.settle()

@@ -13,11 +13,12 @@ from drivefs.protocol.changes import Create, Mutation, OpResult, Rename, SetXatt
 from drivefs.protocol.ids import Incarnation, InodeId, OpNumber, RevisionNumber, Seq
 from drivefs.protocol.messages import Cursor, FeedPage, FeedStatus, InodesReply, InodesRequest
 from drivefs.protocol.model import DentryState, InodeKind, InodeState
-from drivefs.sync.amends import Amends, Labels, Outcome
+from drivefs.sync.amends import Amends, Outcome
 from drivefs.sync.contents import Shown
 from drivefs.sync.ends import Ends
 from drivefs.sync.events import Events, Kind
 from drivefs.sync.refusals import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, MOST_TRIES, Refusals
+from drivefs.sync.renaming import Labels
 from drivefs.sync.resolver import Action
 from tests.fs.bench import ROOT, WORKSPACE, FsBench
 from tests.support.journals import mark_sent
@@ -65,9 +66,7 @@ class World:
     def __init__(self, bench: FsBench) -> None:
         self.bench, self.journal, self.kernel = bench, bench.local.journal, Kernel()
         labels = Labels(device="laptop", today=lambda: "2026-11-21")
-        self.shown = Shown(bench.fs, self.kernel)
-        self.events = Events()
-        self.remote_side = self.make_remote()
+        self.shown, self.events, self.remote_side = Shown(bench.fs, self.kernel), Events(), self.make_remote()
         self.ends = ends = Ends(bench.local, self.remote_side, WORKSPACE, bytes)  # type: ignore[arg-type]
         self.amends = amends = Amends(bench.local, ROOT, contents=bench.fs.contents, shown=self.shown, labels=labels)
         lister = bench.backend

@@ -77,3 +77,25 @@ async def test_what_is_written_over_under_the_last_name_of_a_file_is_not_brought
         await second.save("a", b"two")
         second.fs.release(number)
         assert await fleet.settle() == {"a": b"two", "b": b"one" if is_last else b"held"}
+
+
+@pytest.mark.parametrize("is_saved_over", [False, True])
+async def test_what_goes_on_as_a_new_file_keeps_a_name_when_the_one_is_taken_away_under_which_it_is_made(
+    tmp_path: Path, is_saved_over: bool
+) -> None:
+    """It had one more name here for a while; the one that it kept is not there any more elsewhere, nor is the file."""
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.write("a", b"old")
+        await fleet.settle()
+        await second.link("a", "b")
+        if is_saved_over:
+            await second.save("b", b"other")
+            await second.exchange("a", "b")
+        else:
+            await second.unlink("b")
+        await second.write("b" if is_saved_over else "a", b"mine")
+        await first.edit("a", b"first's")
+        await first.sync()
+        await first.save("a", b"over it")
+        await first.sync()
+        assert b"mine" in (await fleet.settle()).values()
