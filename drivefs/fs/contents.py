@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from weakref import WeakValueDictionary
 
-import msgspec
-
 from cache.drafts import DraftRow
 from cache.errors import DiskFull
 from cache.workspace import LocalState
@@ -29,7 +27,7 @@ from drivefs.fs.view import View, shrink
 from drivefs.protocol.changes import Base
 from drivefs.protocol.ground import NowNs
 from drivefs.protocol.ids import InodeId
-from drivefs.protocol.model import InodeState, pack_blocks, unpack_blocks
+from drivefs.protocol.model import InodeState, pack_blocks, unpack_blocks, with_content_of
 
 MAX_INLINE_BYTES = 65_536
 MAX_SYNCED_INLINE_BYTES = 2**20
@@ -184,8 +182,7 @@ class Contents:
         if self._drafts.draft(now.inode) is None:
             return now
         if now.inode in self._open:
-            own = {name: getattr(before, name) for name in ("size", "mtime_ns", "revision", "blocks")}
-            return msgspec.structs.replace(now, **own)
+            return with_content_of(before, now)
         self.give_up(now.inode)
         return now
 

@@ -84,3 +84,19 @@ def exchange(stamp: Stamp, first: Name, one: InodeId, second: Name, other: Inode
         other_name=second[1],
         other=other,
     )
+
+
+def exchange_without(exchange: Exchange, inode: InodeId) -> Rename:
+    """What an exchange does to the other one of its two inodes: it is moved."""
+    moved, old, new = exchange.inode, (exchange.parent, exchange.name), (exchange.other_parent, exchange.other_name)
+    if inode == exchange.inode:
+        moved, old, new = exchange.other, new, old
+    return Rename(
+        n=exchange.n,
+        time_ns=exchange.time_ns,
+        parent=old[0],
+        name=old[1],
+        new_parent=new[0],
+        new_name=new[1],
+        inode=moved,
+    )

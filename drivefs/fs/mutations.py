@@ -17,6 +17,7 @@ from cache.effects import entries, subjects
 from cache.journal import Journal, RowState
 from cache.overlay import MISSING
 from drivefs.fs.interfaces import Deletions
+from drivefs.fs.moves import exchange_without
 from drivefs.fs.view import View
 from drivefs.protocol.changes import Create, Exchange, Mutation, Rename, SetAttributes, SetXattr, Unlink
 from drivefs.protocol.ids import NO_INODE, InodeId, OpNumber
@@ -227,20 +228,8 @@ def _is_own_affair(mutation: Mutation) -> bool:
 
 def _as_rename(exchange: Exchange, removal: Unlink) -> Rename:
     """An exchange of which one side is removed: the other one takes its name."""
-    moved, old, new = exchange.inode, (exchange.parent, exchange.name), (exchange.other_parent, exchange.other_name)
-    if removal.inode == exchange.inode:
-        moved, old, new = exchange.other, new, old
-    return Rename(
-        n=exchange.n,
-        time_ns=removal.time_ns,
-        parent=old[0],
-        name=old[1],
-        new_parent=new[0],
-        new_name=new[1],
-        inode=moved,
-        replaced=removal.inode,
-        base=removal.base,
-    )
+    gone = {"replaced": removal.inode, "base": removal.base}
+    return msgspec.structs.replace(exchange_without(exchange, removal.inode), time_ns=removal.time_ns, **gone)
 
 
 def _merged(last: Mutation, change: SetAttributes) -> Mutation | None:

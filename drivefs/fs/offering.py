@@ -23,6 +23,7 @@ from drivefs.fs.content import Basis, Content
 from drivefs.fs.contents import Contents
 from drivefs.fs.extents import Layer
 from drivefs.fs.interfaces import Publisher
+from drivefs.fs.moves import exchange_without
 from drivefs.fs.view import View
 from drivefs.protocol.changes import Base, Create, Exchange, Link, Mutation, Rename, SetXattr, Unlink
 from drivefs.protocol.ids import NO_INODE, NO_OP, NO_REVISION, InodeId, LineageId, Seq
@@ -272,18 +273,17 @@ class Offering:
 
 def _without(mutation: Mutation, lost: InodeId) -> Mutation | None:
     """What a mutation does to the other one of two inodes; None if it is about one only."""
-    n, time_ns = mutation.n, mutation.time_ns
     if isinstance(mutation, Exchange):
-        there, here = (mutation.parent, mutation.name), (mutation.other_parent, mutation.other_name)
-        moved = mutation.other
-        if moved == lost:
-            there, here, moved = here, there, mutation.inode
-        return Rename(
-            n=n, time_ns=time_ns, parent=here[0], name=here[1], new_parent=there[0], new_name=there[1], inode=moved
-        )
+        return exchange_without(mutation, lost)
     if not isinstance(mutation, Rename) or mutation.replaced == NO_INODE:
         return None
     if mutation.replaced == lost:
         return msgspec.structs.replace(mutation, replaced=NO_INODE, base=Base())
-    parent, name = mutation.new_parent, mutation.new_name
-    return Unlink(n=n, time_ns=time_ns, parent=parent, name=name, inode=mutation.replaced, base=mutation.base)
+    return Unlink(
+        n=mutation.n,
+        time_ns=mutation.time_ns,
+        parent=mutation.new_parent,
+        name=mutation.new_name,
+        inode=mutation.replaced,
+        base=mutation.base,
+    )

@@ -114,3 +114,9 @@ def cut_runs(blocks: Sequence[BlockRef]) -> Iterator[bytes]:
 def run_id(packed: bytes) -> RunId:
     """Name a packed run: the BLAKE3-256 of its packed bytes."""
     return RunId(blake3(packed).digest())
+
+
+def with_content_of(known: InodeState, own: InodeState) -> InodeState:
+    """The state `own` with the content of another one."""
+    content = {"size": known.size, "mtime_ns": known.mtime_ns, "revision": known.revision, "blocks": known.blocks}
+    return msgspec.structs.replace(own, **content)

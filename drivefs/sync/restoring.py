@@ -15,7 +15,7 @@ from cache.overlay import MISSING
 from cache.workspace import LocalState
 from drivefs.protocol.changes import Unlink
 from drivefs.protocol.ids import NO_INODE, NO_OP, InodeId
-from drivefs.protocol.model import InodeKind, InodeState
+from drivefs.protocol.model import InodeKind, InodeState, with_content_of
 from drivefs.sync.contents import Contents, Shown
 from drivefs.sync.guard import Guard
 
@@ -84,7 +84,7 @@ class Restoring:
             if self._journal.drafts.draft(change.inode) is not None:
                 changed.append(change.inode)
             elif known.kind is InodeKind.FILE:
-                own = _with_content_of(known, own)
+                own = with_content_of(known, own)
             links = known.nlink if known.kind is InodeKind.DIRECTORY else min(own.nlink + 1, known.nlink)
             overlay.put_inode(msgspec.structs.replace(own, nlink=links), NO_OP)
         return changed
@@ -116,9 +116,3 @@ class Restoring:
             self._shown.invalidator.inode(inode, content=False)
         for parent, name in names:
             self._shown.invalidator.entry(parent, name)
-
-
-def _with_content_of(known: InodeState, own: InodeState) -> InodeState:
-    """A state with the content of another one."""
-    content = {"size": known.size, "mtime_ns": known.mtime_ns, "revision": known.revision, "blocks": known.blocks}
-    return msgspec.structs.replace(own, **content)
