@@ -4,7 +4,7 @@ Owns the rule: a pin covers its inode and all that is below it, by whatever name
 here waits for the network; walks give way to others after every few entries.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import trio
@@ -14,6 +14,8 @@ from cache.workspace import LocalState
 from drivefs.protocol.ids import InodeId
 from drivefs.protocol.model import InodeKind, InodeState, unpack_blocks
 from drivefs.sync.places import MAX_DEPTH, Places, path_of
+
+NamesOf = Callable[[InodeId], list[tuple[InodeId, bytes]]]
 
 PAGE_NAMES = 128
 """How many entries are looked at between two pauses."""
@@ -45,16 +47,28 @@ class PinnedTrees:
         self._places = places
         self.pins = local.pins
 
-    def covers(self, inode: InodeId, known: dict[InodeId, bool] | None = None) -> bool:
-        """Whether a pin covers an inode. `known` remembers what was found out of directories, for one moment."""
+    def covers(self, inode: InodeId) -> bool:
+        """Whether a pin covers an inode."""
+        return self._covers(inode, self._places.names_of, {})
+
+    def keeping(self) -> Callable[[InodeId], bool]:
+        """What says whether a pin covers an inode, here or at the backend: where a change of this device is refused.
+
+        It remembers what it found out of directories, and is for one moment.
+        """
+        here: dict[InodeId, bool] = {}
+        there: dict[InodeId, bool] = {}
+        names_there = self._local.replica.names_of
+        return lambda inode: self._covers(inode, self._places.names_of, here) or self._covers(inode, names_there, there)
+
+    def _covers(self, inode: InodeId, names_of: NamesOf, known: dict[InodeId, bool]) -> bool:
         if not self.pins.roots:
             return False
-        known = {} if known is None else known
         if inode in self.pins.roots:
             return True
-        return any(self._covers_directory(parent, known) for parent, _ in self._places.names_of(inode))
+        return any(self._covers_directory(parent, names_of, known) for parent, _ in names_of(inode))
 
-    def _covers_directory(self, directory: InodeId, known: dict[InodeId, bool]) -> bool:
+    def _covers_directory(self, directory: InodeId, names_of: NamesOf, known: dict[InodeId, bool]) -> bool:
         climbed: list[InodeId] = []
         found = False
         while len(climbed) < MAX_DEPTH:
@@ -66,7 +80,7 @@ class PinnedTrees:
                 found = known[directory]
                 break
             climbed.append(directory)
-            names = self._places.names_of(directory)
+            names = names_of(directory)
             if not names:
                 break
             directory = names[0][0]
@@ -115,15 +129,29 @@ class PinnedTrees:
 
     async def children(self, directory: InodeId) -> AsyncIterator[list[InodeState]]:
         """The states of what is in a directory, as far as it is known here, in groups; each name's once."""
-        overlay, replica = self._local.journal.overlay, self._local.replica
+        overlay = self._local.journal.overlay
+        async for page in self._pages(directory):
+            yield self._states([inode for name, inode in page if overlay.dentry(directory, name) is MISSING])
+        yield self._states([inode for _, inode in overlay.children(directory) if inode])
+
+    async def kept_children(self, directory: InodeId) -> AsyncIterator[list[InodeState]]:
+        """The states that the backend gave of what is in a directory, as far as it is known here, in groups.
+
+        That is also what a change of this device hides, which may be refused, and what is in the directory by such one.
+        """
+        replica = self._local.replica
+        async for page in self._pages(directory):
+            yield replica.inodes([inode for _, inode in page])
+        yield replica.inodes([inode for _, inode in self._local.journal.overlay.children(directory) if inode])
+
+    async def _pages(self, directory: InodeId) -> AsyncIterator[list[tuple[bytes, InodeId]]]:
         after, more = b"", True
         while more:
-            page = replica.names_after(directory, after, PAGE_NAMES)
+            page = self._local.replica.names_after(directory, after, PAGE_NAMES)
             more = len(page) == PAGE_NAMES
             after = page[-1][0] if page else after
-            yield self._states([inode for name, inode in page if overlay.dentry(directory, name) is MISSING])
+            yield page
             await trio.lowlevel.checkpoint()
-        yield self._states([inode for _, inode in overlay.children(directory) if inode])
 
     def _states(self, inodes: list[InodeId]) -> list[InodeState]:
         own = self._local.journal.overlay.inodes(inodes)

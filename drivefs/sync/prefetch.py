@@ -4,9 +4,10 @@ Owns when to walk and what to fetch; whether a block is kept and for how long is
 walked through at the start of a mount and when pins change; afterwards only what the feed brings is looked at. Blocks
 are fetched behind all that readers wait for, `BATCH_BYTES` at a time.
 
-Invariants: a pinned file's present blocks are protected from eviction as soon as they are here; what no pin covers any
-more loses that protection with the next walk, never before a walk has confirmed all that keeps it; nothing that is
-proportional to the drive is in memory.
+Invariants: a pinned file's present blocks are protected from eviction as soon as they are here, also while a change of
+this device, which may be refused, hides the file or its content; what no pin covers any more loses that protection with
+the next walk, never before a walk has confirmed all that keeps it; nothing that is proportional to the drive is in
+memory.
 """
 
 import logging
@@ -155,12 +156,12 @@ class Prefetcher:
         self._is_stale, self._walked_at = False, trio.current_time()
 
     async def _look_at_changed(self) -> None:
-        known: dict[InodeId, bool] = {}
+        keeps = self._trees.keeping()
         changed, self._changed = self._changed, {}
         try:
             while changed:
                 inode = next(iter(changed))
-                if self._trees.covers(inode, known):
+                if keeps(inode):
                     self._is_stale = True
                     await self._see_to(inode)
                 del changed[inode]
@@ -235,10 +236,10 @@ class Prefetcher:
             elif state.kind is InodeKind.DIRECTORY:
                 with _skipping(state.inode):
                     await self._lister.list_directory(state.inode)
-                async for children in self._trees.children(state.inode):
+                async for children in self._trees.kept_children(state.inode):
                     pending += [child.inode for child in children if child.kind is InodeKind.DIRECTORY]
                     for child in children:
-                        if child.kind is InodeKind.FILE and child.seq:
+                        if child.kind is InodeKind.FILE:
                             await self._see_to_file(child)
 
     async def _see_to_file(self, state: InodeState) -> None:

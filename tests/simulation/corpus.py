@@ -168,4 +168,7 @@ CORPUS = (
     # A file that was removed elsewhere was made anew under a name that it had here for a moment: what took that name
     # away took the content, though it had another name here.
     Case(name="made-anew-under-a-name-that-goes", seed=5005877, profile="tidy"),
+    # A file of a pinned directory was hidden by a change of this device while its pins were walked through, and shown
+    # again when that was refused: what was here of it was not protected, and evicted.
+    Case(name="hidden-while-pins-were-walked-through", seed=5002058, profile="cache"),
 )

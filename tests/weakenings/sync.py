@@ -391,4 +391,19 @@ SYNC = (
         "False",
         "tests/sync/test_several_names.py",
     ),
+    Weakening(
+        "pins cover what a change of this device hides",
+        "drivefs/sync/pins.py",
+        "            yield replica.inodes([inode for _, inode in page])\n",
+        "            hides = self._local.journal.overlay.dentry\n"
+        "            yield replica.inodes([inode for name, inode in page if hides(directory, name) is MISSING])\n",
+        "tests/sync/test_prefetch.py",
+    ),
+    Weakening(
+        "what changes elsewhere is kept for pins while a change of this device hides it",
+        "drivefs/sync/pins.py",
+        " or self._covers(inode, names_there, there)\n",
+        "\n",
+        "tests/sync/test_prefetch.py",
+    ),
 )
