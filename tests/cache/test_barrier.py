@@ -260,6 +260,37 @@ class TestFailure:
         assert syncs.names == []
         assert content_of(local, inode) == b"x"
 
+    def test_nobody_is_told_that_a_later_sync_went_well(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        gate, told = trio.Event(), list[str]()
+
+        async def slow(work: Callable[..., Any], /, *args: Any) -> Any:
+            await gate.wait()
+            return work(*args)
+
+        async def main() -> None:
+            local = bench.open(offload=slow)
+            syncs = Syncs(monkeypatch)
+            create(local.journal, b"a")
+            syncs.error = OSError(5, "Input/output error")
+
+            async def wait() -> None:
+                try:
+                    await local.barrier()
+                except Poisoned:
+                    told.append("failed")
+                else:
+                    told.append("durable")
+                syncs.error = None
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(wait)
+                await trio.testing.wait_all_tasks_blocked()
+                gate.set()
+
+        trio.run(main)
+        assert told == ["failed"] * 3
+
     @pytest.mark.fault(12)
     def test_the_next_start_verifies_all_from_the_disk(
         self, bench: Bench, local: LocalState, monkeypatch: pytest.MonkeyPatch

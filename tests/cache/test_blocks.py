@@ -178,6 +178,23 @@ def test_a_rotten_block_is_dropped_and_not_given_out(bench: Bench, size: int, ho
     trio.run(scenario)
 
 
+def test_a_block_is_not_given_out_for_another_one_that_was_looked_at(bench: Bench) -> None:
+    """Small ones lie in one file, and each is verified for itself."""
+
+    async def scenario() -> None:
+        one, other = content(1, 1000), content(2, 1000)
+        await bench.open().keep([one, other])
+        bench.close()
+        (path,) = (path for path in bench.directory.rglob("*") if path.is_file() and path.stat().st_size == 2000)
+        path.write_bytes(one[1] + bytes(1000))
+        cache = bench.open()
+        assert await cache.read(one[0], 0, 1000) == one[1]
+        assert cache.read_now(other[0], 0, 1000) is None
+        assert await cache.read(other[0], 0, 1000) is None
+
+    trio.run(scenario)
+
+
 def test_a_file_that_vanished_is_a_block_that_is_not_here(bench: Bench) -> None:
     async def scenario() -> None:
         cache = bench.open()

@@ -126,20 +126,31 @@ def test_a_draft_is_as_before_when_the_transaction_fails(local: LocalState) -> N
 
 
 def test_a_place_that_a_failed_transaction_took_is_that_of_one_draft(bench: Bench, local: LocalState) -> None:
-    (one, _), (two, _) = create(local.journal, b"a"), create(local.journal, b"b")
+    one, *others = (create(local.journal, name)[0] for name in (b"a", b"b", b"c"))
     with pytest.raises(ZeroDivisionError):
         change_and_fail(local, draft_of(one))
     local.journal.drafts.add_record(new_draft(local, one), 0, b"one")
     bench.crash()
     again = bench.open("crashed")
-    again.journal.drafts.add_record(new_draft(again, two), 0, b"two")
-    assert content_of(again, one) == b"one"
+    for other in others:
+        again.journal.drafts.add_record(new_draft(again, other), 0, b"another")
+    assert [content_of(again, each) for each in (one, *others)] == [b"one", b"another", b"another"]
 
 
 def change_and_fail(local: LocalState, draft: DraftRow) -> None:
     with local.journal.transaction():
         local.journal.drafts.put_draft(draft)
         raise ZeroDivisionError
+
+
+def test_another_draft_of_the_inode_has_nothing_of_the_one_before(local: LocalState) -> None:
+    drafts, inode = local.journal.drafts, new_draft(local, 7)
+    drafts.put_base_blocks(inode, b"blocks")
+    stage(local, inode, 0, BIG)
+    drafts.drop_draft(inode)
+    new_draft(local, 7)
+    assert drafts.base_blocks(inode) is None
+    assert drafts.records(inode) == []
 
 
 def test_what_was_published_goes_and_what_came_later_stays(local: LocalState) -> None:
@@ -187,6 +198,16 @@ class TestStagingFiles:
         trio.run(local.barrier)
         local.journal.drafts.add_record(inode, 0, b"on its way", staged)
         assert content_of(local, inode) == b"on its way"
+
+    def test_not_for_another_that_has_its_number(self, local: LocalState) -> None:
+        inode = new_draft(local, 7)
+        stage(local, inode, 0, BIG)
+        local.staging.roll(inode)
+        numbers = iter([*(int(path.name, 16) for path in local.staging.paths()), 99])
+        local.staging._take_number = lambda: next(numbers)
+        stage(local, inode, 0, b"another")
+        assert content_of(local, inode) == b"another" + BIG[7:]
+        assert self.files(local) == 2
 
     def test_not_when_the_transaction_fails(self, local: LocalState) -> None:
         inode = new_draft(local, 7)

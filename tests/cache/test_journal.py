@@ -9,7 +9,7 @@ from cache.errors import OutOfIds
 from cache.journal import OP_STRIDE, RowState
 from cache.overlay import MISSING
 from cache.workspace import LocalState
-from drivefs.protocol.changes import Exchange, Link, SetAttributes, Status
+from drivefs.protocol.changes import Exchange, Link, Rename, SetAttributes, Status
 from drivefs.protocol.ids import ID_RANGE_LENGTH, NO_INODE, Epoch, InodeId, OpNumber, RevisionNumber, Seq
 from drivefs.protocol.model import DentryState, InodeKind, InodeState
 from tests.cache.states import FIRST_ID, ROOT, Bench, change_mode, create, unlink
@@ -172,6 +172,15 @@ def test_what_is_to_be_committed_once_more_is_not_taken_for_settled(local: Local
     assert numbers(local) == [n]
 
 
+def test_what_the_replica_has_is_not_committed_once_more(local: LocalState) -> None:
+    journal = local.journal
+    (_, known), (_, lost) = create(journal, b"a"), create(journal, b"b")
+    acknowledge(local, known, 1)
+    acknowledge(local, lost, 2)
+    journal.offer_again([], Seq(1))
+    assert numbers(local) == [lost]
+
+
 def test_an_answer_that_was_rolled_back_is_none(local: LocalState) -> None:
     journal = local.journal
     _, n = create(journal, b"a")
@@ -243,6 +252,16 @@ def test_where_there_is_no_room_left_a_number_at_the_end_is_given(local: LocalSt
     row = journal.touching(inode)[0]
     journal.append(msgspec.structs.replace(row.mutation, n=OpNumber(n + 1)))
     assert journal.op_after(n) > n + 1
+
+
+def test_what_was_sent_goes_on_naming_what_it_named(local: LocalState) -> None:
+    journal, one, other = local.journal, InodeId(77), InodeId(78)
+    sent, committed, queued = (create(journal, name, parent=one)[1] for name in (b"a", b"b", b"c"))
+    mark_sent(journal, [sent])
+    acknowledge(local, committed, 1)
+    journal.rename_queued(one, other)
+    parents = [row.mutation.parent for n in (sent, committed, queued) if (row := journal.get(n))]  # type: ignore[union-attr]
+    assert parents == [one, one, other]
 
 
 def test_no_two_directories_are_each_the_other(local: LocalState) -> None:
@@ -360,6 +379,23 @@ class TestForgetting:
         second = journal.forget(Seq(1), limit=7)
         assert (len(first.names), first.more) == (7, True)
         assert (len(second.names), second.more) == (3, False)
+
+
+def test_what_was_replaced_is_gone_for_as_long_as_that_is_not_known(local: LocalState) -> None:
+    journal, replaced = local.journal, InodeId(77)
+    acknowledge(local, change_mode(journal, replaced, 0o600), 1)
+    with journal.transaction():
+        n = journal.next_op()
+        rename = Rename(
+            n=n, time_ns=n, parent=ROOT, name=b"a", new_parent=ROOT, new_name=b"b", inode=InodeId(78), replaced=replaced
+        )
+        journal.append(rename)
+        journal.overlay.put_inode(InodeState(replaced, InodeKind.FILE, 0o600, nlink=0), n)
+    journal.forget(Seq(1))
+    assert journal.overlay.inode(replaced) is not None
+    acknowledge(local, n, 2)
+    journal.forget(Seq(2))
+    assert journal.overlay.inode(replaced) is None
 
 
 def test_an_overlay_row_keeps_its_op_when_only_a_draft_changed_it(local: LocalState) -> None:

@@ -15,6 +15,7 @@ from cache.check import check
 from cache.durable import sync_path
 from cache.redo import MOST_STATEMENTS, MOST_TRANSACTIONS
 from cache.workspace import LocalState, last_group
+from drivefs.protocol.ids import InodeId
 from tests.cache.states import Bench, create, power_cut
 from tests.cache.test_recovery import stage
 from tests.cache.test_redo import Refusing, make, names
@@ -51,6 +52,31 @@ def test_what_does_not_follow_the_log_is_nothing_after_a_power_cut(
     power_cut(monkeypatch)
     again = bench.open("crashed")
     assert (names(again), again.report) == (made, [])
+
+
+def test_what_stands_behind_one_that_a_power_cut_took_is_nothing(tmp_path: Path) -> None:
+    """In its place is still what the file had before, and that was as long."""
+    path, images = tmp_path / "redo", list[bytes]()
+    for group in (100, 200):
+        file = redo.Redo.opened(path, group)
+        assert file is not None
+        for index in range(3):
+            file.statements = [("INSERT INTO meta VALUES (?, ?)", ("name", bytes([group, index])))]
+            assert file.accept()
+        file.close()
+        images.append(path.read_bytes())
+    first, *_ = (place for place in range(len(images[1])) if images[1][place:].startswith(images[1][:4]) and place)
+    path.write_bytes(images[1][:first] + images[0][first : 2 * first] + images[1][2 * first :])
+    found = redo.read_redo(path, 199)
+    assert len(found.transactions) == 1
+    assert not found.is_whole
+
+
+def test_it_does_not_grow(local: LocalState, bench: Bench) -> None:
+    local.journal.drafts.put_base_blocks(InodeId(7), bytes(redo.SIZE_BYTES))
+    assert (bench.places()[0] / "redo").stat().st_size == redo.SIZE_BYTES
+    trio.run(local.barrier)
+    assert local.journal.drafts.base_blocks(InodeId(7)) == bytes(redo.SIZE_BYTES)
 
 
 def test_what_a_life_left_that_was_cut_is_nothing_to_a_later_one(

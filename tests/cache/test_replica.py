@@ -207,6 +207,15 @@ def test_only_what_there_was_when_a_sync_began_is_synced_by_it(bench: Bench, is_
     trio.run(main)
 
 
+def test_what_is_gone_is_not_known_of_what_was_set_aside(local: LocalState) -> None:
+    replica = local.replica
+    replica.apply_page(page(6, [file(10)], {b"a": 10}))
+    replica.set_aside()
+    assert replica.inode(InodeId(10)) is not None
+    replica.put_inodes([file(10, nlink=0)], Seq(7))
+    assert replica.inode(InodeId(10)) is None
+
+
 @pytest.mark.fault(17)
 def test_a_damaged_replica_begins_again_and_leaves_the_journal_alone(bench: Bench, local: LocalState) -> None:
     local.replica.apply_page(page(6, [file(10)], {b"a": 10}))

@@ -9,7 +9,7 @@ from cache.errors import SUSPECT, Corrupt
 from cache.journal import Journal
 from cache.workspace import LocalState
 from drivefs.protocol.ids import InodeId, OpNumber
-from tests.cache.states import ROOT, Bench, create
+from tests.cache.states import ROOT, Bench, content_of, create, damage_row, unlink
 
 Read = Callable[[Journal, InodeId, OpNumber], Any]
 
@@ -60,3 +60,40 @@ def test_ids_of_a_range_that_is_not_what_the_server_gave_are_not_used(bench: Ben
     with pytest.raises(Corrupt):
         local.journal.allocate_inode()
     assert (bench.places()[0] / SUSPECT).exists()
+
+
+@pytest.mark.parametrize("is_anothers", [False, True])
+def test_what_was_written_to_a_draft_whose_row_names_another_place_is_found(bench: Bench, is_anothers: bool) -> None:
+    local = bench.open()
+    one, _ = create(local.journal, b"one", content=b"of one")
+    other, _ = create(local.journal, b"other", content=b"of another")
+    state = bench.crash()
+    wrong = f"(SELECT place FROM drafts WHERE inode = {other})" if is_anothers else "place + 77"
+    damage_row(state, f"UPDATE drafts SET place = {wrong} WHERE inode = {one}")
+    again = bench.open("crashed")
+    assert content_of(again, other) == b"of another"
+    (kept,) = (state / "lost+found").iterdir()
+    assert kept.read_bytes() == b"of one"
+    assert again.journal.drafts.draft(one) is None
+
+
+def test_a_name_that_is_made_again_leads_to_what_came_last(bench: Bench, local: LocalState) -> None:
+    inode, _ = create(local.journal, b"a")
+    unlink(local.journal, b"a", inode)
+    other, _ = create(local.journal, b"b")
+    unlink(local.journal, b"b", other)
+    last, _ = create(local.journal, b"b")
+    state = bench.crash()
+    damage_row(state, "UPDATE dentries SET inode = 7 WHERE name = x'61'")
+    damage_row(state, "UPDATE dentries SET inode = 7 WHERE name = x'62'")
+    names = bench.open("crashed").journal.overlay
+    assert [names.dentry(ROOT, name) for name in (b"a", b"b")] == [None, last]
+
+
+def test_a_draft_that_has_lost_its_file_is_in_it_again(bench: Bench, local: LocalState) -> None:
+    inode, _ = create(local.journal, b"a", content=b"hello")
+    damage_row(bench.crash(), f"DELETE FROM inodes WHERE inode = {inode}")
+    again = bench.open("crashed")
+    state = again.journal.overlay.inode(inode)
+    assert state is not None
+    assert (state.size, content_of(again, inode)) == (5, b"hello")

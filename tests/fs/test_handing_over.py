@@ -63,6 +63,23 @@ def test_blocks_that_lie_in_pieces_are_left_to_the_uploader(bench: FsBench) -> N
     assert len(bench.backend.fetched) == 1
 
 
+def test_what_is_written_on_goes_to_another_file_than_what_is_published(bench: FsBench) -> None:
+    inode = bench.file(b"f", DATA)
+    (first,) = bench.local.staging.paths()
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    number = bench.open_file(inode, os.O_WRONLY)
+    bench.fs.write(number, SIZE, DATA)
+    op = bench.store(snapshot, block_bytes=BLOCK)
+    assert op is not None
+    bench.commit(op)
+    bench.run(bench.local.barrier)
+    assert not first.exists(), "what is left of it is in the cache"
+    assert [path.stat().st_size for path in bench.local.staging.paths()] == [SIZE]
+    assert bench.read(inode) == DATA * 2
+    bench.fs.release(number)
+
+
 def test_writing_on_leaves_the_blocks_of_the_revision_as_they_are(bench: FsBench) -> None:
     inode = written(bench, in_order(DATA))
     bench.publish(inode, block_bytes=BLOCK)

@@ -7,7 +7,7 @@ import pytest
 
 from drivefs.fs.attributes import Wanted
 from drivefs.protocol.changes import Base, Create, Store
-from drivefs.protocol.ids import ID_RANGE_LENGTH, Epoch, InodeId, RevisionNumber, Seq
+from drivefs.protocol.ids import ID_RANGE_LENGTH, BlockId, Epoch, InodeId, RevisionNumber, Seq
 from drivefs.protocol.model import InodeKind
 from tests.fs.bench import FIRST_ID, ME, ROOT, FsBench
 from tests.fs.test_files import read
@@ -74,6 +74,27 @@ def test_what_was_stored_on_the_way_counts_for_nothing(bench: FsBench) -> None:
     assert bench.read(fresh[inode]) == b"12345"
 
 
+def test_what_is_written_over_a_past_content_while_it_is_sent_lies_over_what_that_becomes(bench: FsBench) -> None:
+    inode = bench.file(b"file", b"12345")
+    bench.publish(inode)
+    number = bench.open_file(inode)
+    bench.fs.write(number, 0, b"one")
+    drafts = bench.local.journal.drafts
+    draft = drafts.draft(inode)
+    assert draft is not None
+    drafts.put_draft(msgspec.structs.replace(draft, is_over_past=True))
+    snapshot = bench.freeze(inode)
+    assert snapshot is not None
+    op = bench.store(snapshot)
+    assert op is not None
+    bench.fs.write(number, 0, b"two")
+    revision = bench.commit(op)
+    left = drafts.draft(inode)
+    assert left is not None
+    assert (left.base, left.is_over_past) == (Base(revision=revision), False)
+    bench.fs.release(number)
+
+
 def acknowledged(bench: FsBench) -> InodeId:
     """A file with two revisions, the second of which the server has acknowledged and the feed has not brought."""
     inode = bench.file(b"file", b"first")
@@ -127,6 +148,33 @@ def test_changes_over_a_lost_content_stay_over_it(bench: FsBench) -> None:
     bench.local.journal.offer_again([])
     bench.reopen()
     assert bench.read(inode) == b"SEC!!D?"
+
+
+@pytest.mark.parametrize("is_dirty", [False, True])
+def test_what_is_written_while_it_is_copied_lies_over_it(
+    bench: FsBench, monkeypatch: pytest.MonkeyPatch, is_dirty: bool
+) -> None:
+    inode = acknowledged(bench)
+    keep_blocks(bench)
+    lost, read_block = bench.fs.inode(inode), bench.local.blocks.read
+    number = bench.open_file(inode)
+    if is_dirty:
+        bench.fs.write(number, 5, b"?")
+
+    async def write_first(block: BlockId, offset: int, length: int) -> bytes | bytearray | None:
+        data = await read_block(block, offset, length)
+        bench.fs.write(number, 0, b"WR")
+        return data
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.local.blocks, "read", write_first)
+        bench.run(bench.fs.offering.offer_again, lost, Base(revision=RevisionNumber(1)))
+    expected = b"WRCON?" if is_dirty else b"WRCOND"
+    assert read(bench, number) == expected
+    bench.fs.release(number)
+    bench.local.journal.offer_again([])
+    bench.reopen()
+    assert bench.read(inode) == expected
 
 
 def test_what_is_not_here_any_more_stays_as_it_was(bench: FsBench) -> None:

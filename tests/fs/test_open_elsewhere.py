@@ -68,6 +68,28 @@ def test_a_read_of_one_descriptor_says_nothing_of_another(bench: FsBench, inode:
     assert base_of(bench, inode) == Base(revision=before)
 
 
+def test_of_several_newer_revisions_none_is_taken_for_the_one_that_was_seen(bench: FsBench, inode: InodeId) -> None:
+    before = bench.fs.inode(inode).revision
+    number = bench.open_file(inode)
+    arrives_from_elsewhere(bench, inode, NEW)
+    arrives_from_elsewhere(bench, inode, NEW * 2)
+    bench.fs.write(number, 0, b"HERE")
+    assert base_of(bench, inode) == Base(revision=before)
+
+
+def test_what_is_changed_here_keeps_what_is_known_of_the_content_below_it(bench: FsBench) -> None:
+    inode = bench.file(b"file", OLD * 100)
+    bench.publish(inode)
+    bench.reopen()
+    number = bench.open_file(inode)
+    bench.fs.write(number, len(OLD) * 100, b"HERE")
+    assert read(bench, number, 0, 2000) == OLD * 100 + b"HERE"
+    bench.backend.contents.clear()
+    bench.local.replica.database.write("DELETE FROM contents")
+    bench.fs.forget_cached([inode], [])
+    assert read(bench, number, 0, 2000) == OLD * 100 + b"HERE"
+
+
 def test_own_publications_move_the_base_of_all_descriptors(bench: FsBench, inode: InodeId) -> None:
     first, second = bench.open_file(inode), bench.open_file(inode)
     bench.fs.write(first, 0, b"HERE")

@@ -254,3 +254,52 @@ def test_a_shared_file_does_not_become_the_content_of_another_one(bench: FsBench
     with pytest.raises(errors.Busy):
         bench.rename(b"other", b"f")
     assert tree(bench) == {b"f": OLD, b"other": NEW}
+
+
+class TestOverIt:
+    """What is renamed over a shared file becomes its content, whole, or nothing happens."""
+
+    @pytest.fixture
+    def new(self, bench: FsBench, shared: InodeId) -> InodeId:
+        return bench.file(b"new", NEW)
+
+    def test_as_it_is_once_it_was_fetched(self, bench: FsBench, shared: InodeId, new: InodeId) -> None:
+        bench.publish(new)
+        bench.run(bench.local.blocks.clear)
+        bench.reopen()
+
+        def write() -> None:
+            number = bench.open_file(new)
+            bench.fs.write(number, 0, b"WHAT")
+            bench.fs.release(number)
+
+        bench.backend.during = write
+        bench.rename(b"new", b"f")
+        assert (tree(bench), inode_of(bench, b"f")) == ({b"f": b"WHAT" + NEW[4:]}, shared)
+
+    def test_not_while_it_is_written(self, bench: FsBench, shared: InodeId, new: InodeId) -> None:
+        number = bench.open_file(new)
+        with pytest.raises(errors.CrossDevice):
+            bench.rename(b"new", b"f")
+        assert (tree(bench), inode_of(bench, b"f")) == ({b"f": OLD, b"new": NEW}, shared)
+        bench.fs.release(number)
+
+    @pytest.mark.usefixtures("new")
+    def test_not_where_it_may_only_be_read(self, bench: FsBench, shared: InodeId) -> None:
+        share(bench, shared, "viewer")
+        with pytest.raises(errors.AccessDenied):
+            bench.rename(b"new", b"f")
+        assert (tree(bench), inode_of(bench, b"f")) == ({b"f": OLD, b"new": NEW}, shared)
+
+    def test_not_without_room(
+        self, bench: FsBench, shared: InodeId, new: InodeId, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        held = bench.open_file(shared, os.O_RDONLY)
+        with monkeypatch.context() as full:
+            full.setattr(bench.fs._saving._names, "remove", Mock(side_effect=DiskFull("no room")))
+            with pytest.raises(DiskFull):
+                bench.rename(b"new", b"f")
+        assert (tree(bench), read(bench, held)) == ({b"f": OLD, b"new": NEW}, OLD)
+        bench.rename(b"new", b"f")
+        assert (tree(bench), inode_of(bench, b"f")) == ({b"f": NEW}, shared)
+        bench.fs.release(held)

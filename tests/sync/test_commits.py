@@ -30,10 +30,12 @@ class Backend:
         self.batches: list[list[Mutation]] = []
         self.answers: dict[int, Status] = {}
         self.is_down = False
+        self.during: Callable[[], None] = lambda: None
 
     async def commit(self, workspace: WorkspaceId, request: CommitRequest) -> CommitReply:
         await trio.lowlevel.checkpoint()
         self.batches.append(request.mutations)
+        self.during()
         if self.is_down:
             raise Offline("down")
         results = [
@@ -450,3 +452,25 @@ def test_nothing_is_sent_before_it_is_known_what_an_earlier_mount_removed(world:
         assert len(world.backend.batches) == 1
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("is_on_its_outcome", [False, True])
+def test_what_was_done_while_a_store_was_sent_is_made_on_what_it_became(world: World, is_on_its_outcome: bool) -> None:
+    inode, _ = create(world.journal, b"a")
+    world.commit()
+    store, removal = world.store(inode), OpNumber(0)
+
+    def remove_meanwhile() -> None:
+        nonlocal removal
+        removal = unlink(world.journal, b"a", inode)
+        row = world.journal.get(removal)
+        assert row is not None
+        base = Base(revision_op=store) if is_on_its_outcome else Base()
+        world.journal.replace(msgspec.structs.replace(row.mutation, base=base))
+
+    world.backend.during = remove_meanwhile
+    world.commit()
+    row = world.journal.get(removal)
+    assert row is not None
+    assert isinstance(row.mutation, Unlink)
+    assert row.mutation.base == Base(revision=RevisionNumber(1))

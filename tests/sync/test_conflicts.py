@@ -449,3 +449,15 @@ async def test_save_whose_new_content_was_removed_on_its_way_takes_the_place_of_
         await first.sync()
         await second.rename("new", "a")
         assert await fleet.settle() == ({"a": b"one", f"a{COPY}": b"new"} if is_edited else {"a": b"new"})
+
+
+async def test_each_copy_of_one_day_has_a_name_of_its_own(tmp_path: Path) -> None:
+    async with sailing(tmp_path, "first", "second") as (fleet, (first, second)):
+        await first.write("a", b"old")
+        await fleet.settle()
+        for number in (1, 2):
+            await first.edit("a", b"first %d" % number)
+            await second.edit("a", b"second %d" % number)
+            await first.sync()
+            tree = await fleet.settle()
+        assert tree == {"a": b"first 2", f"a{COPY}": b"second 1", f"a{COPY[:-1]} 2)": b"second 2"}

@@ -103,6 +103,21 @@ def test_what_keeps_a_large_content_from_being_stored_is_told_as_it_is() -> None
         stored(Gone(), Frozen(random.Random(1).randbytes(20 * MIB)))
 
 
+def test_what_is_kept_of_another_revision_is_pinned() -> None:
+    asked: set[BlockId] = set()
+
+    class Noting(Backend):
+        async def missing(self, workspace: WorkspaceId, blocks: list[BlockId]) -> list[BlockId]:
+            asked.update(blocks)
+            return await super().missing(workspace, blocks)
+
+    backend, data = Noting(), random.Random(2).randbytes(5 * MIB)
+    base = stored(backend, Frozen(data))
+    asked.clear()
+    assert stored(backend, Frozen(data, base, [(0, 1)], is_over_past=True))[1:] == base[1:]
+    assert asked >= {ref.block for ref in base}
+
+
 def test_small_contents_travel_together_and_empty_ones_not_at_all() -> None:
     backend = Backend()
     contents = [Frozen(b"one"), Frozen(b""), Frozen(b"two"), Frozen(b"one")]

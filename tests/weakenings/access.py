@@ -199,4 +199,25 @@ ACCESS = (
         "s.c.seq >= access.first_seq)",
         "tests/backend/service/test_snapshots.py",
     ),
+    Weakening(
+        "nothing is told of what is gone from another workspace",
+        "backend/service/commit/gone.py",
+        '_HERE = (_own(_i.account), _i.workspace == bindparam("workspace"), is_asked(_i.inode))',
+        '_HERE = (_own(_i.account), bindparam("workspace") != 0, is_asked(_i.inode))',
+        "tests/backend/service/test_gone.py",
+    ),
+    Weakening(
+        "members get the blocks of the share only",
+        "backend/service/blocks.py",
+        "        if lacking and each.access.role is not Role.OWNER:\n",
+        "        if False:\n",
+        "tests/backend/api/test_shared_blocks.py",
+    ),
+    Weakening(
+        "members are told of the blocks of the share only",
+        "backend/service/blocks.py",
+        "    if access.role is not Role.OWNER:\n        proven",
+        "    if False:\n        proven",
+        "tests/backend/api/test_shared_blocks.py",
+    ),
 )

@@ -136,4 +136,32 @@ COMMITS = (
         "    other = _bound(state, there, state.tree.at(there) or mutation.other)\n",
         "tests/backend/service/test_commit_names.py",
     ),
+    Weakening(
+        "a settled base is what its own device made by that number",
+        "backend/service/commit/state.py",
+        "(made.device, made.epoch, made.op) == (self.author.device, self.author.epoch, op)",
+        "made.op == op",
+        "tests/backend/service/test_ops.py",
+    ),
+    Weakening(
+        "a base is no older than the content",
+        "backend/service/commit/state.py",
+        "        return row.content_since <= number <= row.revision\n",
+        "        return number <= row.revision\n",
+        "tests/backend/service/test_commit_contents.py",
+    ),
+    Weakening(
+        "pins of other devices do not count",
+        "backend/service/commit/loading.py",
+        'p.c.block == b.c.block, p.c.device == bindparam("device"))',
+        "p.c.block == b.c.block)",
+        "tests/backend/service/test_commit_contents.py",
+    ),
+    Weakening(
+        "ids of an epoch that has ended are not used",
+        "backend/service/commit/loading.py",
+        'where(_i.device == bindparam("device"), _i.epoch == bindparam("epoch"))',
+        'where(_i.device == bindparam("device"), bindparam("epoch") != 0)',
+        "tests/backend/service/test_sessions.py",
+    ),
 )

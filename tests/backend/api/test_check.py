@@ -10,6 +10,7 @@ import pysqlite3.dbapi2 as sqlite_library
 import pytest
 from sqlalchemy import Connection, delete, insert, select, update
 
+from backend.blockstore.errors import ObjectMissing
 from backend.metadata.schema import blocks, runs
 from backend.service import block_rows, mending
 from backend.service.checks import Report
@@ -61,6 +62,23 @@ async def test_all_blocks_are_looked_at_page_by_page(served: Served) -> None:
     assert progress[0] == (0, 151)
     assert progress[-1] == (151, 151)
     assert len(progress) > 3
+
+
+async def test_what_comes_back_while_it_is_looked_at_is_not_lost(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device may send a block again, or the collector delete it, once its row was read."""
+    await served.put(noise(1))
+    look = served.ground.store.get
+
+    def missing_once(name: str, offset: int, length: int) -> bytes:
+        monkeypatch.setattr(served.ground.store, "get", look)
+        raise ObjectMissing(name)
+
+    monkeypatch.setattr(served.ground.store, "get", missing_once)
+    report, _ = await check(served)
+    assert report.is_sound
+    assert await served.missing(codec.block_id(noise(1))) == []
 
 
 async def test_a_lost_a_damaged_and_an_exchanged_block_are_found(served: Served) -> None:

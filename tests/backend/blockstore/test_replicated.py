@@ -71,6 +71,18 @@ def down(request: pytest.FixtureRequest) -> int:
     return number
 
 
+def test_what_is_found_in_the_second_only_is_owed_to_the_first(tmp_path: Path) -> None:
+    world = World(tmp_path, needs_both=True)
+    put(world.store, "aa/1")
+    world.store.settle(["aa/1"])
+    assert not world.store.is_owed
+    world.regions[0].delete("aa/1")
+    assert world.store.get("aa/1", 0, len(FILE)) == FILE
+    assert world.store.is_owed
+    assert world.store.copy_owed() == 1
+    assert world.regions[0].names() == {"aa/1"}
+
+
 def put(store: ReplicatedStore, name: str, data: bytes = FILE) -> None:
     store.put_filled(name, len(data), lambda memory: memory.__setitem__(slice(None), data))
     store.settle([name])

@@ -87,6 +87,21 @@ def test_a_move_that_is_cut_off_loses_nothing_and_is_ended_by_the_next(
     assert names(store) == ([], ["a/b"])
 
 
+def test_what_comes_back_between_two_looks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(tmp_path)
+    put(store, "a/b", b"content")
+    store.cool("a/b")
+    look = store.cold.get
+
+    def warmed_first(name: str, offset: int, length: int) -> bytes:
+        monkeypatch.undo()
+        store.warm(name)
+        return look(name, offset, length)
+
+    monkeypatch.setattr(store.cold, "get", warmed_first)
+    assert store.get("a/b", 0, 7) == b"content"
+
+
 def test_what_reads_back_differently_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = opened(tmp_path)
     put(store, "a/b", b"content")

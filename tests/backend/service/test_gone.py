@@ -1,7 +1,9 @@
 """Refusals for lack of an inode say where it last was, up to a directory that is still there."""
 
 import pytest
+from sqlalchemy import update
 
+from backend.metadata import schema
 from drivefs.protocol.model import DentryState
 from tests.backend.service.drive import DIRECTORY, Device, Drive
 
@@ -48,6 +50,16 @@ async def test_nothing_is_told_of_what_never_was_or_is_there(drive: Drive, lapto
     moved, unknown = await phone.send(phone.rename(file, b"a", b"c"), phone.create(b"x", phone.new_inode()))
     assert (moved.reason, moved.gone) == ("absent", [])
     assert (unknown.reason, unknown.gone) == ("no_parent", [])
+
+
+async def test_nothing_is_told_of_what_is_in_another_workspace(drive: Drive, laptop: Device, phone: Device) -> None:
+    directory = await laptop.make(b"d", kind=DIRECTORY)
+    await laptop.send(laptop.unlink(directory, b"d"))
+    one, inodes = (schema.inodes.c.inode == directory), update(schema.inodes)
+    await drive.execute(inodes.where(one).values(workspace=drive.workspace + 1))
+    (result,) = await phone.send(phone.create(b"a", directory))
+    assert (result.reason, result.gone) == ("no_parent", [])
+    await drive.execute(inodes.where(one).values(workspace=drive.workspace))
 
 
 async def test_each_change_of_a_file_that_is_gone_is_told_since_when_it_had_its_content(

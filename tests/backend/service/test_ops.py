@@ -181,6 +181,19 @@ async def test_predecessors_below_the_watermark_are_settled(laptop: Device) -> N
     assert await laptop.say(laptop.create(b"b", after=[first])) == "ok"
 
 
+async def test_a_settled_base_is_what_its_own_device_made_by_that_number(
+    drive: Drive, laptop: Device, phone: Device
+) -> None:
+    file = await laptop.make(b"a")
+    first = laptop.store(file, await drive.upload(laptop, b"1"))
+    assert await laptop.say(first) == "ok"
+    phone.n = first.n
+    for device, said in ((phone, "conflict changed"), (laptop, "ok")):
+        device.watermark = first.n + 1
+        content = await drive.upload(device, b"2")
+        assert await device.say(device.store(file, content, Base(revision_op=first.n))) == said
+
+
 @pytest.mark.fault(28)
 async def test_the_watermark_forgets_answers_and_refuses_what_is_below_it(drive: Drive, laptop: Device) -> None:
     ops = [laptop.create(b"%d" % number) for number in range(3)]

@@ -1,6 +1,8 @@
 """What is put back of a backup: nothing with a wrong key, and always under the mark of a backup."""
 
+import errno
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import trio
@@ -10,7 +12,7 @@ from backend.blockstore.local import LocalStore
 from backend.blockstore.places import BLOCKS_NAME
 from backend.metadata.schema import deployment
 from backend.metadata.sqlite import Database
-from backend.service.backups import COPIED_MARK, DATABASE_NAME, Target, put_back
+from backend.service.backups import COPIED_MARK, DATABASE_NAME, Target, _copy_objects, _take, put_back
 from backend.service.keys import AccountKeys, MasterKey, WrongMasterKey
 from tests.backend.service.drive import Random, offload, open_drive
 
@@ -77,3 +79,33 @@ def test_what_is_put_back_has_the_mark_of_a_backup_and_what_was_there_stays_besi
     assert mark == COPIED_MARK
     assert kept is not None
     assert kept.read_bytes() == PRESENT
+
+
+class TestObjects:
+    """What is copied from one store to another."""
+
+    NAME, DATA = "aa/1", bytes(range(100))
+
+    @pytest.fixture
+    def stores(self, tmp_path: Path) -> tuple[LocalStore, LocalStore]:
+        """One that has an object, and one that has a part of it."""
+        source, target = LocalStore(tmp_path / "one"), LocalStore(tmp_path / "two")
+        for store, data in ((source, self.DATA), (target, self.DATA[:50])):
+            store.prepare()
+            store.put(self.NAME, [data])
+        return source, target
+
+    def test_one_that_ends_too_early_is_not_there(self, stores: tuple[LocalStore, LocalStore]) -> None:
+        _copy_objects([(self.NAME, 100)], *stores)
+        assert stores[1].whole(self.NAME) == self.DATA
+
+    def test_one_that_cannot_be_read_now_is_not_left_out(self, stores: tuple[LocalStore, LocalStore]) -> None:
+        source, target = stores
+        source.get = Mock(side_effect=OSError(errno.EMFILE, "Too many open files"))  # type: ignore[method-assign]
+        with pytest.raises(OSError, match="Too many"):
+            _copy_objects([(self.NAME, 100)], source, target)
+
+    def test_one_that_is_replaced_is_put_aside(self, stores: tuple[LocalStore, LocalStore], tmp_path: Path) -> None:
+        assert _take(self.NAME, 100, *stores)
+        assert stores[1].whole(self.NAME) == self.DATA
+        assert (tmp_path / "two/quarantine" / self.NAME).read_bytes() == self.DATA[:50]

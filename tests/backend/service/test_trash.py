@@ -157,6 +157,17 @@ async def test_emptying_gives_room_though_the_device_that_sent_it_pins_it(drive:
     assert await laptop.say(laptop.store(again, content, 0)) == "ok"
 
 
+async def test_blocks_that_are_let_go_wait_from_then_on(drive: Drive, laptop: Device) -> None:
+    file = await laptop.save(b"doc", b"content")
+    await laptop.send(laptop.unlink(file, b"doc", base=1))
+    began_ns = drive.clock.ns = drive.clock.ns + 20 * DAY
+    await empty(laptop)
+    b = schema.blocks.c
+    ((count, since_ns),) = await drive.fetch(select(b.refs, b.unreferenced_ns))
+    assert count == 0
+    assert since_ns >= began_ns
+
+
 async def revisions(device: Device, inode: InodeId) -> list[RevisionInfo]:
     request = RevisionsRequest(inode=inode)
     return (await device.drive.revisions.list(device.caller, device.drive.workspace, request)).revisions
