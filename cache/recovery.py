@@ -8,7 +8,8 @@ number of times, leads to the same end.
 `is_thorough` (after a power cut, or when the disk had failed) also reads back all written bytes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,7 @@ from cache.overlay import Overlay
 from cache.rescue import unreadable
 from cache.sealing import row_digest
 from cache.staging import Staging, number_of
+from cache.standing import Found, standing
 from cache.verification import (
     PLAIN,
     BadRow,
@@ -109,8 +111,8 @@ class Recovery:
             if place in known:
                 continue
             first = next(records_of(self._database, place, with_data=False))[0]
-            kept = self._lost.keep_pieces(f"draft-{place}", self._good_pieces(place, first.id))
             end = end_of_records(place)
+            kept = self._lost.keep_pieces(f"draft-{place}", self._good_pieces(place, range(first.id, end)))
             self._database.write("DELETE FROM records WHERE id >= ? AND id < ?", (first.id, end))
             what = f"What was written to a file cannot be put in its place: which file it was is lost (draft {place})"
             self._find(Severity.DAMAGE, what, f"The bytes are in {kept}", "Look into that file and copy what you miss")
@@ -285,8 +287,9 @@ class Recovery:
     def _stand_on_store(self, draft: DraftRow, place: int) -> bool:
         """Let what is on its way be the draft's base: its blocks are with the backend, only its records lack bytes.
 
-        To cut the draft instead would cut, or cover with older bytes, what the store then makes of the file. False if
-        the store is not there, or does not say what all its blocks are.
+        To cut the draft instead would cut, or cover with older bytes, what the store then makes of the file. The writes
+        whose bytes are here stay over it, for the backend may let the blocks go. False if the store is not there, or
+        does not say what all its blocks are.
         """
         row = self._database.row("SELECT body FROM mutations WHERE n = ?", (draft.frozen_op,))
         store = wire.decode_mutation(row[0]) if row else None
@@ -298,18 +301,32 @@ class Recovery:
         if not runs.keys() >= set(store.runs):
             return False
         blocks = b"".join(runs[run] for run in store.runs)
-        stored = (place << PLACE_BITS, draft.frozen)
-        self._database.write(
-            "INSERT OR IGNORE INTO retired SELECT staging_file FROM records WHERE staging_file GROUP BY staging_file"
-            " HAVING min(id) >= ? AND max(id) <= ?",
-            stored,
-        )
-        self._database.write("DELETE FROM records WHERE id BETWEEN ? AND ?", stored)
+        self._drop_unfounded(draft, place)
         self._database.write(
             "INSERT OR REPLACE INTO bases VALUES (?, ?, ?)", (draft.inode, blocks, row_digest(blocks, draft.inode))
         )
         self._put_draft(place, msgspec.structs.replace(draft, base_size=store.size, low_size=store.size))
         return True
+
+    def _drop_unfounded(self, draft: DraftRow, place: int) -> None:
+        """Of what is on its way only such writes stay as show what its store has there."""
+        found = [
+            Found(record, self._is_good(record, data, row_is_good), row_is_good)
+            for record, data, row_is_good in records_of(self._database, place, with_data=self._is_thorough)
+            if record.id <= draft.frozen
+        ]
+        stay = standing(found)
+        going = [each.record for each in found if each.record.id not in stay]
+        files = {each.record.staged.file for each in found if each.row_is_good and each.record.staged is not None}
+        pieces = self._good_pieces(place, {record.id for record in going})
+        kept = self._keep_any(f"inode-{draft.inode}-on-its-way-{going[0].id:x}", pieces)
+        for record in going:
+            self._database.write("DELETE FROM records WHERE id = ?", (record.id,))
+        for file in files - self._staged_files():
+            self._database.write("INSERT OR IGNORE INTO retired VALUES (?)", (file,))
+        if kept is not None:
+            what = f"Bytes of inode {draft.inode} that were on their way to the server are not on the disk"
+            self._find(Severity.NOTE, what, f"The server has them. What was written there before is in {kept}")
 
     def _put_draft(self, place: int, draft: DraftRow) -> None:
         state = wire.encode(draft)
@@ -323,20 +340,17 @@ class Recovery:
 
     def _keep_behind(self, inode: InodeId, place: int, first: Record) -> Path | None:
         """Put the good bytes of the records from `first` on into a file; None if there are none."""
-        pieces = self._good_pieces(place, first.id)
+        pieces = self._good_pieces(place, range(first.id, end_of_records(place)))
+        return self._keep_any(f"inode-{inode}-from-record-{first.id:x}", pieces)
+
+    def _keep_any(self, name: str, pieces: Iterator[Piece]) -> Path | None:
+        """Put pieces into a file; None if there are none."""
         begin = next(pieces, None)
-        if begin is None:
-            return None
+        return None if begin is None else self._lost.keep_pieces(name, chain([begin], pieces))
 
-        def all_pieces() -> Iterator[Piece]:
-            yield begin
-            yield from pieces
-
-        return self._lost.keep_pieces(f"inode-{inode}-from-record-{first.id:x}", all_pieces())
-
-    def _good_pieces(self, place: int, first_id: int) -> Iterator[Piece]:
+    def _good_pieces(self, place: int, ids: Container[int]) -> Iterator[Piece]:
         for record, data, is_good in records_of(self._database, place):
-            if record.id >= first_id and is_good and not record.is_truncation:
+            if record.id in ids and is_good and not record.is_truncation:
                 found = record_bytes(self._staging.peek, record, data)
                 if found is not None:
                     yield record.file_offset, found
@@ -380,10 +394,13 @@ class Recovery:
 
     # -- staging -----------------------------------------------------------------------------------------------------
 
+    def _staged_files(self) -> set[int]:
+        return {row[0] for row in self._database.rows("SELECT DISTINCT staging_file FROM records")}
+
     def _tidy_staging(self) -> None:
         """Remove staging files that were retired; those that nothing names go to `lost+found`."""
         retired = {row[0] for row in self._database.rows("SELECT file FROM retired")}
-        needed = {row[0] for row in self._database.rows("SELECT DISTINCT staging_file FROM records")}
+        needed = self._staged_files()
         for path in sorted(self._staging.paths()):
             file = number_of(path)
             if file is None:

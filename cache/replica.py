@@ -8,6 +8,7 @@ as complete; a name that is not here is absent only in a complete directory.
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from cache.database import Database, Transaction, json_list, remove_database
 from cache.durable import sync_path
@@ -18,10 +19,13 @@ from cache.schema import IS_MARKED, REPLICA, REPLICA_VERSION
 from cache.structure import REPLICA_STRUCTURE, refuse_other_schema
 from cache.versions import create_tables
 from drivefs.protocol import wire
+from drivefs.protocol.errors import ProtocolError
 from drivefs.protocol.ground import Offload
 from drivefs.protocol.ids import InodeId, RevisionNumber, Seq, WorkspaceId
 from drivefs.protocol.messages import Cursor, Entry, FeedPage
 from drivefs.protocol.model import InodeKind, InodeState
+
+T = TypeVar("T")
 
 CACHE_KIBIBYTES = 4096
 CONTENTS_BYTES = 64 * 2**20
@@ -144,7 +148,7 @@ class Replica:
     def inode_now(self, inode: InodeId) -> InodeState | None:
         """The state of an inode as the server has it; what was set aside says nothing of that."""
         row = self.database.row("SELECT state FROM inodes WHERE inode = ?", (inode,))
-        return None if row is None else wire.decode(row[0], InodeState)
+        return None if row is None else _decoded(row[0], InodeState)
 
     def put_inodes(self, states: Iterable[InodeState], seq: Seq) -> None:
         """Take over states that are right as of `seq`; one without a name left is dropped.
@@ -226,12 +230,12 @@ class Replica:
         rows = self.database.rows(
             "SELECT state FROM inodes WHERE inode IN (SELECT value FROM json_each(?))", (json_list(wanted),)
         )
-        return [wire.decode(state, InodeState) for (state,) in rows]
+        return [_decoded(state, InodeState) for (state,) in rows]
 
     def inodes_after(self, after: InodeId, limit: int) -> list[InodeState]:
         """The first `limit` states that are known here of inodes with higher numbers, by number."""
         rows = self.database.rows("SELECT state FROM inodes WHERE inode > ? ORDER BY inode LIMIT ?", (after, limit))
-        return [wire.decode(state, InodeState) for (state,) in rows]
+        return [_decoded(state, InodeState) for (state,) in rows]
 
     def names_of(self, inode: InodeId) -> list[tuple[InodeId, bytes]]:
         """The known names that lead to an inode."""
@@ -396,12 +400,12 @@ class Replica:
     def cursor(self, workspace: WorkspaceId) -> Cursor | None:
         """Where the replica stands, or None before the first session."""
         row = self.database.row("SELECT cursor FROM cursors WHERE workspace = ?", (workspace,))
-        return wire.decode(row[0], Cursor) if row else None
+        return _decoded(row[0], Cursor) if row else None
 
     def has_passed(self, seq: Seq) -> bool:
         """Whether a commit is part of what is known here: its names came with the feed, or have to be listed."""
         cursors = self.database.rows("SELECT cursor FROM cursors")
-        return any(wire.decode(cursor, Cursor).seq >= seq for (cursor,) in cursors)
+        return any(_decoded(cursor, Cursor).seq >= seq for (cursor,) in cursors)
 
     def set_cursor(self, workspace: WorkspaceId, cursor: Cursor) -> None:
         """Set where the replica stands."""
@@ -421,7 +425,7 @@ class Replica:
         if commit_count == self._synced_commits:
             return
         rows = database.rows("SELECT workspace, cursor FROM cursors")
-        found = {WorkspaceId(workspace): wire.decode(cursor, Cursor).seq for workspace, cursor in rows}
+        found = {WorkspaceId(workspace): _decoded(cursor, Cursor).seq for workspace, cursor in rows}
         try:
             await self._offload(sync_path, database.wal_path)
         except OSError as error:
@@ -434,3 +438,11 @@ class Replica:
         """Close the database."""
         self.drop_earlier()
         self.database.close()
+
+
+def _decoded(value: bytes, kind: type[T]) -> T:
+    """A value as it was put there; a damaged row may even have one of another type."""
+    try:
+        return wire.decode(value, kind)
+    except (ProtocolError, TypeError) as error:
+        raise ReplicaCorrupt(f"what was known of the server is damaged: {error}") from error

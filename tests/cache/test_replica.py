@@ -246,6 +246,22 @@ def test_damage_that_is_met_later_is_told_and_mended_by_a_reset(local: LocalStat
     assert names(replica) == [b"a"]
 
 
+@pytest.mark.parametrize("value", ["'text'", "7", "x'ff'", "x''"])
+def test_a_row_that_is_damaged_is_told_as_damage(replica: Replica, value: str) -> None:
+    listing(replica, 5, {b"a": 10})
+    replica.set_cursor(WORKSPACE, page(6, [], {}).cursor)
+    replica.database.execute_script(f"UPDATE inodes SET state = {value}; UPDATE cursors SET cursor = {value}")
+    for ask in (
+        lambda: replica.inode(InodeId(10)),
+        lambda: replica.inodes([InodeId(10)]),
+        lambda: replica.inodes_after(InodeId(0), 9),
+        lambda: replica.cursor(WORKSPACE),
+        lambda: replica.has_passed(Seq(1)),
+    ):
+        with pytest.raises(ReplicaCorrupt):
+            ask()
+
+
 def test_the_cache_directory_may_be_deleted(bench: Bench, local: LocalState) -> None:
     inode, _ = states.create(local.journal, b"mine", content=b"x")
     local.replica.apply_page(page(6, [file(10)], {b"a": 10}))

@@ -60,6 +60,27 @@ DAMAGE = (
         "tests/simulation/test_small_worlds.py::test_what_one_device_did_arrives_whatever_crashes[stage]",
     ),
     Weakening(
+        "a row of the replica that is damaged is told as damage",
+        "cache/replica.py",
+        "    except (ProtocolError, TypeError) as error:\n",
+        "    except ProtocolError as error:\n",
+        "tests/cache/test_replica.py::test_a_row_that_is_damaged_is_told_as_damage",
+    ),
+    Weakening(
+        "of what is on its way stays what is on the disk",
+        "cache/recovery.py",
+        "        stay = standing(found)\n",
+        "        stay = set[int]()\n",
+        "tests/cache/test_power_cuts.py::test_of_what_is_on_its_way_those_writes_stay_that_are_on_the_disk",
+    ),
+    Weakening(
+        "no older bytes show where a later write was lost",
+        "cache/standing.py",
+        "is_good and not gone.meets(start, end)",
+        "is_good",
+        "tests/cache/test_power_cuts.py::test_a_write_stays_if_nothing_covers_it_that_does_not",
+    ),
+    Weakening(
         "one process has the state",
         "cache/workspace.py",
         "            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
@@ -183,13 +204,8 @@ DAMAGE = (
     Weakening(
         "staging that was sent and has rotted is none that was found",
         "cache/recovery.py",
-        "        self._database.write(\n"
-        '            "INSERT OR IGNORE INTO retired SELECT staging_file FROM records WHERE staging_file'
-        ' GROUP BY staging_file"\n'
-        '            " HAVING min(id) >= ? AND max(id) <= ?",\n'
-        "            stored,\n"
-        "        )\n",
-        "",
+        "        for file in files - self._staged_files():\n",
+        "        for file in set[int]():\n",
         "tests/cache/test_power_cuts.py",
     ),
     Weakening(
