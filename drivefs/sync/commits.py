@@ -266,13 +266,13 @@ class Committer:
         row = self._journal.get(store.n)
         if row is None or row.state is not RowState.SENT:
             return
-        draft = self._journal.drafts.draft(store.inode)
-        if draft is not None and draft.frozen_op == store.n:
-            self._refuse(store)
-            return
         overlay, replica = self._ends.local.journal.overlay, self._ends.local.replica
         state = overlay.inode(store.inode) or replica.inode(store.inode)
         names = overlay.names_of(store.inode) or replica.names_of(store.inode)
+        draft = self._journal.drafts.draft(store.inode)
+        if (draft is not None and draft.frozen_op == store.n) or (names and self._is_all_of(store)):
+            self._refuse(store)
+            return
         with self._journal.transaction():
             self._journal.fail(store.n, Status.CONFLICT, NO_CONTENT)
             self._journal.remove(store.n)
@@ -289,6 +289,13 @@ class Committer:
             )
             log.error("%s", note)
             self._lost.append(note)
+
+    def _is_all_of(self, store: Store) -> bool:
+        """Whether a file that is not made yet would be made empty, and take the name of another one so."""
+        rows = self._journal.touching(store.inode)
+        is_made = any(isinstance(row.mutation, Create) and row.state is RowState.SENT for row in rows)
+        has_other = any(isinstance(row.mutation, Store) and row.n != store.n for row in rows)
+        return is_made and not has_other and self._journal.drafts.draft(store.inode) is None
 
     def _refuse(self, store: Store) -> None:
         """The backend can never take a store, nor the creation that goes with it: as if it had said so."""

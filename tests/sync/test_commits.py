@@ -10,7 +10,7 @@ import trio.testing
 
 from cache.journal import RowState
 from cache.workspace import LocalState
-from drivefs.protocol.changes import Base, Mutation, OpResult, Status, Store, Unlink
+from drivefs.protocol.changes import Base, Mutation, OpResult, Rename, Status, Store, Unlink
 from drivefs.protocol.ids import Epoch, Incarnation, InodeId, OpNumber, RevisionNumber, Seq, WorkspaceId
 from drivefs.protocol.messages import CommitReply, CommitRequest, Cursor, Usage
 from drivefs.remote.errors import Offline
@@ -20,7 +20,7 @@ from drivefs.sync.ends import Ends
 from drivefs.sync.guard import Guard
 from drivefs.sync.planner import OVERTAKEN_ABOVE_BYTES
 from drivefs.sync.publications import Publications
-from tests.cache.states import Bench, create, unlink
+from tests.cache.states import ROOT, Bench, create, unlink
 
 
 class Backend:
@@ -364,6 +364,49 @@ def test_what_was_sent_behind_a_store_whose_content_is_nowhere_goes_out_without_
     sent = [each for batch in world.backend.batches[1:] for each in batch]
     assert all(store not in each.after for each in sent)
     assert [each.base for each in sent if isinstance(each, Unlink)] == [Base()]
+
+
+@pytest.mark.parametrize("is_written_since", [False, True])
+def test_a_file_that_would_be_made_without_its_content_is_not_made(world: World, is_written_since: bool) -> None:
+    """A rename behind it would put an empty file over what another one was. What was written since goes out."""
+    old, kept = create(world.journal, b"a.txt", content=b"old")
+    kept_store = world.store(old)
+    inode, made = create(world.journal, b"a.tmp", content=b"new")
+    store = world.store(inode)
+    rename = world.journal.next_op()
+    with world.journal.transaction():
+        world.journal.append(
+            Rename(
+                n=rename,
+                time_ns=1,
+                parent=ROOT,
+                name=b"a.tmp",
+                new_parent=ROOT,
+                new_name=b"a.txt",
+                inode=inode,
+                replaced=old,
+            )
+        )
+    world.backend.answers = {made: Status.BLOCKED, store: Status.NEEDS_BLOCKS, rename: Status.BLOCKED}
+    world.commit()
+    assert world.backend.sent == [[kept, kept_store, made, store, rename]]
+    (lost,) = [each for each in world.backend.batches[0] if isinstance(each, Store) and each.n == store]
+    world.journal.drafts.drop_draft(inode)
+    later = [world.store(inode, Base(revision_op=store))] if is_written_since else []
+
+    async def lack() -> None:
+        world.committer.lacks(lost)
+
+    trio.run(lack)
+    world.backend.answers = {}
+    world.committer = world.new_committer()
+    if is_written_since:
+        while world.commit() is not None:
+            pass
+        assert world.backend.sent[1:] == [[made, *later, rename]]
+        return
+    assert [row.n for row in world.journal.rejected(9)] == [store, made]
+    assert [(row.n, row.state) for row in world.journal.unsettled(9)] == [(rename, RowState.PENDING)]
 
 
 def test_a_content_on_its_way_that_nobody_has_any_more_is_given_up_with_all_behind_it(world: World) -> None:

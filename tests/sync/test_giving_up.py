@@ -361,6 +361,21 @@ def test_what_replaced_a_file_is_given_up_and_the_file_is_back(world: World) -> 
     assert (name.startswith("a (not taken"), content) == (True, b"new")
 
 
+def test_so_it_is_where_nothing_is_here_of_what_replaced_it(world: World) -> None:
+    old = world.published(b"a", b"old")
+    world.learned(b"a", old)
+    inode, create, store = world.stored(b"tmp", b"new")
+    world.bench.rename(b"tmp", b"a")
+    world.journal.drafts.drop_draft(inode)
+    world.reject(create, store, reason="content")
+    world.hear((world.pending(Rename)[0], "predecessor"))
+    world.give_up()
+    assert world.bench.lookup(b"a").inode == old
+    assert world.bench.read(old) == b"old"
+    assert world.journal.pending_count == 0
+    assert "neither on this device" in " ".join(world.giving_up.notes)
+
+
 def test_what_it_replaced_here_and_the_server_never_had_does_not_wait_for_its_content_for_ever(world: World) -> None:
     first = world.bench.file(b"a", b"first")
     inode = world.bench.file(b"b", b"second")

@@ -4,6 +4,20 @@ from tests.weakenings.weakening import Weakening
 
 COMMITS = (
     Weakening(
+        "a file whose content nobody has is not made empty, to take the name of another one",
+        "drivefs/sync/commits.py",
+        " or (names and self._is_all_of(store)):",
+        ":",
+        "tests/sync/test_commits.py::test_a_file_that_would_be_made_without_its_content_is_not_made",
+    ),
+    Weakening(
+        "what was written since to a file whose first content nobody has goes out",
+        "drivefs/sync/commits.py",
+        "return is_made and not has_other and",
+        "return is_made and",
+        "tests/sync/test_commits.py::test_a_file_that_would_be_made_without_its_content_is_not_made",
+    ),
+    Weakening(
         "pins end by the clock, not by the time of the commit",
         "backend/service/commit/loading.py",
         "expires > self.clock_ns)",
