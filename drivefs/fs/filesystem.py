@@ -104,6 +104,7 @@ class FileSystem:
         bringing_back = BringingBack(local, view, self._contents, self.quota, now_ns)
         self.history = History(view, past, revisions, bringing_back, services.publisher)
         self.undeleting = Undeleting(view, mutations, past, services.publisher, now_ns)
+        self.undeleting.moved = self.ignoring.moved
         now = RevisionTree(view, self._names, self._directories, past=past, revisions=revisions)
         tree: dict[bytes, virtual.Item] = {name: virtual.json_text(name, what) for name, what in drive.files.items()}
         tree[ENTRIES] = self.conflict_entries.directory

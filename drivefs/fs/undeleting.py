@@ -36,6 +36,8 @@ class Undeleting:
         self._past = past
         self._publisher = publisher
         self._now_ns = now_ns
+        self.moved: Callable[[], None] = lambda: None
+        """Called when directories have come back, which may be elsewhere than they were."""
 
     def free_name(self, place: Name) -> Name:
         """The name of a place if it is free, else one like it that says what it is; all names there are known here."""
@@ -117,6 +119,8 @@ class Undeleting:
             self._view.seen_in(parent, self._view.inode(state.inode))
             if (before := known[state.inode]) is not None:
                 self._view.came_back(before)
+        if any(state.kind is InodeKind.DIRECTORY for _, state in free):
+            self.moved()
         self._publisher.changed()
 
     def _is_back(self, inode: InodeId) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from drivefs.protocol import history, messages
 from drivefs.protocol.errors import Code, ProtocolError
-from drivefs.protocol.ids import BLOCK_ID_BYTES, MAX_ID, BlockId
+from drivefs.protocol.ids import BLOCK_ID_BYTES, ID_RANGE_LENGTH, MAX_ID, BlockId
 from drivefs.protocol.model import (
     MAX_MODE,
     MAX_OWNER,
@@ -51,7 +51,7 @@ def check(message: Any) -> None:
             _check_ids([number for each in workspaces for number in (each.workspace, each.account, each.root)])
             _check_shares(shares)
         case messages.IdRangesReply(starts=starts):
-            _check_ids(starts)
+            _check_ids([start + edge for start in starts for edge in (0, ID_RANGE_LENGTH - 1)])
         case messages.CommitReply(results=results):
             _check_dentries([gone for result in results for gone in result.gone])
             _check_ids([number for each in results for number in (each.seq, each.revision, each.workspace)])
@@ -63,6 +63,9 @@ def check(message: Any) -> None:
 
 
 def _check_page(page: messages.FeedPage) -> None:
+    if page.status is messages.FeedStatus.CHANGES:
+        # Whoever goes on asking would never end; and nothing leads back.
+        _unless(page.cursor.seq >= page.since + page.more, "a part of the changes")
     _check_inodes(page.inodes)
     _check_dentries(page.dentries)
     _check_ids([page.workspace, page.since, page.shared, *page.made])

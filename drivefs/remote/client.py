@@ -15,7 +15,7 @@ import trio
 
 from drivefs.protocol import accounting, history, links, messages, notifications, routes, sharing, wire
 from drivefs.protocol import blocks as codec
-from drivefs.protocol.ids import BlockId, DeviceId, WorkspaceId
+from drivefs.protocol.ids import BlockId, DeviceId, InodeId, Seq, WorkspaceId
 from drivefs.remote import belief, errors, retry, transport
 from drivefs.remote.pace import GRACE_SECONDS, Pace, transfer_seconds
 from drivefs.remote.transport import Exchange
@@ -212,11 +212,18 @@ class Remote:
 
     async def trash(self, workspace: WorkspaceId, request: history.TrashRequest) -> history.TrashReply:
         """One page of what was removed."""
-        return await self._call(routes.TRASH.format(workspace=workspace), request, history.TrashReply)
+        reply = await self._call(routes.TRASH.format(workspace=workspace), request, history.TrashReply)
+        last = [_back(each.place) for each in reply.entries[-1:]]
+        is_behind = bool(last) and (request.after is None or last[0] < _back(request.after))
+        self._check_gets_on(has_more=reply.more, is_behind=is_behind)
+        return reply
 
     async def empty_trash(self, workspace: WorkspaceId, request: history.EmptyTrashRequest) -> history.EmptyTrashReply:
         """Let a part of what was removed go for good."""
-        return await self._call(routes.EMPTY_TRASH.format(workspace=workspace), request, history.EmptyTrashReply)
+        path = routes.EMPTY_TRASH.format(workspace=workspace)
+        reply = await self._call(path, request, history.EmptyTrashReply)
+        self._check_gets_on(has_more=reply.more, is_behind=reply.count > 0)
+        return reply
 
     async def moment(self, workspace: WorkspaceId, request: history.MomentRequest) -> history.MomentReply:
         """Where the drive stood at a time."""
@@ -379,3 +386,8 @@ class Remote:
             self._transport.distrust()
             raise
         return message
+
+
+def _back(place: history.TrashPlace) -> tuple[Seq, InodeId, bytes]:
+    """In the order of the trash, which begins with the highest."""
+    return place.seq, place.parent, place.name

@@ -116,14 +116,25 @@ class Lister:
             return
         answered = set(reply.unanswered)
         for listing in reply.listings:
-            answered.add(listing.directory.inode)
-            if listing.more:
-                await self.list_directory(listing.directory.inode)
-            else:
+            directory = listing.directory.inode
+            if not listing.more:
                 await self._apply(listing, as_of, forgotten)
+            elif not await self._is_listed(directory):
+                continue
+            answered.add(directory)
         if self._replica.forgotten_count == forgotten and self._cursor() == as_of:
             # Else they may have been brought back meanwhile.
             self._replica.leave_incomplete(each for each in directories if each not in answered)
+
+    async def _is_listed(self, directory: InodeId) -> bool:
+        """List a directory alone; False if the backend does not have it any more."""
+        try:
+            await self.list_directory(directory)
+        except errors.Refused as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            return False
+        return True
 
     async def _apply(self, reply: ListReply, as_of: Seq, forgotten: int) -> bool:
         """Take over one page of a listing, in parts; the directory is complete when it was the last.

@@ -145,6 +145,9 @@ def test_a_name_that_no_directory_can_hold_is_not_believed(name: bytes) -> None:
         SESSION(epoch=BEYOND),
         SESSION(shares=[replace(SHARE, workspace=BEYOND)]),
         messages.IdRangesReply(starts=[BEYOND]),
+        messages.IdRangesReply(starts=[InodeId(MAX_ID - 5)]),
+        page(since=2),
+        page(since=1, more=True),
         messages.MissingReply(missing=[BlockId(b"")]),
         messages.LostReply(blocks=[BlockId(bytes(33))]),
         answer(seq=BEYOND),
@@ -158,6 +161,8 @@ def test_no_other_answer_with_what_cannot_be_is_believed(message: Any) -> None:
 
 FOLDER = InodeState(inode=InodeId(5), kind=InodeKind.DIRECTORY, mode=0o755)
 REVISION = history.RevisionInfo(number=RevisionNumber(3), size=1, time_ns=1, mtime_ns=1)
+PLACE = TrashPlace(seq=Seq(3), parent=InodeId(1), name=b"c")
+REMOVED = TrashEntry(inode=FILE, place=PLACE, time_ns=1)
 NOTIFICATION = notifications.NotificationInfo(number=3, time_ns=1, kind="new")
 
 
@@ -168,6 +173,8 @@ def test_a_part_that_does_not_get_on_and_says_that_there_is_more_is_not_believed
     entries = [] if is_empty else [messages.Entry(name=b"c", inode=FOLDER)]
     listing = messages.ListReply(directory=FOLDER, entries=entries, seq=Seq(1), more=True)
     revisions = history.RevisionsReply(revisions=[] if is_empty else [REVISION], more=True)
+    removed = TrashReply(entries=[] if is_empty else [REMOVED], keep_seconds=1, more=True)
+    emptied = history.EmptyTrashReply(count=0, more=True)
     told = notifications.NotificationsReply(notifications=[] if is_empty else [NOTIFICATION], newest=9, more=True)
 
     async def scenario(world: World) -> None:
@@ -179,4 +186,9 @@ def test_a_part_that_does_not_get_on_and_says_that_there_is_more_is_not_believed
         with pytest.raises(errors.NotDrivefs, match="does not get on"):
             await world.remote.notified(notifications.NotificationsRequest(since=3))
 
-    run(says(message(listing), message(revisions), message(told)), scenario)
+        with pytest.raises(errors.NotDrivefs, match="does not get on"):
+            await world.remote.trash(WORKSPACE, history.TrashRequest(after=PLACE))
+        with pytest.raises(errors.NotDrivefs, match="does not get on"):
+            await world.remote.empty_trash(WORKSPACE, history.EmptyTrashRequest(until=Seq(1)))
+
+    run(says(message(listing), message(revisions), message(told), message(removed), message(emptied)), scenario)

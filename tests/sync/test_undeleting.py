@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from drivefs.fs.attributes import Wanted
+from drivefs.fs.ignore_rules import NAME
 from drivefs.protocol.history import TrashEntry
 from drivefs.protocol.ids import NO_INODE, InodeId
 from tests.sync.fleet import Device, Fleet, sailing
@@ -94,6 +95,27 @@ async def test_what_has_the_name_by_now_stays(fleet: Fleet) -> None:
     tree = await fleet.settle()
     assert tree["doc.txt"] is None
     assert {tree["doc (restored).txt"], tree["doc (restored 2).txt"]} == {b"old", b"older"}
+
+
+async def test_rules_hold_for_a_directory_where_it_is_now(fleet: Fleet) -> None:
+    first, second = fleet.devices
+    await first.mkdir("d")
+    await first.write(NAME.decode(), b"/d/x\n")
+    await fleet.settle()
+    await first.fs.reconsidering.read_rules()
+    await first.write("d/x", b"stays here")
+    await first.remove_tree("d")
+    await fleet.settle()
+    await first.mkdir("d")
+    await fleet.settle()
+    await bring_back(first, (await removed(first))[b"d"])
+    await first.write("d (restored)/x", b"for all")
+    await first.write("d/x", b"stays here")
+    await first.sync()
+    await second.sync()
+    tree = await second.tree()
+    assert tree["d (restored)/x"] == b"for all"
+    assert "d/x" not in tree
 
 
 async def test_what_was_brought_back_alone_keeps_its_one_name_when_its_directory_comes_back(fleet: Fleet) -> None:

@@ -202,6 +202,27 @@ def test_what_the_backend_does_not_have_is_not_asked_for_for_ever(bench: FsBench
     assert not world.replica.is_complete(InodeId(20))
 
 
+def test_a_long_directory_that_is_gone_keeps_no_other_from_being_listed(bench: FsBench) -> None:
+    """The feed does not tell of it for a while: it would be the first of each batch until then."""
+    tree = Tree({ROOT: [10, 11], 10: [*range(2000, 2050)], 11: [*range(3000, 3009)]})
+    tree.room = 20
+    world = World(bench, tree)
+    world.begin()
+    listing = tree.list_directory
+
+    async def gone(workspace: int, request: ListRequest) -> ListReply:
+        if request.directory == 10:
+            raise Refused(ProtocolError(Code.NOT_FOUND, "there is no such directory"))
+        return await listing(workspace, request)
+
+    tree.list_directory = gone  # type: ignore[method-assign]
+    world.run()
+    assert world.replica.is_complete(InodeId(11))
+    assert not world.replica.is_complete(InodeId(10))
+    assert world.replica.incomplete_count() == 0
+    assert tree.asked == [[ROOT], [10, 11]]
+
+
 @pytest.mark.parametrize("is_alone", [True, False])
 def test_a_listing_of_a_history_that_was_set_aside_meanwhile_is_void(bench: FsBench, is_alone: bool) -> None:
     world = World(bench, small_tree())
