@@ -269,7 +269,8 @@ class Publisher:
         """A part of a content is neither here nor to be had now: people are told."""
         self._kept_back[inode] = (
             "is not sent yet, since a part of the file that was not written here is nowhere to be had "
-            f"({error}). It is sent as soon as a device that has that part has given it to the server"
+            f"({error}). It is sent as soon as a device that has that part has given it to the server. If none has it "
+            "any more, copy what can still be read, and write the file anew"
         )
 
     def keep_unreadable(self, inode: InodeId, error: Exception) -> None:
