@@ -33,6 +33,8 @@ MAX_INSIDE, MOST_INSIDE_BYTES = 1000, 2**20
 MOST_ABOVE_BYTES = 2**16
 """Of the rules above a name no more is asked than so much, the nearest first: each directory of somebody's share may
 have some, and reading them takes time."""
+UNREADABLE = (errors.FileSystemError, CacheError, OSError)
+"""While rules cannot be had or read, what they said before counts."""
 READY_SECONDS = 1.5
 """So long the first name that is made in a directory waits for rules that are there, and were never read here."""
 
@@ -121,7 +123,7 @@ class Ignoring:
         above = [each for each, _ in self._way(directory) or () if each in self.unread and each not in self._awaited]
         late = [each for each in above if self._is_late(each)]
         if late:
-            with trio.move_on_after(READY_SECONDS), suppress(errors.FileSystemError, CacheError):
+            with trio.move_on_after(READY_SECONDS), suppress(*UNREADABLE):
                 for each in late:
                     await self._read(each)
             self._awaited.update(self.unread.intersection(late))
@@ -134,7 +136,7 @@ class Ignoring:
     async def learn(self) -> None:
         """Read the rules that have changed; of those that cannot be had now, what was known before counts on."""
         for directory in {self._root, *self._rules, *self.unread}:
-            with suppress(errors.FileSystemError, CacheError):
+            with suppress(*UNREADABLE):
                 await self._read(directory)
 
     async def _read(self, directory: InodeId) -> None:
@@ -159,8 +161,10 @@ class Ignoring:
         if not edition.inode or not edition.size:
             self._take(directory, edition, b"")
             return self._rules.get(directory)
-        content = self._contents.load(edition.inode)
-        text = self._contents.reader.read_now(content, 0, min(edition.size, MAX_BYTES))
+        text = None
+        with suppress(*UNREADABLE):
+            content = self._contents.load(edition.inode)
+            text = self._contents.reader.read_now(content, 0, min(edition.size, MAX_BYTES))
         if text is None:
             self.unread.add(directory)
         else:

@@ -1,9 +1,11 @@
 """Rules in directories: each file speaks for the directory that it is in, for all devices, and in shares too."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
+from cache.errors import Corrupt
 from drivefs.fs import errors, ignoring
 from drivefs.fs.content import Content
 from drivefs.fs.ignore_rules import NAME
@@ -55,6 +57,29 @@ async def test_a_deeper_file_speaks_for_its_directory_and_before_those_above(tmp
         await meet(fleet)
         assert not {"e/c.log", "e/d.log"} & (await second.tree()).keys()
         assert "e/b.log" not in await first.tree()
+
+
+@pytest.mark.parametrize("error", [Corrupt("its bytes do not verify"), OSError(errno.EIO, "the disk fails")])
+async def test_rules_that_cannot_be_read_keep_nobody_from_working(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What they said before counts on."""
+    async with sailing(tmp_path, "first") as (fleet, (first,)):
+        await first.write(RULES, b"*.o\n")
+        await meet(fleet)
+        await first.write("a.o", b"kept")
+        await first.write(RULES, b"*.log\n")
+
+        def fails(*_: object) -> bytes:
+            raise error
+
+        with monkeypatch.context() as failing:
+            failing.setattr(first.fs.ignoring._contents.reader, "read_now", fails)
+            await first.mkdir("d")
+            assert first.fs.ignoring.keeps((await first.known("d")).inode, b"b.o", is_directory=False)
+        await meet(fleet)
+        await first.write("d/b.o", b"for all")
+        assert not first.local.journal.ignored.has((await first.known("d/b.o")).inode)
 
 
 async def test_rules_of_a_directory_that_change_release_what_they_do_not_name(tmp_path: Path) -> None:
