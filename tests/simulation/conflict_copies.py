@@ -11,6 +11,7 @@ replaced it: that other name may be given to something elsewhere at that time, a
 Who had been shown what a name leads to elsewhere, but not that it does, has given that name to something side by side
 with the other device: that is seen by what its refused mutation expected under the name. So has who moved a content
 back over what had come of it, and who did not hear of that: what the copy was made of is later than that content.
+And what a program has open of a file that another one replaced comes back where the server refuses that.
 
 Not judged is a copy whose opponent has no content any more that is known here, one of a file that was brought back
 for an edit, which went elsewhere before it was sent, and a file that stepped aside with the content that another device
@@ -56,6 +57,12 @@ class RefusedNames:
         """Whether who made the copy gave this name to another file than that of which it was made."""
         return (mark.device, mark.parent, mark.name, mark.base_of) in self._believed
 
+    def brought_back(self, mark: ConflictMark) -> bool:
+        """Whether who made the copy had replaced the file of which it was made, and was not let."""
+        return mark.base_of not in (NO_INODE, mark.of) and any(
+            (each[0], each[3]) == (mark.device, mark.base_of) for each in self._believed
+        )
+
 
 def look_for_needless(
     sequence: Sequence, contents: dict[bytes, bytes], ledger: Ledger, refused: RefusedNames | None
@@ -70,7 +77,7 @@ def look_for_needless(
             continue
         if copy == other:
             return f"the conflict copy of {mark.name!r} in commit {marked.seq} has the same content: {copy[:60]!r}"
-        if refused.took_by_surprise(mark):
+        if refused.took_by_surprise(mark) or refused.brought_back(mark):
             continue
         base = contents.get(sequence.content_of(mark.base_of, mark.base_revision) or b"", b"")
         is_moved = {copy: refused.moved_over(mark), other: mark.base_of not in (NO_INODE, mark.of)}
@@ -125,7 +132,8 @@ def _stayed(sequence: Sequence, marked: Marked) -> bool:
 def _content_of_other(sequence: Sequence, contents: dict[bytes, bytes], marked: Marked) -> bytes:
     """What it lost against: the revision in the mark, or what the inode had when the copy was made."""
     mark, tree = decode_mark(marked.value), sequence.trees[marked.seq]
-    stored = sequence.stored.get((mark.of, mark.their_revision))
-    if stored is None and not mark.their_revision and mark.of in tree.inodes:
-        stored = tree.inodes[mark.of].blocks
+    if mark.their_revision:
+        stored = sequence.content_of(mark.of, mark.their_revision)
+    else:
+        stored = tree.inodes[mark.of].blocks if mark.of in tree.inodes else None
     return contents.get(stored or b"", b"")

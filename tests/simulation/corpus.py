@@ -171,4 +171,8 @@ CORPUS = (
     # A file of a pinned directory was hidden by a change of this device while its pins were walked through, and shown
     # again when that was refused: what was here of it was not protected, and evicted.
     Case(name="hidden-while-pins-were-walked-through", seed=5002058, profile="cache"),
+    # A file came to a name between the look at that and the opening that empties it: no program had seen its content.
+    Case(name="came-while-it-was-opened-to-be-emptied", seed=1001, profile="tools"),
+    # Devices were compared before one had let go of its acknowledged change, which hid a later content.
+    Case(name="compared-before-all-was-let-go-of", seed=1127, profile="tools"),
 )

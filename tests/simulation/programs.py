@@ -218,7 +218,9 @@ class Program:
         await self._put_and_close(await self._emptied(path, os.O_CREAT, seen), 0, data, seen)
 
     async def _emptied(self, path: str, flags: int, seen: bytes) -> Held:
-        """Open a file that is to have another content than this."""
+        """Open a file that is to have another content than this; if none was shown, what came meanwhile stays."""
+        if self._device.calls.shown(path) is None:
+            flags |= os.O_EXCL
         with self._ledger.giving_up(seen):
             return await self._open(path, flags | os.O_TRUNC)
 

@@ -234,9 +234,10 @@ class Voyage:
             return False
         heads = [orders.heads[device.login.workspace] for device in self._devices]
         if not all(
-            d.is_online and d.seq == head and not d.has_unsent for d, head in zip(self._devices, heads, strict=True)
+            d.is_online and d.seq == head and not d.has_unsent and not d.local.journal.acknowledged()
+            for d, head in zip(self._devices, heads, strict=True)
         ):
-            return False
+            return False  # what was acknowledged hides what came after it until it is let go of
         if not all(self._oracle.fits(device) for device in self._devices):
             return False
         return not (
