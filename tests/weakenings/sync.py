@@ -497,32 +497,4 @@ SYNC = (
         "pass",
         "tests/cache/test_replica.py",
     ),
-    Weakening(
-        "what is kept of another revision is pinned for a content",
-        "drivefs/sync/uploader.py",
-        "            await self._sink.missing(workspace, [ref.block for ref in snapshot.base_blocks])\n",
-        "            pass\n",
-        "tests/sync/test_uploader.py",
-    ),
-    Weakening(
-        "what was made on the outcome of a store that is given up is made on what that was made on",
-        "drivefs/sync/giving_up.py",
-        "                if isinstance(row.mutation, Store):\n                    self._rebase(row.mutation)\n",
-        "",
-        "tests/sync/test_bases_of_refused.py",
-    ),
-    Weakening(
-        "what was made on the outcome of a store that is made again names its new number",
-        "drivefs/sync/amends.py",
-        "        self._rebase(store.inode, Base(revision_op=old), Base(revision_op=store.n))\n",
-        "",
-        "tests/sync/test_bases_of_refused.py",
-    ),
-    Weakening(
-        "what was done while a store was sent is made on what it became",
-        "drivefs/sync/commits.py",
-        "        self._rebase(mutation, result.revision)\n",
-        "",
-        "tests/sync/test_commits.py",
-    ),
 )
