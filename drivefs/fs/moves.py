@@ -91,12 +91,4 @@ def exchange_without(exchange: Exchange, inode: InodeId) -> Rename:
     moved, old, new = exchange.inode, (exchange.parent, exchange.name), (exchange.other_parent, exchange.other_name)
     if inode == exchange.inode:
         moved, old, new = exchange.other, new, old
-    return Rename(
-        n=exchange.n,
-        time_ns=exchange.time_ns,
-        parent=old[0],
-        name=old[1],
-        new_parent=new[0],
-        new_name=new[1],
-        inode=moved,
-    )
+    return rename(Stamp(exchange.n, exchange.time_ns), old, new, moved, None)
