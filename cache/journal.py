@@ -241,26 +241,26 @@ class Journal:
 
     def replace_unsent(self, mutation: Mutation) -> bool:
         """The same, if it is still there and unsent; gives whether it was."""
-        first, second = subjects(mutation)
-        body = wire.encode(mutation)
-        self._database.write(
-            "UPDATE mutations SET inode = ?, other = ?, body = ?, digest = ? WHERE n = ? AND state IN (0, 4)",
-            (first, second, body, row_digest(body, mutation.n), mutation.n),
-        )
+        return self._put_body(mutation, "state IN (0, 4)")
+
+    def say_anew(self, mutation: Mutation) -> None:
+        """Put another in the place of a mutation that will never be one of the server's as it is, sent or refused."""
+        self.unsend(mutation.n)
+        self._put_body(mutation, "state IN (0, 3)")
+
+    def _put_body(self, mutation: Mutation, which: str) -> bool:
+        n, body = mutation.n, wire.encode(mutation)
+        columns = "inode = ?, other = ?, body = ?, digest = ?"
+        values = (*subjects(mutation), body, row_digest(body, n), n)
+        self._database.write(f"UPDATE mutations SET {columns} WHERE n = ? AND {which}", values)
         return bool(self._database.changed_count())
 
     def rename_queued(self, inode: InodeId, other: InodeId) -> None:
         """Let what is not sent, or was refused, name another inode instead; looks through all of it."""
-        for n, body in self._database.rows("SELECT n, body FROM mutations WHERE state IN (0, 3, 4)"):
-            before = wire.decode_mutation(body)
-            after = renamed(before, {inode: other})
+        for (body,) in self._database.rows("SELECT body FROM mutations WHERE state IN (0, 3, 4)"):
+            after = renamed(before := wire.decode_mutation(body), {inode: other})
             if after is not before:
-                first, second = subjects(after)
-                body = wire.encode(after)
-                self._database.write(
-                    "UPDATE mutations SET inode = ?, other = ?, body = ?, digest = ? WHERE n = ?",
-                    (first, second, body, row_digest(body, n), n),
-                )
+                self._put_body(after, "state IN (0, 3, 4)")
 
     def remove(self, n: OpNumber) -> None:
         """Take back an unsent mutation, or drop a refused one after what it carried was taken care of.

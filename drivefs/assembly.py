@@ -162,7 +162,7 @@ class Assembly:
             temporary=options.temporary,
         )
         self.filesystem = FileSystem(local, services, drive, ground.now_ns)
-        self.lister.listed = self.filesystem.ignoring.listed
+        self.lister.listed.append(self.filesystem.ignoring.listed)
         most, is_online = options.ahead_limit_bytes, lambda: self.connection.reach.online
         neighbours = Neighbours(self.ends, self.downloader, limit_bytes=most, is_online=is_online)
         self.filesystem.reader.waiting = neighbours.waiting
@@ -179,6 +179,7 @@ class Assembly:
         self.filesystem.guard_with(self.guard)
         uploader.share_of = lambda inode: share.workspace if (share := local.shares.of(inode)) is not None else None
         self.follower = follower = Follower(ends, self.shown, self.announcer)
+        self.lister.listed.append(follower.parting.listed)
         refusals, giving_up = self._refusals()
         self.committer = Committer(
             ends, guard=self.guard, contents=contents, publications=self.publications, refusals=refusals

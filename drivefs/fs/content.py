@@ -19,7 +19,7 @@ from cache.staging import StagedRange
 from drivefs.fs.extents import Extent, Layer
 from drivefs.protocol.changes import Base
 from drivefs.protocol.ids import BlockId, InodeId
-from drivefs.protocol.model import BlockRef
+from drivefs.protocol.model import BlockRef, InodeState, unpack_blocks
 
 
 class Staged(NamedTuple):
@@ -42,6 +42,18 @@ class Basis(NamedTuple):
     base: Base
     size: int
     refs: list[BlockRef] | None
+
+    def is_same(self, other: "Basis", *, by_number: bool) -> bool:
+        """Whether this is the content that another one is; without `by_number`, one of two histories may be, too."""
+        if (self.base, self.size) != (other.base, other.size):
+            return False
+        return by_number or None in (self.refs, other.refs) or self.refs == other.refs
+
+
+def basis_of(state: InodeState) -> Basis:
+    """The content of an inode without changes."""
+    refs = None if state.blocks is None else unpack_blocks(state.blocks)
+    return Basis(Base(revision=state.revision), state.size, refs)
 
 
 class Content:

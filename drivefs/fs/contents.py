@@ -18,7 +18,7 @@ from cache.drafts import DraftRow
 from cache.errors import DiskFull
 from cache.workspace import LocalState
 from drivefs.fs import compaction, errors, recording
-from drivefs.fs.content import Basis, Content
+from drivefs.fs.content import Basis, Content, basis_of
 from drivefs.fs.handles import FileHandle, Handles
 from drivefs.fs.interfaces import Publisher
 from drivefs.fs.quota import Quota
@@ -74,6 +74,8 @@ class Contents:
         self._ended: dict[InodeId, set[int]] = {}
         """Where files ended that were not open when another device changed them: the kernel may be told of it later."""
         self._followed: list[tuple[InodeId, InodeId]] = []
+        self._of_before: set[InodeId] = set()
+        """Contents known from a history that the backend may have lost: their numbers may be those of others now."""
         view.keep_while(self._open.__contains__)
         view.came_back = self._came_back
         view.coming_back = self._with_own_content
@@ -110,7 +112,7 @@ class Contents:
             return content
         draft = self._drafts.draft(inode)
         if draft is None:
-            content = self._load_clean(self._view.inode(inode))
+            content = Content(inode, basis_of(self._view.inode(inode)))
         else:
             packed = self._drafts.base_blocks(inode)
             refs = None if packed is None else unpack_blocks(packed)
@@ -137,10 +139,6 @@ class Contents:
         content.replay(draft, self._drafts.records(content.inode))
         self._quota.pend(content.dirty_bytes - before)
 
-    @staticmethod
-    def _load_clean(state: InodeState) -> Content:
-        return Content(state.inode, _basis_of(state))
-
     def _keep_idle(self, content: Content) -> None:
         if len(content.offsets) <= MAX_IDLE_BLOCKS:
             self._idle[content.inode] = content
@@ -163,14 +161,19 @@ class Contents:
             state = self._view.inode(content.inode)
         except errors.NotFound:
             return
-        seen, fresh = content.basis, _basis_of(state)
-        if (fresh.base, fresh.size) == (seen.base, seen.size):
+        seen, fresh, is_of_before = content.basis, basis_of(state), content.inode in self._of_before
+        if self._view.replica.earlier is None:
+            self._of_before.discard(content.inode)  # until then what is known may still be of the history before
+        is_same = seen.is_same(fresh, by_number=not is_of_before)
+        if is_same and (not is_of_before or fresh.refs is not None):
             return
         content.stand_on(fresh)
-        if fresh.base != seen.base and content.writers:
-            for handle in self.handles:
-                if handle.content is content and handle.writes and handle.older is None:
-                    handle.older = seen
+        if is_same or not content.writers or (fresh.base == seen.base and not is_of_before):
+            return
+        for handle in self.handles:
+            if handle.content is content and handle.writes and handle.older is None:
+                # The number that a lost one had says nothing: what is made on that becomes a copy.
+                handle.older = seen._replace(base=Base()) if is_of_before else seen
 
     def _came_back(self, before: InodeState) -> None:
         self.forget(before.inode, before)
@@ -294,6 +297,11 @@ class Contents:
         else:
             self._keep_idle(content)
         return content
+
+    def begin_again(self) -> None:
+        """The history may be another one: what is in use is looked at anew when its state is known, the rest goes."""
+        self._idle.clear()
+        self._of_before = {*self._open, *self._frozen}
 
     def open_inodes(self) -> list[InodeId]:
         """The inodes that somebody has open."""
@@ -489,9 +497,3 @@ class Contents:
             content.inline_bytes = content.written_bytes = 0
         content.last_record = record
         self._quota.pend(content.layers[0].length - before)
-
-
-def _basis_of(state: InodeState) -> Basis:
-    """The content of an inode without changes."""
-    refs = None if state.blocks is None else unpack_blocks(state.blocks)
-    return Basis(Base(revision=state.revision), state.size, refs)

@@ -468,6 +468,7 @@ class FileSystem:
     def begin_again(self) -> None:
         """Drop all that is cached of names and inodes: the replica is empty, and is filled from the backend."""
         self._view.begin_again(self.root)
+        self._contents.begin_again()
 
     def open_inodes(self) -> list[InodeId]:
         """The files that somebody has open."""

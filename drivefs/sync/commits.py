@@ -18,6 +18,7 @@ from cache.journal import Journal, JournalRow, RowState
 from drivefs.protocol.changes import FINAL, Base, Create, Mutation, OpResult, Status, Store
 from drivefs.protocol.ids import Epoch, InodeId, OpNumber, RevisionNumber
 from drivefs.protocol.messages import MAX_BATCH_MUTATIONS, CommitReply, CommitRequest
+from drivefs.remote import errors
 from drivefs.sync import planner, renaming, seen, sent, session
 from drivefs.sync.ahead import Ahead, first_store
 from drivefs.sync.contents import Contents
@@ -77,6 +78,8 @@ class Committer:
         Raises:
             RemoteError: no answer, or none that can be believed.
         """
+        if seen.newest(self._ends.local, self._workspace) is None:
+            raise errors.Offline("this device has not heard yet where the server's history stands")
         if self._refusals.are_waiting and not await self._settle_refusals():
             return None
         await self._guard.ready()

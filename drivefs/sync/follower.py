@@ -26,6 +26,7 @@ from drivefs.sync.ends import Ends
 from drivefs.sync.happenings import NameChange
 from drivefs.sync.notices import Notices
 from drivefs.sync.overtaken import Overtaken
+from drivefs.sync.parting import Parting
 from drivefs.sync.presence import Presence
 from drivefs.sync.quiet import Quiet
 from drivefs.sync.sharing import Sharing
@@ -42,8 +43,6 @@ LET_GO_WAIT_SECONDS = 0.1
 """So long a step waits for a pause of the programs."""
 LET_GO_PATIENCE_SECONDS = 5.0
 """After so long it goes on whether they pause or not: what is in the replica would pile up in the overlay."""
-MAX_TOLD_NAMES = 10_000
-"""So many names of a directory that is itself again the kernel is told of: it may have others under them."""
 
 
 @dataclass(slots=True)
@@ -58,15 +57,19 @@ class _Difference:
     """What the replica did not have: nobody knew it, or it was removed and is back."""
     states: list[tuple[InodeState, InodeState]] = field(default_factory=list)
 
-    def add_state(self, before: InodeState, after: InodeState | None) -> None:
-        """An inode was shown as `before` and is now as `after`; None: it is gone, or nothing is known of it."""
+    def add_state(self, before: InodeState, after: InodeState | None, *, is_listed_anew: bool = False) -> None:
+        """An inode was shown as `before` and is now as `after`; None: it is gone, or nothing is known of it.
+
+        With `is_listed_anew` the numbers of their revisions may be of two histories.
+        """
         if after is None:
             # A removed inode was shown as removed already, or its names are told.
             self.attributes.append(before.inode)
-        elif _looks_same(before, after):
+        elif _looks_same(before, after) and before.blocks == after.blocks:
             self.alike.append(after)
         else:
-            if before.revision == after.revision:
+            is_file = after.kind is InodeKind.FILE
+            if before.revision == after.revision and not (is_listed_anew and is_file):
                 self.attributes.append(after.inode)
             else:
                 self.contents.append(after.inode)
@@ -108,6 +111,7 @@ class Follower:
         self._pause = trio.CancelScope()
         self._overtaken = Overtaken(ends.local)
         self.sharing = Sharing(ends.local, shown)
+        self.parting = Parting(ends.local, shown)
         self._gap_count = 0
         ends.local.journal.uncovered = self.uncovered
 
@@ -171,7 +175,7 @@ class Follower:
         if page.shares is not None:
             self.sharing.told(page.shares)
         self.sharing.named(page)
-        parted = self._part(page)
+        parted = self.parting.came(page.inodes)
         moved = self._overtaken.moved_by(page)
         self._local.replica.apply_page(page)
         if moved:
@@ -180,24 +184,6 @@ class Follower:
         self._tell(difference, before)
         for directory, name in parted:
             self._invalidator.entry(directory, name)
-
-    def _part(self, page: FeedPage) -> list[tuple[InodeId, bytes]]:
-        """A directory that was found to be another one here, and that somebody brings back, is itself again.
-
-        What is queued goes on being meant for the other one. Gives the names that it seemed to have.
-        """
-        journal, found = self._local.journal, list[tuple[InodeId, bytes]]()
-        for state in page.inodes:
-            into = journal.aliases.inode(state.inode)
-            if into == state.inode or not state.nlink:
-                continue
-            with journal.transaction():
-                journal.rename_queued(state.inode, into)
-                journal.aliases.drop(state.inode)
-            self._invalidator.parted(state.inode)
-            theirs = self._local.replica.names_after(into, b"", MAX_TOLD_NAMES)
-            found += [(state.inode, name) for name, _ in [*theirs, *journal.overlay.children(into)]]
-        return found
 
     async def let_go(self) -> None:
         """Drop from the overlay what the replica has durably taken over; cancellation leaves the rest for later.
@@ -261,7 +247,7 @@ class Follower:
         own = {state.inode for state in overlay.inodes(inodes)}
         for inode in inodes:
             if inode not in own and (was := replica.earlier.inode(inode)) is not None:
-                found.add_state(was, now.get(inode))
+                found.add_state(was, now.get(inode), is_listed_anew=True)
         self._tell(found, Before())
 
     def _compare(self, page: FeedPage) -> _Difference:

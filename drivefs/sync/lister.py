@@ -32,9 +32,9 @@ PART_ENTRIES = 100
 class Lister:
     """Fills the replica from the backend, as of its cursor.
 
-    `changed` hears of a directory whose attributes were shown otherwise: the root of a replica that begins; `listed`
-    of the names that come. Each call ends within the deadlines of `remote`, and at once while the backend is known to
-    be gone.
+    `changed` hears of a directory whose attributes were shown otherwise: the root of a replica that begins; those in
+    `listed` hear of the names that come. Each call ends within the deadlines of `remote`, and at once while the backend
+    is known to be gone.
     """
 
     def __init__(self, ends: Ends, reach: Reach, *, changed: Callable[[InodeId], None]) -> None:
@@ -43,7 +43,7 @@ class Lister:
         self._workspace = ends.workspace
         self._asked = Asking(reach)
         self._changed = changed
-        self.listed: Callable[[InodeId, Sequence[Entry]], None] = lambda directory, entries: None
+        self.listed: list[Callable[[InodeId, Sequence[Entry]], None]] = []
         self._under_way: dict[InodeId, trio.Event] = {}
 
     async def list_directory(self, directory: InodeId) -> None:
@@ -151,7 +151,8 @@ class Lister:
             is_last = end >= len(reply.entries) and not reply.more
             if not replica.apply_listing(directory, reply.entries[start:end], as_of, complete=is_last):
                 return False
-            self.listed(directory.inode, reply.entries[start:end])
+            for hear in self.listed:
+                hear(directory.inode, reply.entries[start:end])
             if not start and replica.inode(directory.inode) != before:
                 self._changed(directory.inode)
             await trio.lowlevel.checkpoint()

@@ -137,8 +137,7 @@ class Relisting:
         inode, old = store.mutation.inode, Base(revision=store.revision)
         waiting = [row.mutation for row in self._local.journal.touching(inode) if row.n > store.n]
         for mutation in planner.rebase(waiting, inode=inode, old=old, new=base):
-            self._local.journal.unsend(mutation.n)
-            self._local.journal.replace_unsent(mutation)
+            self._local.journal.say_anew(mutation)
 
     async def run(self) -> None:
         """List again what programs know, and tell what is different. Cancellation leaves the rest for the next time.

@@ -20,7 +20,7 @@ import trio
 from cache.overlay import MISSING
 from drivefs.protocol.changes import Base, Create, Rename, Unlink
 from drivefs.protocol.errors import Code
-from drivefs.protocol.ids import NO_INODE, InodeId, Seq
+from drivefs.protocol.ids import NO_INODE, NO_REVISION, InodeId, Seq
 from drivefs.protocol.messages import InodesRequest, ListRequest
 from drivefs.protocol.model import InodeKind, InodeState, unpack_blocks
 from drivefs.remote import errors
@@ -101,7 +101,11 @@ class Salvage:
         """Offer an inode if it was lost; whether that could be done, None if there is nothing to do."""
         is_there = then is not None and (then.nlink or not shared)
         base = await self._base_of(was, then, shared) if then is not None and is_there else None
-        if base is not None:
+        if not is_there:
+            # The backend has no content of it, and what it is given has the numbers anew.
+            lowest = Base(revision=then.revision if then is not None else NO_REVISION)
+            self._lower_removals(was.inode, lowest, lowest.revision + 1)
+        elif base is not None:
             # Where nobody knows what is common, of the earlier ones the backend may have what was done on them.
             first_lost = base.revision + 1 if shared or base.revision else was.revision
             self._lower_removals(was.inode, base, first_lost)
@@ -150,8 +154,7 @@ class Salvage:
                     continue
                 if inode == (change.inode if isinstance(change, Unlink) else change.replaced):
                     # What was done on a revision that the backend has lost, it has lost too.
-                    journal.unsend(row.n)
-                    journal.replace_unsent(msgspec.structs.replace(change, base=base))
+                    journal.say_anew(msgspec.structs.replace(change, base=base))
 
     async def _make_again(self, was: InodeState, shared: Seq) -> bool | None:
         rows = self._local.journal.touching(was.inode)
@@ -164,14 +167,18 @@ class Salvage:
             above = replica.inode(parent)
             if above is not None and above.seq > shared and not await self._ask([parent], shared):
                 await self._make_again(above, shared)
-            places.append(await self._standing(parent, name, shared))
+            places.append(await self._standing(was, Standing(parent, name), shared))
         return await self._offered.make_again(was, places) if places else None
 
-    async def _standing(self, parent: InodeId, name: bytes, shared: Seq) -> Standing:
+    async def _standing(self, was: InodeState, place: Standing, shared: Seq) -> Standing:
         """What the backend had under a name: what was saved by rename goes over it again.
 
-        What lives on under another name here was moved away, and not saved over; there it has no other name.
+        What lives on under another name here was moved away, and not saved over; there it has no other name. No
+        directory goes over a file.
         """
+        if was.kind is InodeKind.DIRECTORY:
+            return place
+        parent, name = place.parent, place.name
         before = name[:-1] + (bytes([name[-1] - 1]) + b"\xff" * (LONGEST_NAME - len(name)) if name[-1] else b"")
         request = ListRequest(directory=parent, as_of=shared, after=before, limit=1)
         try:
@@ -182,10 +189,10 @@ class Salvage:
             reply = None
         found = reply.entries[0] if reply is not None and reply.entries else None
         if found is None or found.name != name or found.inode.kind is not InodeKind.FILE:
-            return Standing(parent, name)
+            return place
         if found.inode.nlink == 1 and self._lives(found.inode.inode):
-            return Standing(parent, name)
-        return Standing(parent, name, found.inode.inode, Base(revision=found.inode.revision))
+            return place
+        return place._replace(replaced=found.inode.inode, base=Base(revision=found.inode.revision))
 
     def _lives(self, inode: InodeId) -> bool:
         """Whether an inode has a name, as far as this device knows."""

@@ -162,6 +162,16 @@ CORPUS = (
     Case(name="lost-after-it-was-moved-over-a-new-file", seed=6000599, profile="restores", clients=4),
     # The same with an exchange and with a name that had gone to another file: what happened to that one was forgotten.
     Case(name="lost-with-what-happened-to-another-one", seed=5004895, profile="restores"),
+    # A removal of a file that the server had lost removed what had the id and the number of its revision anew.
+    Case(name="removed-by-an-id-given-anew", seed=5004180, profile="restores", clients=4),
+    # A content in use was taken for another one, as long, that had its number after the server was put back.
+    Case(name="a-content-with-the-number-of-a-lost-one", seed=6001183, profile="restores", clients=4),
+    # A directory that was taken for another one was there again, and went on being that one, which was not.
+    Case(name="a-directory-there-again-and-not-itself", seed=5000683, profile="restores"),
+    # A lost directory was to go over a file of its name, and all devices made their own beside it.
+    Case(name="a-directory-over-a-file", seed=6002986, profile="restores", clients=4),
+    # A device set a lost history aside and was killed before it heard where the new one stands: its cursor was none.
+    Case(name="killed-between-two-histories", seed=5004879, profile="restores"),
     # A removed file that was open here, with changes, came back with those of another device: it was removed again, by
     # its name, and what nobody here had read of it went too.
     Case(name="removed-when-it-came-back-and-was-not-read", seed=6005061, profile="cache"),

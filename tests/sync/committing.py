@@ -93,6 +93,7 @@ class World:
 
     def __init__(self, local: LocalState) -> None:
         self.local, self.journal = local, local.journal
+        local.replica.set_cursor(WorkspaceId(1), Cursor(incarnation=Incarnation(1), seq=Seq(0)))
         self.backend, self.contents, self.refusals = Backend(), Contents(), Refusals(local)
         self.publications = Publications(self.journal.last_op)
         self.resent: list[int] = []

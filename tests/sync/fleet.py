@@ -116,7 +116,7 @@ class Device:
             usage=Usage(),
         )
         self.fs = FileSystem(self.local, services, drive, self.now_ns)
-        self.lister.listed = self.fs.ignoring.listed
+        self.lister.listed.append(self.fs.ignoring.listed)
         self.fs.contents.await_forgetting()
         self.kernel = Kernel()
         self.events = events = Events()
@@ -146,6 +146,7 @@ class Device:
         )
         self.session.renumbered = self._renumbered
         self.follower = self._make_follower(ends, shown, announcer)
+        self.lister.listed.append(self.follower.parting.listed)
         self.relisting = Relisting(ends, shown, self.fs, lister=self.lister, follower=self.follower)  # type: ignore[arg-type]
         self.relisting.publishable = self.publications.returned
         for inode in self.local.journal.drafts.draft_inodes():

@@ -39,7 +39,7 @@ class Lister:
 
     def __init__(self, ends: Ends) -> None:
         self._ends = ends
-        self.listed: Callable[[InodeId, Sequence[messages.Entry]], None] = lambda directory, entries: None
+        self.listed: list[Callable[[InodeId, Sequence[messages.Entry]], None]] = []
 
     async def list_directory(self, directory: InodeId) -> None:
         replica = self._ends.local.replica
@@ -50,7 +50,8 @@ class Lister:
         reply = await self._ends.remote.list_directory(self._ends.workspace, request)
         assert not reply.more
         replica.apply_listing(reply.directory, reply.entries, cursor.seq, complete=True)
-        self.listed(directory, reply.entries)
+        for hear in self.listed:
+            hear(directory, reply.entries)
 
     async def list_many(self, directories: list[InodeId]) -> None:
         """None of them together: each is asked for by itself."""

@@ -130,7 +130,7 @@ def test_everything_is_listed_nearest_to_the_root_first(bench: FsBench) -> None:
     world = World(bench, small_tree())
     world.begin()
     heard: list[tuple[int, bytes]] = []
-    world.lister.listed = lambda directory, entries: heard.extend((directory, each.name) for each in entries)
+    world.lister.listed.append(lambda directory, entries: heard.extend((directory, each.name) for each in entries))
     world.run()
     assert world.tree.asked == [[ROOT], [10, 11], [20, 21], [30]]
     assert heard[:4] == [(ROOT, b"00000010"), (ROOT, b"00000011"), (ROOT, b"00000012"), (10, b"00000020")]
@@ -273,14 +273,14 @@ def test_of_what_is_thrown_away_while_a_page_is_taken_over_no_more_comes(bench: 
     trio.run(world.lister.list_directory, ROOT)
 
     def throw_away(_directory: InodeId, _entries: object) -> None:
-        world.lister.listed = lambda directory, entries: None
+        world.lister.listed.clear()
         if what == "all":
             world.replica.set_aside()
         else:
             world.change(directory, None)
 
     world.tree.room = 1000
-    world.lister.listed = throw_away
+    world.lister.listed.append(throw_away)
     with pytest.raises(Offline if what == "all" else Refused):
         trio.run(world.lister.list_directory, directory)
     assert not world.replica.is_complete(directory)

@@ -167,7 +167,7 @@ SYNC = (
     Weakening(
         "what was made on the outcome of a lost store names that store, or what that was made on, not its number",
         "drivefs/sync/relisting.py",
-        "            self._local.journal.replace_unsent(mutation)\n",
+        "            self._local.journal.say_anew(mutation)\n",
         "",
         "tests/sync/test_lost_in_part.py",
     ),
