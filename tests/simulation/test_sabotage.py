@@ -165,7 +165,7 @@ SABOTAGES = [
     Sabotage("the log is not synced", barrier, "sync_path", _nothing, POWER),
     Sabotage("staging is not synced", staging.PendingSync, "sync", _nothing, POWER, 48),
     Sabotage("what is pinned is evicted", BlockIndex, "choose_victims", _oldest, PROFILES["cache"], 7),
-    Sabotage("changes stand on old bases", contents, "_basis_of", _older(contents._basis_of), PROFILES["quiet"]),
+    Sabotage("changes stand on old bases", contents, "basis_of", _older(contents.basis_of), PROFILES["quiet"]),
     Sabotage("an edit is put over another", resolver, "_store", _overwriting(resolver._store), PROFILES["network"], 4),
     Sabotage("bases are looked for by name", conflicts, "Which", lambda *of, **_: Which(*of), PROFILES["network"], 12),
     Sabotage("what snapshots show is let go", snapshots, "shown", lambda *_: [], PAST, 4),
