@@ -18,15 +18,20 @@ for an edit, which went elsewhere before it was sent, and a file that stepped as
 gave it: both devices gave one name to something, whatever the contents are.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from drivefs.fs.errors import NotFound
 from drivefs.protocol.changes import Create, Exchange, Link, Mutation, Rename, Restore
 from drivefs.protocol.conflicts import ConflictMark, decode_mark
-from drivefs.protocol.ids import NO_INODE, InodeId, RevisionNumber
+from drivefs.protocol.ids import NO_INODE, InodeId, RevisionNumber, WorkspaceId
 from tests.simulation.device import Device
 from tests.simulation.ledger import Ledger
 from tests.simulation.orders import Orders
 from tests.simulation.sequence import Marked, Sequence
+
+Kept = dict[tuple[InodeId, RevisionNumber], WorkspaceId]
+"""The revisions that a server has, by the inodes that made them, and the drive or share that each was made in."""
 
 
 @dataclass
@@ -92,14 +97,16 @@ def look_for_needless(
 
 
 async def wrong_base(
-    device: Device, orders: Orders, contents: dict[bytes, bytes], kept: set[tuple[InodeId, RevisionNumber]]
+    device: Device, orders: Orders, contents: dict[bytes, bytes], look: Callable[[], Awaitable[Kept]]
 ) -> str:
     """A conflict of which a device shows another base than the commits say; empty: there is none.
 
-    `kept` are the revisions that the server has: of one that it let go, another may have the same content.
-    The base of what was shared and is not any more is its owner's to see.
+    `look` tells what the server has now: of a revision that it let go, another may have the same content.
+    The base of what was shared and is not any more is its owner's to see, and so is one of before the sharing: members
+    are shown a file as it was at that moment and what became of it since.
     """
-    seen = orders.ever_in(device.login.workspace)
+    home, kept = device.login.workspace, await look()
+    seen, read_by = orders.ever_in(home), orders.read_by(home)
     calls = device.calls
     for conflict in calls.fs.conflicts.all():
         mark, name = conflict.mark, calls.fs.conflict_entries.name_of(conflict).decode()
@@ -108,7 +115,13 @@ async def wrong_base(
         if blocks is None or base not in kept or mark.base_of not in seen:
             continue  # there is none, or it is not kept any more
         made = contents[blocks]
-        shown = await calls.read((await calls.known(f".drivefs/conflicts/{name}/base")).inode)
+        try:
+            shown = await calls.read((await calls.known(f".drivefs/conflicts/{name}/base")).inode)
+        except NotFound:
+            # While this looked, it may have been let go.
+            if (await look()).get(base) in read_by:
+                return f"{device.name} does not show the base of {name!r}, which was made of {made[:60]!r}"
+            continue
         if shown != made:
             return f"{device.name} shows {shown[:60]!r} as the base of {name!r}, which was made of {made[:60]!r}"
     return ""

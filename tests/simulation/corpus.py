@@ -185,4 +185,8 @@ CORPUS = (
     Case(name="came-while-it-was-opened-to-be-emptied", seed=1001, profile="tools"),
     # Devices were compared before one had let go of its acknowledged change, which hid a later content.
     Case(name="compared-before-all-was-let-go-of", seed=1127, profile="tools"),
+    # A member asked for the base of a copy in a share, which is of before the sharing, and not theirs to see.
+    Case(name="a-base-of-before-the-sharing", seed=6001570, profile="shares"),
+    # The base of a copy was let go of between the look at what is kept and the look at that copy.
+    Case(name="a-base-let-go-of-meanwhile", seed=9002745, profile="tidy"),
 )

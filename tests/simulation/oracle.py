@@ -38,13 +38,13 @@ from backend.service.sealing import open_copy
 from cache.recovery import size_after
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.changes import Create, Mutation, Status
-from drivefs.protocol.ids import AccountId, BlockId, InodeId, RevisionNumber, WorkspaceId
+from drivefs.protocol.ids import AccountId, BlockId, WorkspaceId
 from drivefs.protocol.messages import CommitReply, CommitRequest
 from drivefs.protocol.model import InodeKind, unpack_blocks
 from tests.backend.service import invariants
 from tests.simulation.agreement import numbered, states, tables_differ, views_differ
 from tests.simulation.calls import Tree as View
-from tests.simulation.conflict_copies import RefusedNames, look_for_needless, wrong_base
+from tests.simulation.conflict_copies import Kept, RefusedNames, look_for_needless, wrong_base
 from tests.simulation.device import Device
 from tests.simulation.kept_here import is_of_drive, kept, kept_contents, of_drive, was_sent
 from tests.simulation.ledger import Ledger
@@ -269,9 +269,8 @@ class Oracle:
             return
         refused = self.refused if len(devices) > 1 else None
         wrong = look_for_needless(self.sequence, contents, self.ledger, refused)
-        kept = await server.ground.database.read(_numbers)
         for device in devices:
-            wrong = wrong or await wrong_base(device, self.orders, contents, kept)
+            wrong = wrong or await wrong_base(device, self.orders, contents, lambda: server.ground.database.read(_kept))
         if wrong:
             raise Violated(f"I9: {wrong}")
 
@@ -410,7 +409,8 @@ def _revisions(connection: Connection, account: AccountId) -> list[bytes]:
     return [b"".join(runs[run] for run in split_runs(row.runs)) for row in rows]
 
 
-def _numbers(connection: Connection) -> set[tuple[InodeId, RevisionNumber]]:
-    """The revisions that the server has, by the inodes that made them."""
+def _kept(connection: Connection) -> Kept:
+    """The revisions that the server has, by the inodes that made them, and where each was made."""
     r = schema.revisions.c
-    return {(row.inode, row.number) for row in connection.execute(select(r.inode, r.number))}
+    rows = connection.execute(select(r.inode, r.number, r.workspace))
+    return {(row.inode, row.number): row.workspace for row in rows}

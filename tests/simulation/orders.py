@@ -156,10 +156,14 @@ class Orders:
             self._put_together[At(home, seq)] = self._tree(home, seq)
         return self._put_together[At(home, seq)]
 
+    def read_by(self, home: WorkspaceId) -> dict[WorkspaceId, int]:
+        """The drive and the shares that hang in it now, by their top directories."""
+        hanging = self.last(home).inodes
+        return {home: self.homes[home], **{share: top for top, share in self._shares.items() if top in hanging}}
+
     def ever_in(self, home: WorkspaceId) -> set[int]:
         """All inodes that are, or were, in a drive itself or in a share that hangs in it now."""
-        hanging = self.last(home).inodes
-        tops = {home: self.homes[home], **{share: top for top, share in self._shares.items() if top in hanging}}
+        tops = self.read_by(home)
         at = [(tops[each], step) for (each, _), step in self._steps.items() if each in tops]
         found = {inode for top, step in at for inode in _below(self.sequence.trees[step], top)}
         # What was removed in the commit that made it had no name in any tree.
