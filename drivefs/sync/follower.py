@@ -169,12 +169,13 @@ class Follower:
 
     def apply(self, page: FeedPage) -> None:
         """Apply one page and tell everyone whom it concerns."""
-        difference = self._compare(page)
-        before = self._announcer.before(difference.names)
-        self.coming(page)
         if page.shares is not None:
             self.sharing.told(page.shares)
         self.sharing.named(page)
+        # Only now: of what was forgotten just here, a state that is as it was is news as well.
+        difference = self._compare(page)
+        before = self._announcer.before(difference.names)
+        self.coming(page)
         parted = self.parting.came(page.inodes)
         moved = self._overtaken.moved_by(page)
         self._local.replica.apply_page(page)

@@ -189,4 +189,7 @@ CORPUS = (
     Case(name="a-base-of-before-the-sharing", seed=6001570, profile="shares"),
     # The base of a copy was let go of between the look at what is kept and the look at that copy.
     Case(name="a-base-let-go-of-meanwhile", seed=9002745, profile="tidy"),
+    # A member came back to a share in which nothing had changed: what was forgotten as it came was not told to be there
+    # again, and a content in use went on being that of long before.
+    Case(name="came-back-as-it-was", seed=5001551, profile="shares"),
 )

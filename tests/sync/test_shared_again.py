@@ -1,5 +1,6 @@
 """A share whose member comes and goes: nothing of an earlier time in it is shown, and its room is the owner's."""
 
+import os
 from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
@@ -123,6 +124,30 @@ async def test_a_name_that_comes_without_its_state_does_not_show_what_was_known_
             assert replica.inode(inode) is None
     assert shown == 1
     assert await member.tree() == {}
+
+
+async def test_what_is_open_is_read_as_it_is_when_a_member_is_back_and_nothing_has_changed(sharers: Sharers) -> None:
+    owner, member = sharers.owner, sharers.member
+    await owner.write("f", b"old")
+    await owner.sync()
+    inode = (await owner.known("f")).inode
+    await sharers.begin(inode)
+    await member.sync()
+    number = await member.open_file("f", os.O_RDONLY)
+    await sharers.end()
+    await member.sync()
+    await owner.write("f", b"new, and longer")
+    await owner.sync()
+    await sharers.begin(inode)
+    await member.sync()
+    assert await member.read("f") == b"new, and longer"
+    await sharers.end()
+    await member.sync()
+    member.fs._view._inodes.clear()  # as when many others have been looked at since
+    await sharers.begin(inode)
+    await member.sync()
+    assert await member.fs.read(number, 0, 100) == await member.read("f") == b"new, and longer"
+    member.fs.release(number)
 
 
 async def begun(sharers: Sharers) -> None:
