@@ -147,6 +147,10 @@ class Contents:
     def forget(self, inode: InodeId, before: InodeState | None) -> None:
         """The databases have something newer: what is clean is read afresh from now on."""
         content = self._open.get(inode) or self._frozen.get(inode)
+        if content is not None and not content.handles and not content.layers:
+            # Nothing is known of it now if it is in a share that comes back: it is looked up when it is wanted.
+            del self._frozen[inode]
+            content = None
         if before is not None:
             (self._ended.setdefault(inode, set()) if content is None else content.ends_before).add(before.size)
             shrink(self._ended, MAX_ENDED)
@@ -443,14 +447,9 @@ class Contents:
         """
         if not state.nlink and self._view.is_lost(state.inode):
             state.nlink = 1
-        state.size = basis.size
+        state.size = size = basis.size
         draft = DraftRow(
-            inode=state.inode,
-            base=basis.base,
-            base_size=basis.size,
-            low_size=basis.size,
-            size=basis.size,
-            mtime_ns=state.mtime_ns,
+            inode=state.inode, base=basis.base, base_size=size, low_size=size, size=size, mtime_ns=state.mtime_ns
         )
         self._drafts.put_draft(draft)
         if basis.refs:

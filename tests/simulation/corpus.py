@@ -192,4 +192,8 @@ CORPUS = (
     # A member came back to a share in which nothing had changed: what was forgotten as it came was not told to be there
     # again, and a content in use went on being that of long before.
     Case(name="came-back-as-it-was", seed=5001551, profile="shares"),
+    # A share came back, and of a file that had been written here the content of an earlier time in it was shown.
+    Case(name="read-as-in-an-earlier-time-in-a-share", seed=9000786, profile="shares"),
+    # The same of a file that was shared by itself, and had been open when the share came for the second time.
+    Case(name="a-shared-file-read-as-when-it-was-open", seed=5001551, profile="shares"),
 )

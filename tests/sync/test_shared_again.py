@@ -159,6 +159,21 @@ async def begun(sharers: Sharers) -> None:
         await device.sync()
 
 
+async def test_what_a_member_wrote_is_not_shown_once_it_was_changed_while_he_was_out(sharers: Sharers) -> None:
+    owner, member = sharers.owner, sharers.member
+    await begun(sharers)
+    await member.write("s/f", b"old")
+    for device in (member, owner):
+        await device.sync()
+    await sharers.end()
+    await member.sync()
+    await owner.write("s/f", b"new, and longer")
+    await owner.sync()
+    await sharers.begin((await owner.known("s")).inode)
+    await member.sync()
+    assert await member.read("s/f") == b"new, and longer"
+
+
 async def test_a_member_who_is_full_writes_where_the_owner_has_room(sharers: Sharers) -> None:
     await begun(sharers)
     quota = sharers.member.fs.quota
