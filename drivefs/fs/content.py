@@ -104,8 +104,10 @@ class Content:
             self.know(basis.refs)
 
     def kept(self) -> tuple[Any, ...]:
-        """All that it is now, for `become`; much cheaper than a copy."""
-        return _all_of(self)
+        """All that it is now, for `become`; much cheaper than a copy. It goes on with another topmost layer."""
+        now = _all_of(self)
+        self.layers = [*(layer.copy() for layer in self.layers[:1]), *self.layers[1:]]
+        return now
 
     def become(self, kept: tuple[Any, ...]) -> None:
         """Be as it was."""

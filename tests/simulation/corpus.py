@@ -196,4 +196,7 @@ CORPUS = (
     Case(name="read-as-in-an-earlier-time-in-a-share", seed=9000786, profile="shares"),
     # The same of a file that was shared by itself, and had been open when the share came for the second time.
     Case(name="a-shared-file-read-as-when-it-was-open", seed=5001551, profile="shares"),
+    # The disk was full in the middle of a save over a shared file: what had been written to that and not sent was
+    # emptied in memory, and published as zeros.
+    Case(name="emptied-by-a-save-that-failed", seed=6001562, profile="shares"),
 )

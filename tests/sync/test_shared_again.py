@@ -306,6 +306,23 @@ async def test_a_shared_file_that_could_not_be_saved_is_as_it_was(
     assert await owner.tree() == await member.tree() == {"f": b"other"}
 
 
+async def test_a_shared_file_that_could_not_be_saved_has_what_was_written_and_not_sent_yet(
+    sharers: Sharers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, member = sharers.owner, sharers.member
+    await sharing_one(sharers)
+    await member.write("f", b"not sent yet")
+    await member.write("new", b"other")
+    with monkeypatch.context() as full:
+        full.setattr(member.fs._saving._names, "remove", Mock(side_effect=DiskFull("no room")))
+        with pytest.raises(DiskFull):
+            await member.rename("new", "f")
+    assert await member.read("f") == b"not sent yet"
+    for device in (member, owner):
+        await device.sync()
+    assert await owner.tree() == {"f": b"not sent yet"}
+
+
 async def test_what_was_moved_long_ago_is_not_saved_over(sharers: Sharers) -> None:
     member = sharers.member
     await sharers.owner.write("f", b"first")
