@@ -199,4 +199,11 @@ CORPUS = (
     # The disk was full in the middle of a save over a shared file: what had been written to that and not sent was
     # emptied in memory, and published as zeros.
     Case(name="emptied-by-a-save-that-failed", seed=6001562, profile="shares"),
+    # A file was written over a content of a share that ended before that was sent: its device had no room to cache that
+    # content, and nobody gave it to it any more.
+    Case(name="written-over-what-is-not-to-be-seen-any-more", seed=10005033, profile="shares"),
+    # The same where what was cached had rotted.
+    Case(name="written-over-what-rotted-and-is-not-to-be-seen", seed=9005043, profile="shares"),
+    # A device that had been away heard of commits before the one that took a share from it, and of nothing in that.
+    Case(name="told-of-a-share-no-more-before-it-went", seed=1090, profile="shares"),
 )

@@ -38,7 +38,7 @@ from backend.service.sealing import open_copy
 from cache.recovery import size_after
 from drivefs.protocol import blocks as codec
 from drivefs.protocol.changes import Create, Mutation, Status
-from drivefs.protocol.ids import AccountId, BlockId, WorkspaceId
+from drivefs.protocol.ids import AccountId, BlockId, Seq, WorkspaceId
 from drivefs.protocol.messages import CommitReply, CommitRequest
 from drivefs.protocol.model import InodeKind, unpack_blocks
 from tests.backend.service import invariants
@@ -46,6 +46,7 @@ from tests.simulation.agreement import numbered, states, tables_differ, views_di
 from tests.simulation.calls import Tree as View
 from tests.simulation.conflict_copies import Kept, RefusedNames, look_for_needless, wrong_base
 from tests.simulation.device import Device
+from tests.simulation.ended_shares import kept_in_part, wrong_there
 from tests.simulation.kept_here import is_of_drive, kept, kept_contents, of_drive, was_sent
 from tests.simulation.ledger import Ledger
 from tests.simulation.lives import Dead
@@ -199,7 +200,10 @@ class Oracle:
             return
         self._cursors[device.name] = seq
         tree = self.orders.tree(device.login.workspace, seq)
-        _compare_replica(device, tree, seq)
+        untold = self.orders.untold(device.login.workspace, Seq(seq), device.local.shares.roots)
+        if told := wrong_there(device, self.orders, seq, untold):
+            raise Violated(f"I4: {told}")
+        _compare_replica(device, tree, seq, untold)
         _compare_sizes(device)
         if evicted := self._pinned.look_for_evicted(device, tree):
             raise Violated(f"I8: {evicted}")
@@ -254,7 +258,7 @@ class Oracle:
         shown_now = {contents.get(tree.inodes[inode].blocks, b"") for inode in named}
         for device in devices:
             shown_now |= await kept_contents(device)
-        self._look_for_lost(shown_now, devices, is_forgetful=server.forgets_seconds > 0)
+        self._look_for_lost(shown_now, devices, contents, is_forgetful=server.forgets_seconds > 0)
         await self._look_at_past(server, devices, contents)
         await self._look_at_conflicts(server, contents, devices)
         for login in {device.login.user: device.login for device in devices}.values():
@@ -304,7 +308,9 @@ class Oracle:
             if found != wanted:
                 raise Violated(f"I2: {device.name} reads {found[:60]!r} in {path}, and the server has {wanted[:60]!r}")
 
-    def _look_for_lost(self, shown: set[bytes], devices: list[Device], *, is_forgetful: bool) -> None:
+    def _look_for_lost(
+        self, shown: set[bytes], devices: list[Device], contents: dict[bytes, bytes], *, is_forgetful: bool
+    ) -> None:
         # A revision that people would have to look for does not count: what nobody wrote over has a name.
         missing = self.ledger.owed() - shown
         missing -= self.promises.passed(self.sequence, missing)
@@ -314,6 +320,8 @@ class Oracle:
             if is_forgetful:
                 # What was written on a file of which the trash let go meanwhile is kept without the rest of the file.
                 missing = {content for content in missing if not any(_is_of(data, content) for data in kept)}
+        for device in devices if missing else ():
+            missing -= kept_in_part(missing, device, self.orders, self.ledger, contents)
         if missing:
             raise Violated(f"I1: lost: {[content[:60] for content in sorted(missing)]}")
 
@@ -327,15 +335,16 @@ def _is_of(part: bytes, content: bytes) -> bool:
     )
 
 
-def _compare_replica(device: Device, tree: Tree, seq: int) -> None:
-    """I4: what a device knows of the server is the tree as of its cursor."""
+def _compare_replica(device: Device, tree: Tree, seq: int, untold: Collection[int] = ()) -> None:
+    """I4: what a device knows of the server is the tree as of its cursor, but for what it is not told of any more."""
     replica = device.local.replica
-    for directory in [inode for inode in tree.inodes if tree.is_directory(inode) and tree.lives(inode)]:
+    inodes = [inode for inode in tree.inodes if inode not in untold]
+    for directory in [inode for inode in inodes if tree.is_directory(inode) and tree.lives(inode)]:
         listed, there = dict(replica.names(directory)), tree.listed(directory)
         # What it has not listed it may know in part.
         if listed != there and (replica.is_complete(directory) or not listed.items() <= there.items()):
             raise Violated(f"I4: {device.name} at {seq} has {listed} in {directory}, where {there} is")
-    for inode in tree.inodes:
+    for inode in inodes:
         if inode == tree.root and not replica.is_complete(inode):
             continue  # any state will do for a root until it is listed
         state = replica.inode(inode)

@@ -7,6 +7,7 @@ its drive is put together of the trees as of that commit, and as of those of sha
 user and no share a commit is a step.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -169,6 +170,24 @@ class Orders:
         # What was removed in the commit that made it had no name in any tree.
         found.update(inode for inode, parent in self.sequence.made_in.items() if parent in found)
         return found
+
+    def untold(self, home: WorkspaceId, seq: Seq, told: Collection[int]) -> set[int]:
+        """What is in a drive as of a commit, in shares of others of which only those with these roots are told of."""
+        tree = self.tree(home, seq)
+        return {below for top in self._hanging(home, seq) - set(told) for below in _below(tree, top)}
+
+    def ever_left(self, home: WorkspaceId) -> set[int]:
+        """All that was in shares of others when they went from a drive, which may have come back since."""
+        found = set[int]()
+        for seq in range(1, self.heads[home]):
+            for top in self._hanging(home, Seq(seq)) - self._hanging(home, Seq(seq + 1)):
+                found |= _below(self.tree(home, Seq(seq)), top)
+        return found
+
+    def _hanging(self, home: WorkspaceId, seq: Seq) -> set[int]:
+        """The roots of shares of others that are in a drive as of a commit."""
+        tree, of_drive = self.tree(home, seq), self.sequence.trees[self._steps[At(home, seq)]]
+        return {inode for place, inode in tree.names.items() if place in of_drive.hung}
 
     def _seen(self, home: WorkspaceId, seq: Seq) -> dict[WorkspaceId, Seq]:
         return {share: of_share for at, share, of_share in self._followed.get(home, []) if at <= seq}

@@ -16,6 +16,7 @@ from drivefs.protocol.model import InodeKind, InodeState
 from tests.backend.service.drive import open_drive
 from tests.simulation.agreement import states, tables_differ, views_differ
 from tests.simulation.conflict_copies import RefusedNames, look_for_needless
+from tests.simulation.ended_shares import is_without, kept_in_part, wrong_there
 from tests.simulation.kept_here import is_covered, is_of_drive, was_sent
 from tests.simulation.ledger import Ledger
 from tests.simulation.oracle import Oracle, Violated, _compare_replica, _compare_view, _is_of
@@ -85,11 +86,11 @@ def test_what_nobody_wrote_over_is_the_content_of_a_file() -> None:
     oracle = Oracle(account())
     oracle.ledger.wrote("anna", b"first")
     oracle.ledger.wrote("bert", b"second", b"first")
-    oracle._look_for_lost({b"first", b"second"}, [], is_forgetful=False)
+    oracle._look_for_lost({b"first", b"second"}, [], {}, is_forgetful=False)
     with pytest.raises(Violated, match=r"I1.*first"):
-        oracle._look_for_lost({b"second"}, [], is_forgetful=False)
+        oracle._look_for_lost({b"second"}, [], {}, is_forgetful=False)
     oracle.ledger.gave_up(b"first")
-    oracle._look_for_lost({b"second"}, [], is_forgetful=False)
+    oracle._look_for_lost({b"second"}, [], {}, is_forgetful=False)
 
 
 def test_a_device_that_was_shown_a_commit_which_is_gone_is_seen() -> None:
@@ -192,6 +193,52 @@ def test_what_stands_for_a_file_of_the_drive_is_one_and_what_stands_for_another_
 def test_a_part_has_nothing_that_was_not_written() -> None:
     assert _is_of(b"\0\0cd", b"abcd")
     assert not any(_is_of(part, b"abcd") for part in (b"\0\0\0\0", b"cd", b"\0\0ce", b"abcde"))
+
+
+def test_what_was_written_over_another_content_is_there_where_only_the_other_one_is_lacking() -> None:
+    assert is_without(b"\0\0C\0\0\0x", b"abCd\0\0x", b"abcd")
+    wrong = [b"ab\0d\0\0x", b"\0\0C\0\0\0\0", b"\0\0C\0", b"xbCd\0\0x", b"\0\0\0\0\0\0\0"]
+    assert not any(is_without(part, b"abCd\0\0x", b"abcd") for part in wrong)
+    assert not is_without(b"\0\0C", b"abC", b"xyc")
+
+
+@pytest.mark.parametrize("has_left", [False, True])
+def test_only_of_a_share_that_ended_a_part_is_enough(tmp_path: Path, *, has_left: bool) -> None:
+    ledger, part = Ledger(), tmp_path / "part"
+    ledger.wrote("anna", b"base")
+    ledger.wrote("bert", b"Mine and base", b"base")
+    ledger.wrote("bert", b"baSe", b"base")
+    part.write_bytes(b"\0\0S\0")
+    stored = {(FILE, 1): b"packed"}
+    orders: Any = SimpleNamespace(
+        ever_left=lambda _: {FILE} if has_left else {TWIN}, sequence=SimpleNamespace(stored=stored)
+    )
+    for name, found in (("bert", {b"baSe"}), ("anna", set())):
+        device: Any = SimpleNamespace(name=name, login=account().logins[name], lost_and_found=lambda: [part])
+        missing = kept_in_part({b"Mine and base", b"baSe"}, device, orders, ledger, {b"packed": b"base"})
+        assert missing == (found if has_left else set())
+
+
+def test_what_nobody_is_told_of_any_more_is_as_it_was_at_some_time() -> None:
+    first = Tree(
+        ROOT, {ROOT: Sort(InodeKind.DIRECTORY, 0o755), FILE: Sort(InodeKind.FILE, 0o644)}, {(ROOT, b"a"): FILE}
+    )
+    later = first.copy()
+    later.inodes[FILE] = Sort(InodeKind.FILE, 0o600)
+    orders: Any = SimpleNamespace(tree=lambda _, seq: {1: first, 2: later}[seq])
+
+    def wrong(mode: int, seq: int) -> str:
+        state = msgspec.structs.replace(STATE, mode=mode)
+        replica = SimpleNamespace(inode=lambda _: state, names=lambda _: {}, is_complete=lambda _: False)
+        device: Any = SimpleNamespace(
+            name="anna", login=account().logins["anna"], local=SimpleNamespace(replica=replica)
+        )
+        return wrong_there(device, orders, seq, [FILE])
+
+    assert not wrong(0o644, 2)
+    assert not wrong(0o600, 2)
+    assert wrong(0o600, 1)
+    assert wrong(0o700, 2)
 
 
 def test_a_name_took_who_did_not_know_of_it_by_surprise() -> None:
